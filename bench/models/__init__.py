@@ -1,0 +1,1 @@
+"""Model families: one file each, named as a spec's ``model.family`` names it."""

@@ -1,0 +1,180 @@
+"""What a plugin of each kind offers: typed contracts, checked by mypy and by tests/test_architecture.py.
+
+A plugin is a *module* (one file). Its top level stays light; torch and friends are imported in functions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig
+    from PIL.Image import Image
+
+    from bench.settings import DataSettings, MethodSettings, ModelSettings
+
+AnswerType = Literal["open", "closed"]
+
+
+# --- data sets -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One question about one image."""
+
+    question_id: str
+    """Unique within its split, stable between runs."""
+    image: str
+    """What ``VqaData.image`` needs to find it: for a data set of files, the path below its root."""
+    questions: tuple[str, ...]
+    """The question, or a pool of prompts of which one is drawn at each visit."""
+    answer: str
+    answer_type: AnswerType | None = None
+    """As the data set's own annotation says; null if it has none."""
+
+    def question(self, rng: random.Random | None = None) -> str:
+        """One of the questions: drawn by ``rng``, or the first without it (evaluation)."""
+        if rng is None or len(self.questions) == 1:
+            return self.questions[0]
+        return rng.choice(self.questions)
+
+
+class VqaData(Protocol):
+    """An opened data set."""
+
+    def split(self, name: str) -> Sequence[Example]:
+        """All examples of a split, in the order of the file; may be lazy. Raises DataError for an unknown split."""
+        ...
+
+    def image(self, example: Example) -> Image:
+        """The decoded RGB image of any size. Raises DataError that names file and question_id if it is broken."""
+        ...
+
+    def texts(self) -> Sequence[str]:
+        """All texts a vocabulary must cover (questions and answers of every split, or a representative list)."""
+        ...
+
+
+class DataPlugin(Protocol):
+    """A file in ``bench/datasets``."""
+
+    Settings: type[DataSettings]
+
+    @staticmethod
+    def digest(settings: Any) -> str:
+        """SHA-256 (hex) that changes when annotations or images change; fast (well under 1 s), no torch.
+
+        Raises DataError if the data is not there: where to get it, which layout is expected, what runs without it.
+        """
+        ...
+
+    @staticmethod
+    def load(settings: Any) -> VqaData: ...
+
+
+# --- models --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateOptions:
+    num_beams: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartFacts:
+    """What a method must know about the part it is put on."""
+
+    name: str
+    task_type: str | None
+    """peft.TaskType name for prompt methods (``FEATURE_EXTRACTION``, ``CAUSAL_LM``); null if they cannot be put here."""
+    targets: dict[str, list[str]]
+    """Method type -> default target module names; a key ``<method>.<option>`` holds a further list of that method."""
+
+
+class BenchModel(Protocol):
+    """A built model of some family, as the worker sees it."""
+
+    module: torch.nn.Module
+    """The whole model; its ``parameters()`` are what is counted, trained and stored."""
+
+    def part(self, name: str) -> torch.nn.Module: ...
+
+    def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
+        """Put the adapted (peft) module in the place of the part."""
+        ...
+
+    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Preprocess and tokenise: tensors on the CPU, ready for ``loss`` and (without answers) ``generate``."""
+        ...
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Scalar mean training loss, shape ()."""
+        ...
+
+    def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
+        """One answer text per row, special tokens removed."""
+        ...
+
+
+class ModelPlugin(Protocol):
+    """A file in ``bench/models``."""
+
+    Settings: type[ModelSettings]
+    PARTS: dict[str, PartFacts]
+
+    @staticmethod
+    def weights_digest(settings: Any) -> str | None:
+        """SHA-256 of the weight files, null for random initialisation; raises WeightsError if they are not there."""
+        ...
+
+    @staticmethod
+    def build(settings: Any, *, texts: Sequence[str], device: str) -> BenchModel:
+        """Build with weights loaded. ``device="meta"``: shapes only, no weights read, for counting."""
+        ...
+
+    @staticmethod
+    def save(model: BenchModel, folder: Any) -> None:
+        """Write the whole model's weights, config and tokenizer into ``folder`` in the layout ``build`` reads."""
+        ...
+
+
+# --- methods -------------------------------------------------------------------------------------------------
+
+
+class MethodPlugin(Protocol):
+    """A file in ``bench/methods``."""
+
+    Settings: type[MethodSettings]
+
+    @staticmethod
+    def check(settings: Any, part: PartFacts) -> None:
+        """Raise SpecError if the method cannot be put on this part. Light: runs when the spec is validated."""
+        ...
+
+    @staticmethod
+    def config(settings: Any, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
+        """The library's configuration for this part; ``peft.get_peft_model(module, config)`` does the rest."""
+        ...
+
+
+# --- executors -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What a worker last wrote to its progress file (``progress.json`` in the cell's job folder)."""
+
+    phase: str
+    """``setup``, ``load``, ``train`` or ``eval``."""
+    done: int = 0
+    total: int = 0
+    """Steps in training, questions in evaluation; 0 where there is nothing to count."""
+    note: str = ""
+    """E.g. ``loss 0.412``."""
+    extra: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,180 @@
+"""CellRecord: everything known about one cell's run. Raw values, units in the names, null for "not measured"."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class Part(BaseModel):
+    """Base of all parts of a record: unknown fields are an error, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Status(StrEnum):
+    """How a cell ended."""
+
+    OK = "ok"
+    OOM = "oom"
+    """Out of memory, on the GPU or the host: a result, not a failure of the harness."""
+    TIMEOUT = "timeout"
+    DIVERGED = "diverged"
+    """The loss became NaN or infinite: a result."""
+    ERROR = "error"
+    """An exception."""
+    CRASHED = "crashed"
+    """The worker ended without a result."""
+    INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
+    """Cannot fit the given budget."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether a rerun skips the cell."""
+        return self in (Status.OK, Status.OOM, Status.DIVERGED)
+
+
+class Failure(Part):
+    """Why a cell did not end ``ok``."""
+
+    type: str
+    """Class of the exception, or ``Timeout``, ``Signal``, ``NoResult``."""
+    message: str
+    phase: str | None = None
+    """``setup``, ``load``, ``train`` or ``eval``; null if unknown."""
+    step: int | None = None
+    """Optimizer step (from 0) in training, or batch in evaluation; null outside them."""
+    log_tail: str = ""
+    """Last lines of the cell's log."""
+
+
+class PartParams(Part):
+    """Parameter counts of one part."""
+
+    trainable: int
+    total: int
+
+
+class Params(Part):
+    """Parameter counts of the adapted model, tied tensors once."""
+
+    trainable: int
+    total: int
+    pct: float
+    """100 * trainable / total, percent."""
+    stored: int
+    """Elements of what one must keep per task: saved adapters plus trained tensors."""
+    by_part: dict[str, PartParams]
+
+
+class PhaseMemory(Part):
+    """CUDA memory peaks of one phase, after a reset at its start; bytes; null without CUDA."""
+
+    allocated_peak_bytes: int | None = None
+    reserved_peak_bytes: int | None = None
+
+
+class Memory(Part):
+    load: PhaseMemory = PhaseMemory()
+    train: PhaseMemory = PhaseMemory()
+    eval: PhaseMemory = PhaseMemory()
+    nvml_process_peak_bytes: int | None = None
+    """Peak of what NVML reports for the worker's process (includes the CUDA context), sampled; null without NVML."""
+    host_rss_peak_bytes: int | None = None
+    """Peak resident set of the worker, bytes."""
+
+
+class Time(Part):
+    """Seconds; synchronised with the device."""
+
+    load_s: float | None = None
+    train_s: float | None = None
+    """Training without data set-up, warm-up steps and evaluation."""
+    eval_s: float | None = None
+    step_median_s: float | None = None
+    step_p95_s: float | None = None
+    samples_per_s: float | None = None
+    """Training samples per second over ``train_s``."""
+    warmup_steps: int | None = None
+    """Steps at the start left out of ``train_s`` and the step times."""
+
+
+class Score(Part):
+    """A share with its numerator and denominator."""
+
+    correct: int
+    n: int
+
+
+class Baseline(Part):
+    open: Score
+    closed: Score
+    overall: Score = Field(alias="global", serialization_alias="global")
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Accuracy(Part):
+    """Exact-match accuracy after normalisation."""
+
+    open: Score
+    closed: Score
+    overall: Score = Field(alias="global", serialization_alias="global")
+    """open + closed, numerators and denominators added."""
+    baselines: dict[str, Baseline] = {}
+    """``always_yes``, ``always_no``, ``question_only`` on the same questions."""
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class LossPoint(Part):
+    """One point of the training curve."""
+
+    step: int
+    loss: float
+    """Mean loss since the last point."""
+    lr: float
+
+
+class CellRecord(Part):
+    """One line of ``results/<spec>/<scale>.jsonl``."""
+
+    schema_version: int = SCHEMA_VERSION
+    cell_id: str
+    spec: str
+    scale: str
+    label: str
+    """Readable name of the cell, matched by ``--only``."""
+    labels: dict[str, Any]
+    """Axis name -> value."""
+    parts: dict[str, str]
+    """Part -> action (``F``, ``T`` or a method's name)."""
+    seed: int
+    status: Status
+    error: Failure | None = None
+    params: Params | None = None
+    memory: Memory = Memory()
+    estimate: dict[str, Any] | None = None
+    time: Time = Time()
+    energy_j: float | None = None
+    """GPU energy over training, joules; null without NVML support."""
+    accuracy: Accuracy | None = None
+    loss_curve: list[LossPoint] = []
+    steps: int | None = None
+    """Optimizer steps done."""
+    adapter_bytes: int | None = None
+    """Size of what is stored per task (adapters and trained tensors) as safetensors; null if nothing was saved."""
+    predictions: str | None = None
+    """File of per-question predictions, relative to the results folder of the spec."""
+    data_digest: str | None = None
+    weights_digest: str | None = None
+    environment: dict[str, Any] = {}
+    """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
+    settings: dict[str, Any] = {}
+    """The whole resolved cell."""
+    started_at: str | None = None
+    """ISO 8601, UTC."""
+    finished_at: str | None = None

@@ -1,0 +1,46 @@
+"""A plugin's name is its file's name; installed packages add theirs through entry points.
+
+Kinds are the folders ``models``, ``methods``, ``datasets`` and ``executors``. A package outside this one
+registers a module under the entry point group ``bench.<kind>``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Literal
+
+from bench.errors import SpecError
+
+Kind = Literal["models", "methods", "datasets", "executors"]
+
+
+@cache
+def names(kind: Kind) -> tuple[str, ...]:
+    """Sorted names of all plugins of one kind."""
+    package = importlib.import_module(f"bench.{kind}")
+    own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    return tuple(sorted(own | {e.name for e in entry_points(group=f"bench.{kind}")}))
+
+
+@cache
+def load(kind: Kind, name: str) -> ModuleType:
+    """The plugin's module. Raises SpecError, with the nearest known name, if there is none."""
+    if name not in names(kind):
+        raise SpecError(f"unknown {kind} {name!r}{did_you_mean(name, names(kind))}")
+    for entry in entry_points(group=f"bench.{kind}", name=name):
+        module = entry.load()
+        assert isinstance(module, ModuleType), f"entry point bench.{kind}:{name} must be a module"
+        return module
+    return importlib.import_module(f"bench.{kind}.{name}")
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """``; did you mean 'x'? (known: ...)``, to be put behind an error."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (known: {', '.join(known)})"

@@ -1,0 +1,83 @@
+"""Base classes of everything a spec sets: frozen, no unknown fields, and a mark for local paths.
+
+The settings classes of plugins live in the plugins' own files; the spec is validated against them,
+so a plugin's module must stay light: heavy imports (torch, transformers, peft, timm) go into functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """A mapping of a spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class LocalPathMark:
+    """Marks a field that says *where* something lies, not *what* it is: left out of ``cell_id``."""
+
+
+LocalPath = Annotated[Path, LocalPathMark(), Field(json_schema_extra={"format": "path"})]
+"""A file or folder; a relative one is looked up from the working directory."""
+
+
+class ModelSettings(Settings):
+    """What every model family has; a family's file adds its own fields."""
+
+    family: str
+    """Name of the model family: a file in ``bench/models``."""
+
+
+class MethodSettings(Settings):
+    """What every PEFT method has; a method's file adds its own fields."""
+
+    type: str
+    """Name of the method: a file in ``bench/methods``."""
+    targets: dict[str, list[str] | str] | None = None
+    """Part -> module names the adapter is put on; without it, the model family's default."""
+
+
+class DataSettings(Settings):
+    """What every data set has; a data set's file adds its own fields."""
+
+    name: str
+    """Name of the data set: a file in ``bench/datasets``."""
+    train_split: str = "train"
+    """Split (or several joined by ``+``, e.g. ``train+validate``) that is trained on."""
+    test_split: str = "test"
+    """Split that is evaluated."""
+    train_limit: int | None = Field(default=None, ge=1)
+    """Train on a random subset of this many examples (drawn with ``subset_seed``); null for all."""
+    test_limit: int | None = Field(default=None, ge=1)
+    """Evaluate a random subset of this many examples (drawn with ``subset_seed``); null for all."""
+    subset_seed: int = 0
+    """Seed of the two subsets; the same for every cell, so that cells share their questions."""
+
+
+def local_path_places(settings: BaseModel) -> set[tuple[str, ...]]:
+    """Places (tuples of field names) under ``settings`` that hold a ``LocalPath``."""
+    found: set[tuple[str, ...]] = set()
+    for name, field in type(settings).model_fields.items():
+        value: Any = getattr(settings, name)
+        if _is_local_path(field.metadata, field.annotation):
+            found.add((name,))
+        children = value.items() if isinstance(value, dict) else [((), value)]
+        for key, child in children:
+            if isinstance(child, BaseModel):
+                prefix = (name,) if key == () else (name, str(key))
+                found |= {prefix + place for place in local_path_places(child)}
+    return found
+
+
+def _is_local_path(metadata: list[Any], annotation: Any) -> bool:
+    if any(isinstance(mark, LocalPathMark) for mark in metadata):
+        return True
+    return any(
+        _is_local_path(list(getattr(option, "__metadata__", ())), None)
+        for option in getattr(annotation, "__args__", ())
+    )

@@ -1,0 +1,141 @@
+"""The fields of a spec. What a plugin adds is declared in the plugin's own file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import Field
+
+from bench import registry
+from bench.settings import DataSettings, LocalPath, MethodSettings, ModelSettings, Settings
+
+if TYPE_CHECKING:
+    AnyModel = ModelSettings
+    AnyData = DataSettings
+    AnyMethod = MethodSettings
+else:
+
+    def _any_of(kind: registry.Kind, discriminator: str) -> Any:
+        classes = tuple(registry.load(kind, name).Settings for name in registry.names(kind))
+        return Annotated[Union[classes], Field(discriminator=discriminator)]
+
+    AnyModel = _any_of("models", "family")
+    AnyData = _any_of("datasets", "name")
+    AnyMethod = _any_of("methods", "type")
+
+
+class OptimizerSettings(Settings):
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(gt=0)
+    """Peak learning rate, the same for all trained tensors."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class TrainSettings(Settings):
+    """Either ``epochs`` or ``steps``."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(ge=1)
+    optimizer: OptimizerSettings
+    schedule: Literal["constant", "cosine", "cosine_per_epoch", "one_cycle"] = "cosine"
+    """``cosine_per_epoch`` changes the rate once an epoch, as the released MISS code does."""
+    min_lr: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    """Linear warm-up of the learning rate, steps."""
+    gradient_clip: float | None = Field(default=None, gt=0)
+    """Largest norm of all gradients together; null for no clipping."""
+    precision: Literal["fp32", "bf16", "fp16", "bf16_autocast", "fp16_autocast"] = "fp32"
+    """Weights in that type, or fp32 weights under autocast."""
+    zero_grad: Literal["before_forward", "before_backward"] = "before_forward"
+    """``before_backward`` keeps the last step's gradients alive during the forward pass, as the released code does."""
+    timing_warmup_steps: int = Field(default=3, ge=0)
+    """Steps at the start that are not timed."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps per point of the loss curve."""
+    save_adapter: bool = False
+    """Keep the adapters and trained tensors in the cell's job folder (their size is measured either way)."""
+    save_model: LocalPath | None = None
+    """Folder to write the whole trained model to, in the layout that ``model.weights`` reads."""
+
+
+class EvaluateSettings(Settings):
+    batch_size: int = Field(ge=1)
+    num_beams: int = Field(default=3, ge=1)
+    max_new_tokens: int = Field(default=10, ge=1)
+    closed: Literal["yes_no", "answer_type"] = "answer_type"
+    """Which questions count as closed: gold answer is yes or no, or as the data set's annotation says."""
+
+
+class RunSettings(Settings):
+    """How a cell is run; nothing here changes its result, so nothing here is part of ``cell_id``."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a worker; null for all cores."""
+    wall_clock_limit_s: float = Field(default=24 * 3600, gt=0)
+    """A cell that takes longer is ended as ``timeout``."""
+    no_progress_limit_s: float = Field(default=1800, gt=0)
+    """A cell that reports no progress for so long is ended as ``timeout``."""
+
+
+class Matrix(Settings):
+    """The product of ``axes``, minus ``exclude``, plus ``include``."""
+
+    axes: dict[str, list[Any]] = {}
+    """Dotted place in the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``.
+
+    The first axis varies slowest."""
+    names: dict[str, str] = {}
+    """Dotted place -> short name for labels, columns and published rows (``methods.LoRA.r: rank``)."""
+    exclude: list[dict[str, Any]] = []
+    """Axis (or part) -> value; a cell that agrees with all of one entry is left out."""
+    include: list[dict[str, Any]] = []
+    """Further cells: dotted place -> value each."""
+
+
+class Column(Settings):
+    value: str
+    """A part, an axis or a metric."""
+    header: str | None = None
+    """Without it, the part's, axis's or metric's own."""
+
+
+class Published(Settings):
+    source: str
+    """What the numbers were taken from."""
+    rows: list[dict[str, Any]]
+    """Each: parts and axes (which cell) and metrics (what was printed), e.g.
+    ``{vit: F, jtm: LoRA, dec: LoRA, rank: 4, params: 0.163, memory: 5.19, open: 3.57, closed: 50.70, global: 20.34}``."""
+
+
+class ParetoSettings(Settings):
+    cost: str = "memory"
+    score: str = "global"
+
+
+class Spec(Settings):
+    """One YAML file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Folder under ``results`` and ``reports``; without it the file's name."""
+    title: str = ""
+    """Caption of the tables."""
+    model: AnyModel
+    data: AnyData
+    train: TrainSettings
+    evaluate: EvaluateSettings
+    run: RunSettings = RunSettings()
+    methods: dict[str, AnyMethod] = {}
+    """Name -> PEFT configuration; ``F`` and ``T`` are taken."""
+    parts: dict[str, str] = {}
+    """Part -> ``F`` (frozen), ``T`` (trained) or a method's name; usually an axis."""
+    matrix: Matrix = Matrix()
+    seeds: list[int] = Field(default=[42], min_length=1)
+    columns: list[Column | str] = []
+    published: Published | None = None
+    pareto: ParetoSettings = ParetoSettings()
+    scales: dict[str, dict[str, Any]] = {}
+    """Name -> overrides of this spec, merged mapping by mapping; a mapping that names another plugin
+    (``family``, ``name``, ``type``) replaces the whole mapping. ``paper`` is the spec as it stands unless given."""
