@@ -1,0 +1,72 @@
+"""The rules of the code base, as tests: sizes, light plugins, no plugin named in the core, contracts kept."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import protocols, registry
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+SOURCES = sorted(BENCH.rglob("*.py"))
+PLUGIN_FOLDERS = ("models", "methods", "datasets")
+CONTRACTS = {
+    "models": protocols.ModelPlugin,
+    "methods": protocols.MethodPlugin,
+    "datasets": protocols.DataPlugin,
+}
+PLUGINS = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]  # type: ignore[arg-type]
+HEAVY = ("torch", "torchvision", "transformers", "peft", "timm", "datasets", "numpy", "pandas", "matplotlib", "PIL", "onnx")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(BENCH)))
+def test_no_file_is_longer_than_400_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_the_whole_source_stays_small() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in SOURCES) < 6000
+
+
+@pytest.mark.parametrize(("kind", "name"), PLUGINS)
+def test_plugin_keeps_its_contract(kind: registry.Kind, name: str) -> None:
+    module = registry.load(kind, name)
+    contract = CONTRACTS[kind]
+    wanted = {key for key in vars(contract) if not key.startswith("_")} | set(contract.__annotations__)
+    missing = sorted(key for key in wanted if not hasattr(module, key))
+    assert not missing
+    for key in wanted:
+        declared = inspect.getattr_static(contract, key, None)
+        if isinstance(declared, staticmethod):
+            expected = list(inspect.signature(declared.__func__).parameters)
+            assert list(inspect.signature(getattr(module, key)).parameters) == expected, key
+
+
+def test_plugins_import_nothing_heavy() -> None:
+    """Every plugin is loaded to validate a spec, so a heavy import there would slow ``--help``."""
+    code = (
+        "import sys; from bench import registry\n"
+        f"for kind in {PLUGIN_FOLDERS!r}:\n"
+        "    for name in registry.names(kind): registry.load(kind, name)\n"
+        f"print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def _core_files() -> list[Path]:
+    return [path for path in SOURCES if path.relative_to(BENCH).parts[0] not in PLUGIN_FOLDERS]
+
+
+@pytest.mark.parametrize("path", _core_files(), ids=lambda path: str(path.relative_to(BENCH)))
+def test_the_core_names_no_plugin(path: Path) -> None:
+    """No ``if name == "miss"``: a plugin's name as a string literal in the core is such a branch in the making."""
+    names = {name for kind in CONTRACTS for name in registry.names(kind)}  # type: ignore[arg-type]
+    tree = ast.parse(path.read_text())
+    literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not literals & names
