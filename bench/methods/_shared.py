@@ -1,0 +1,38 @@
+"""What several methods need: target modules of a part, and the task type of the library's wrapper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.errors import SpecError
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+if TYPE_CHECKING:
+    from peft import TaskType
+
+
+def targets(settings: MethodSettings, part: PartFacts) -> list[str] | str:
+    """The module names the adapter is put on. Raises SpecError if neither spec nor model family has any."""
+    given = (settings.targets or {}).get(part.name, part.targets.get(settings.type))
+    if not given:
+        raise SpecError(
+            f"method type {settings.type!r} has no target modules on part {part.name!r}; "
+            f"name them: targets: {{{part.name}: [...]}}"
+        )
+    return given
+
+
+def task_type(part: PartFacts) -> TaskType | None:
+    """The library's task type of a part: it chooses the wrapper, and so how prompts reach ``generate``."""
+    from peft import TaskType
+
+    return TaskType(part.task_type) if part.task_type else None
+
+
+def check_prompts(settings: MethodSettings, part: PartFacts) -> None:
+    """Raise SpecError if virtual tokens cannot be put on this part."""
+    if part.task_type is None:
+        raise SpecError(f"method type {settings.type!r} needs a text model; part {part.name!r} takes no virtual tokens")
+    if settings.targets:
+        raise SpecError(f"method type {settings.type!r} has no target modules; remove `targets`")

@@ -1,0 +1,49 @@
+"""IA3 (Liu et al. 2022): a trained vector that rescales the keys, values and feed-forward activations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import SpecError
+from bench.methods import _shared
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig
+
+
+class Settings(MethodSettings):
+    """Fields and meaning of ``peft.IA3Config``."""
+
+    type: Literal["ia3"]
+    feedforward_modules: dict[str, list[str]] | None = None
+    """Part -> those targets whose *input* is rescaled; without it, the model family's default."""
+
+
+def check(settings: Settings, part: PartFacts) -> None:
+    """Raise SpecError if there is nothing to rescale, or a feed-forward module is not a target."""
+    targets, feedforward = _shared.targets(settings, part), _feedforward(settings, part)
+    if isinstance(targets, list) and (strangers := sorted(set(feedforward) - set(targets))):
+        raise SpecError(
+            f"ia3: feedforward_modules of part {part.name!r} must be among its targets {targets}; not so: {strangers}"
+        )
+
+
+def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001
+    """The library's configuration for this part."""
+    from peft import IA3Config
+
+    return IA3Config(
+        task_type=_shared.task_type(part),
+        target_modules=_shared.targets(settings, part),
+        feedforward_modules=_feedforward(settings, part),
+    )
+
+
+def _feedforward(settings: Settings, part: PartFacts) -> list[str]:
+    default = part.targets.get("ia3.feedforward_modules", [])
+    if settings.targets and part.name in settings.targets:
+        default = [name for name in default if name in settings.targets[part.name]]
+    return (settings.feedforward_modules or {}).get(part.name, default)

@@ -1,0 +1,48 @@
+"""LoRA (Hu et al. 2021): a trained low-rank update beside each target layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from bench.methods import _shared
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig
+
+
+class Settings(MethodSettings):
+    """Fields and meaning of ``peft.LoraConfig``; the defaults are the MILE paper's."""
+
+    type: Literal["lora"]
+    r: int = Field(default=8, ge=1)
+    """Rank."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """The update is scaled by ``lora_alpha / r``."""
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases are trained, too."""
+    use_rslora: bool = False
+    """Scale by ``lora_alpha / sqrt(r)`` instead."""
+    use_dora: bool = False
+    """Train the magnitude of each weight column, too (DoRA)."""
+
+
+def check(settings: Settings, part: PartFacts) -> None:
+    """Raise SpecError if there is nothing to put the update on."""
+    _shared.targets(settings, part)
+
+
+def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001
+    """The library's configuration for this part."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type=_shared.task_type(part),
+        target_modules=_shared.targets(settings, part),
+        **settings.model_dump(exclude={"type", "targets"}),
+    )
