@@ -1,0 +1,242 @@
+"""Reading and appending records: one JSON line each, checked when written and when read.
+
+A line is ``{"checksum":"<16 hex digits>", <the record's fields>}``; the checksum is over the canonical JSON of the
+other members. Lines are only ever appended; the last one of a ``cell_id`` counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from bench.errors import RecordError
+from bench.record import SCHEMA_VERSION, CellRecord
+
+_LINE_START = re.compile(rb'\{"checksum":"')
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _print_warning(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class ResultsFile:
+    """The records of one spec at one scale, ``results/<spec>/<scale>.jsonl``."""
+
+    def __init__(self, path: Path, *, warn: Callable[[str], None] = _print_warning) -> None:
+        self.path = path
+        self._warn = warn
+        self._lock = FileLock(f"{path}.lock")
+        self._owner = Path(f"{path}.lock.owner")
+
+    def read(self) -> dict[str, CellRecord]:
+        """The last record of each cell, in the order of the file.
+
+        A line that is torn or does not agree with its checksum is left out with a warning that names it.
+        Raises RecordError if the file cannot be read or a newer version wrote it.
+        """
+        records: dict[str, CellRecord] = {}
+        for number, line in enumerate(self._lines(), start=1):
+            if not line.strip():
+                continue
+            where = f"{self.path}:{number}"
+            found = list(_verified(line))
+            if len(found) != 1 or not _is_whole(line):
+                torn = not line.endswith(b"\n") and not found
+                self._warn(f"{where}: {_describe_damage(torn=torn, recovered=len(found))}")
+            for content in found:
+                record = self._validated(content, where)
+                if record is not None:
+                    records.pop(record.cell_id, None)
+                    records[record.cell_id] = record
+        return records
+
+    def append(self, record: CellRecord) -> None:
+        """Write one record, flush it to the disk and read it back.
+
+        Either the whole line is in the file afterwards, or RecordError is raised and the file is as it was before.
+        """
+        line = encode(record)
+        with self.lock():
+            try:
+                _append_line(self.path, line)
+                sync_folder(self.path.parent)
+            except OSError as problem:
+                kept = sum(1 for _ in self._lines())
+                told = f"the record of {record.label!r} was not appended, the {kept} before it are kept"
+                raise write_error(problem, self.path, told) from problem
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runners out; may be nested. Raises RecordError, naming the owner, if another one is in."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RecordError(
+                f"{self.path} is in use by another run ({self._owner_name()}): wait until it ends, end it, "
+                "or give this run a folder of its own with --results"
+            ) from None
+        except OSError as problem:
+            raise write_error(problem, self.path, "nothing was run") from problem
+        outermost = self._lock.lock_counter == 1
+        try:
+            if outermost:
+                with suppress(OSError):  # the name is a courtesy; the lock holds without it
+                    self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            yield
+        finally:
+            if outermost:
+                self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _owner_name(self) -> str:
+        try:
+            return self._owner.read_text(encoding="utf-8") or "unknown process"
+        except OSError:
+            return "unknown process"
+
+    def _lines(self) -> list[bytes]:
+        """All lines with their newline; the last one may lack it."""
+        try:
+            return self.path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        except OSError as problem:
+            raise RecordError(f"cannot read {self.path}: {problem.strerror}") from problem
+
+    def _validated(self, content: dict[str, Any], where: str) -> CellRecord | None:
+        version = content.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise RecordError(
+                f"{where}: written by a newer version of this program (record schema {version}, known up to "
+                f"{SCHEMA_VERSION}): update it, or give another folder with --results"
+            )
+        try:
+            return CellRecord.model_validate(content)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            self._warn(f"{where}: not a record of schema {SCHEMA_VERSION}, ignored ({place}: {first['msg']})")
+            return None
+
+
+def encode(record: CellRecord) -> bytes:
+    """The record's line. Raises RecordError if it holds NaN or infinity, which JSON does not have."""
+    content = record.model_dump(mode="json", by_alias=True)
+    try:
+        text = _json(content)
+    except ValueError as problem:
+        raise RecordError(f"the record of {record.label!r} cannot be written as JSON: {problem}") from problem
+    return b'{"checksum":"%s",%s\n' % (checksum(content).encode(), text[1:])
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON of a record."""
+    return hashlib.sha256(_json(content, canonical=True)).hexdigest()[:16]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader, or a machine that lost power, sees the old or the new content, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a new file's name survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_error(problem: OSError, path: Path, told: str) -> RecordError:
+    """What to tell the user about a failed write; ``told`` says what was kept and what was not."""
+    if problem.errno in _NO_SPACE:
+        return RecordError(f"disk full: {path}: {told}; free some space and run the same command again")
+    return RecordError(f"cannot write {path} ({problem.strerror or problem}): {told}")
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        start = os.fstat(descriptor).st_size
+        if start and os.pread(descriptor, 1, start - 1) != b"\n":
+            line = b"\n" + line  # keep away from a torn last line
+        try:
+            _write_all(descriptor, line)
+            os.fsync(descriptor)
+            _verify(descriptor, line, start)
+        except OSError:
+            os.ftruncate(descriptor, start)
+            os.fsync(descriptor)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        # A nearly full disk takes a part without an error; the next call then says why.
+        written = os.write(descriptor, data)
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[written:]
+
+
+def _verify(descriptor: int, line: bytes, start: int) -> None:
+    if os.pread(descriptor, len(line), start) != line:
+        raise OSError(errno.EIO, "what was read back differs from what was written")
+
+
+def _json(content: dict[str, Any], *, canonical: bool = False) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=canonical)
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
+
+
+def _verified(line: bytes) -> Iterator[dict[str, Any]]:
+    """Records in a line that agree with their checksums: more than one if a newline between two was damaged."""
+    decoder = json.JSONDecoder()
+    for match in _LINE_START.finditer(line):
+        try:
+            content, _ = decoder.raw_decode(line[match.start() :].decode("utf-8", "replace"))
+            if content.pop("checksum") == checksum(content):
+                yield content
+        except (ValueError, RecursionError):
+            continue
+
+
+def _is_whole(line: bytes) -> bool:
+    return line.startswith(b'{"checksum":"') and line.rstrip(b"\n").endswith(b"}")
+
+
+def _describe_damage(*, torn: bool, recovered: int) -> str:
+    if torn:
+        return "the last line is torn (an earlier run was cut off while writing it), ignored"
+    if recovered:
+        return f"damaged line, all of its {recovered} record(s) recovered"
+    return "damaged line (its checksum does not agree), ignored; its cell will be run again; the line stays in the file"

@@ -1,0 +1,243 @@
+"""Records survive torn lines, flipped bytes, full disks and other runners."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.errors import RecordError
+from bench.record import CellRecord, LossPoint, Status
+from bench.store import ResultsFile, encode, write_atomic
+
+
+def record(cell_id: str, **changes: object) -> CellRecord:
+    fields: dict[str, object] = {
+        "cell_id": cell_id,
+        "spec": "s",
+        "scale": "demo",
+        "label": f"cell {cell_id}",
+        "labels": {"rank": 4},
+        "parts": {"vit": "F"},
+        "seed": 1,
+        "status": Status.OK,
+    }
+    return CellRecord.model_validate(fields | changes)
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def results(tmp_path: Path, warnings: list[str]) -> ResultsFile:
+    return ResultsFile(tmp_path / "s" / "demo.jsonl", warn=warnings.append)
+
+
+def test_no_file_holds_no_records(results: ResultsFile) -> None:
+    assert results.read() == {}
+
+
+def test_what_is_appended_is_read_back(results: ResultsFile, warnings: list[str]) -> None:
+    first = record("a", loss_curve=[LossPoint(step=0, loss=0.1 + 0.2, lr=1e-5)], settings={"Größe": "5 µm\n\u2028 \\"})
+    results.append(first)
+    results.append(record("b"))
+    assert list(results.read().values()) == [first, record("b")]
+    assert not warnings
+    assert results.path.read_bytes().count(b"\n") == 2
+
+
+def test_the_last_line_of_a_cell_wins(results: ResultsFile) -> None:
+    results.append(record("a", status=Status.CRASHED))
+    results.append(record("b"))
+    results.append(record("a"))
+    assert {key: value.status for key, value in results.read().items()} == {"a": Status.OK, "b": Status.OK}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_becomes_null(results: ResultsFile, value: float) -> None:
+    results.append(record("a", settings={"x": value}))
+    assert b'"x":null' in results.path.read_bytes()
+    assert results.read()["a"].settings == {"x": None}
+
+
+def test_a_lone_surrogate_is_written() -> None:
+    line = encode(record("a", labels={"x": "\ud800"}))
+    assert json.loads(line.decode("utf-8"))["labels"]["x"] == "\ud800"
+
+
+@pytest.mark.parametrize("kept", [1, 17, -2])
+def test_a_torn_last_line_is_dropped_and_not_glued_to(results: ResultsFile, warnings: list[str], kept: int) -> None:
+    results.append(record("a"))
+    with results.path.open("ab") as file:
+        file.write(encode(record("b"))[:kept])
+    assert set(results.read()) == {"a"}
+    assert len(warnings) == 1
+    assert f"{results.path}:2: the last line is torn" in warnings[0]
+    results.append(record("c"))
+    assert set(results.read()) == {"a", "c"}
+
+
+def test_a_record_that_only_lacks_its_newline_counts(results: ResultsFile, warnings: list[str]) -> None:
+    results.append(record("a"))
+    results.path.write_bytes(results.path.read_bytes()[:-1])
+    assert set(results.read()) == {"a"}
+    results.append(record("b"))
+    assert set(results.read()) == {"a", "b"}
+    assert not warnings
+
+
+def test_any_flipped_byte_costs_at_most_its_own_record(results: ResultsFile, warnings: list[str]) -> None:
+    for name in "abc":
+        results.append(record(name))
+    good = results.path.read_bytes()
+    lengths = [len(line) for line in good.splitlines(keepends=True)]
+    owners = [name for name, length in zip("abc", lengths, strict=True) for _ in range(length)]
+    originals = {name: record(name) for name in "abc"}
+    for place, owner in enumerate(owners):
+        for bit in (0x01, 0x80):
+            results.path.write_bytes(good[:place] + bytes([good[place] ^ bit]) + good[place + 1 :])
+            warnings.clear()
+            found = results.read()
+            assert {name: value for name, value in originals.items() if name != owner}.items() <= found.items()
+            assert found.items() <= originals.items(), "a damaged record was believed"
+            assert set(found) == set("abc") or any("damaged" in text or "torn" in text for text in warnings)
+
+
+def test_a_damaged_line_is_named_and_stays_in_the_file(results: ResultsFile, warnings: list[str]) -> None:
+    results.append(record("a"))
+    results.append(record("b"))
+    damaged = results.path.read_bytes().replace(b'"label":"cell a"', b'"label":"cell x"')
+    results.path.write_bytes(damaged)
+    assert set(results.read()) == {"b"}
+    assert warnings == [
+        f"{results.path}:1: damaged line (its checksum does not agree), ignored; "
+        "its cell will be run again; the line stays in the file"
+    ]
+    results.append(record("a"))
+    assert set(results.read()) == {"a", "b"}
+    assert results.path.read_bytes().startswith(damaged)
+
+
+def test_deeply_nested_rubbish_is_not_fatal(results: ResultsFile, warnings: list[str]) -> None:
+    results.append(record("a"))
+    with results.path.open("ab") as file:
+        file.write(b'{"checksum":"' + b'","x":' + b"[" * 200_000 + b"\n\n")
+    results.append(record("b"))
+    assert set(results.read()) == {"a", "b"}
+    assert len(warnings) == 1
+
+
+def test_a_newer_schema_is_refused(results: ResultsFile) -> None:
+    results.append(record("a"))
+    results.append(record("b", schema_version=99))
+    with pytest.raises(RecordError, match=r"demo\.jsonl:2: written by a newer version .*schema 99.*update"):
+        results.read()
+
+
+def limit_file_size(size: int) -> Callable[[], None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, 100])
+def test_a_short_write_is_undone(results: ResultsFile, room: int) -> None:
+    results.append(record("a"))
+    before = results.path.read_bytes()
+    restore = limit_file_size(len(before) + room)
+    try:
+        with pytest.raises(RecordError, match=r"disk full: .*the 1 before it are kept; free some space"):
+            results.append(record("b"))
+    finally:
+        restore()
+    assert results.path.read_bytes() == before
+    results.append(record("b"))
+    assert set(results.read()) == {"a", "b"}
+
+
+def append_until_full(results: ResultsFile) -> int:
+    for written in range(100):
+        try:
+            results.append(record(f"{written}"))
+        except RecordError as problem:
+            assert "disk full" in str(problem)  # noqa: PT017
+            return written
+    return 100
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this machine does not allow mounts")
+    try:
+        results = ResultsFile(disk / "demo.jsonl")
+        written = append_until_full(results)
+        assert 1 < written < 99
+        assert len(results.read()) == written
+        assert results.path.read_bytes().endswith(b"\n")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_what_is_read_back_must_agree(results: ResultsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    results.append(record("a"))
+    pread = os.pread
+
+    def lying(descriptor: int, size: int, start: int) -> bytes:
+        return pread(descriptor, size, start).replace(b"cell b", b"cell x")
+
+    monkeypatch.setattr(os, "pread", lying)
+    with pytest.raises(RecordError, match="read back differs"):
+        results.append(record("b"))
+    assert set(results.read()) == {"a"}
+
+
+def test_two_runners_are_kept_apart(results: ResultsFile) -> None:
+    program = (
+        "import sys, pathlib; from bench.store import ResultsFile\n"
+        "with ResultsFile(pathlib.Path(sys.argv[1])).lock():\n  print('in', flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", program, str(results.path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(RecordError, match=rf"in use by another run \(process {other.pid} on .*--results"):
+            results.append(record("a"))
+        other.communicate(b"")
+    results.append(record("a"))
+    with results.lock(), results.lock():
+        results.append(record("b"))
+    assert set(results.read()) == {"a", "b"}
+
+
+def test_a_killed_owner_leaves_no_lock(results: ResultsFile) -> None:
+    program = (
+        "import sys, os, pathlib; from bench.store import ResultsFile\n"
+        "with ResultsFile(pathlib.Path(sys.argv[1])).lock():\n  os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(results.path)], check=False).returncode == -9
+    results.append(record("a"))
+    assert set(results.read()) == {"a"}
+
+
+def test_write_atomic_replaces_or_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    restore = limit_file_size(2)
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomic(path, b"newer")
+    finally:
+        restore()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
