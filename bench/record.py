@@ -100,6 +100,8 @@ class Time(Part):
     step_p95_s: float | None = None
     samples_per_s: float | None = None
     """Training samples per second over ``train_s``."""
+    data_wait_s: float | None = None
+    """Part of ``train_s`` in which training waited for its next batch (decoding, tokenising)."""
     warmup_steps: int | None = None
     """Steps at the start left out of ``train_s`` and the step times."""
 
