@@ -1,0 +1,86 @@
+"""Does the model train what the freeze pattern says? A cell that answers no must fail, not print a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.errors import AuditError
+from bench.protocols import BenchModel
+from bench.worker.adapt import FROZEN, TRAINED
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_SHOWN = 5
+
+
+def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, PeftModel]) -> None:
+    """Per part: ``F`` trains nothing, ``T`` everything, a method its adapter and nothing else.
+
+    Raises AuditError that names the part and the tensors.
+    """
+    in_parts: set[int] = set()
+    for part, action in parts.items():
+        named = dict(model.part(part).named_parameters())
+        in_parts |= {id(p) for p in named.values()}
+        trained = {name for name, p in named.items() if p.requires_grad}
+        if action == FROZEN:
+            _refuse(trained, f"part {part} is frozen (F), yet trains")
+        elif action == TRAINED:
+            _refuse(named.keys() - trained, f"part {part} is trained (T), yet keeps frozen")
+        else:
+            _check_adapter(part, action, named, trained, adapters)
+    outside = {n for n, p in model.module.named_parameters() if p.requires_grad and id(p) not in in_parts}
+    _refuse(outside, "trained, yet in no part of the freeze pattern:")
+
+
+def _check_adapter(
+    part: str,
+    method: str,
+    named: Mapping[str, torch.nn.Parameter],
+    trained: set[str],
+    adapters: Mapping[str, PeftModel],
+) -> None:
+    if part not in adapters:
+        raise AuditError(f"part {part}: no adapter of {method} was put on it")
+    adapter = adapters[part]
+    if not trained:
+        raise AuditError(f"part {part}: {method} trains nothing; do its targets name modules of this part?")
+    own = _adapter_names(adapter, named)
+    with_biases = getattr(adapter.active_peft_config, "bias", "none") != "none"
+    allowed = own | {name for name in named if with_biases and name.endswith("bias")}
+    _refuse(trained - allowed, f"part {part} has {method}, yet trains tensors of the model itself:")
+    _refuse(own - trained, f"part {part}: adapter tensors of {method} are frozen:")
+
+
+def _adapter_names(adapter: PeftModel, named: Mapping[str, torch.nn.Parameter]) -> set[str]:
+    """Names of the tensors that peft added, and of its trained copies (``modules_to_save``)."""
+    if adapter.active_peft_config.is_prompt_learning:
+        prompt = {id(p) for p in adapter.prompt_encoder.parameters()}
+        return {name for name, p in named.items() if id(p) in prompt}
+    marks = (str(adapter.base_model.prefix), "modules_to_save.", "trainable_tokens_")
+    return {name for name in named if any(mark in name for mark in marks)}
+
+
+def check_gradients(model: BenchModel, *, finite: bool = True) -> None:
+    """After the first backward pass: every trainable tensor has a gradient, and a finite one.
+
+    A gradient of zeros is right in the first step for LoRA's A (B starts at zero), so zeros pass; a missing gradient
+    says that the tensor takes no part in the loss. ``finite=False`` where a loss scaler handles overflows.
+    Raises AuditError that names the tensors.
+    """
+    trainable = {name: p for name, p in model.module.named_parameters() if p.requires_grad}
+    _refuse({n for n, p in trainable.items() if p.grad is None}, "trained, yet without a gradient in the first step:")
+    if finite:
+        infinite = {n for n, p in trainable.items() if p.grad is not None and not p.grad.isfinite().all()}
+        _refuse(infinite, "NaN or infinite gradient in the first step:")
+
+
+def _refuse(names: set[str], what: str) -> None:
+    if names:
+        shown = ", ".join(sorted(names)[:_SHOWN])
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise AuditError(f"{what} {shown}{more}")

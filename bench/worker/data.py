@@ -1,0 +1,116 @@
+"""From a data set to batches of tensors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from PIL.Image import Image
+
+from bench import registry
+from bench.errors import DataError
+from bench.protocols import BenchModel, Example, VqaData
+from bench.settings import DataSettings
+
+_CACHE_BYTES = 512 * 2**20
+"""Decoded images kept in memory, at most: all of a small data set, part of a large one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Some examples, ready for the model."""
+
+    examples: Sequence[Example]
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(kw_only=True, slots=True)
+class LoadedData:
+    """The opened data set and the examples this cell uses."""
+
+    source: VqaData
+    train: Sequence[Example]
+    test: Sequence[Example]
+    _images: dict[str, Image] = field(default_factory=dict)
+    _image_bytes: int = 0
+
+    def image(self, example: Example) -> Image:
+        """The decoded image, from memory if it was decoded before."""
+        image = self._images.get(example.image)
+        if image is None:
+            image = self.source.image(example)
+            size = image.width * image.height * len(image.getbands())
+            if self._image_bytes + size <= _CACHE_BYTES:
+                self._images[example.image] = image
+                self._image_bytes += size
+        return image
+
+    def batch(self, model: BenchModel, examples: Sequence[Example], rng: random.Random | None = None) -> Batch:
+        """Questions drawn by ``rng`` from their pools, images and texts as tensors on the CPU."""
+        tensors = model.collate(
+            [self.image(e) for e in examples], [e.question(rng) for e in examples], [e.answer for e in examples]
+        )
+        return Batch(examples=examples, tensors=tensors)
+
+
+def load_data(settings: DataSettings) -> LoadedData:
+    """Open the data set and draw this cell's subsets."""
+    source: VqaData = registry.load("datasets", settings.name).load(settings)
+    return LoadedData(
+        source=source,
+        train=subset(_splits(source, settings.train_split), settings.train_limit, settings.subset_seed),
+        test=subset(_splits(source, settings.test_split), settings.test_limit, settings.subset_seed),
+    )
+
+
+def _splits(source: VqaData, names: str) -> Sequence[Example]:
+    parts = [source.split(name.strip()) for name in names.split("+")]
+    examples = parts[0] if len(parts) == 1 else [example for part in parts for example in part]
+    if not len(examples):
+        raise DataError(f"split {names!r} has no examples")
+    return examples
+
+
+def subset(examples: Sequence[Example], limit: int | None, seed: int) -> Sequence[Example]:
+    """At most ``limit`` examples drawn at random, in the order of the file."""
+    if limit is None or limit >= len(examples):
+        return examples
+    return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), limit))]
+
+
+def training_batches(data: LoadedData, model: BenchModel, *, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
+    """``steps`` batches, reshuffled each epoch; the last batch of an epoch may be smaller.
+
+    The order and the questions drawn depend on ``seed`` alone, not on what the model does with torch's generators.
+    """
+    rng = random.Random(seed)
+
+    def endless() -> Iterator[Batch]:
+        while True:
+            order = rng.sample(range(len(data.train)), len(data.train))
+            for start in range(0, len(order), batch_size):
+                yield data.batch(model, [data.train[i] for i in order[start : start + batch_size]], rng)
+
+    return prefetched(islice(endless(), steps))
+
+
+def evaluation_batches(data: LoadedData, model: BenchModel, *, batch_size: int) -> Iterator[Batch]:
+    """All test examples in order, each with the first question of its pool."""
+    starts = range(0, len(data.test), batch_size)
+    return prefetched(data.batch(model, data.test[start : start + batch_size]) for start in starts)
+
+
+def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next one made by a thread while this one is used.
+
+    One thread and one batch ahead: the order stays fixed, and decoding hides behind a GPU's work.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        ahead = thread.submit(next, batches, None)
+        while (batch := ahead.result()) is not None:
+            ahead = thread.submit(next, batches, None)
+            yield batch

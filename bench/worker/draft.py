@@ -1,0 +1,138 @@
+"""What is known about a running cell, so that a failure at any point keeps everything measured before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from bench.cell import Cell
+from bench.protocols import Progress
+from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, Time
+from bench.worker.environment import describe
+from bench.worker.failure import failure_of, status_of
+from bench.worker.gpu import GpuMeter, open_gpu_meter
+from bench.worker.heartbeat import Heartbeat
+from bench.worker.measure import HostMemory, Stopwatch, cuda_peaks
+from bench.worker.train import TrainLog
+
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+class Draft:
+    """The record in the making."""
+
+    def __init__(self, cell: Cell, job: Path) -> None:
+        self.params: Params | None = None
+        self.accuracy: Accuracy | None = None
+        self.adapter_bytes: int | None = None
+        self.data_digest: str | None = None
+        self.weights_digest: str | None = None
+        self.host = HostMemory()
+        self.gpu: GpuMeter = open_gpu_meter(torch.device("cpu"))
+        self.training = TrainLog(watch=Stopwatch(warmup=cell.train.timing_warmup_steps, on_start=self._timing_starts))
+        self._cell = cell
+        self._device = torch.device("cpu")
+        self._heartbeat = Heartbeat(job / "progress.json")
+        self._started_at = _now()
+        self._phase = "setup"
+        self._beats = 0
+        self._phase_s: dict[str, float] = {}
+        self._peaks: dict[str, PhaseMemory] = {}
+        self._failure: Failure | None = None
+        self._status = Status.OK
+
+    def use(self, device: torch.device) -> None:
+        """Measure on this device from here on."""
+        self._device = device
+        self.gpu = open_gpu_meter(device)
+        self.gpu.start()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase, take its CUDA peaks and tell the parent about it."""
+        self._phase, self._beats = name, 0
+        self._heartbeat.beat(Progress(phase=name))
+        print(f"{_now()} {name}", flush=True)
+        started = time.perf_counter()
+        with cuda_peaks(self._device, self._peaks, name):
+            yield
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+        self._phase_s[name] = time.perf_counter() - started
+
+    def beat(self, progress: Progress) -> None:
+        """A step or a batch is done."""
+        self._beats += 1
+        self._heartbeat.beat(progress)
+
+    def _timing_starts(self) -> None:
+        self.gpu.energy_from_here()  # not bound earlier: ``use`` exchanges the meter
+
+    def fail(self, error: Exception) -> None:
+        """The cell ends here; the failing step is the one after those done."""
+        counted = self._phase in ("train", "eval")
+        self._status = status_of(error)
+        self._failure = failure_of(error, phase=self._phase, step=self._beats if counted else None)
+
+    def record(self) -> CellRecord:
+        """Everything known by now."""
+        self.gpu.stop()
+        cell = self._cell
+        return CellRecord(
+            cell_id=cell.cell_id,
+            spec=cell.spec,
+            scale=cell.scale,
+            label=cell.label,
+            labels=cell.labels,
+            parts=cell.parts,
+            seed=cell.seed,
+            status=self._status,
+            error=self._failure,
+            params=self.params,
+            memory=self._memory(),
+            time=self._time(),
+            energy_j=self.gpu.energy_j,
+            accuracy=self.accuracy,
+            loss_curve=self.training.curve,
+            steps=self.training.steps,
+            adapter_bytes=self.adapter_bytes,
+            predictions=f"{cell.scale}/{cell.cell_id}/{PREDICTIONS_FILE}" if self.accuracy else None,
+            data_digest=self.data_digest,
+            weights_digest=self.weights_digest,
+            environment=describe(self._device),
+            settings=cell.model_dump(mode="json"),
+            started_at=self._started_at,
+            finished_at=_now(),
+        )
+
+    def _memory(self) -> Memory:
+        reserved = max((p.reserved_peak_bytes or 0 for p in self._peaks.values()), default=0)
+        return Memory(
+            load=self._peaks.get("load", PhaseMemory()),
+            train=self._peaks.get("train", PhaseMemory()),
+            eval=self._peaks.get("eval", PhaseMemory()),
+            nvml_process_peak_bytes=self.gpu.process_peak_bytes(at_least=reserved),
+            host_rss_peak_bytes=self.host.peak_bytes,
+        )
+
+    def _time(self) -> Time:
+        watch = self.training.watch
+        return Time(
+            load_s=self._phase_s.get("load"),
+            train_s=watch.total_s,
+            eval_s=self._phase_s.get("eval"),
+            step_median_s=watch.median_s,
+            step_p95_s=watch.p95_s,
+            samples_per_s=watch.samples_per_s,
+            data_wait_s=watch.wait_s if watch.step_s else None,
+            warmup_steps=watch.warmup,
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

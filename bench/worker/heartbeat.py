@@ -1,0 +1,33 @@
+"""What the parent sees of a running worker: ``progress.json``, whose age is the sign of life."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.protocols import Progress
+from bench.worker.files import write_atomically
+
+
+class Heartbeat:
+    """Writes progress at most every ``interval_s`` seconds; a change of phase is written at once."""
+
+    def __init__(self, path: Path, *, interval_s: float = 0.5, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._interval_s = interval_s
+        self._clock = clock
+        self._written_at: float | None = None
+        self._phase: str | None = None
+
+    def beat(self, progress: Progress) -> None:
+        """Note that the worker is alive and how far it is."""
+        now = self._clock()
+        ended = progress.total > 0 and progress.done == progress.total
+        recent = self._written_at is not None and now - self._written_at < self._interval_s
+        if progress.phase == self._phase and recent and not ended:
+            return
+        write_atomically(self._path, json.dumps(asdict(progress)).encode(), sync=False)
+        self._phase, self._written_at = progress.phase, now

@@ -1,0 +1,102 @@
+"""Optimizer, learning-rate schedule and numeric precision of a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from bench.spec.models import OptimizerSettings, TrainSettings
+
+_ONE_CYCLE_RISE = 0.3
+_ONE_CYCLE_START = 25.0
+_ONE_CYCLE_END = 1e4
+"""Share of steps that rise, and by what the peak is divided at the start, and the start at the end: the defaults of
+``torch.optim.lr_scheduler.OneCycleLR``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How many steps a training takes and at which learning rates."""
+
+    settings: TrainSettings
+    steps: int
+    steps_per_epoch: int
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimizer step ``step`` (from 0)."""
+        peak, low = self.settings.optimizer.lr, self.settings.min_lr
+        if self.settings.schedule == "one_cycle":
+            return self._one_cycle(step, peak, low)
+        warmup = self.settings.warmup_steps
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        if self.settings.schedule == "cosine":
+            return _cosine(peak, low, (step - warmup) / max(1, self.steps - warmup))
+        if self.settings.schedule == "cosine_per_epoch":
+            return _cosine(peak, low, step // self.steps_per_epoch / math.ceil(self.steps / self.steps_per_epoch))
+        return peak
+
+    def _one_cycle(self, step: int, peak: float, low: float) -> float:
+        """Cosine from a 25th of the peak up to it (over ``warmup_steps``, or 30 % of the steps), then down."""
+        start = peak / _ONE_CYCLE_START
+        top = float(self.settings.warmup_steps or _ONE_CYCLE_RISE * self.steps) - 1
+        if step <= top:
+            return _cosine(start, peak, step / top)
+        return _cosine(peak, max(low, start / _ONE_CYCLE_END), (step - top) / max(1.0, self.steps - 1 - top))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def make_plan(settings: TrainSettings, examples: int) -> Plan:
+    """The plan for a training set of that many examples; the last batch of an epoch may be smaller."""
+    per_epoch = math.ceil(examples / settings.batch_size)
+    steps = settings.steps if settings.steps is not None else (settings.epochs or 1) * per_epoch
+    return Plan(settings=settings, steps=steps, steps_per_epoch=per_epoch)
+
+
+def make_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer as torch ships it, on the trained tensors alone."""
+    if settings.name == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Precision:
+    """``bf16`` and ``fp16``: weights of that type; ``*_autocast``: fp32 weights, computed under autocast."""
+
+    device: torch.device
+    weights: torch.dtype
+    compute: torch.dtype | None
+    """Type under autocast; null without."""
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients need a loss scaler: fp16's range is too small for them."""
+        return self.compute is torch.float16
+
+    def context(self) -> AbstractContextManager[object]:
+        """What forward passes run under."""
+        return nullcontext() if self.compute is None else torch.autocast(self.device.type, dtype=self.compute)
+
+    def place(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors on the device; floating ones (images) in the weights' type."""
+        return {
+            name: tensor.to(self.device, self.weights if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in tensors.items()
+        }
+
+
+def make_precision(name: str, device: torch.device) -> Precision:
+    """``fp32``, ``bf16``, ``fp16``, ``bf16_autocast`` or ``fp16_autocast`` on a device."""
+    kind, _, autocast = name.partition("_")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
+    if autocast:
+        return Precision(device=device, weights=torch.float32, compute=dtype)
+    return Precision(device=device, weights=dtype, compute=None)

@@ -1,0 +1,85 @@
+"""Parameter counts of the adapted model, and the tensors one must keep per task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.protocols import BenchModel
+from bench.record import Params, PartParams
+from bench.worker.adapt import TRAINED
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, PeftModel]) -> Params:
+    """Count on the adapted model; a tensor that several names share counts once. Works on the meta device.
+
+    ``pct = 100 * trainable / total``, the total including the adapters: the definition under which all 23 rows of
+    Tables 1-4 of the MILE paper come out (MICCAI 2024).
+    """
+    everything = list(model.module.parameters())
+    trainable = sum(p.numel() for p in everything if p.requires_grad)
+    total = sum(p.numel() for p in everything)
+    seen: set[int] = set()
+    by_part: dict[str, PartParams] = {}
+    for part in parts:
+        own = [p for p in model.part(part).parameters() if id(p) not in seen]
+        seen |= {id(p) for p in own}
+        by_part[part] = PartParams(
+            trainable=sum(p.numel() for p in own if p.requires_grad), total=sum(p.numel() for p in own)
+        )
+    return Params(
+        trainable=trainable,
+        total=total,
+        pct=100 * trainable / total,
+        stored=sum(p.numel() for p in trained_tensors(model, parts).values())
+        + sum(_stored_elements(adapter) for adapter in adapters.values()),
+        by_part=by_part,
+    )
+
+
+def trained_tensors(model: BenchModel, parts: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """``part.name`` -> parameter of the parts trained as a whole, tied tensors once."""
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for part, action in parts.items():
+        if action != TRAINED:
+            continue
+        for name, parameter in model.part(part).named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[f"{part}.{name}"] = parameter
+    return found
+
+
+def stored_tensors(
+    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, PeftModel]
+) -> dict[str, torch.Tensor]:
+    """What one must keep per task: adapters as peft saves them, and the trained parts. Not on the meta device."""
+    from peft import get_peft_model_state_dict
+
+    found = trained_tensors(model, parts)
+    for part, adapter in adapters.items():
+        # "auto" would ask the Hub whether the vocabulary grew.
+        state = get_peft_model_state_dict(adapter, save_embedding_layers=False)
+        found |= {f"{part}.{name}": tensor for name, tensor in state.items()}
+    return found
+
+
+def _stored_elements(adapter: PeftModel) -> int:
+    from peft import get_peft_model_state_dict
+
+    config = adapter.active_peft_config
+    if not config.is_prompt_learning:
+        return sum(t.numel() for t in get_peft_model_state_dict(adapter, save_embedding_layers=False).values())
+    # peft stores the prompt itself, not the network that makes it, and copies it to the CPU, which meta tensors cannot.
+    encoder = adapter.prompt_encoder[adapter.active_adapter]
+    device = next(encoder.parameters()).device
+    tokens = adapter.prompt_tokens[adapter.active_adapter][: config.num_virtual_tokens]
+    with torch.no_grad():
+        prompt: torch.Tensor = encoder(tokens.unsqueeze(0).to(device))
+    return prompt.numel()

@@ -1,0 +1,109 @@
+"""The whole flow of one cell, in order; called by ``python -m bench.worker`` and by the inline executor."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench import registry, scoring
+from bench.cell import Cell
+from bench.errors import BenchError
+from bench.protocols import BenchModel
+from bench.record import CellRecord
+from bench.worker.adapt import adapt
+from bench.worker.audit import check_frozen
+from bench.worker.data import LoadedData, evaluation_batches, load_data, training_batches
+from bench.worker.draft import PREDICTIONS_FILE, Draft
+from bench.worker.evaluate import predict, write_predictions
+from bench.worker.measure import write_tensors
+from bench.worker.optimise import Precision, make_plan, make_precision
+from bench.worker.params import count_params, stored_tensors
+from bench.worker.seeds import seed_everything
+from bench.worker.train import train
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def run_cell(cell: Cell, job: Path) -> CellRecord:
+    """Set up, freeze and adapt, audit, train, evaluate and measure; files go into ``job``.
+
+    Always returns a record: an exception becomes its status and failure. KeyboardInterrupt and SystemExit pass.
+    """
+    draft = Draft(cell, job)
+    try:
+        _run(cell, job, draft)
+    except Exception as error:
+        traceback.print_exception(error)
+        draft.fail(error)
+    return draft.record()
+
+
+def _run(cell: Cell, job: Path, draft: Draft) -> None:
+    with draft.phase("setup"):
+        device = choose_device(cell.run.device)
+        draft.use(device)
+        if cell.run.threads is not None:
+            torch.set_num_threads(cell.run.threads)
+        seed_everything(cell.seed, device)
+        data = load_data(cell.data)
+        draft.data_digest = registry.load("datasets", cell.data.name).digest(cell.data)
+        draft.weights_digest = registry.load("models", cell.model.family).weights_digest(cell.model)
+    with draft.phase("load"):
+        plugin = registry.load("models", cell.model.family)
+        model: BenchModel = plugin.build(cell.model, texts=data.source.texts(), device=str(device))
+        adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
+        precision = make_precision(cell.train.precision, device)
+        model.module.to(device, precision.weights)
+        draft.params = count_params(model, cell.parts, adapters)
+        check_frozen(model, cell.parts, adapters)
+    with draft.phase("train"):
+        _train(cell, data, model, precision, draft)
+    _store(cell, job, model, adapters, draft)
+    with draft.phase("eval"):
+        _evaluate(cell, job, data, model, precision, draft)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes CUDA where there is one. Raises BenchError for ``cuda`` where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BenchError("run.device is cuda, but torch finds no CUDA device; set it to auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _train(cell: Cell, data: LoadedData, model: BenchModel, precision: Precision, draft: Draft) -> None:
+    if not any(p.requires_grad for p in model.module.parameters()):
+        return  # all parts frozen: the model is evaluated as it came
+    plan = make_plan(cell.train, len(data.train))
+    batches = training_batches(data, model, batch_size=cell.train.batch_size, steps=plan.steps, seed=cell.seed)
+    try:
+        train(model, batches, plan, precision, draft.training, draft.beat)
+    finally:
+        draft.gpu.energy_to_here()
+
+
+def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, PeftModel], draft: Draft) -> None:
+    """Write what one must keep per task, to know its size, and keep it if asked to."""
+    tensors = stored_tensors(model, cell.parts, adapters)
+    draft.host.note()  # writing copies the tensors: not the cell's own memory
+    if tensors:
+        file = job / "adapter" / "adapter.safetensors"
+        draft.adapter_bytes = write_tensors(file, tensors)
+        if not cell.train.save_adapter:
+            file.unlink()
+            file.parent.rmdir()
+    if cell.train.save_model is not None:
+        registry.load("models", cell.model.family).save(model, cell.train.save_model)
+    draft.host.restart()
+
+
+def _evaluate(cell: Cell, job: Path, data: LoadedData, model: BenchModel, precision: Precision, draft: Draft) -> None:
+    rule = cell.evaluate.closed
+    batches = evaluation_batches(data, model, batch_size=cell.evaluate.batch_size)
+    predictions = predict(model, batches, cell.evaluate, precision, len(data.test), draft.beat)
+    write_predictions(job / PREDICTIONS_FILE, data.test, predictions, rule)
+    accuracy = scoring.score(data.test, predictions, rule)
+    draft.accuracy = accuracy.model_copy(update={"baselines": scoring.baselines(data.train, data.test, rule)})

@@ -1,0 +1,100 @@
+"""The training loop, and what it leaves behind step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from bench.errors import DivergedError
+from bench.protocols import BenchModel, Progress
+from bench.record import LossPoint
+from bench.worker.audit import check_gradients
+from bench.worker.data import Batch
+from bench.worker.measure import Stopwatch
+from bench.worker.optimise import Plan, Precision, make_optimizer
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainLog:
+    """Filled while training, so that a failure loses nothing that was measured before it."""
+
+    watch: Stopwatch
+    steps: int = 0
+    curve: list[LossPoint] = field(default_factory=list)
+    _since: list[float] = field(default_factory=list)
+
+    def add(self, loss: float, rate: float, *, every: int, last: bool) -> None:
+        """Note a finished step; every ``every`` steps and at the end a point of the curve."""
+        self._since.append(loss)
+        if self.steps % every == every - 1 or last:
+            self.curve.append(LossPoint(step=self.steps, loss=sum(self._since) / len(self._since), lr=rate))
+            self._since.clear()
+        self.steps += 1
+
+
+class Trainer:
+    """One optimizer step after another on the trained tensors of a model."""
+
+    def __init__(self, model: BenchModel, plan: Plan, precision: Precision) -> None:
+        self._model = model
+        self._plan = plan
+        self._precision = precision
+        self._trained = [p for p in model.module.parameters() if p.requires_grad]
+        self._optimizer = make_optimizer(plan.settings.optimizer, self._trained)
+        self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scales_loss)
+
+    def step(self, step: int, batch: Batch) -> torch.Tensor:
+        """Forward, backward and update; the loss stays on the device."""
+        rate = self._plan.rate(step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        late = self._plan.settings.zero_grad == "before_backward"
+        if not late:
+            self._optimizer.zero_grad()
+        with self._precision.context():
+            loss = self._model.loss(self._precision.place(batch.tensors))
+        if late:
+            self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if step == 0 and loss.isfinite():  # a diverged cell is not one that fails the audit
+            check_gradients(self._model, finite=not self._precision.scales_loss)
+        if self._plan.settings.gradient_clip is not None:
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._plan.settings.gradient_clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss.detach()
+
+    def has_finite_weights(self) -> bool:
+        """Whether the last update left every trained tensor finite."""
+        return all(bool(p.isfinite().all()) for p in self._trained)
+
+
+def train(
+    model: BenchModel,
+    batches: Iterator[Batch],
+    plan: Plan,
+    precision: Precision,
+    log: TrainLog,
+    beat: Callable[[Progress], None],
+) -> None:
+    """Take all steps of the plan. Raises DivergedError at the first NaN or infinite loss, AuditError after step 0.
+
+    A step's time runs from the end of the step before it, so it includes waiting for its batch, as users pay it.
+    """
+    model.module.train()
+    trainer = Trainer(model, plan, precision)
+    log.watch.start()
+    for step, batch in enumerate(batches):
+        log.watch.batch_ready()
+        loss = trainer.step(step, batch).item()  # waits for the device
+        log.watch.step_done(len(batch.examples))
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss became {loss} in step {step}; try a lower learning rate or gradient_clip")
+        log.add(loss, plan.rate(step), every=plan.settings.log_every, last=step == plan.steps - 1)
+        beat(Progress(phase="train", done=step + 1, total=plan.steps, note=f"loss {loss:.3f}"))
+    if not trainer.has_finite_weights():
+        raise DivergedError(f"the weights became NaN or infinite in the last step ({plan.steps - 1})")
