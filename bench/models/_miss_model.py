@@ -1,0 +1,241 @@
+"""MISS as the worker sees it: parts, preprocessing, loss and generation around ``BlipForQuestionAnswering``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL.Image import Resampling
+from transformers import BlipConfig, BlipForQuestionAnswering, DynamicCache, EncoderDecoderCache
+
+from bench.errors import WeightsError
+from bench.models import _miss_source, _miss_weights
+from bench.models._miss_tokens import Tokens, words_of
+from bench.protocols import BenchModel, GenerateOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.models.miss import ImageSettings, Settings
+
+_PART_MODULES = {"vit": "vision_model", "jtm": "text_encoder", "dec": "text_decoder"}
+_FIXED_BY_WEIGHTS = ("layer_norm_eps", "hidden_act")
+"""Fields taken from the weights' ``config.json``; all that set shapes must be the same there as in the spec."""
+
+
+class MissModel:
+    """A built MISS; see ``bench.protocols.BenchModel``."""
+
+    def __init__(self, settings: Settings, module: BlipForQuestionAnswering, tokens: Tokens) -> None:
+        self.settings = settings
+        self.module = module
+        self.tokens = tokens
+
+    def part(self, name: str) -> torch.nn.Module:
+        """The part's module, adapted or not."""
+        return self.module.get_submodule(_PART_MODULES[name])
+
+    def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
+        """Put the adapted (peft) module in the place of the part."""
+        setattr(self.module, _PART_MODULES[name], adapted)
+
+    def collate(
+        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        """``pixel_values`` (batch, 3, size, size) fp32; ``question_ids``, ``question_mask`` and, if there are answers,
+        ``answer_ids``, ``answer_mask`` (batch, longest) int64. All on the CPU.
+        """
+        ids, mask = self.tokens.questions(questions, self.settings.question_max_tokens)
+        batch = {"pixel_values": self._pixels(images), "question_ids": ids, "question_mask": mask}
+        if answers:
+            batch["answer_ids"], batch["answer_mask"] = self.tokens.answers(answers, self.settings.answer_max_tokens)
+        return batch
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Label-smoothed cross-entropy summed over an answer's tokens, mean over the batch, as the released code's."""
+        labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, -100)
+        output = self.part("dec")(
+            input_ids=batch["answer_ids"],
+            attention_mask=batch["answer_mask"],
+            encoder_hidden_states=self._question_states(batch),
+            encoder_attention_mask=batch["question_mask"],
+            labels=labels,
+            reduction="none",
+        )
+        return torch.mean(output.loss)
+
+    @torch.no_grad()
+    def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
+        """Beam search from ``[DEC]`` to ``[SEP]``. Padded question tokens are masked, unlike in BLIP's ``generate``:
+        an answer does not depend on the other questions of its batch.
+        """
+        states = self._question_states(batch)
+        decoder: Any = self.part("dec")
+        ids = decoder.generate(
+            input_ids=torch.full((len(states), 1), self.tokens.dec, device=states.device),
+            encoder_hidden_states=states,
+            encoder_attention_mask=batch["question_mask"],
+            eos_token_id=self.tokens.sep,
+            pad_token_id=self.tokens.pad,
+            num_beams=options.num_beams,
+            max_new_tokens=options.max_new_tokens,
+            do_sample=False,
+        )
+        return [self.tokens.decode(row) for row in ids.tolist()]
+
+    def _question_states(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        image = self.part("vit")(pixel_values=batch["pixel_values"]).last_hidden_state
+        output = self.part("jtm")(
+            input_ids=batch["question_ids"], attention_mask=batch["question_mask"], encoder_hidden_states=image
+        )
+        states: torch.Tensor = output.last_hidden_state
+        return states
+
+    def _pixels(self, images: Sequence[Image]) -> torch.Tensor:
+        settings: ImageSettings = self.settings.image
+        size = self.settings.vision_config()["image_size"]
+        resample = Resampling[settings.interpolation.upper()]
+        rows = [np.asarray(image.convert("RGB").resize((size, size), resample), dtype=np.float32) for image in images]
+        pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2) / 255
+        if settings.divide_by_255:
+            pixels = pixels / 255
+        mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (settings.mean, settings.std))
+        return ((pixels - mean) / std).contiguous()
+
+
+def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:
+    """See ``bench.models.miss.build``."""
+    tokens = Tokens(_words(settings, texts, device))
+    config = _config(settings, tokens, device)
+    if device == "meta":
+        with torch.device("meta"):
+            module = BlipForQuestionAnswering(config)
+    else:
+        module = BlipForQuestionAnswering(config)
+        _load(settings, module)
+    _keep_prefix_out_of_cross_attention(module)
+    _add_drop_path(module, settings.vision_config()["drop_path"])
+    return MissModel(settings, module.to(device), tokens)
+
+
+def save(model: BenchModel, folder: Path) -> None:
+    """See ``bench.models.miss.save``. Raises WeightsError for a model with adapters, which has no plain layout."""
+    from safetensors.torch import save_file
+
+    assert isinstance(model, MissModel)
+    tied = dict(model.module._tied_weights_keys or {})
+    state = {n: t.detach().float().cpu().contiguous() for n, t in model.module.state_dict().items() if n not in tied}
+    if set(state) != _plain_names(model.module.config):
+        raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    model.module.config.save_pretrained(folder)
+    model.tokens.save(folder)
+
+
+def _plain_names(config: BlipConfig) -> set[str]:
+    with torch.device("meta"):
+        plain = BlipForQuestionAnswering(config)
+    return set(plain.state_dict()) - set(plain._tied_weights_keys or {})
+
+
+def _words(settings: Settings, texts: Sequence[str], device: str) -> list[str]:
+    """The weights' vocabulary, or one built from the texts. Counting on meta must work where no weights are."""
+    if settings.weights is not None:
+        try:
+            found = None if device == "meta" and settings.weights.kind == "hub" else _miss_source.words(settings.weights)
+        except WeightsError:
+            if device != "meta":
+                raise
+        else:
+            if found:
+                return found
+            if device != "meta":
+                raise WeightsError("the weights' folder has no vocab.txt or tokenizer.json: put the tokenizer there")
+    return words_of(texts)
+
+
+def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:
+    vision, text = settings.vision_config(), settings.text_config()
+    vision.pop("drop_path")
+    text["vocab_size"] = text["vocab_size"] or len(tokens)
+    if len(tokens) > text["vocab_size"]:
+        raise WeightsError(f"the tokenizer has {len(tokens)} tokens, the model only vocab_size {text['vocab_size']}")
+    if device != "meta" and settings.weights is not None and settings.weights.kind in ("hub", "folder", "bundled"):
+        folder = _miss_source.folder_of(settings.weights)  # type: ignore[arg-type]
+        stored = json.loads((_miss_source.files(settings.weights)[1]).read_text(encoding="utf-8"))
+        _agree(vision, stored["vision_config"], f"{folder}/config.json: vision_config")
+        _agree(text, stored["text_config"], f"{folder}/config.json: text_config")
+    text |= {
+        "bos_token_id": tokens.dec,
+        "eos_token_id": tokens.sep,
+        "sep_token_id": tokens.sep,
+        "pad_token_id": tokens.pad,
+        "label_smoothing": settings.label_smoothing,
+    }
+    return BlipConfig(vision_config=vision, text_config=text, initializer_range=0.02)
+
+
+def _agree(ours: dict[str, Any], stored: dict[str, Any], where: str) -> None:
+    """Compare every field that shapes the model or changes what its weights mean; fields not stored are not compared."""
+    may_differ = {"image_size", "initializer_range", "hidden_dropout_prob", "attention_probs_dropout_prob"}
+    for name in _FIXED_BY_WEIGHTS:
+        if name in stored:
+            ours[name] = stored[name]
+    wrong = [
+        f"{name} is {stored[name]} there, {value} in the spec"
+        for name, value in ours.items()
+        if name in stored and name not in may_differ and stored[name] != value
+    ]
+    if wrong:
+        raise WeightsError(f"{where}: {'; '.join(wrong)}. Set these fields under `model` to the weights' values")
+
+
+def _load(settings: Settings, module: BlipForQuestionAnswering) -> None:
+    if settings.weights is None:
+        return
+    if settings.weights.kind == "dinov2_minilm":
+        from bench.models import _miss_small
+
+        _miss_small.load(module)
+        return
+    path = _miss_source.files(settings.weights)[0]
+    _miss_weights.load(module, _miss_weights.read(path), str(path))
+
+
+def _keep_prefix_out_of_cross_attention(module: BlipForQuestionAnswering) -> None:
+    """Give a prefix to self-attention only.
+
+    peft passes a prefix as a plain cache, and the library's cross-attention would append the image's keys to that same
+    cache. With an encoder-decoder cache each kind of attention has its own.
+    """
+
+    def split(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if isinstance(kwargs.get("past_key_values"), DynamicCache):
+            kwargs["past_key_values"] = EncoderDecoderCache(kwargs["past_key_values"], DynamicCache())
+        return args, kwargs
+
+    for text_model in (module.text_encoder, module.text_decoder.bert):
+        text_model.encoder.register_forward_pre_hook(split, with_kwargs=True)
+
+
+def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:
+    """Stochastic depth on both residual branches of every ViT layer, as in the original code; the library has none."""
+    from timm.layers import drop_path
+
+    layers = module.vision_model.encoder.layers
+    for layer, rate in zip(layers, np.linspace(0, last, len(layers)).tolist(), strict=True):
+        if rate == 0:
+            continue
+
+        def drop(branch: torch.nn.Module, _args: Any, output: Any, rate: float = rate) -> Any:
+            if isinstance(output, tuple):
+                return drop_path(output[0], rate, branch.training), *output[1:]
+            return drop_path(output, rate, branch.training)
+
+        layer.self_attn.register_forward_hook(drop)
+        layer.mlp.register_forward_hook(drop)

