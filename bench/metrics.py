@@ -1,0 +1,254 @@
+"""One function per metric: what a table column or an axis of the Pareto plot shows of a record.
+
+A function returns the value in the metric's unit, the one papers print, or null if it was not measured.
+Zero is a value like any other. Adding a metric is adding a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bench.errors import SpecError
+from bench.record import CellRecord, Score
+from bench.registry import did_you_mean
+
+Direction = Literal["lower", "higher"]
+"""Which values are better."""
+Measure = Callable[[CellRecord], float | None]
+Scored = Callable[[CellRecord], Score | None]
+
+GIB = 2**30
+"""What ``nvidia-smi`` and ``torch.cuda`` users (and the papers' "GB") divide bytes by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A quantity of a record and how it is printed and compared."""
+
+    name: str
+    header: str
+    """Without the unit."""
+    unit: str
+    """Empty for a pure number."""
+    digits: int
+    """Digits printed after the point."""
+    direction: Direction
+    contest: bool
+    """Whether the best value of a column is worth marking; not for what the pattern alone decides."""
+    value: Measure
+    score: Scored | None = None
+    """For a share: its numerator and denominator."""
+
+    def published(self, printed: Any) -> float | None:
+        """A published number in this metric's unit: ``0.163``, ``"0.163%"`` and ``"5.19GB"`` are all understood.
+
+        Papers' units are ours: percent, and GB meaning GiB. Null if nothing was printed.
+        """
+        if printed is None or isinstance(printed, int | float):
+            return None if printed is None else float(printed)
+        text = str(printed).strip()
+        for unit in ("%", "GiB", "GB"):
+            text = text.removesuffix(unit).rstrip()
+        try:
+            return float(text)
+        except ValueError:
+            raise SpecError(f"published {self.name} {printed!r} is not a number") from None
+
+    @property
+    def titled(self) -> str:
+        """Header with the unit."""
+        return with_unit(self.header, self.unit)
+
+
+def with_unit(header: str, unit: str) -> str:
+    """``Memory (GiB)``; a header that already names the unit stays as it is."""
+    return header if not unit or f"({unit})" in header else f"{header} ({unit})"
+
+
+_METRICS: dict[str, Metric] = {}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all metrics, in the order of this file."""
+    return tuple(_METRICS)
+
+
+def get(name: str) -> Metric:
+    """The metric. Raises SpecError, with the nearest known name, if there is none."""
+    if name not in _METRICS:
+        raise SpecError(f"unknown metric {name!r}{did_you_mean(name, names())}")
+    return _METRICS[name]
+
+
+def metric(
+    *, header: str, unit: str = "", digits: int, direction: Direction, contest: bool = True
+) -> Callable[[Measure], Measure]:
+    """Register the function below as a metric of its name."""
+
+    def register(function: Measure) -> Measure:
+        key = function.__name__
+        _METRICS[key] = Metric(
+            name=key, header=header, unit=unit, digits=digits, direction=direction, contest=contest, value=function
+        )
+        return function
+
+    return register
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+# --- parameters ------------------------------------------------------------------------------------------------
+
+
+@metric(header="#Params", unit="%", digits=3, direction="lower", contest=False)
+def params(record: CellRecord) -> float | None:
+    """Share of trainable parameters in the adapted model."""
+    return record.params.pct if record.params else None
+
+
+@metric(header="Trainable", unit="M", digits=3, direction="lower", contest=False)
+def params_trainable(record: CellRecord) -> float | None:
+    return record.params.trainable / 1e6 if record.params else None
+
+
+@metric(header="Stored", unit="M", digits=3, direction="lower", contest=False)
+def params_stored(record: CellRecord) -> float | None:
+    """Parameters to keep per task."""
+    return record.params.stored / 1e6 if record.params else None
+
+
+@metric(header="Adapter size", unit="MB", digits=2, direction="lower", contest=False)
+def adapter_size(record: CellRecord) -> float | None:
+    """Size of the stored file, 1 MB = 1e6 bytes."""
+    return _scaled(record.adapter_bytes, 1e6)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+
+@metric(header="Memory", unit="GiB", digits=2, direction="lower")
+def memory(record: CellRecord) -> float | None:
+    """Peak of the memory that tensors took on the GPU in training."""
+    return _scaled(record.memory.train.allocated_peak_bytes, GIB)
+
+
+@metric(header="Reserved memory", unit="GiB", digits=2, direction="lower")
+def memory_reserved(record: CellRecord) -> float | None:
+    """Peak of what PyTorch's allocator held on the GPU in training."""
+    return _scaled(record.memory.train.reserved_peak_bytes, GIB)
+
+
+@metric(header="Process memory", unit="GiB", digits=2, direction="lower")
+def memory_nvml(record: CellRecord) -> float | None:
+    """Peak of the worker's GPU memory as NVML and nvidia-smi report it, CUDA context included."""
+    return _scaled(record.memory.nvml_process_peak_bytes, GIB)
+
+
+@metric(header="Evaluation memory", unit="GiB", digits=2, direction="lower")
+def memory_eval(record: CellRecord) -> float | None:
+    """Peak of the memory that tensors took on the GPU in evaluation."""
+    return _scaled(record.memory.eval.allocated_peak_bytes, GIB)
+
+
+@metric(header="Host memory", unit="GiB", digits=2, direction="lower")
+def memory_host(record: CellRecord) -> float | None:
+    """Peak resident set of the worker."""
+    return _scaled(record.memory.host_rss_peak_bytes, GIB)
+
+
+# --- time and energy -------------------------------------------------------------------------------------------
+
+
+@metric(header="Training time", unit="s", digits=1, direction="lower")
+def train_time(record: CellRecord) -> float | None:
+    """Without set-up, warm-up steps and evaluation."""
+    return record.time.train_s
+
+
+@metric(header="Evaluation time", unit="s", digits=1, direction="lower")
+def eval_time(record: CellRecord) -> float | None:
+    return record.time.eval_s
+
+
+@metric(header="Step", unit="ms", digits=1, direction="lower")
+def step_time(record: CellRecord) -> float | None:
+    """Median training step."""
+    return _scaled(record.time.step_median_s, 1e-3)
+
+
+@metric(header="Step p95", unit="ms", digits=1, direction="lower")
+def step_time_p95(record: CellRecord) -> float | None:
+    """95th percentile of the training steps."""
+    return _scaled(record.time.step_p95_s, 1e-3)
+
+
+@metric(header="Samples/s", digits=1, direction="higher")
+def samples_per_s(record: CellRecord) -> float | None:
+    return record.time.samples_per_s
+
+
+@metric(header="Energy", unit="kJ", digits=2, direction="lower")
+def energy(record: CellRecord) -> float | None:
+    """GPU energy over training."""
+    return _scaled(record.energy_j, 1e3)
+
+
+# --- accuracy --------------------------------------------------------------------------------------------------
+
+
+def share(score: Score | None) -> float | None:
+    """Percent; null where there was no question to answer."""
+    return 100 * score.correct / score.n if score and score.n else None
+
+
+def accuracy(name: str, *, header: str) -> Callable[[Scored], Scored]:
+    """Register the function below as an accuracy: it returns numerator and denominator."""
+
+    def register(function: Scored) -> Scored:
+        _METRICS[name] = Metric(
+            name=name,
+            header=header,
+            unit="%",
+            digits=2,
+            direction="higher",
+            contest=True,
+            value=lambda record: share(function(record)),
+            score=function,
+        )
+        return function
+
+    return register
+
+
+@accuracy("open", header="Open")
+def open_accuracy(record: CellRecord) -> Score | None:
+    return record.accuracy.open if record.accuracy else None
+
+
+@accuracy("closed", header="Closed")
+def closed_accuracy(record: CellRecord) -> Score | None:
+    return record.accuracy.closed if record.accuracy else None
+
+
+@accuracy("global", header="Global")
+def global_accuracy(record: CellRecord) -> Score | None:
+    return record.accuracy.overall if record.accuracy else None
+
+
+@metric(header="Over question-only", unit="points", digits=2, direction="higher")
+def over_prior(record: CellRecord) -> float | None:
+    """Global accuracy above the most common answer per question: what the images contributed."""
+    prior = record.accuracy.baselines.get("question_only") if record.accuracy else None
+    own = share(record.accuracy.overall) if record.accuracy else None
+    base = share(prior.overall) if prior else None
+    return None if own is None or base is None else own - base
+
+
+@metric(header="Final loss", digits=4, direction="lower")
+def loss(record: CellRecord) -> float | None:
+    """Last point of the training curve."""
+    return record.loss_curve[-1].loss if record.loss_curve else None
