@@ -44,7 +44,7 @@ class Plan:
         """Cosine from a 25th of the peak up to it (over ``warmup_steps``, or 30 % of the steps), then down."""
         start = peak / _ONE_CYCLE_START
         top = float(self.settings.warmup_steps or _ONE_CYCLE_RISE * self.steps) - 1
-        if step <= top:
+        if step < top:
             return _cosine(start, peak, step / top)
         return _cosine(peak, max(low, start / _ONE_CYCLE_END), (step - top) / max(1.0, self.steps - 1 - top))
 
