@@ -117,7 +117,7 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
     else:
         module = BlipForQuestionAnswering(config)
         _load(settings, module)
-    _keep_prefix_out_of_cross_attention(module)
+    _mend_cross_attention(module)
     _add_drop_path(module, settings.vision_config()["drop_path"])
     return MissModel(settings, module.to(device), tokens)
 
@@ -207,20 +207,30 @@ def _load(settings: Settings, module: BlipForQuestionAnswering) -> None:
     _miss_weights.load(module, _miss_weights.read(path), str(path))
 
 
-def _keep_prefix_out_of_cross_attention(module: BlipForQuestionAnswering) -> None:
-    """Give a prefix to self-attention only.
+def _mend_cross_attention(module: BlipForQuestionAnswering) -> None:
+    """Two faults of the library (transformers 5.23), put right by hooks, which survive the wrapping by peft.
 
-    peft passes a prefix as a plain cache, and the library's cross-attention would append the image's keys to that same
-    cache. With an encoder-decoder cache each kind of attention has its own.
+    1. peft passes a prefix as a plain cache, and cross-attention would append the image's keys to that same cache:
+       with an encoder-decoder cache, the prefix stays with self-attention.
+    2. A cross-attention layer passes its mask under a name that the attention itself ignores, so padded question tokens
+       would be attended to and an answer would depend on the other questions of its batch.
     """
-
-    def split(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if isinstance(kwargs.get("past_key_values"), DynamicCache):
-            kwargs["past_key_values"] = EncoderDecoderCache(kwargs["past_key_values"], DynamicCache())
-        return args, kwargs
-
     for text_model in (module.text_encoder, module.text_decoder.bert):
-        text_model.encoder.register_forward_pre_hook(split, with_kwargs=True)
+        text_model.encoder.register_forward_pre_hook(_split_cache, with_kwargs=True)
+        for layer in text_model.encoder.layer:
+            layer.crossattention.self.register_forward_pre_hook(_pass_mask, with_kwargs=True)
+
+
+def _split_cache(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if isinstance(kwargs.get("past_key_values"), DynamicCache):
+        kwargs["past_key_values"] = EncoderDecoderCache(kwargs["past_key_values"], DynamicCache())
+    return args, kwargs
+
+
+def _pass_mask(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if kwargs.get("encoder_attention_mask") is None:
+        kwargs["encoder_attention_mask"] = kwargs.get("attention_mask")
+    return args, kwargs
 
 
 def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:
@@ -233,7 +243,7 @@ def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:
             continue
 
         def drop(branch: torch.nn.Module, _args: Any, output: Any, rate: float = rate) -> Any:
-            if isinstance(output, tuple):
+            if isinstance(output, tuple):  # attention returns its probabilities, too
                 return drop_path(output[0], rate, branch.training), *output[1:]
             return drop_path(output, rate, branch.training)
 
