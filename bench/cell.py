@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.settings import DataSettings, MethodSettings, ModelSettings
+from bench.errors import SpecError
+from bench.settings import local_path_places
 from bench.spec.models import AnyData, AnyMethod, AnyModel, EvaluateSettings, RunSettings, TrainSettings
+from bench.spec.problems import Problems
+from bench.spec.tree import PLUGIN_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.spec.check import Checked
+    from bench.spec.load import ResolvedSpec
+
+DETERMINING = ("model", "data", "train", "evaluate", "methods", "parts", "seed")
+"""Fields of a cell that determine its result."""
 
 
 class Cell(BaseModel):
@@ -19,11 +32,13 @@ class Cell(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     cell_id: str
+    """First 16 hex digits of the SHA-256 of what determines the result."""
     spec: str
     scale: str
     label: str
     """``F-LoRA-LoRA rank=4``; unique within a spec and scale."""
     labels: dict[str, Any]
+    """Axis name -> value; the parts are in ``parts``."""
     parts: dict[str, str]
     seed: int
     model: AnyModel
@@ -33,3 +48,105 @@ class Cell(BaseModel):
     methods: dict[str, AnyMethod]
     """Only the methods that ``parts`` names."""
     run: RunSettings
+
+    def matches(self, glob: str) -> bool:
+        """Whether ``--only GLOB`` means this cell: by its whole label or by its pattern of parts."""
+        return fnmatchcase(self.label, glob) or fnmatchcase(pattern(self.parts), glob)
+
+
+def expand(resolved: ResolvedSpec) -> list[Cell]:
+    """The cells of a spec, in the order of its matrix (first axis slowest, seeds fastest).
+
+    Raises SpecError if two cells would be the same run."""
+    spec, problems = resolved.spec, Problems()
+    labels = _labels(resolved.points)
+    cells: dict[str, Cell] = {}
+    for checked, label in zip(resolved.points, labels, strict=True):
+        for seed in spec.seeds:
+            named = label if len(spec.seeds) == 1 else f"{label} seed={seed}"
+            cell = _cell(resolved, checked, named, seed)
+            if cell.cell_id in cells:
+                twin = cells[cell.cell_id].label
+                message = (
+                    f"cell {named!r} is the same run as {twin!r}; remove a repeated value or `exclude` one of them"
+                )
+                problems.add(checked.point.mark, "matrix", message)
+            cells.setdefault(cell.cell_id, cell)
+    problems.raise_if_any()
+    return list(cells.values())
+
+
+def select(cells: Sequence[Cell], globs: Sequence[str]) -> list[Cell]:
+    """The cells that any of the globs means, all without globs. Raises SpecError for a glob that means none."""
+    for glob in globs:
+        if not any(cell.matches(glob) for cell in cells):
+            known = ", ".join(repr(cell.label) for cell in cells[:12]) + (", ..." if len(cells) > 12 else "")
+            raise SpecError(f"--only {glob!r}: no cell has such a label (labels: {known}); see them all with --list")
+    return [cell for cell in cells if not globs or any(cell.matches(glob) for glob in globs)]
+
+
+def pattern(parts: dict[str, str]) -> str:
+    """``F-LoRA-LoRA``: the actions in the order of the parts."""
+    return "-".join(parts.values())
+
+
+def cell_id(content: dict[str, Any]) -> str:
+    """The id of a cell from what determines its result, as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cell(resolved: ResolvedSpec, checked: Checked, label: str, seed: int) -> Cell:
+    settings = checked.settings
+    parts = {part: settings.parts[part] for part in checked.parts}
+    cell = Cell.model_construct(
+        cell_id="",
+        spec=resolved.spec.name,
+        scale=resolved.scale,
+        label=label,
+        labels=checked.point.labels,
+        parts=parts,
+        seed=seed,
+        model=settings.model,
+        data=settings.data,
+        train=settings.train,
+        evaluate=settings.evaluate,
+        methods={name: method for name, method in settings.methods.items() if name in parts.values()},
+        run=settings.run,
+    )
+    return cell.model_copy(update={"cell_id": cell_id(_content(cell))})
+
+
+def _content(cell: Cell) -> dict[str, Any]:
+    """What determines the result: not where files lie, which their digests in the record answer for."""
+    content = cell.model_dump(mode="json", include=set(DETERMINING))
+    for place in local_path_places(cell):
+        below = content.get(place[0])
+        for step in place[1:-1]:
+            below = below[step] if below is not None else None
+        if below is not None:
+            below.pop(place[-1], None)
+    return content
+
+
+def _labels(points: Sequence[Checked]) -> list[str]:
+    """Unique readable names: pattern of parts and axis values."""
+    labels = [_label(checked) for checked in points]
+    counts, seen = Counter(labels), Counter[str]()
+    for i, label in enumerate(labels):
+        seen[label] += 1
+        if counts[label] > 1:
+            labels[i] = f"{label} #{seen[label]}"
+    return labels
+
+
+def _label(checked: Checked) -> str:
+    parts = {part: checked.settings.parts[part] for part in checked.parts}
+    return " ".join([pattern(parts), *(f"{name}={_text(value)}" for name, value in checked.point.labels.items())])
+
+
+def _text(value: Any) -> str:
+    """An axis value in a label: a mapping by its plugin's name, other values as JSON on one line."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in PLUGIN_KEYS if isinstance(value.get(key), str)), value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from bench import registry
 from bench.settings import DataSettings, LocalPath, MethodSettings, ModelSettings, Settings
@@ -17,7 +17,9 @@ else:
 
     def _any_of(kind: registry.Kind, discriminator: str) -> Any:
         classes = tuple(registry.load(kind, name).Settings for name in registry.names(kind))
-        return Annotated[Union[classes], Field(discriminator=discriminator)]
+        if len(classes) == 1:  # pydantic takes a discriminator only where there is a choice
+            return classes[0]
+        return Annotated[Union[classes], Field(discriminator=discriminator)]  # noqa: UP007 - a tuple, not one type
 
     AnyModel = _any_of("models", "family")
     AnyData = _any_of("datasets", "name")
@@ -59,6 +61,14 @@ class TrainSettings(Settings):
     save_model: LocalPath | None = None
     """Folder to write the whole trained model to, in the layout that ``model.weights`` reads."""
 
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("gives both epochs and steps; set one of them to null")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("gives neither epochs nor steps; add one of them, e.g. `epochs: 10`")
+        return self
+
 
 class EvaluateSettings(Settings):
     batch_size: int = Field(ge=1)
@@ -81,25 +91,31 @@ class RunSettings(Settings):
 
 
 class Matrix(Settings):
-    """The product of ``axes``, minus ``exclude``, plus ``include``."""
+    """The product of ``axes`` (first axis slowest), minus ``exclude``, plus ``include``.
 
-    axes: dict[str, list[Any]] = {}
-    """Dotted place in the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``.
+    Without axes: the cells of ``include``, or the spec itself as one cell if there is no ``include`` either."""
 
-    The first axis varies slowest."""
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Dotted place in the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``."""
     names: dict[str, str] = {}
     """Dotted place -> short name for labels, columns and published rows (``methods.LoRA.r: rank``)."""
     exclude: list[dict[str, Any]] = []
-    """Axis (or part) -> value; a cell that agrees with all of one entry is left out."""
+    """Axis or its name, or a part -> value; a cell that agrees with all of one entry is left out."""
     include: list[dict[str, Any]] = []
-    """Further cells: dotted place -> value each."""
+    """Further cells, each: dotted place, axis name or part -> value."""
 
 
 class Column(Settings):
+    """A column of the table; a bare text is short for ``{value: text}``."""
+
     value: str
-    """A part, an axis or a metric."""
+    """A part, an axis (its place or name), ``seed``, ``status`` or a metric."""
     header: str | None = None
     """Without it, the part's, axis's or metric's own."""
+
+
+def _column(value: Any) -> Any:
+    return {"value": value} if isinstance(value, str) else value
 
 
 class Published(Settings):
@@ -107,7 +123,10 @@ class Published(Settings):
     """What the numbers were taken from."""
     rows: list[dict[str, Any]]
     """Each: parts and axes (which cell) and metrics (what was printed), e.g.
-    ``{vit: F, jtm: LoRA, dec: LoRA, rank: 4, params: 0.163, memory: 5.19, open: 3.57, closed: 50.70, global: 20.34}``."""
+    ``{vit: F, jtm: LoRA, dec: LoRA, rank: 4, params: 0.163, memory: 5.19, open: 3.57, closed: 50.7, global: 20.34}``."""
+    counts: dict[Literal["open", "closed"], Annotated[list[int], Field(min_length=1)]] | None = None
+    """Plausible numbers of open and of closed questions, e.g. ``{open: [703, 704, 705, 706], closed: [355]}``: a row
+    whose ``global`` is not the mean of its ``open`` and ``closed`` weighted by any of them gets a footnote."""
 
 
 class ParetoSettings(Settings):
@@ -118,7 +137,7 @@ class ParetoSettings(Settings):
 class Spec(Settings):
     """One YAML file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Folder under ``results`` and ``reports``; without it the file's name."""
     title: str = ""
     """Caption of the tables."""
@@ -132,10 +151,13 @@ class Spec(Settings):
     parts: dict[str, str] = {}
     """Part -> ``F`` (frozen), ``T`` (trained) or a method's name; usually an axis."""
     matrix: Matrix = Matrix()
-    seeds: list[int] = Field(default=[42], min_length=1)
-    columns: list[Column | str] = []
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[42], min_length=1)
+    """Every cell is run once with each."""
+    columns: list[Annotated[Column, BeforeValidator(_column, json_schema_input_type=str | Column)]] = []
+    """Of the tables, in this order; without them, the parts, the axes and the usual metrics."""
     published: Published | None = None
     pareto: ParetoSettings = ParetoSettings()
     scales: dict[str, dict[str, Any]] = {}
-    """Name -> overrides of this spec, merged mapping by mapping; a mapping that names another plugin
-    (``family``, ``name``, ``type``) replaces the whole mapping. ``paper`` is the spec as it stands unless given."""
+    """Name -> overrides of this spec, merged mapping by mapping; a mapping that names another plugin or variant
+    (``family``, ``name``, ``type``, ``kind``) replaces the whole mapping. The spec as it stands is the scale ``paper``
+    if it has published numbers, else ``default``."""

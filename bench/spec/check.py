@@ -1,0 +1,225 @@
+"""What validation field by field cannot see: names that must be known, and freeze patterns that can be run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench import metrics, registry
+from bench.errors import BenchError, SpecError
+from bench.protocols import PartFacts
+from bench.registry import did_you_mean
+from bench.spec.explain import validate
+from bench.spec.matrix import PLACE_ROOTS, MatrixTree, Point, short_names, split_place
+from bench.spec.models import Spec
+from bench.spec.problems import Problems, quoted
+from bench.spec.tree import Node, Path
+
+FROZEN_OR_TRAINED = ("F", "T")
+RECORD_COLUMNS = ("seed", "status")
+"""Columns that are neither part, axis nor metric."""
+MAX_CELLS = 10_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,31}")
+_SCALE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NOT_IN_CELLS = ("matrix", "columns", "published", "pareto", "scales")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A point of the matrix with its validated settings."""
+
+    point: Point
+    settings: Spec
+    parts: tuple[str, ...]
+    """Parts in the model family's order."""
+
+
+def check(tree: Node, problems: Problems) -> tuple[Spec | None, list[Checked]]:
+    """The validated spec and its points; every problem found is added, and what it leaves unusable is left out."""
+    spec = validate(Spec, tree, problems)
+    facts = _parts(tree)
+    matrix = MatrixTree(tree, tuple(facts))
+    _Names(tree, matrix, problems).check()
+    cells = matrix.size() * max(1, len(tree.elements("seeds")))
+    if cells > MAX_CELLS:
+        problems.add(
+            (tree.get("matrix") or tree).key_mark, "matrix", f"makes {cells:,} cells; at most {MAX_CELLS:,} are allowed"
+        )
+        return spec, []
+    points = matrix.points()
+    if not points:
+        node = tree.get("matrix") or tree
+        problems.add(node.key_mark, "matrix", "leaves no cell to run; remove an `exclude` entry or add an axis value")
+    checked = [_check_point(point, facts, problems, spec is not None) for point in points]
+    return spec, [c for c in checked if c is not None]
+
+
+def _parts(tree: Node) -> dict[str, PartFacts]:
+    """Parts of the model family; none if the family is not known."""
+    family = tree.get("model", "family")
+    if family is None or family.value not in registry.names("models"):
+        return {}
+    parts: dict[str, PartFacts] = registry.load("models", str(family.value)).PARTS
+    return parts
+
+
+def _check_point(point: Point, facts: dict[str, PartFacts], problems: Problems, valid: bool) -> Checked | None:
+    """Pattern first (it is readable even where the rest is broken), then the settings."""
+    before = len(problems)
+    _check_pattern(point, facts, problems)
+    if not valid:
+        return None
+    kept = {key: child for key, child in point.tree.items() if key not in _NOT_IN_CELLS}
+    settings = validate(Spec, Node(kept, point.tree.mark, point.tree.key_mark), problems)
+    if settings is None or len(problems) > before:
+        return None
+    for part, action in point.actions().items():
+        if action.value not in FROZEN_OR_TRAINED:
+            method = settings.methods[str(action.value)]
+            try:
+                registry.load("methods", method.type).check(method, facts[part])
+            except SpecError as error:
+                problems.add(action.mark, f"parts.{part}", f"{quoted(action.value)}: {error}")
+    return Checked(point, settings, tuple(facts))
+
+
+def _check_pattern(point: Point, facts: dict[str, PartFacts], problems: Problems) -> None:
+    actions = point.actions()
+    known = [*FROZEN_OR_TRAINED, *dict(point.tree.items("methods"))]
+    for part, action in actions.items():
+        if facts and part not in facts:
+            problems.add(action.key_mark, f"parts.{part}", f"no such part{did_you_mean(part, list(facts))}")
+        if action.value not in known:
+            problems.add(
+                action.mark,
+                f"parts.{part}",
+                f"no action {quoted(action.value)}{did_you_mean(str(action.value), known)}",
+            )
+    missing = [part for part in facts if part not in actions]
+    where = point.tree.get("parts")
+    mark = where.mark if where is not None and where.items() else point.mark
+    if missing:
+        example = ", ".join(f"{part}: F" for part in missing)
+        problems.add(
+            mark, "parts", f"say nothing about {', '.join(missing)}; give every part an action, e.g. `{example}`"
+        )
+    elif actions and all(action.value == "F" for action in actions.values()):
+        problems.add(mark, "parts", "all are F, so nothing would be trained; give one part T or a method")
+
+
+class _Names:
+    """Names that one place of a spec gives and another uses."""
+
+    def __init__(self, tree: Node, matrix: MatrixTree, problems: Problems) -> None:
+        self.tree, self.matrix, self.problems = tree, matrix, problems
+        self.methods = [name for name, _ in tree.items("methods")]
+        self.short = short_names(matrix.places(), matrix.names())
+        own = {place: name for place, name in self.short.items() if split_place(place)[0] != "parts"}
+        self.axes = list(dict.fromkeys([*own.values(), *own]))
+        self.metrics = list(metrics.names())
+
+    def check(self) -> None:
+        """Add a problem for every name that is not known."""
+        self._check_given()
+        self._check_axes()
+        self._check_keys()
+        self._check_shown()
+
+    def _unless(self, known: Iterable[str], node: Node, path: Path, word: str, what: str, *, key: bool = False) -> None:
+        if word not in (options := list(known)):
+            mark = node.key_mark if key else node.mark
+            self.problems.add(mark, path, f"no {what} {quoted(word)}{did_you_mean(word, options)}")
+
+    def _check_given(self) -> None:
+        """Names the spec makes up itself."""
+        for name, node in self.tree.items("methods"):
+            if name in FROZEN_OR_TRAINED:
+                self.problems.add(node.key_mark, ("methods", name), "F and T mean frozen and trained; use another name")
+            elif not _NAME.fullmatch(name):
+                rule = "a method's name is at most 32 letters, digits, - _ + (it stands in labels and dotted places)"
+                self.problems.add(node.key_mark, ("methods", name), f"{rule}; rename it")
+            for part, targets in node.items("targets") if self.matrix.parts else ():
+                self._unless(self.matrix.parts, targets, ("methods", name, "targets"), part, "part", key=True)
+        for name, node in self.tree.items("scales"):
+            if not _SCALE.fullmatch(name) or name == "auto":
+                rule = "a scale's name is at most 64 letters, digits, - _ . and not `auto` (it names a results file)"
+                self.problems.add(node.key_mark, ("scales", name), f"{rule}; rename it")
+        seeds = [(i, seed) for i, seed in enumerate(self.tree.elements("seeds"))]
+        for i, seed in seeds:
+            if seed.value in [earlier.value for _, earlier in seeds[:i]]:
+                self.problems.add(seed.mark, ("seeds", i), f"seed {quoted(seed.value)} is repeated; remove it")
+
+    def _check_axes(self) -> None:
+        for place, node in self.tree.items("matrix", "axes"):
+            self._check_place(place, node, ("matrix", "axes", place))
+            if place == "parts":
+                for i, value in enumerate(self.tree.elements("matrix", "axes", place)):
+                    if not isinstance(value.value, dict):
+                        example = "{" + ", ".join(f"{part}: F" for part in self.matrix.parts) + "}"
+                        message = f"must be a mapping such as {example}, not {quoted(value.plain())}"
+                        self.problems.add(value.mark, ("matrix", "axes", place, i), message)
+        taken = [*self.matrix.parts, *self.metrics, *RECORD_COLUMNS]
+        names = [node.value for _, node in self.tree.items("matrix", "names")]
+        for place, node in self.tree.items("matrix", "names"):
+            self._unless(self.matrix.places(), node, ("matrix", "names"), place, "axis", key=True)
+            if node.value in taken or names.count(node.value) > 1:
+                message = f"the name {quoted(node.value)} is taken by a part, a metric or another axis; choose another"
+                self.problems.add(node.mark, ("matrix", "names", place), message)
+
+    def _check_place(self, place: str, node: Node, path: Path) -> None:
+        """Whether an axis varies something that determines a result; unknown fields are found by validation."""
+        root, *rest = split_place(place)
+        if root not in PLACE_ROOTS:
+            roots = ", ".join(f"{known}..." for known in PLACE_ROOTS)
+            hint = did_you_mean(place, [*self.axes, *PLACE_ROOTS]).split(" (known")[0]
+            self.problems.add(
+                node.key_mark, path, f"is no place that can be varied{hint} (an axis begins with {roots})"
+            )
+        elif root == "methods" and rest:
+            self._unless(self.methods, node, path, rest[0], "method", key=True)
+        elif root == "parts" and rest and self.matrix.parts:
+            self._unless(self.matrix.parts, node, path, ".".join(rest), "part", key=True)
+
+    def _check_keys(self) -> None:
+        """Keys of ``include`` and ``exclude``."""
+        for kind in ("exclude", "include"):
+            for i, entry in enumerate(self.tree.elements("matrix", kind)):
+                here: Path = ("matrix", kind, i)
+                if isinstance(entry.value, dict) and not entry.value:
+                    self.problems.add(entry.mark, here, "is empty; name a part or an axis and its value, or remove it")
+                for key, value in entry.items():
+                    place = self.matrix.place(key)
+                    if kind == "include":
+                        self._check_place(place, value, (*here, key))
+                    elif place not in self.matrix.axes() and not place.startswith("parts."):
+                        self._unless([*self.matrix.parts, *self.axes], value, here, key, "part or axis", key=True)
+                    if place.startswith("parts."):
+                        known = [*FROZEN_OR_TRAINED, *self.methods]
+                        self._unless(known, value, (*here, key), str(value.value), "action")
+
+    def _check_shown(self) -> None:
+        """Columns, published rows and the two metrics of the Pareto plot."""
+        shown = [*self.matrix.parts, *self.axes, *RECORD_COLUMNS, *self.metrics]
+        for i, column in enumerate(self.tree.elements("columns")):
+            value = column.get("value") or column
+            if isinstance(value.value, str):
+                self._unless(shown, value, ("columns", i), value.value, "part, axis or metric")
+        for i, row in enumerate(self.tree.elements("published", "rows")):
+            for key, value in row.items():
+                self._check_published(key, value, ("published", "rows", i, key))
+        for key, node in self.tree.items("pareto"):
+            if isinstance(node.value, str):
+                self._unless(self.metrics, node, ("pareto", key), node.value, "metric")
+
+    def _check_published(self, key: str, value: Node, path: Path) -> None:
+        self._unless(
+            [*self.matrix.parts, *self.axes, *self.metrics], value, path, key, "part, axis or metric", key=True
+        )
+        if key in self.matrix.parts:
+            self._unless([*FROZEN_OR_TRAINED, *self.methods], value, path, str(value.value), "action")
+        if key in self.metrics:
+            try:
+                metrics.get(key).published(value.plain())
+            except (BenchError, TypeError) as error:
+                self.problems.add(value.mark, path, f"{error}; write a number as the paper printed it, or null")

@@ -1,0 +1,158 @@
+"""pydantic's validation errors in a spec's own terms: place in the file, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bench.errors import BenchError
+from bench.registry import did_you_mean
+from bench.spec.problems import Problems, dotted, quoted
+from bench.spec.tree import PLUGIN_KEYS, Node, Path
+
+Model = TypeVar("Model", bound=BaseModel)
+
+EXPECTED = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text; put it in quotes",
+    "path_type": "must be a path",
+    "list_type": "must be a list, e.g. [a, b]",
+    "tuple_type": "must be a list, e.g. [a, b]",
+    "dict_type": "must be a mapping (`key: value` lines)",
+    "model_type": "must be a mapping (`key: value` lines)",
+    "model_attributes_type": "must be a mapping (`key: value` lines)",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+"""What is accepted, by pydantic's type of error; others keep pydantic's own words."""
+
+
+def validate(model: type[Model], tree: Node, problems: Problems) -> Model | None:
+    """``tree`` as a ``model``, or None with every problem added.
+
+    Strict, as JSON: ``"4"`` and ``true`` are no numbers, while a list may become a tuple and a text a path."""
+    before = len(problems)
+    try:
+        return model.model_validate_json(json.dumps(tree.plain()), strict=True)
+    except ValidationError as error:
+        merged: dict[tuple[str, str], list[str]] = {}
+        for details in error.errors(include_url=False):
+            mark, path, message = _explain(model, tree, details)
+            merged.setdefault((mark, path), []).append(message)
+        for (mark, path), messages in merged.items():
+            problems.add(mark, path, " or ".join(dict.fromkeys(messages)))
+    except BenchError as error:  # raised by a plugin's own validator
+        problems.add(tree.mark, "", str(error))
+    assert len(problems) > before
+    return None
+
+
+def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple[str, str, str]:
+    """Mark, dotted path and message of one of pydantic's errors."""
+    kind, context, value = details["type"], details.get("ctx", {}), details["input"]
+    path, known = _place(model, details["loc"])
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        key = str(context["discriminator"]).strip("'")
+        path = (*path, key)
+        options = _options(str(context.get("expected_tags", ""))) or _tags(model, path[:-1])
+        node = tree.get(*path)
+        if node is None:
+            return _nearest(tree, path), dotted(path), f"is missing; add `{key}: ...`{did_you_mean('', options)}"
+        return node.mark, dotted(path), f"{quoted(node.plain())} is not known{did_you_mean(str(node.value), options)}"
+    node = tree.get(*path)
+    if kind == "missing":
+        return _nearest(tree, path), dotted(path), f"is missing; add `{path[-1]}: ...`"
+    if kind == "extra_forbidden":
+        mark = node.key_mark if node else _nearest(tree, path)
+        return mark, dotted(path), f"unknown field{did_you_mean(str(path[-1]), known)}; correct or remove it"
+    mark = node.mark if node else _nearest(tree, path)
+    if kind == "literal_error":
+        return (
+            mark,
+            dotted(path),
+            f"{quoted(value)} is not known{did_you_mean(str(value), _options(context['expected']))}",
+        )
+    if kind == "value_error":
+        return mark, dotted(path), str(context["error"])
+    fallback = details["msg"].replace("Input should", "must").replace("String should", "must")
+    text = EXPECTED[kind].format(**context) if kind in EXPECTED else fallback
+    return mark, dotted(path), f"{text}, not {quoted(value)}"
+
+
+def _nearest(tree: Node, path: Path) -> str:
+    """Mark of the key of the innermost mapping that exists on the way to ``path``."""
+    for length in range(len(path), 0, -1):
+        node = tree.get(*path[:length])
+        if node is not None:
+            return node.key_mark
+    return tree.mark
+
+
+def _options(expected: str) -> list[str]:
+    return re.findall(r"'([^']+)'", expected)
+
+
+def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, list[str]]:
+    """pydantic's ``loc`` without the tags of unions, and the fields known where its last step stands."""
+    here: list[Any] = [model]
+    path: list[int | str] = []
+    known: list[str] = []
+    for step in loc:
+        models = [c for c in here if isinstance(c, type) and issubclass(c, BaseModel)]
+        tagged = [m for m in models if step in _tags_of(m)] if len(models) > 1 else []
+        if tagged:
+            here = list(tagged)
+            continue
+        known = [name for m in models for name in m.model_fields]
+        below = [option for c in here for option in _below(c, step)]
+        if not below and not models:
+            break  # a branch of a plain union, such as ``list[str]``
+        path.append(step)
+        here = below
+    return tuple(path), known
+
+
+def _below(annotation: Any, step: int | str) -> list[Any]:
+    """What may stand under ``step`` of a value of this type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(step))
+        return _flat(field.annotation) if field else []
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return _flat(arguments[1])
+    if get_origin(annotation) in (list, tuple) and isinstance(step, int):
+        return _flat(arguments[0])
+    return []
+
+
+def _flat(annotation: Any) -> list[Any]:
+    """The options of a union, without ``Annotated``."""
+    if get_origin(annotation) is Annotated:
+        return _flat(get_args(annotation)[0])
+    if get_origin(annotation) in (dict, list, tuple, Literal) or not get_args(annotation):
+        return [annotation]
+    return [option for argument in get_args(annotation) for option in _flat(argument)]
+
+
+def _tags_of(model: type[BaseModel]) -> tuple[Any, ...]:
+    for key in PLUGIN_KEYS:
+        field = model.model_fields.get(key)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return get_args(field.annotation)
+    return ()
+
+
+def _tags(model: type[BaseModel], path: Path) -> list[str]:
+    """All tags of the union at ``path``."""
+    here: list[Any] = [model]
+    for step in path:
+        here = [option for c in here for option in _below(c, step)]
+    return [tag for m in here if isinstance(m, type) and issubclass(m, BaseModel) for tag in _tags_of(m)]

@@ -1,0 +1,119 @@
+"""The points of a matrix: the product of its axes, minus ``exclude``, plus ``include``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bench.spec.tree import Node
+
+PLACE_ROOTS = ("parts", "methods", "model", "data", "train", "evaluate")
+"""Fields of a spec that an axis may vary: those that determine a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of the matrix: the whole spec with the axes' values in place."""
+
+    tree: Node
+    labels: dict[str, Any]
+    """Axis name -> value; without the parts."""
+    mark: str
+    """Where the point was written: its last axis's value, or its ``include`` entry."""
+
+    def actions(self) -> dict[str, Node]:
+        """Part -> action, as written."""
+        return dict(self.tree.items("parts"))
+
+
+def short_names(places: Iterable[str], names: dict[str, str]) -> dict[str, str]:
+    """Dotted place -> name in labels and columns: the given one, else its last word, else (not unique) itself."""
+    places = list(places)
+    last = Counter(place.rsplit(".", 1)[-1] for place in places)
+    return {p: names.get(p, p.rsplit(".", 1)[-1] if last[p.rsplit(".", 1)[-1]] == 1 else p) for p in places}
+
+
+def split_place(place: str) -> tuple[str, ...]:
+    """Keys on the way to a dotted place; ``matrix.axes`` and ``matrix.names`` have places as their own keys."""
+    for root in ("matrix.axes.", "matrix.names."):
+        if place.startswith(root):
+            return (*root.rstrip(".").split("."), place.removeprefix(root))
+    return tuple(place.split("."))
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixTree:
+    """The matrix of a spec as it was written; tolerant of mistakes, which are reported elsewhere."""
+
+    tree: Node
+    parts: tuple[str, ...]
+    """Parts of the model family."""
+
+    def axes(self) -> dict[str, list[Node]]:
+        """Dotted place -> values, each with the key's mark as its own key mark."""
+        return {
+            place: [
+                Node(value.value, value.mark, axis.key_mark) for value in self.tree.elements("matrix", "axes", place)
+            ]
+            for place, axis in self.tree.items("matrix", "axes")
+        }
+
+    def names(self) -> dict[str, str]:
+        """``matrix.names`` as far as it is well formed."""
+        return {k: n.value for k, n in self.tree.items("matrix", "names") if isinstance(n.value, str)}
+
+    def places(self) -> list[str]:
+        """Every place that an axis or an ``include`` entry sets, in that order."""
+        found = dict.fromkeys(self.axes())
+        for entry in self.tree.elements("matrix", "include"):
+            found |= dict.fromkeys(self.place(key) for key, _ in entry.items())
+        return list(found)
+
+    def place(self, key: str) -> str:
+        """The dotted place that a key of ``include``, ``exclude`` or a published row means."""
+        if key in self.parts:
+            return f"parts.{key}"
+        long = {name: place for place, name in self.names().items()}
+        if key in long:
+            return long[key]
+        axes = short_names(self.axes(), self.names())
+        return {name: place for place, name in axes.items()}.get(key, key)
+
+    def size(self) -> int:
+        """Number of points before ``exclude``, for refusing what nobody can run."""
+        return math.prod(len(values) for values in self.axes().values()) + len(self.tree.elements("matrix", "include"))
+
+    def points(self) -> list[Point]:
+        """All points, the first axis slowest, then those of ``include``."""
+        short = short_names(self.places(), self.names())
+        axes, include = self.axes(), self.tree.elements("matrix", "include")
+        found = [] if include and not axes else [self._point(dict(chosen), short) for chosen in _product(axes)]
+        excluded = self.tree.elements("matrix", "exclude")
+        found = [point for point in found if not any(self._agrees(point, entry) for entry in excluded)]
+        for entry in include:
+            chosen = {self.place(key): Node(n.value, n.mark, n.key_mark) for key, n in entry.items()}
+            found.append(self._point(chosen, short, entry.mark))
+        return found
+
+    def _point(self, chosen: dict[str, Node], short: dict[str, str], mark: str = "") -> Point:
+        tree = self.tree
+        for place, value in chosen.items():
+            tree = tree.put(split_place(place), value)
+        labels = {short[p]: v.plain() for p, v in chosen.items() if split_place(p)[0] != "parts"}
+        marks = [mark, *(value.mark for value in chosen.values()), self.tree.mark]
+        return Point(tree, labels, next(m for m in marks if m))
+
+    def _agrees(self, point: Point, entry: Node) -> bool:
+        def same(key: str, wanted: Node) -> bool:
+            found = point.tree.get(*split_place(self.place(key)))
+            return found is not None and found.plain() == wanted.plain()
+
+        return bool(entry.items()) and all(same(key, wanted) for key, wanted in entry.items())
+
+
+def _product(axes: dict[str, list[Node]]) -> Iterator[tuple[tuple[str, Node], ...]]:
+    yield from itertools.product(*([(place, value) for value in values] for place, values in axes.items()))

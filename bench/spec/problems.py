@@ -1,0 +1,62 @@
+"""Everything that is wrong with a spec, collected and shown on one screen: place, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bench.errors import SpecError
+
+WIDTH = 120
+MAX_LINES = 20
+
+
+@dataclass
+class Problems:
+    """Collects problems in the order they are found, each once."""
+
+    lines: dict[str, None] = field(default_factory=dict)
+
+    def add(self, mark: str, path: tuple[str | int, ...] | str, message: str) -> None:
+        """``mark``: ``file:line:col`` or the option; ``path``: dotted place in the spec."""
+        where = path if isinstance(path, str) else dotted(path)
+        self.lines.setdefault(": ".join(part for part in (mark, where, message) if part))
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def raise_if_any(self) -> None:
+        """Raises SpecError with all problems, cut to one screen."""
+        if self.lines:
+            raise SpecError(one_screen(list(self.lines)))
+
+
+def one_screen(problems: list[str]) -> str:
+    """All problems wrapped to 120 columns, at most 20 lines: the rest is counted."""
+    lines: list[str] = []
+    for shown, problem in enumerate(problems):
+        wrapped = textwrap.wrap(problem, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+        if len(lines) + len(wrapped) > MAX_LINES and shown:
+            lines.append(f"... and {len(problems) - shown} more")
+            break
+        lines += wrapped[:MAX_LINES]
+    return "\n".join(lines)
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """``("matrix", "axes", 0)`` -> ``matrix.axes[0]``; a key that is no plain word is quoted."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            word = step if step.isascii() and step.replace("_", "a").replace("-", "a").isalnum() else quoted(step)
+            text += f".{word}" if text else word
+    return text
+
+
+def quoted(value: object) -> str:
+    """``repr``, clipped, so that a hostile or long value stays on its line."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 60 else text[:56] + "..." + text[0]
