@@ -84,7 +84,7 @@ def baselines(train: Iterable[Example], test: Sequence[Example], rule: ClosedRul
 
 
 class Majority:
-    """The most common training answer to the same (normalised) question.
+    """The most common training answer to the same question (case and white space aside).
 
     To a question that training does not have: the most common answer among the open or the closed training
     questions, whichever the test question is. Among equally common answers, the one that training brought up last.
@@ -94,15 +94,19 @@ class Majority:
         counts: defaultdict[str | bool, Counter[str]] = defaultdict(Counter)
         for example in train:
             answer = normalise(example.answer)
-            counts[normalise(example.question())][answer] += 1
+            counts[_question_key(example)][answer] += 1
             counts[is_closed(example, rule)][answer] += 1
         self._rule: ClosedRule = rule
         self._answers = {key: _most_common_latest(answers) for key, answers in counts.items()}
 
     def answer(self, example: Example) -> str:
         """The answer, normalised; empty if training has no question of this kind."""
-        same = self._answers.get(normalise(example.question()))
+        same = self._answers.get(_question_key(example))
         return self._answers.get(is_closed(example, self._rule), "") if same is None else same
+
+
+def _question_key(example: Example) -> str:
+    return " ".join(example.question().lower().split())
 
 
 def _most_common_latest(counts: Counter[str]) -> str:

@@ -1,10 +1,12 @@
-"""Reading annotation files and images that somebody else made: every problem names the file and the record."""
+"""Annotation files and images that somebody else made: every problem names the file, and the question or record."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,11 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 
 
-class ImageFolder:
-    """Examples in memory, images opened when asked for: the usual ``VqaData``."""
+class Splits:
+    """The part of ``VqaData`` that is the same for all data sets whose questions fit into memory."""
 
-    def __init__(self, splits: Mapping[str, Sequence[Example]], image_root: Path) -> None:
+    def __init__(self, splits: Mapping[str, Sequence[Example]]) -> None:
         self._splits = splits
-        self._image_root = image_root
 
     def split(self, name: str) -> Sequence[Example]:
         """See ``VqaData.split``."""
@@ -33,22 +34,80 @@ class ImageFolder:
             raise DataError(f"unknown split {name!r}{did_you_mean(name, tuple(self._splits))}")
         return self._splits[name]
 
-    def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        return open_image(image_path(self._image_root, example.image), example.question_id)
-
     def texts(self) -> Sequence[str]:
         """See ``VqaData.texts``."""
-        return texts_of(example for examples in self._splits.values() for example in examples)
+        examples = (example for split in self._splits.values() for example in split)
+        return sorted({text for example in examples for text in (*example.questions, example.answer)})
 
 
-def texts_of(examples: Iterable[Example]) -> list[str]:
-    """All different questions and answers, sorted."""
-    return sorted({text for example in examples for text in (*example.questions, example.answer)})
+class ImageFolder(Splits):
+    """``VqaData`` on annotation files and a folder of images, which are opened when asked for."""
+
+    def __init__(
+        self, splits: Mapping[str, Sequence[Example]], *, images: Path, annotations: Sequence[Path], remedy: str
+    ) -> None:
+        super().__init__(splits)
+        self.images = images
+        self._annotations = annotations
+        self._remedy = remedy
+
+    def image(self, example: Example) -> Image:
+        """See ``VqaData.image``."""
+        return open_image(image_path(self.images, example.image), example.question_id)
+
+    def digest(self) -> str:
+        """SHA-256 over the annotation files' bytes and the images' names and sizes (contents would take too long).
+
+        Raises DataError if images are missing: how many, and the first of them.
+        """
+        sha = hashlib.sha256()
+        for path in self._annotations:
+            sha.update(hashlib.sha256(path.read_bytes()).digest())
+        missing = []
+        names = sorted({example.image for split in self._splits.values() for example in split})
+        for name in names:
+            check_image_name(self.images, name)
+            try:
+                sha.update(f"{name}\0{(self.images / name).stat().st_size}\n".encode())
+            except OSError:
+                missing.append(name)
+        if missing:
+            first = self.images / missing[0]
+            raise DataError(f"{len(missing)} of {len(names)} images are missing; the first is {first}\n{self._remedy}")
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """Where a data set of files comes from and how it must lie, for the error of a user who lacks it."""
+
+    name: str
+    source: str
+    """Address and licence."""
+    layout: str
+    """Tree below the root, one path per line."""
+
+    def remedy(self, root: Path) -> str:
+        """What to do next, several lines."""
+        tree = "\n".join(f"    {line}" for line in self.layout.strip().splitlines())
+        return (
+            f"  where to get {self.name}: {self.source}\n"
+            f"  expected in {root} (another folder: --set data.root=FOLDER):\n{tree}\n"
+            "  without it: python run_bench.py SPEC --scale demo"
+        )
+
+    def missing(self, root: Path, problem: str) -> DataError:
+        """The error to raise."""
+        return DataError(f"data set {self.name}: {problem}\n{self.remedy(root)}")
+
+
+def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of ``names`` that is in ``folder``."""
+    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def read_json(path: Path) -> list[Any]:
-    """The records of a JSON array, or of a file with one JSON object per line.
+    """The records of a JSON array, or of a file with one JSON value per line, whatever the file's suffix.
 
     Raises DataError that names file, line and column.
     """
@@ -56,27 +115,23 @@ def read_json(path: Path) -> list[Any]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    try:
-        records = json.loads(text) if text.lstrip().startswith("[") else _json_lines(path, text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    numbered = [(1, text)] if text.lstrip().startswith("[") else enumerate(text.split("\n"), start=1)
+    values = [_parse(path, number, part) for number, part in numbered if part.strip()]
+    records = values[0] if text.lstrip().startswith("[") else values
     if not records:
         raise DataError(f"{path}: holds no records")
     assert isinstance(records, list)
     return records
 
 
-def _json_lines(path: Path, text: str) -> list[Any]:
-    records = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}:{error.colno}: not valid JSON: {error.msg}") from error
-    return records
+def _parse(path: Path, first_line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise DataError(f"{path}:{line}:{error.colno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{first_line}: not valid JSON: {error}") from error
 
 
 def image_path(root: Path, name: str) -> Path:
@@ -97,11 +152,19 @@ def check_image_name(root: Path, name: str) -> None:
 
 def open_image(path: Path, question_id: str) -> Image:
     """Decode to RGB. Raises DataError that names file and question: missing, truncated, too large, no image."""
+    return _decode(path, f"{path} (question {question_id})")
+
+
+def decode_image(data: bytes, where: str) -> Image:
+    """The same for an image that is not a file of its own; ``where`` names it in errors."""
+    return _decode(io.BytesIO(data), where)
+
+
+def _decode(file: Path | io.BytesIO, where: str) -> Image:
     import PIL.Image
 
-    where = f"{path} (question {question_id})"
     try:
-        with PIL.Image.open(path, formats=FORMATS) as image:
+        with PIL.Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{where}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted")
             if image.mode.startswith(("I", "F")):
@@ -111,24 +174,3 @@ def open_image(path: Path, question_id: str) -> Image:
         raise DataError(f"{where}: the image is missing") from error
     except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
         raise DataError(f"{where}: cannot be read as an image: {error}") from error
-
-
-def digest(annotations: Iterable[Path], image_root: Path, images: Iterable[str]) -> str:
-    """SHA-256 over the annotation files' bytes and the images' names and sizes (their contents would take too long).
-
-    Raises DataError if images are missing: how many, and the first of them.
-    """
-    sha = hashlib.sha256()
-    for path in annotations:
-        sha.update(hashlib.sha256(path.read_bytes()).digest())
-    names = sorted(set(images))
-    missing = []
-    for name in names:
-        check_image_name(image_root, name)
-        try:
-            sha.update(f"{name}\0{(image_root / name).stat().st_size}\n".encode())
-        except OSError:
-            missing.append(name)
-    if missing:
-        raise DataError(f"{len(missing)} of {len(names)} images are missing; the first is {image_root / missing[0]}")
-    return sha.hexdigest()

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from bench.datasets import _files
 from bench.errors import DataError
-from bench.protocols import Example, VqaData
+from bench.protocols import Example
 from bench.settings import DataSettings
 
 SPLITS = ("train", "test")
+REMEDY = "  install it again: python -m pip install --force-reinstall --no-deps easy-vqa"
 
 
 class EasyVqaSettings(DataSettings):
@@ -28,21 +29,20 @@ class EasyVqaSettings(DataSettings):
 Settings = EasyVqaSettings
 
 
-def digest(settings: EasyVqaSettings) -> str:  # noqa: ARG001 - the data are always the package's
+def digest(settings: EasyVqaSettings) -> str:
     """See ``DataPlugin.digest``."""
-    root = _root()
-    images = [f"{split}/images/{p.name}" for split in SPLITS for p in (root / split / "images").iterdir()]
-    return _files.digest([root / split / "questions.json" for split in SPLITS], root, images)
+    return load(settings).digest()
 
 
-def load(settings: EasyVqaSettings) -> VqaData:  # noqa: ARG001 - the data are always the package's
+def load(settings: EasyVqaSettings) -> _files.ImageFolder:  # noqa: ARG001 - the data are always the package's
     """See ``DataPlugin.load``."""
     root = _root()
-    return _files.ImageFolder({split: _examples(root, split) for split in SPLITS}, root)
+    annotations = {split: root / split / "questions.json" for split in SPLITS}
+    splits = {split: _examples(path, split) for split, path in annotations.items()}
+    return _files.ImageFolder(splits, images=root, annotations=list(annotations.values()), remedy=REMEDY)
 
 
-def _examples(root: Path, split: str) -> list[Example]:
-    path = root / split / "questions.json"
+def _examples(path: Path, split: str) -> list[Example]:
     return [_example(path, split, index, row) for index, row in enumerate(_files.read_json(path))]
 
 
@@ -62,5 +62,5 @@ def _example(path: Path, split: str, index: int, row: Any) -> Example:
 def _root() -> Path:
     spec = find_spec("easy_vqa")
     if spec is None or not spec.submodule_search_locations:
-        raise DataError("data set easy_vqa: the package is not installed; run: python -m pip install easy-vqa")
+        raise DataError(f"data set easy_vqa: the package is not installed\n{REMEDY}")
     return Path(spec.submodule_search_locations[0]) / "data"

@@ -1,0 +1,149 @@
+"""The instruction-format questions of the MILE paper: each record has a pool of prompts, one is drawn at each visit.
+
+The published file (2,233 records made from VQA-RAD; no licence) contains 449 of the 451 VQA-RAD test questions. What
+the model is evaluated on must therefore be said (``evaluate_on``), and records of test questions are dropped from
+training unless ``allow_leaky: true``, which is what the authors' code does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bench.datasets import _files, _records, slake, vqa_rad
+from bench.errors import DataError
+from bench.protocols import Example, VqaData
+from bench.settings import DataSettings, LocalPath
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ANNOTATIONS = ("instruction_data.json", "RAD_instruction_data.json", "instruction.jsol")
+WHERE = _files.Where(
+    name="mile_instruction",
+    source="https://github.com/TIMMY-CHAN/MILE (folder Instruction_dataset; no licence is stated), "
+    "images from https://osf.io/89kps/ and https://www.med-vqa.com/slake/",
+    layout="""
+instruction_data.json         (or RAD_instruction_data.json)
+image/vqa-rad/synpic*.jpg     image/slake/...
+""",
+)
+_FIRST_BRACES = re.compile(r"\{(.*?)\}", re.DOTALL)
+
+
+class MileInstructionSettings(DataSettings):
+    """Local files in the layout of the MILE repository's ``Instruction_dataset`` folder."""
+
+    name: Literal["mile_instruction"]
+    root: LocalPath = Path("data/mile_instruction")
+    """Folder with the annotation file and ``image``."""
+    evaluate_on: Literal["held_out", "vqa_rad", "slake"]
+    """Split ``test``: the records of about a fifth of the images, none of them in ``train``, each with the first
+    prompt of its pool; or VQA-RAD's or SLAKE's own test questions as they are."""
+    test_root: LocalPath | None = None
+    """Folder of VQA-RAD or SLAKE, if evaluated on; null for its default."""
+    allow_leaky: bool = False
+    """Keep records whose question is in the test split. Only to reproduce numbers that were published so."""
+
+
+Settings = MileInstructionSettings
+
+
+def digest(settings: MileInstructionSettings) -> str:
+    """See ``DataPlugin.digest``."""
+    own, other = _open(settings)
+    return own.digest() if other is None else sha256((own.digest() + other.digest()).encode()).hexdigest()
+
+
+def load(settings: MileInstructionSettings) -> VqaData:
+    """See ``DataPlugin.load``."""
+    own, other = _open(settings)
+    return own if other is None else WithTest(own, other)
+
+
+def _open(settings: MileInstructionSettings) -> tuple[_files.ImageFolder, _files.ImageFolder | None]:
+    """This file's records, and the data set that the test questions come from."""
+    root = settings.root
+    path = _files.first_existing(root, ANNOTATIONS)
+    if path is None:
+        raise WHERE.missing(root, f"{root}: there is no annotation file ({', '.join(ANNOTATIONS)})")
+    examples = _read(path)
+    other = _test_data(settings)
+    if other is None:
+        splits = _records.split_by_image(examples)
+    elif settings.allow_leaky:
+        splits = {"train": examples}
+    else:
+        splits = {"train": _without_test(path, examples, other.split("test"), settings.evaluate_on)}
+    own = _files.ImageFolder(splits, images=root / "image", annotations=[path], remedy=WHERE.remedy(root))
+    return own, other
+
+
+def _read(path: Path) -> Sequence[Example]:
+    records = _records.records_of(str(path), _files.read_json(path))
+    examples = [
+        Example(
+            question_id=record.text("qid"),
+            image=record.text("img_name"),
+            questions=record.texts("question_pool"),
+            answer=record.text("answer"),
+        )
+        for record in records
+    ]
+    return _records.unique(str(path), examples)
+
+
+def _test_data(settings: MileInstructionSettings) -> _files.ImageFolder | None:
+    root = {} if settings.test_root is None else {"root": settings.test_root}
+    match settings.evaluate_on:
+        case "held_out":
+            return None
+        case "vqa_rad":
+            return vqa_rad.load(vqa_rad.Settings(name="vqa_rad", **root))
+        case "slake":
+            return slake.load(slake.Settings(name="slake", **root))
+
+
+def _without_test(path: Path, examples: Sequence[Example], test: Sequence[Example], folder: str) -> list[Example]:
+    """Records whose question, the text in the prompts' first braces, is no test question about the same image."""
+    if folder == "slake" and any(example.image.startswith("slake/") for example in examples):
+        raise DataError(
+            f"{path}: holds SLAKE questions, whose images are named differently in SLAKE's own test file, so that test "
+            "questions cannot be told apart; evaluate on held_out or vqa_rad, or set `data.allow_leaky: true`"
+        )
+    known = {_records.question_key(example.image, example.question()) for example in test}
+    return [example for example in examples if plain_question(example) not in known]
+
+
+def plain_question(example: Example) -> tuple[str, str]:
+    """The image's file name and the bare question of a record, as ``question_key`` has them."""
+    prompt = example.question()
+    braces = _FIRST_BRACES.search(prompt)
+    return _records.question_key(example.image.rpartition("/")[2], braces.group(1) if braces else prompt)
+
+
+class WithTest:
+    """``VqaData`` with ``train`` from one data set and ``test`` from another."""
+
+    def __init__(self, train: VqaData, test: VqaData) -> None:
+        self._parts = {"train": train, "test": test}
+
+    def split(self, name: str) -> Sequence[Example]:
+        """See ``VqaData.split``."""
+        if name not in self._parts:
+            raise DataError(f"unknown split {name!r} (known: train, test)")
+        examples = self._parts[name].split(name)
+        return [dataclasses.replace(example, image=f"{name}:{example.image}") for example in examples]
+
+    def image(self, example: Example) -> Image:
+        """See ``VqaData.image``."""
+        part, _, name = example.image.partition(":")
+        return self._parts[part].image(dataclasses.replace(example, image=name))
+
+    def texts(self) -> Sequence[str]:
+        """See ``VqaData.texts``."""
+        return sorted({text for part in self._parts.values() for text in part.texts()})
