@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
+from bench import environment
+
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware; ``device`` is ``cpu`` or the GPU's name."""
+    """Versions, hardware and revision; ``device`` is ``cpu`` or the name of the GPU in use."""
     on_gpu = device.type == "cuda"
-    return {
+    return environment.describe() | {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "cuda": torch.version.cuda if on_gpu else None,
         "torch_threads": torch.get_num_threads(),
-        "pytorch_cuda_alloc_conf": os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
     }

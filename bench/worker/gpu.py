@@ -32,10 +32,11 @@ class GpuMeter:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the sampling."""
+        """End the sampling; the values taken stay."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
+            self._nvml.nvmlShutdown()
 
     def energy_from_here(self) -> None:
         """The timed training begins."""

@@ -1,0 +1,123 @@
+"""NVML through a double that fails and lists processes as drivers do; and the real one where there is none."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.worker.gpu import GpuMeter, open_gpu_meter
+
+
+class FakeError(Exception):
+    """As ``pynvml.NVMLError``."""
+
+
+class FakeNvml:
+    """One board with some processes and an energy counter."""
+
+    NVMLError = FakeError
+
+    def __init__(self, processes: list[tuple[int, int | None]], millijoules: list[int] | None = None) -> None:
+        self.processes = processes
+        self.millijoules = iter(millijoules) if millijoules is not None else None
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _handle: Any) -> list[SimpleNamespace]:  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _handle: Any) -> int:  # noqa: N802
+        if self.millijoules is None:
+            raise FakeError("Not Supported")
+        return next(self.millijoules)
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        """Nothing to shut down."""
+
+
+def meter(nvml: FakeNvml, every_s: float = 60.0) -> GpuMeter:
+    return GpuMeter(nvml, "board 0", pid=42, every_s=every_s)
+
+
+def test_the_peak_is_of_our_process_alone() -> None:
+    nvml = FakeNvml([(7, 10**10), (42, 300)])
+    gpu = meter(nvml)
+    for used in (300, 900, 500):
+        nvml.processes = [(7, 10**10), (42, used)]
+        gpu.sample()
+    assert gpu.process_peak_bytes(at_least=800) == 900
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [
+        pytest.param([(31337, 900)], id="ids of the host"),
+        pytest.param([(42, 100)], id="a stranger who has our id there"),
+        pytest.param([(42, None)], id="memory not available"),
+        pytest.param([], id="nobody"),
+    ],
+)
+def test_without_our_process_there_is_no_peak(processes: list[tuple[int, int | None]]) -> None:
+    gpu = meter(FakeNvml(processes))
+    gpu.sample()
+    assert gpu.process_peak_bytes(at_least=800) is None
+
+
+def test_the_thread_samples_until_stopped() -> None:
+    gpu = meter(FakeNvml([(42, 900)]), every_s=0.001)
+    gpu.start()
+    while gpu.process_peak_bytes(at_least=0) is None:
+        pass
+    gpu.stop()
+
+
+def test_energy_is_the_difference_of_the_counter() -> None:
+    gpu = meter(FakeNvml([], millijoules=[5_000, 12_500]))
+    gpu.energy_from_here()
+    gpu.energy_to_here()
+    assert gpu.energy_j == 7.5
+
+
+def test_energy_is_null_where_the_board_has_no_counter_or_nothing_was_timed() -> None:
+    unsupported = meter(FakeNvml([]))
+    unsupported.energy_from_here()
+    unsupported.energy_to_here()
+    assert unsupported.energy_j is None
+    only_ended = meter(FakeNvml([], millijoules=[5_000]))
+    only_ended.energy_to_here()
+    assert only_ended.energy_j is None
+
+
+def test_a_cpu_has_nothing_to_measure() -> None:
+    gpu = open_gpu_meter(torch.device("cpu"))
+    gpu.start()
+    gpu.energy_from_here()
+    gpu.energy_to_here()
+    gpu.stop()
+    assert (gpu.energy_j, gpu.process_peak_bytes(at_least=0)) == (None, None)
+
+
+def test_a_missing_driver_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    def no_driver() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+    gpu = open_gpu_meter(torch.device("cuda"))
+    gpu.energy_from_here()
+    gpu.energy_to_here()
+    assert gpu.energy_j is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_real_board_answers() -> None:
+    gpu = open_gpu_meter(torch.device("cuda"))
+    block = torch.zeros(2**20, device="cuda")
+    gpu.energy_from_here()
+    gpu.sample()
+    gpu.energy_to_here()
+    peak = gpu.process_peak_bytes(at_least=block.nbytes)
+    assert peak is None or peak >= block.nbytes
+    assert gpu.energy_j is None or gpu.energy_j >= 0
