@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from peft import PeftConfig
     from PIL.Image import Image
 
+    from bench.cell import Cell
     from bench.settings import DataSettings, MethodSettings, ModelSettings
 
 AnswerType = Literal["open", "closed"]
@@ -92,7 +95,7 @@ class PartFacts:
 
     name: str
     task_type: str | None
-    """peft.TaskType name for prompt methods (``FEATURE_EXTRACTION``, ``CAUSAL_LM``); null if they cannot be put here."""
+    """peft.TaskType name for prompt methods (``FEATURE_EXTRACTION``, ``CAUSAL_LM``); null if they do not fit here."""
     targets: dict[str, list[str]]
     """Method type -> default target module names; a key ``<method>.<option>`` holds a further list of that method."""
 
@@ -109,7 +112,9 @@ class BenchModel(Protocol):
         """Put the adapted (peft) module in the place of the part."""
         ...
 
-    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> dict[str, torch.Tensor]:
+    def collate(
+        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
         """Preprocess and tokenise: tensors on the CPU, ready for ``loss`` and (without answers) ``generate``."""
         ...
 
@@ -178,3 +183,52 @@ class Progress:
     note: str = ""
     """E.g. ``loss 0.412``."""
     extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a cell's process ended; whether it left a result is another question."""
+
+    returncode: int
+    """Exit code; minus the signal's number if a signal ended it."""
+    passed_limit: Literal["wall_clock", "no_progress"] | None = None
+    """The limit for which the executor ended it."""
+    host_out_of_memory: bool = False
+    """The kernel is known to have killed it for want of host memory."""
+
+
+class RunningCell(Protocol):
+    """A cell that was started."""
+
+    device: str
+    """``cpu`` or the GPU's name."""
+
+    def poll(self) -> Ended | None:
+        """How it ended, or None while it runs. Enforces the cell's limits; leaves no process behind."""
+        ...
+
+    def cancel(self, *, grace_s: float) -> None:
+        """End it with all its descendants: asked first, killed after ``grace_s`` seconds."""
+        ...
+
+
+class Executor(Protocol):
+    """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
+
+    slots: int
+    """How many cells it runs at a time."""
+    in_process: bool
+    """Whether ``start`` returns only when the cell has ended."""
+
+    def start(self, cell: Cell, job: Path) -> RunningCell:
+        """Run the cell whose ``cell.json`` lies in the job folder."""
+        ...
+
+
+class ExecutorPlugin(Protocol):
+    """A file in ``bench/executors``."""
+
+    @staticmethod
+    def create(cells: Sequence[Cell]) -> Executor:
+        """An executor for these cells. Raises SpecError if it cannot run them here."""
+        ...

@@ -6,6 +6,7 @@ Exit code 0 whenever a record was written, whatever its status; otherwise the pa
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ def die_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies, so that a killed runner leaves no worker behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.environ.get("BENCH_PARENT")
+    if parent is not None and os.getppid() != int(parent):
+        sys.exit("the runner ended before this worker began")  # too early for the signal
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,90 @@
+"""Ending a worker with everything it started, also what moved to another session or lost its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+JOB_MARK = "BENCH_JOB"
+"""Environment variable with the job folder; every descendant of a worker inherits it."""
+_KILL_ROUNDS = 20
+
+
+def end_worker(pid: int, job: Path, *, grace_s: float) -> None:
+    """End a worker and all its descendants: SIGTERM, then SIGKILL after ``grace_s`` seconds."""
+    _end_all(lambda: _descendants(pid) | marked(job), grace_s=grace_s)
+
+
+def end_leftovers(job: Path, *, grace_s: float = 0.5) -> int:
+    """End what still runs of a job, or of any job under a folder, whose worker is gone; returns how many."""
+    return _end_all(lambda: marked(job), grace_s=grace_s)
+
+
+def marked(job: Path) -> set[psutil.Process]:
+    """Living processes whose environment names this job folder or one below it."""
+    folder = str(job.resolve())
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            named = process.environ().get(JOB_MARK, "")
+        except (psutil.Error, OSError):
+            continue  # gone, or another user's
+        if (named == folder or named.startswith(folder + os.sep)) and _lives(process):
+            found.add(process)
+    return found - _ourselves()
+
+
+def _ourselves() -> set[psutil.Process]:
+    me = psutil.Process()
+    return {me, *me.parents()}
+
+
+def _descendants(pid: int) -> set[psutil.Process]:
+    try:
+        worker = psutil.Process(pid)
+        return {worker, *worker.children(recursive=True)}
+    except psutil.Error:
+        return set()
+
+
+def _end_all(find: Callable[[], set[psutil.Process]], *, grace_s: float) -> int:
+    """Look again after each round: what is being ended may still start others."""
+    known = find()
+    if grace_s > 0:
+        _signal(known, signal.SIGTERM)
+        _wait(known, timeout_s=grace_s)
+    for _ in range(_KILL_ROUNDS):
+        known |= find()
+        living = {process for process in known if _lives(process)}
+        if not living:
+            break
+        _signal(living, signal.SIGKILL)
+        _wait(living, timeout_s=0.5)
+    return len(known)
+
+
+def _signal(processes: set[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)  # refuses a pid that was given to another process since
+        except psutil.Error:
+            continue
+
+
+def _wait(processes: set[psutil.Process], *, timeout_s: float) -> None:
+    """Not psutil.wait_procs: it would take the worker's exit code away from its Popen object."""
+    deadline = time.monotonic() + timeout_s
+    while any(_lives(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,137 @@
+"""Local executor: one worker process per cell; with several GPUs one cell per GPU at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import bench
+from bench.cell import Cell
+from bench.environment import Gpu, usable_gpus
+from bench.executors._host_memory import oom_kills
+from bench.executors._processes import JOB_MARK, end_leftovers, end_worker
+from bench.protocols import Ended
+
+# -P: a folder named "bench" in the user's working directory is not ours.
+WORKER = (sys.executable, "-P", "-m", "bench.worker")
+GRACE_S = 5.0
+
+
+def create(cells: Sequence[Cell]) -> LocalExecutor:
+    """An executor on all visible GPUs, or on the CPU. Raises SpecError for ``run.device: cuda`` without one."""
+    gpus = {gpu.token: gpu for device in {cell.run.device for cell in cells} for gpu in usable_gpus(device)}
+    return LocalExecutor(list(gpus.values()))
+
+
+class LocalExecutor:
+    """Worker processes on this machine."""
+
+    in_process = False
+
+    def __init__(self, gpus: Sequence[Gpu], *, worker: Sequence[str] = WORKER) -> None:
+        self._worker = tuple(worker)
+        self._free: list[Gpu | None] = list(gpus) or [None]
+        self.slots = len(self._free)
+
+    def start(self, cell: Cell, job: Path) -> LocalCell:
+        """Start the worker on a free device. Raises OSError if the log cannot be written."""
+        slot = self._free.pop(0)
+        gpu = None if cell.run.device == "cpu" else slot
+        argv = [*self._worker, str(job / "cell.json"), str(job / "result.json")]
+        try:
+            with (job / "log.txt").open("wb") as log:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=worker_environment(cell, job, gpu),
+                    start_new_session=True,  # Ctrl-C in the terminal is the runner's business
+                )
+        except BaseException:
+            self._free.append(slot)
+            raise
+        return LocalCell(cell, job, process, gpu, release=lambda: self._free.append(slot))
+
+
+class LocalCell:
+    """A cell's worker process."""
+
+    def __init__(
+        self, cell: Cell, job: Path, process: subprocess.Popen[bytes], gpu: Gpu | None, *, release: Callable[[], None]
+    ) -> None:
+        self.device = gpu.name if gpu else "cpu"
+        self._run = cell.run
+        self._job = job
+        self._process = process
+        self._release = release
+        self._ended: Ended | None = None
+        self._oom_kills = oom_kills()
+        self._started = self._last_sign = time.monotonic()
+        self._progress_time: int | None = None
+
+    def poll(self) -> Ended | None:
+        """How the worker ended, or None while it runs."""
+        if self._ended is None:
+            limit = self._passed_limit()
+            if limit is not None:
+                self._end(limit=limit, grace_s=GRACE_S)
+            elif self._process.poll() is not None:
+                self._end(limit=None, grace_s=GRACE_S)
+        return self._ended
+
+    def cancel(self, *, grace_s: float) -> None:
+        """End the worker and everything it started."""
+        if self._ended is None:
+            self._end(limit=None, grace_s=grace_s)
+
+    def _end(self, *, limit: Literal["wall_clock", "no_progress"] | None, grace_s: float) -> None:
+        by_itself = self._process.poll() is not None
+        if by_itself:
+            end_leftovers(self._job)
+        else:
+            end_worker(self._process.pid, self._job, grace_s=grace_s)
+        try:
+            code = self._process.wait(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:  # stuck in a driver, where no signal reaches it
+            code = -signal.SIGKILL
+        killed = by_itself and code == -signal.SIGKILL and self._oom_kills is not None
+        more = killed and (oom_kills() or 0) > (self._oom_kills or 0)
+        self._ended = Ended(returncode=code, passed_limit=limit, host_out_of_memory=more)
+        self._release()
+
+    def _passed_limit(self) -> Literal["wall_clock", "no_progress"] | None:
+        now = time.monotonic()
+        try:
+            changed = (self._job / "progress.json").stat().st_mtime_ns
+        except OSError:
+            changed = None  # not yet written: the worker is importing
+        if changed != self._progress_time:
+            self._progress_time, self._last_sign = changed, now
+        if now - self._started > self._run.wall_clock_limit_s:
+            return "wall_clock"
+        return "no_progress" if now - self._last_sign > self._run.no_progress_limit_s else None
+
+
+def worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]:
+    """Our own environment, with what decides about results and ownership set."""
+    environ = os.environ | {
+        "CUDA_VISIBLE_DEVICES": gpu.token if gpu else "",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "BENCH_PARENT": str(os.getpid()),
+        JOB_MARK: str(job.resolve()),
+    }
+    if cell.run.threads is not None:
+        environ["OMP_NUM_THREADS"] = str(cell.run.threads)
+    root = Path(bench.__file__).resolve().parents[1]
+    if (root / "pyproject.toml").exists():  # a checkout, perhaps not installed
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environ.get("PYTHONPATH")]))
+    return environ

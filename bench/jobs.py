@@ -1,0 +1,135 @@
+"""A cell's job folder: what the runner puts in, what the worker left, and the record of a worker that left none."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench import environment
+from bench.cell import Cell
+from bench.protocols import Ended, Progress
+from bench.record import CellRecord, Failure, Status
+from bench.store import write_atomic
+
+_TAIL_LINES = 30
+_TAIL_BYTES = 16_384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One cell and its folder, ``results/<spec>/<scale>/<cell_id>``."""
+
+    cell: Cell
+    folder: Path
+    data_digest: str | None
+    weights_digest: str | None
+
+    def prepare(self) -> None:
+        """Leave only a fresh ``cell.json``, so that nothing of an earlier attempt can pass for this one's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("result.json", "progress.json", "predictions.jsonl", "log.txt"):
+            (self.folder / name).unlink(missing_ok=True)
+        write_atomic(self.folder / "cell.json", self.cell.model_dump_json().encode())
+
+    def result(self) -> CellRecord | None:
+        """The record the worker left; None if there is none, it is torn, or it belongs to another cell."""
+        try:
+            record = CellRecord.model_validate_json((self.folder / "result.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return record if record.cell_id == self.cell.cell_id else None
+
+    def progress(self) -> Progress | None:
+        """What the worker last said."""
+        try:
+            return Progress(**json.loads((self.folder / "progress.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def log_tail(self) -> str:
+        """Last lines of the log."""
+        try:
+            with (self.folder / "log.txt").open("rb") as file:
+                file.seek(max(file.seek(0, 2) - _TAIL_BYTES, 0))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-_TAIL_LINES:])
+
+    def ended(self, how: Ended, *, device: str, started_at: str) -> CellRecord:
+        """The worker's record, or one made from how it ended."""
+        left = self.result()
+        if left is not None:
+            return left
+        if how.passed_limit is not None:
+            return self._record(Status.TIMEOUT, "Timeout", self._limit(how), device, started_at)
+        if how.host_out_of_memory:
+            message = "the kernel killed the worker for want of host memory"
+            return self._record(Status.OOM, "HostOutOfMemory", message, device, started_at)
+        kind = "Signal" if how.returncode < 0 else "NoResult"
+        return self._record(Status.CRASHED, kind, self._crash(how.returncode), device, started_at)
+
+    def interrupted(self, *, device: str, started_at: str) -> CellRecord:
+        """The worker's record, or one that says that the user stopped it."""
+        message = "stopped by the user"
+        return self.result() or self._record(Status.INTERRUPTED, "Interrupted", message, device, started_at)
+
+    def _limit(self, how: Ended) -> str:
+        run = self.cell.run
+        if how.passed_limit == "wall_clock":
+            return f"ran longer than run.wall_clock_limit_s = {run.wall_clock_limit_s:g}"
+        return f"reported no progress for longer than run.no_progress_limit_s = {run.no_progress_limit_s:g}"
+
+    def _crash(self, returncode: int) -> str:
+        log = f"see {self.folder / 'log.txt'}"
+        if returncode >= 0:
+            return f"the worker ended with exit code {returncode} and left no result; {log}"
+        hint = ""
+        if returncode == -signal.SIGKILL:
+            hint = " (if nobody did that, the machine may have run out of memory: see dmesg)"
+        return f"the worker was killed by {_signal_name(-returncode)}{hint}; {log}"
+
+    def _record(self, status: Status, kind: str, message: str, device: str, started_at: str) -> CellRecord:
+        cell, progress = self.cell, self.progress()
+        counted = progress is not None and progress.phase in ("train", "eval")
+        failure = Failure(
+            type=kind,
+            message=message,
+            phase=progress.phase if progress else None,
+            step=progress.done if progress and counted else None,
+            log_tail=self.log_tail(),
+        )
+        return CellRecord(
+            cell_id=cell.cell_id,
+            spec=cell.spec,
+            scale=cell.scale,
+            label=cell.label,
+            labels=cell.labels,
+            parts=cell.parts,
+            seed=cell.seed,
+            status=status,
+            error=failure,
+            data_digest=self.data_digest,
+            weights_digest=self.weights_digest,
+            environment=environment.describe() | {"device": device},
+            settings=cell.model_dump(mode="json"),
+            started_at=started_at,
+            finished_at=now(),
+        )
+
+
+def now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

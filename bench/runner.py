@@ -1,0 +1,265 @@
+"""Run cells: skip what is done, execute the rest, append each record as soon as its cell ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from bench import registry
+from bench.cell import Cell
+from bench.environment import usable_gpus
+from bench.errors import RecordError
+from bench.executors._processes import end_leftovers
+from bench.jobs import Job, now
+from bench.progress import Reporter
+from bench.protocols import Executor, RunningCell
+from bench.record import CellRecord, Status
+from bench.store import ResultsFile, write_error
+
+POLL_S = 0.1
+GRACE_S = 5.0
+NEEDED_BYTES = 16 << 20
+"""No cell is started with less free disk space than this."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What a run, and those before it, have come to."""
+
+    records: list[CellRecord]
+    """In the order of the cells; a cell that was not reached has none."""
+    cells: int
+    """How many cells were asked for."""
+    finished_before: int
+    """How many of them earlier runs had finished."""
+    interrupted: bool = False
+    """Ctrl-C or SIGTERM ended the run before its last cell."""
+
+    @property
+    def exit_code(self) -> int:
+        """0: all ok (out of memory is a result); 1: some cell failed or diverged; 130: interrupted."""
+        if self.interrupted:
+            return 130
+        fine = (Status.OK, Status.OOM, Status.SKIPPED)
+        return 0 if len(self.records) == self.cells and all(r.status in fine for r in self.records) else 1
+
+    def __str__(self) -> str:
+        """``10 cells: 8 ok, 1 crashed, 1 not run (4 finished before)``."""
+        counts = {str(status): sum(r.status is status for r in self.records) for status in Status}
+        counts["not run"] = self.cells - len(self.records)
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        before = f" ({self.finished_before} finished before)" if self.finished_before else ""
+        return f"{self.cells} cells: {told}{before}"
+
+
+def run(
+    cells: Sequence[Cell], *, results: Path, executor: str | Executor, fresh: bool, reporter: Reporter
+) -> RunSummary:
+    """Run the cells of one spec at one scale; records go to ``results/<spec>/<scale>.jsonl``.
+
+    The first Ctrl-C (or SIGTERM) ends the running cells and returns with ``interrupted``; the second raises
+    KeyboardInterrupt once they are killed. Raises RecordError (locked, disk full), DataError, WeightsError, SpecError.
+    """
+    if not cells:
+        return RunSummary(records=[], cells=0, finished_before=0)
+    spec, scale = cells[0].spec, cells[0].scale
+    assert all((cell.spec, cell.scale) == (spec, scale) for cell in cells), "one results file per spec and scale"
+    file = ResultsFile(results_path(results, spec, scale), warn=lambda text: reporter.message(f"warning: {text}"))
+    with file.lock():
+        end_leftovers(results / spec / scale)  # of a runner that was killed; ours is the only one now
+        jobs = _jobs(cells, results / spec / scale)
+        stored = _adopt(file, jobs, reporter)
+        done = {} if fresh else _done(jobs, stored)
+        todo = [job for job in jobs if job.cell.cell_id not in done]
+        sweep = _Sweep(file=file, reporter=reporter, records=dict(done))
+        if todo:
+            sweep.run(todo, _executor(executor, [job.cell for job in todo]), finished=len(done))
+    return RunSummary(
+        records=[sweep.records[cell.cell_id] for cell in cells if cell.cell_id in sweep.records],
+        cells=len(cells),
+        finished_before=sum(cell.cell_id in done for cell in cells),
+        interrupted=sweep.interrupted,
+    )
+
+
+def results_path(results: Path, spec: str, scale: str) -> Path:
+    """The file that holds the records of a spec at a scale."""
+    return results / spec / f"{scale}.jsonl"
+
+
+def _jobs(cells: Sequence[Cell], folder: Path) -> list[Job]:
+    """One per distinct cell. Raises DataError or WeightsError if what the cells need is not there."""
+    digests: dict[str, str | None] = {}
+    jobs = {}
+    for cell in cells:
+        data, model = cell.data.model_dump_json(), cell.model.model_dump_json()
+        if data not in digests:
+            digests[data] = registry.load("datasets", cell.data.name).digest(cell.data)
+        if model not in digests:
+            digests[model] = registry.load("models", cell.model.family).weights_digest(cell.model)
+        jobs[cell.cell_id] = Job(
+            cell=cell, folder=folder / cell.cell_id, data_digest=digests[data], weights_digest=digests[model]
+        )
+    return list(jobs.values())
+
+
+def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter) -> dict[str, CellRecord]:
+    """The stored records, joined by results whose runner was killed, or ran out of disk, before it appended them."""
+    stored = file.read()
+    for job in jobs:
+        left, known = job.result(), stored.get(job.cell.cell_id)
+        if left is None or not left.status.is_result or left == known:
+            continue
+        if known is None or (left.finished_at or "") >= (known.finished_at or ""):
+            file.append(left)
+            stored[left.cell_id] = left
+            reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
+    return stored
+
+
+def _done(jobs: Sequence[Job], stored: dict[str, CellRecord]) -> dict[str, CellRecord]:
+    """Results of these cells from the kind of device they would run on, the same data and the same weights."""
+    kinds = {
+        device: {gpu.name for gpu in usable_gpus(device)} or {"cpu"} for device in {j.cell.run.device for j in jobs}
+    }
+    done = {}
+    for job in jobs:
+        record = stored.get(job.cell.cell_id)
+        if record is None or not record.status.is_result:
+            continue
+        same_digests = (record.data_digest, record.weights_digest) == (job.data_digest, job.weights_digest)
+        if same_digests and record.environment.get("device") in kinds[job.cell.run.device]:
+            done[record.cell_id] = record
+    return done
+
+
+def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:
+    if not isinstance(executor, str):
+        return executor
+    created: Executor = registry.load("executors", executor).create(cells)
+    return created
+
+
+@dataclass(kw_only=True, slots=True)
+class _Started:
+    job: Job
+    handle: RunningCell
+    started_at: str
+
+
+@dataclass(kw_only=True)
+class _Sweep:
+    """The cells on their way from waiting to a record in the file."""
+
+    file: ResultsFile
+    reporter: Reporter
+    records: dict[str, CellRecord]
+    interrupted: bool = False
+    running: list[_Started] = field(default_factory=list)
+
+    def run(self, todo: Sequence[Job], executor: Executor, *, finished: int) -> None:
+        waiting = deque(todo)
+        self.reporter.begin(cells=finished + len(todo), finished=finished, slots=executor.slots)
+        try:
+            with _stop_signals(at_once=executor.in_process) as stop:
+                with suppress(_StoppedError):
+                    self._until_stopped(waiting, executor, stop)
+                if stop.is_set() and (waiting or self.running):
+                    self._stop()
+        finally:
+            for started in self.running:
+                started.handle.cancel(grace_s=0)
+            self.reporter.end()
+
+    def _until_stopped(self, waiting: deque[Job], executor: Executor, stop: threading.Event) -> None:
+        while (waiting or self.running) and not stop.is_set():
+            while waiting and len(self.running) < executor.slots and not stop.is_set():
+                self._start(waiting[0], executor)
+                waiting.popleft()
+            self._look()
+            if self.running:
+                time.sleep(POLL_S)
+
+    def _start(self, job: Job, executor: Executor) -> None:
+        started_at = now()
+        try:
+            self._check_space()
+            job.prepare()
+            self.reporter.cell_started(job.cell)
+            handle = executor.start(job.cell, job.folder)
+        except OSError as problem:
+            raise write_error(problem, job.folder, f"{len(self.records)} finished cells are kept") from problem
+        self.running.append(_Started(job=job, handle=handle, started_at=started_at))
+
+    def _look(self) -> None:
+        for started in list(self.running):
+            progress = started.job.progress()
+            if progress is not None:
+                self.reporter.cell_progress(started.job.cell, progress)
+            how = started.handle.poll()
+            if how is not None:
+                device, started_at = started.handle.device, started.started_at
+                self._finish(started, started.job.ended(how, device=device, started_at=started_at))
+
+    def _finish(self, started: _Started, record: CellRecord) -> None:
+        self.running.remove(started)
+        self.file.append(record)
+        self.records[record.cell_id] = record
+        self.reporter.cell_ended(started.job.cell, record)
+
+    def _stop(self) -> None:
+        self.interrupted = True
+        self.reporter.message("stopping the running cells (Ctrl-C again: at once)")
+        for started in list(self.running):
+            started.handle.cancel(grace_s=GRACE_S)
+            device, started_at = started.handle.device, started.started_at
+            self._finish(started, started.job.interrupted(device=device, started_at=started_at))
+        finished = sum(record.status.is_result for record in self.records.values())
+        self.reporter.message(
+            f"interrupted: {finished} finished cells are kept; run the same command again for the rest"
+        )
+
+    def _check_space(self) -> None:
+        if shutil.disk_usage(self.file.path.parent).free < NEEDED_BYTES:
+            raise RecordError(
+                f"disk full: less than {NEEDED_BYTES >> 20} MiB free for {self.file.path.parent}; "
+                f"{len(self.records)} finished cells are kept; free some space and run the same command again"
+            )
+
+
+class _StoppedError(BaseException):
+    """The first Ctrl-C, where the running cell is in this process."""
+
+
+@contextmanager
+def _stop_signals(*, at_once: bool) -> Iterator[threading.Event]:
+    """An event set by the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
+
+    ``at_once``: the first raises, too, since a cell in this process does not look at the event.
+    """
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        if at_once:
+            raise _StoppedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
