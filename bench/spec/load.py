@@ -37,6 +37,12 @@ class SpecSource:
     tree: Node
 
     @property
+    def name(self) -> str:
+        """The spec's name as written, or the file's."""
+        node = self.tree.get("name")
+        return str(node.value) if node else self.path.stem
+
+    @property
     def base_scale(self) -> str:
         """Name of the scale that is the spec as it stands."""
         return "paper" if "paper" in self._overrides() or self.tree.get("published") else "default"

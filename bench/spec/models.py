@@ -19,7 +19,7 @@ else:
         classes = tuple(registry.load(kind, name).Settings for name in registry.names(kind))
         if len(classes) == 1:  # pydantic takes a discriminator only where there is a choice
             return classes[0]
-        return Annotated[Union[classes], Field(discriminator=discriminator)]  # noqa: UP007 - a tuple, not one type
+        return Annotated[Union[classes], Field(discriminator=discriminator)]  # noqa: UP007
 
     AnyModel = _any_of("models", "family")
     AnyData = _any_of("datasets", "name")
@@ -123,7 +123,7 @@ class Published(Settings):
     """What the numbers were taken from."""
     rows: list[dict[str, Any]]
     """Each: parts and axes (which cell) and metrics (what was printed), e.g.
-    ``{vit: F, jtm: LoRA, dec: LoRA, rank: 4, params: 0.163, memory: 5.19, open: 3.57, closed: 50.7, global: 20.34}``."""
+    ``{vit: F, jtm: LoRA, dec: LoRA, rank: 4, params: 0.163, memory: 5.19, open: 3.57, closed: 50.7, global: 20.3}``."""
     counts: dict[Literal["open", "closed"], Annotated[list[int], Field(min_length=1)]] | None = None
     """Plausible numbers of open and of closed questions, e.g. ``{open: [703, 704, 705, 706], closed: [355]}``: a row
     whose ``global`` is not the mean of its ``open`` and ``closed`` weighted by any of them gets a footnote."""

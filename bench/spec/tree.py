@@ -45,21 +45,18 @@ class Node:
 
     def get(self, *path: str | int) -> Node | None:
         """The node at ``path``, or None."""
-        node: Node = self
+        node = self
         for step in path:
-            children: dict[str | int, Node] = {}
-            if isinstance(node.value, dict):
-                children = dict(node.value)
-            elif isinstance(node.value, list):
-                children = dict(enumerate(node.value))
-            if step not in children:
+            children = enumerate(node.value) if isinstance(node.value, list) else node.items()
+            found = next((child for key, child in children if key == step), None)
+            if found is None:
                 return None
-            node = children[step]
+            node = found
         return node
 
     def items(self, *path: str | int) -> list[tuple[str, Node]]:
         """Key and value of the mapping at ``path``; nothing if there is none."""
-        node = self.get(*path)
+        node = self.get(*path) if path else self
         return list(node.value.items()) if node is not None and isinstance(node.value, dict) else []
 
     def elements(self, *path: str | int) -> list[Node]:

@@ -1,0 +1,151 @@
+"""The command line: arguments, exit codes, how errors are printed. ``bench.commands`` does what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import __version__
+from bench.errors import BenchError, SpecError
+
+EPILOG = """\b
+Examples:
+  run_bench.py specs/table1.yaml                       run every cell, write results/ and reports/
+  run_bench.py specs/table1.yaml --list                show the cells and which are done; run nothing
+  run_bench.py specs/table1.yaml --only 'F-T-LoRA*'    run some cells only
+  run_bench.py specs/table1.yaml --set train.steps=20 --seeds 1,2,3
+  run_bench.py specs/*.yaml --scale demo --json        several specs, records as JSON on stdout
+  run_bench.py specs/table1.yaml --report-only         tables and plots anew from results/
+
+\b
+--set takes any dotted place of the spec; its value is YAML:
+  --set train.optimizer.lr=1e-4  --set run.device=cpu  --set model.weights=null
+  --set 'matrix.axes.methods.LoRA.r=[4, 8, 16]'
+
+\b
+A second run continues the first: finished cells whose settings, data, weights and device are unchanged are
+skipped. --fresh runs them again. Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
+
+\b
+--json prints {"spec", "scale", "records": [...]}, for several specs a list of these; with --list, "cells"
+instead of "records". Everything else goes to stderr.
+
+\b
+Exit codes:
+  0    every cell ok (running out of memory is a result, too)
+  1    some cell crashed, failed, timed out or diverged
+  2    the spec, the data, the weights or the arguments are wrong; nothing was run
+  130  interrupted
+"""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def command(
+    specs: Annotated[
+        list[str] | None, typer.Argument(metavar="SPEC...", help="Spec files, e.g. specs/table1.yaml.")
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A scale of the spec, such as paper or demo. Without it: paper where a CUDA device, the data and "
+            "the weights are there, else demo; the first line printed says which and why.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB", help="Only cells whose label matches; repeatable. The report always has all cells."
+        ),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PLACE=VALUE", help="Override one place of the spec; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="1,2,3", help="Run every cell once with each of these seeds.")
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How cells get a process. local: a worker process each; inline: in this process, for debugging.",
+        ),
+    ] = "local",
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the records.")] = Path("results"),
+    reports: Annotated[Path, typer.Option(metavar="DIR", help="Folder of tables and plots.")] = Path("reports"),
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing; write the report from the records that are there.")
+    ] = False,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Run nothing; list the cells and the status of their records.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+    print_schema: Annotated[
+        bool,
+        typer.Option(
+            "--print-schema",
+            help="Print the JSON schemas of specs and records; with `spec` or `record` in place of SPEC, that one.",
+        ),
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Freeze, train or adapt each part of a model, and see what every choice costs and wins.
+
+    Runs the cells of each SPEC; writes records to results/, tables and plots to reports/.
+    """
+    try:
+        if version:
+            typer.echo(__version__)
+        elif print_schema:
+            typer.echo(_schema(specs or []), nl=False)
+        else:
+            from bench import commands
+
+            options = commands.Options(
+                scale=scale,
+                sets=sets or [],
+                seeds=_seeds(seeds),
+                only=only or [],
+                executor=executor,
+                results=results,
+                reports=reports,
+                report_only=report_only,
+                list_only=list_only,
+                fresh=fresh,
+                as_json=as_json,
+            )
+            raise typer.Exit(commands.bench(specs or [], options))
+    except BenchError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Entry point of ``run_bench.py`` and of the installed command."""
+    app(prog_name="run_bench.py")
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise SpecError(f"--seeds {text!r}: write whole numbers with commas between, e.g. --seeds 1,2,3")
+    return [int(word) for word in words]
+
+
+def _schema(words: Sequence[str]) -> str:
+    from bench.spec.schema import schema_text
+
+    if len(words) > 1 or any(word not in ("spec", "record") for word in words):
+        raise SpecError(f"--print-schema {' '.join(words)}: write --print-schema, --print-schema spec or ... record")
+    return schema_text(words[0] if words else None)

@@ -1,0 +1,184 @@
+"""What one call of the command line does: plan every spec, then run, list or report each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.cell import Cell, expand, select
+from bench.errors import SpecError
+from bench.record import CellRecord, Status
+from bench.registry import did_you_mean
+from bench.scale import Choice, choose, choose_for_report
+from bench.spec.load import read_spec
+from bench.spec.models import Spec
+
+FAILED = (Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.DIVERGED, Status.INTERRUPTED)
+"""Statuses that make the exit code 1."""
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The arguments that hold for every spec of a call."""
+
+    scale: str | None
+    sets: list[str]
+    seeds: list[int] | None
+    only: list[str]
+    executor: str
+    results: Path
+    reports: Path
+    report_only: bool
+    list_only: bool
+    fresh: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """One spec at one scale: what is asked for."""
+
+    spec: Spec
+    choice: Choice
+    cells: list[Cell]
+    selected: list[Cell]
+    """Those that ``--only`` means; all without it."""
+    results: Path
+    """Folder of the spec's results."""
+    reports: Path
+
+    def records(self) -> dict[str, CellRecord]:
+        """The stored record of each cell that has one."""
+        from bench.store import ResultsFile
+
+        path = self.results / f"{self.choice.scale}.jsonl"
+        stored = ResultsFile(path).read() if path.is_file() else {}
+        return {cell.cell_id: stored[cell.cell_id] for cell in self.cells if cell.cell_id in stored}
+
+    def as_json(self, key: str, value: list[dict[str, Any]]) -> dict[str, Any]:
+        """The object of ``--json``."""
+        return {"spec": self.spec.name, "scale": self.choice.scale, key: value}
+
+
+def bench(specs: Sequence[str], options: Options) -> int:
+    """Do what was asked for each spec; returns the exit code. Raises BenchError before anything runs."""
+    if options.executor not in registry.names("executors"):
+        hint = did_you_mean(options.executor, registry.names("executors"))
+        raise SpecError(f"--executor {options.executor!r} is not known{hint}")
+    plans = [_plan(Path(spec), options) for spec in specs]
+    _check_distinct(specs, plans)
+    code, shown = 0, []
+    for plan in plans:
+        say(f"{plan.spec.name}: scale {plan.choice.scale} ({plan.choice.reason})")
+        if options.list_only:
+            shown.append(_list(plan, options))
+        elif options.report_only:
+            shown.append(_report_only(plan, options))
+        else:
+            ran, result = _run(plan, options)
+            shown.append(result)
+            code = max(code, ran)
+        if code == INTERRUPTED:
+            break
+    if options.as_json:
+        print(json.dumps(shown[0] if len(specs) == 1 else shown, allow_nan=False), flush=True)
+    return code
+
+
+def say(text: str) -> None:
+    """A line for people: on stderr, so that stdout can be piped."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _plan(path: Path, options: Options) -> Plan:
+    source = read_spec(path)
+    name = source.name
+    if options.report_only:
+        choice = choose_for_report(source, options.scale, options.sets, options.results / name)
+    else:
+        choice = choose(source, options.scale, options.sets)
+    resolved = source.resolve(choice.scale, options.sets, options.seeds)
+    cells = expand(resolved)
+    return Plan(
+        spec=resolved.spec,
+        choice=choice,
+        cells=cells,
+        selected=select(cells, options.only),
+        results=options.results / resolved.spec.name,
+        reports=options.reports / resolved.spec.name,
+    )
+
+
+def _check_distinct(specs: Sequence[str], plans: Sequence[Plan]) -> None:
+    if not specs:
+        known = ", ".join(str(path) for path in sorted(Path("specs").glob("*.yaml"))) or "none under specs/"
+        raise SpecError(f"name a spec to run, e.g. run_bench.py specs/table1.yaml (known: {known}); see --help")
+    first: dict[str, str] = {}
+    for path, plan in zip(specs, plans, strict=True):
+        name = plan.spec.name
+        if name in first:
+            raise SpecError(f"{path} and {first[name]} are both named {name!r}; give one another `name:`")
+        first[name] = path
+
+
+def _list(plan: Plan, options: Options) -> dict[str, Any]:
+    """The selected cells and the status of their records."""
+    records = plan.records()
+    status = {cell.cell_id: str(records[cell.cell_id].status) for cell in plan.selected if cell.cell_id in records}
+    if not options.as_json:
+        width = max(len(cell.label) for cell in plan.selected)
+        for cell in plan.selected:
+            print(f"{cell.label:<{width}}  {cell.cell_id}  {status.get(cell.cell_id, 'not run')}")
+    keys = {"cell_id", "label", "labels", "parts", "seed"}
+    listed = [
+        cell.model_dump(mode="json", include=keys) | {"status": status.get(cell.cell_id)} for cell in plan.selected
+    ]
+    return plan.as_json("cells", listed)
+
+
+def _report_only(plan: Plan, options: Options) -> dict[str, Any]:
+    records = plan.records()
+    if not records:
+        say(f"no records of these cells under {plan.results}; run without --report-only to make some")
+    return _report(plan, records, options)
+
+
+def _run(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
+    """Run what is missing, then report; the exit code and the object of ``--json``."""
+    from bench import runner
+    from bench.progress import make_reporter
+
+    summary = runner.run(
+        plan.selected,
+        results=plan.results,
+        executor=options.executor,
+        fresh=options.fresh,
+        reporter=make_reporter(),
+    )
+    records = plan.records()
+    if summary.interrupted:
+        say("interrupted: finished cells are kept; the same command goes on where this one stopped")
+        return INTERRUPTED, _as_json(plan, records)
+    code = int(any(record.status in FAILED for record in summary.records))
+    return code, _report(plan, records, options)
+
+
+def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> dict[str, Any]:
+    from bench.report import write_report
+
+    files = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports)
+    if not options.as_json:
+        print(files[0].read_text(encoding="utf-8"), end="", flush=True)
+    say("report: " + ", ".join(str(file) for file in files))
+    return _as_json(plan, records)
+
+
+def _as_json(plan: Plan, records: Mapping[str, CellRecord]) -> dict[str, Any]:
+    found = [records[cell.cell_id] for cell in plan.selected if cell.cell_id in records]
+    return plan.as_json("records", [record.model_dump(mode="json", by_alias=True) for record in found])

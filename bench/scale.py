@@ -1,0 +1,64 @@
+"""Which scale runs when none is named: the paper's where everything it needs is there, else the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import environment, registry
+from bench.errors import BenchError
+from bench.settings import DataSettings, ModelSettings
+from bench.spec.load import ResolvedSpec, SpecSource
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A scale and, in words, why it was taken."""
+
+    scale: str
+    reason: str
+
+
+def choose(source: SpecSource, named: str | None, sets: Sequence[str]) -> Choice:
+    """The named scale; else the spec as it stands if its device, data and weights are there; else ``demo``."""
+    base = source.base_scale
+    if named is not None and named != "auto":
+        return Choice(named, "as asked for")
+    if DEMO not in source.scales:
+        return Choice(base, "the spec has no scale demo")
+    if not environment.visible_gpus() or not environment.torch_has_cuda():
+        return Choice(DEMO, f"{base} needs a CUDA device and none is visible; --scale {base} takes it all the same")
+    missing = _missing(source.resolve(base, sets))
+    if missing:
+        return Choice(DEMO, f"{base} cannot run here: {missing}")
+    return Choice(base, "a CUDA device, the data and the weights are there")
+
+
+def choose_for_report(source: SpecSource, named: str | None, sets: Sequence[str], results: Path) -> Choice:
+    """As ``choose``; but if only one scale has results, that one."""
+    run = [scale for scale in source.scales if (results / f"{scale}.jsonl").is_file()]
+    if named in (None, "auto") and len(run) == 1:
+        return Choice(run[0], f"the only scale with results under {results}")
+    return choose(source, named, sets)
+
+
+def _missing(resolved: ResolvedSpec) -> str | None:
+    """First line of what the first missing data set or weights say, or None."""
+    if resolved.spec.run.device == "cpu":
+        return "run.device is cpu"
+    needed: dict[str, DataSettings | ModelSettings] = {}
+    for checked in resolved.points:
+        for settings in (checked.settings.data, checked.settings.model):
+            needed[repr(settings)] = settings
+    for settings in needed.values():
+        try:
+            if isinstance(settings, DataSettings):
+                registry.load("datasets", settings.name).digest(settings)
+            else:
+                registry.load("models", settings.family).weights_digest(settings)
+        except BenchError as error:
+            return str(error).splitlines()[0]
+    return None
