@@ -32,12 +32,13 @@ class MissModel:
 
     def __init__(self, settings: Settings, module: BlipForQuestionAnswering, tokens: Tokens) -> None:
         self.settings = settings
-        self.module = module
+        self.module: Any = module
         self.tokens = tokens
 
     def part(self, name: str) -> torch.nn.Module:
         """The part's module, adapted or not."""
-        return self.module.get_submodule(_PART_MODULES[name])
+        part: torch.nn.Module = self.module.get_submodule(_PART_MODULES[name])
+        return part
 
     def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
         """Put the adapted (peft) module in the place of the part."""
@@ -111,15 +112,14 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
     """See ``bench.models.miss.build``."""
     tokens = Tokens(_words(settings, texts, device))
     config = _config(settings, tokens, device)
-    if device == "meta":
-        with torch.device("meta"):
-            module = BlipForQuestionAnswering(config)
-    else:
+    with torch.device("meta" if device == "meta" else "cpu"):
         module = BlipForQuestionAnswering(config)
+    if device != "meta":
         _load(settings, module)
+        torch.nn.Module.to(module, device)
     _mend_cross_attention(module)
     _add_drop_path(module, settings.vision_config()["drop_path"])
-    return MissModel(settings, module.to(device), tokens)
+    return MissModel(settings, module, tokens)
 
 
 def save(model: BenchModel, folder: Path) -> None:
@@ -168,7 +168,7 @@ def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:
     if len(tokens) > text["vocab_size"]:
         raise WeightsError(f"the tokenizer has {len(tokens)} tokens, the model only vocab_size {text['vocab_size']}")
     if device != "meta" and settings.weights is not None and settings.weights.kind in ("hub", "folder", "bundled"):
-        folder = _miss_source.folder_of(settings.weights)  # type: ignore[arg-type]
+        folder = _miss_source.folder_of(settings.weights)
         stored = json.loads((_miss_source.files(settings.weights)[1]).read_text(encoding="utf-8"))
         _agree(vision, stored["vision_config"], f"{folder}/config.json: vision_config")
         _agree(text, stored["text_config"], f"{folder}/config.json: text_config")
@@ -183,7 +183,7 @@ def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:
 
 
 def _agree(ours: dict[str, Any], stored: dict[str, Any], where: str) -> None:
-    """Compare every field that shapes the model or changes what its weights mean; fields not stored are not compared."""
+    """Compare every field that shapes the model or the meaning of its weights; those not stored are not compared."""
     may_differ = {"image_size", "initializer_range", "hidden_dropout_prob", "attention_probs_dropout_prob"}
     for name in _FIXED_BY_WEIGHTS:
         if name in stored:
@@ -217,7 +217,8 @@ def _mend_cross_attention(module: BlipForQuestionAnswering) -> None:
     2. A cross-attention layer passes its mask under a name that the attention itself ignores, so padded question tokens
        would be attended to and an answer would depend on the other questions of its batch.
     """
-    for text_model in (module.text_encoder, module.text_decoder.bert):
+    text_models: tuple[Any, ...] = (module.text_encoder, module.text_decoder.bert)
+    for text_model in text_models:
         text_model.encoder.register_forward_pre_hook(_split_cache, with_kwargs=True)
         for layer in text_model.encoder.layer:
             layer.crossattention.self.register_forward_pre_hook(_pass_mask, with_kwargs=True)
@@ -237,9 +238,9 @@ def _pass_mask(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> t
 
 def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:
     """Stochastic depth on both residual branches of every ViT layer, as in the original code; the library has none."""
-    from timm.layers import drop_path
+    from timm.layers.drop import drop_path
 
-    layers = module.vision_model.encoder.layers
+    layers: Any = module.vision_model.encoder.layers
     for layer, rate in zip(layers, np.linspace(0, last, len(layers)).tolist(), strict=True):
         if rate == 0:
             continue

@@ -1,6 +1,6 @@
 """The tokenizer of MISS: BERT's lower-case WordPiece with ``[DEC]`` and ``[ENC]`` added, as BLIP's ``init_tokenizer``.
 
-A question is ``[ENC] ... [SEP]``, an answer ``[DEC] ... [SEP]`` (BERT's ``[CLS]`` is replaced, as the released code does).
+A question is ``[ENC] ... [SEP]``, an answer ``[DEC] ... [SEP]``: the released code replaces BERT's ``[CLS]``.
 """
 
 from __future__ import annotations
