@@ -94,13 +94,27 @@ def _beside(folder: Path) -> list[Path]:
 
 
 def _from_hub(weights: miss.HubWeights) -> Path:
+    """A copy in the local cache is used as it is; otherwise one weights file is downloaded, safetensors if there is."""
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "vocab.txt", *WEIGHTS_FILES]
-    try:
-        return Path(snapshot_download(weights.id, revision=weights.revision, allow_patterns=wanted))
-    except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
-        raise WeightsError(
-            f"cannot get {weights.id} (revision {weights.revision or 'default'}) from the Hub, and the local cache has "
-            f"no copy: {error}. Download it elsewhere and use weights: {{kind: folder, path: ...}}"
-        ) from error
+    def snapshot(name: str, *, offline: bool) -> Path | None:
+        wanted = ["*.json", "vocab.txt", name]
+        found = snapshot_download(
+            weights.id, revision=weights.revision, allow_patterns=wanted, local_files_only=offline
+        )
+        return Path(found) if (Path(found) / name).is_file() else None
+
+    for offline in (True, False):
+        for name in WEIGHTS_FILES:
+            try:
+                folder = snapshot(name, offline=offline)
+            except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
+                if offline:
+                    break
+                raise WeightsError(
+                    f"cannot get {weights.id} (revision {weights.revision or 'default'}) from the Hub, and the local "
+                    f"cache has no copy. Download it elsewhere and use weights: {{kind: folder, path: ...}}. {error}"
+                ) from error
+            if folder is not None:
+                return folder
+    raise WeightsError(f"{weights.id} on the Hub has neither {' nor '.join(WEIGHTS_FILES)}")

@@ -106,7 +106,7 @@ class VisionSettings(Base):
     patch_size: int | None = Field(default=None, ge=1)
     """Pixels; must divide the image size."""
     drop_path: float | None = Field(default=None, ge=0, lt=1)
-    """Stochastic depth of the last layer, rising linearly from 0 at the first; while training, on in frozen parts too."""
+    """Stochastic depth of the last layer, rising linearly from 0 at the first; in training, on in frozen parts too."""
 
 
 class TextSettings(Base):
