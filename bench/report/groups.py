@@ -1,0 +1,82 @@
+"""A row of the table: the cells that differ in their seeds only, and the records there are of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.metrics import Metric
+from bench.record import Baseline, CellRecord, Status
+from bench.report import published, text
+
+if TYPE_CHECKING:
+    from bench.cell import Cell
+    from bench.spec.models import Spec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """The cells that differ in their seeds only, with their records."""
+
+    label: str
+    labels: Mapping[str, Any]
+    """Parts and axes."""
+    cells: tuple[Cell, ...]
+    """One per seed."""
+    records: tuple[CellRecord | None, ...]
+    published: published.PublishedRow | None
+
+    @property
+    def ok(self) -> tuple[CellRecord, ...]:
+        return tuple(record for record in self.records if record and record.status is Status.OK)
+
+    @property
+    def status(self) -> str:
+        """Empty if all seeds ended well."""
+        ends = sorted({text.outcome(record) for record in self.records} - {""})
+        share = f"{len(self.ok)} of {text.counted(len(self.records), 'seed')}; " if self.ok else ""
+        return share + "; ".join(ends) if ends else ""
+
+    def mean(self, metric: Metric) -> float | None:
+        """Over the seeds; null if not measured."""
+        values = self.values(metric)
+        return statistics.fmean(values) if values else None
+
+    def values(self, metric: Metric) -> list[float]:
+        """Measured values. Of a cell that did not end well only what its pattern decides counts as measured."""
+        records: Iterable[CellRecord | None] = self.records if not metric.contest else self.ok
+        return [value for r in records if r and (value := metric.value(r)) is not None]
+
+
+def group_cells(spec: Spec, cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> list[Group]:
+    """Groups in the order of the cells."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.label.removesuffix(f" seed={cell.seed}"), []).append(cell)
+    return [_group(spec, label, members, records) for label, members in groups.items()]
+
+
+def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, CellRecord]) -> Group:
+    first, matrix = cells[0], spec.matrix
+    short = {place: matrix.names.get(place, place.rsplit(".", 1)[-1]) for place in (*matrix.axes, *matrix.names)}
+    places = {place: first.labels[name] for place, name in short.items() if name in first.labels}
+    labels = first.parts | first.labels | places
+    return Group(
+        label=text.plain(label),
+        labels=labels,
+        cells=tuple(cells),
+        records=tuple(records.get(cell.cell_id) for cell in cells),
+        published=published.find(spec.published, labels),
+    )
+
+
+def baselines_of(groups: Sequence[Group]) -> list[dict[str, Baseline]]:
+    """The distinct sets of baselines that the records hold; one, unless cells were scored on different questions."""
+    distinct: list[dict[str, Baseline]] = []
+    for group in groups:
+        for record in group.ok:
+            if record.accuracy and record.accuracy.baselines and record.accuracy.baselines not in distinct:
+                distinct.append(record.accuracy.baselines)
+    return distinct

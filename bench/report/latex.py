@@ -1,0 +1,183 @@
+r"""The table as LaTeX, to be taken in with ``\input``: measured values, the published ones small and grey beneath."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from bench.report import text
+from bench.report.model import Entry, Row, Table
+
+_PREAMBLE = r"""% {what}
+% Take it in with \input{{table.tex}}; needs \usepackage{{booktabs}}, \usepackage{{graphicx}} and \usepackage{{xcolor}}.
+"""
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "{''}",
+    "`": r"\`{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    text.DASH: r"\textemdash{}",
+    "–": r"\textendash{}",
+    text.MINUS: r"\ensuremath{-}",
+    "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}",
+    "→": r"\ensuremath{\rightarrow}",
+    "≤": r"\ensuremath{\leq}",
+    "≥": r"\ensuremath{\geq}",
+    "µ": r"\ensuremath{\mu}",
+    "μ": r"\ensuremath{\mu}",
+    "α": r"\ensuremath{\alpha}",
+    "β": r"\ensuremath{\beta}",
+    "λ": r"\ensuremath{\lambda}",
+    "°": r"\ensuremath{^\circ}",
+    "…": r"\ldots{}",
+    "†": r"\ensuremath{^\dagger}",
+    "’": "{'}",
+    "‘": "{`}",
+    "“": "{``}",
+    "”": "{''}",
+    "ß": r"\ss{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "ı": r"\i{}",
+}
+_ACCENTS = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0304": "=",
+    "\u0306": "u",
+    "\u0307": ".",
+    "\u0308": '"',
+    "\u030a": "r",
+    "\u030b": "H",
+    "\u030c": "v",
+    "\u0327": "c",
+    "\u0328": "k",
+}
+
+
+def escape(words: str) -> str:
+    """Printed as it is by any LaTeX engine: no command, comment, ligature or character that pdfLaTeX lacks."""
+    tex = "".join(_character(c) for c in unicodedata.normalize("NFC", words))
+    return re.sub(r"-(?=-)|,(?=,)|'(?=')", r"\g<0>{}", tex)
+
+
+def _character(c: str) -> str:
+    if c in _TEX:
+        return _TEX[c]
+    if c.isascii():
+        return c
+    base, *marks = list(unicodedata.normalize("NFD", c))
+    if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
+        return f"\\{_ACCENTS[marks[0]]}{{{base}}}"
+    plain = unicodedata.normalize("NFKC", c)
+    if plain.isascii() and plain.isprintable():
+        return escape(plain)
+    return f"{{[}}U+{ord(c):04X}{{]}}"
+
+
+def render(table: Table) -> str:
+    align = "".join("l" if column.metric is None else "r" for column in table.columns)
+    body: list[str] = []
+    for before, row in zip([None, *table.rows], table.rows, strict=False):
+        if row.baseline and not (before and before.baseline):
+            body.append(r"\midrule")
+        body += _lines(table, row)
+    lines = [
+        _PREAMBLE.format(what=_comment(table)) + r"\begin{table}[tbp]",
+        r"\centering",
+        rf"\caption{{{_caption(table)}}}",
+        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', table.spec)}}}",
+        r"\medskip\footnotesize\setlength{\tabcolsep}{4pt}%",
+        r"\sbox0{%",
+        rf"\begin{{tabular}}{{@{{}}{align}{'l' * table.with_status}@{{}}}}",
+        r"\toprule",
+        _header(table),
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}}%",
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+        *_footnotes(table),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(table: Table) -> str:
+    words = f"{table.tag + ': ' if table.tag else ''}{table.spec}, scale {table.scale}"
+    return re.sub(r"[^ -~]", "?", words)
+
+
+def _caption(table: Table) -> str:
+    title = re.sub(r"^Table \S{1,4}[:.] ", "", table.title).rstrip(".")  # LaTeX numbers the table itself
+    tag = rf"\textbf{{{escape(table.tag)}}}: " if table.tag else ""
+    return f"{tag}{escape(f'{title}. {table.caption}')}"
+
+
+def _header(table: Table) -> str:
+    names = [escape(column.header) for column in table.columns] + ["Status"] * table.with_status
+    return " & ".join(names) + r" \\"
+
+
+def _lines(table: Table, row: Row) -> list[str]:
+    cells = [_bold(entry) if entry.best else escape(entry.text) for entry in row.entries]
+    if row.baseline:
+        cells = _baseline_name(table, row) + [escape(e.text) for e in row.entries[_leading_labels(table) :]]
+    cells += [escape(row.status)] * table.with_status
+    lines = [" & ".join(cells) + r" \\"]
+    if any(column.published for column in table.columns) and not row.baseline:
+        small = [_published(entry) for entry in row.entries] + [""] * table.with_status
+        lines.append(" & ".join(small) + r" \\[2pt]")
+    return lines
+
+
+def _leading_labels(table: Table) -> int:
+    """How many columns of labels stand before the first metric."""
+    return next((i for i, column in enumerate(table.columns) if column.metric), len(table.columns))
+
+
+def _baseline_name(table: Table, row: Row) -> list[str]:
+    width = _leading_labels(table)
+    return [rf"\multicolumn{{{width}}}{{@{{}}l}}{{{escape(row.label)}}}"] if width else []
+
+
+def _bold(entry: Entry) -> str:
+    return rf"\textbf{{{escape(entry.text)}}}"
+
+
+def _published(entry: Entry) -> str:
+    if entry.published is None:
+        return ""
+    against = f" ({entry.deviation_text})" if entry.deviation is not None else ""
+    return rf"{{\scriptsize\color{{black!60}}{escape(entry.published_text + against)}}}"
+
+
+def _footnotes(table: Table) -> list[str]:
+    notes = list(table.footnotes)
+    if any(column.published for column in table.columns):
+        notes.insert(0, "Grey: published value (deviation).")
+    if not notes:
+        return []
+    words = " ".join(escape(note) for note in notes)
+    return [rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {words}\end{{minipage}}"]

@@ -1,0 +1,90 @@
+"""The table that all exporters print: values, and the texts made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.metrics import Metric
+from bench.report import text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableColumn:
+    """One column of the spec."""
+
+    value: str
+    header: str
+    metric: Metric | None
+    """Null for a column of labels."""
+    published: bool = False
+    """Whether any row has a published value here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What stands in one row of one column: raw values, and the texts all exporters print."""
+
+    text: str
+    """The label, or the measured value."""
+    value: Any = None
+    """Raw label, or mean over the seeds in the metric's unit; null if not measured."""
+    std: float | None = None
+    """Standard deviation over the seeds; null with fewer than two."""
+    correct: int | None = None
+    n: int | None = None
+    """Numerator and denominator of a share, added over the seeds."""
+    published: float | None = None
+    best: bool = False
+    flagged: bool = False
+    """The published value does not agree with the row's other published values."""
+    digits: int = 0
+
+    @property
+    def deviation(self) -> float | None:
+        """Measured minus published."""
+        return None if self.value is None or self.published is None else self.value - self.published
+
+    @property
+    def published_text(self) -> str:
+        return text.number(self.published, self.digits) + (text.FLAG if self.flagged else "")
+
+    @property
+    def deviation_text(self) -> str:
+        return text.deviation(self.deviation, self.digits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One cell over its seeds, or a baseline."""
+
+    label: str
+    entries: tuple[Entry, ...]
+    status: str = ""
+    """What to say about a cell that did not end well; empty otherwise."""
+    seeds: int = 0
+    """Seeds the values were taken from."""
+    baseline: bool = False
+    implied: float | None = None
+    """See ``PublishedRow.implied``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One spec at one scale."""
+
+    spec: str
+    title: str
+    scale: str
+    tag: str
+    """``DEMO`` and the like, to be printed wherever numbers are; empty for the paper's scale."""
+    caption: str
+    """Sentences that follow the title."""
+    columns: tuple[TableColumn, ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...]
+
+    @property
+    def with_status(self) -> bool:
+        """Whether a column must say what happened."""
+        return any(row.status for row in self.rows) and all(column.value != "status" for column in self.columns)

@@ -1,0 +1,123 @@
+"""What a table says in words: caption and footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.report import text
+from bench.report.groups import Group, baselines_of
+from bench.report.model import TableColumn
+
+if TYPE_CHECKING:
+    from bench.record import CellRecord, Score
+    from bench.spec.models import Spec
+
+OWN_SCALES = ("paper", "default")
+"""The spec as it stands: the published setting, or the user's own."""
+CLOSED_RULES = {
+    "yes_no": "closed: the gold answer is yes or no",
+    "answer_type": "closed: as the data set's annotation says",
+}
+
+
+def scale_tag(scale: str) -> str:
+    """What marks every table and plot of a scale that is not the published setting; empty for the paper's."""
+    return "" if scale in OWN_SCALES else text.plain(scale).upper()
+
+
+def caption(scale: str, groups: Sequence[Group]) -> str:
+    """What follows the title: where the numbers come from, and whether they may be compared with published ones."""
+    warning = "Not the published setting: not comparable with published numbers. " if scale_tag(scale) else ""
+    return f"{warning}{facts(scale, groups)}."
+
+
+def facts(scale: str, groups: Sequence[Group]) -> str:
+    """Scale, data, seeds and devices, by semicolons."""
+    cells = [cell for group in groups for cell in group.cells]
+    data = sorted({f"{text.plain(cell.data.name)} ({text.plain(cell.data.test_split)} split)" for cell in cells})
+    seeds = sorted({cell.seed for cell in cells})
+    spread = ", mean ± standard deviation" if len(seeds) > 1 else ""
+    devices = sorted({text.plain(device) for r in _records(groups) if (device := r.environment.get("device"))})
+    found = [f"Scale: {text.plain(scale)}"]
+    found += [f"data: {', '.join(data)}"] if data else []
+    found += [f"{text.counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}{spread})"] if seeds else []
+    found += [f"device: {', '.join(devices)}"] if devices else []
+    return "; ".join(found)
+
+
+def footnotes(spec: Spec, groups: Sequence[Group], columns: Sequence[TableColumn]) -> list[str]:
+    """In the order printed; only those that apply."""
+    notes = [
+        _scoring_note(groups),
+        _published_note(spec, columns),
+        _flag_note(groups),
+        _unmeasured_note(groups, columns),
+        _missing_note(groups),
+        _baseline_note(groups),
+        _device_note(groups),
+    ]
+    return [note for note in notes if note]
+
+
+def _records(groups: Sequence[Group]) -> list[CellRecord]:
+    return [record for group in groups for record in group.records if record]
+
+
+def _scoring_note(groups: Sequence[Group]) -> str:
+    accuracies = [record.accuracy for group in groups for record in group.ok if record.accuracy]
+    if not accuracies:
+        return ""
+    rules = sorted({CLOSED_RULES[cell.evaluate.closed] for group in groups for cell in group.cells})
+    return (
+        f"Accuracy: exact match after normalisation; {', '.join(rules)}. Questions: "
+        f"open {_counts([a.open for a in accuracies])}, closed {_counts([a.closed for a in accuracies])}, "
+        f"global {_counts([a.overall for a in accuracies])}."
+    )
+
+
+def _counts(scores: Sequence[Score]) -> str:
+    least, most = min(score.n for score in scores), max(score.n for score in scores)
+    return f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}, depending on the cell"
+
+
+def _published_note(spec: Spec, columns: Sequence[TableColumn]) -> str:
+    if not spec.published or not any(column.published for column in columns):
+        return ""
+    return f"Published: {text.plain(spec.published.source).rstrip('.')}. Deviation: measured minus published."
+
+
+def _flag_note(groups: Sequence[Group]) -> str:
+    rows = [
+        f"{group.label} (printed {group.published.values['global']:.2f}, implied {group.published.implied:.2f})"
+        for group in groups
+        if group.published and group.published.implied is not None
+    ]
+    what = f"{text.FLAG} The published Global is not the weighted mean of the published Open and Closed"
+    return f"{what}: {', '.join(rows)}." if rows else ""
+
+
+def _unmeasured_note(groups: Sequence[Group], columns: Sequence[TableColumn]) -> str:
+    if not any(group.ok for group in groups):
+        return ""
+    empty = [c.header for c in columns if c.metric and not any(group.values(c.metric) for group in groups)]
+    return f"{text.DASH} Not measured on this device: {', '.join(empty)}." if empty else ""
+
+
+def _missing_note(groups: Sequence[Group]) -> str:
+    total = sum(len(group.records) for group in groups)
+    missing = sum(record is None for group in groups for record in group.records)
+    return f"{missing:,} of {text.counted(total, 'cell')} not run yet." if missing else ""
+
+
+def _baseline_note(groups: Sequence[Group]) -> str:
+    if len(baselines_of(groups)) < 2:
+        return ""
+    return (
+        "The baselines differ between the cells, which were scored on different questions: the first cell's are shown."
+    )
+
+
+def _device_note(groups: Sequence[Group]) -> str:
+    devices = {record.environment.get("device") for record in _records(groups)}
+    return "The cells ran on different devices: compare their memory and times with care." if len(devices) > 1 else ""

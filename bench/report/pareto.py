@@ -1,0 +1,97 @@
+"""Which cells are worth their cost: the Pareto front, and the plot of it as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bench import metrics
+from bench.metrics import Metric
+from bench.report import notes, text
+from bench.report.draw import Plot, Point
+from bench.report.groups import Group, baselines_of
+
+if TYPE_CHECKING:
+    from bench.spec.models import Spec
+
+OTHER_COSTS = ("memory", "memory_reserved", "memory_nvml", "params", "step_time", "train_time")
+"""Taken in this order where the chosen cost was not measured, e.g. GPU memory on a CPU."""
+LABEL_WIDTH = 36
+
+
+def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
+    """Measured cells, the paper's numbers for them, the question-only baseline and what failed."""
+    wanted, score = metrics.get(spec.pareto.cost), metrics.get(spec.pareto.score)
+    cost = _measured_cost(wanted, groups)
+    measured = front(_measured(groups, cost, score), cost, score)
+    published = front(_published(groups, cost, score), cost, score)
+    xs = [point.x for point in measured + published]
+    instead = f" ({wanted.header.lower()} was not measured)" if cost is not wanted else ""
+    return Plot(
+        title=text.clipped(text.plain(spec.title or spec.name), 90),
+        subtitle=notes.facts(scale, groups),
+        tag=notes.scale_tag(scale),
+        x_label=cost.titled + instead,
+        y_label=f"{score.titled}, accuracy" if score.score else score.titled,
+        x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
+        lower_cost_is_better=cost.direction == "lower",
+        measured=measured,
+        published=published,
+        baseline=_baseline(groups, score),
+        failures=[
+            text.clipped(f"{text.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
+            for group in groups
+            if not group.ok and any(group.records)
+        ],
+    )
+
+
+def front(points: list[Point], cost: Metric, score: Metric) -> list[Point]:
+    """The same points, those marked that no other point beats: as cheap and as good, and better in one of them."""
+    x, y = _ascending(cost), _ascending(score)
+
+    def beats(a: Point, b: Point) -> bool:
+        return x * a.x <= x * b.x and y * a.y <= y * b.y and (a.x, a.y) != (b.x, b.y)
+
+    return [Point(label=p.label, x=p.x, y=p.y, on_front=not any(beats(other, p) for other in points)) for p in points]
+
+
+def _ascending(metric: Metric) -> int:
+    """Factor that makes less better."""
+    return 1 if metric.direction == "lower" else -1
+
+
+def _measured_cost(wanted: Metric, groups: Sequence[Group]) -> Metric:
+    """The wanted cost, or the first other one that was measured in at least one finished cell."""
+    finished = [group for group in groups if group.ok]
+    for cost in (wanted, *(metrics.get(name) for name in OTHER_COSTS)):
+        if any(group.mean(cost) is not None for group in finished):
+            return cost
+    return wanted
+
+
+def _measured(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
+    return _points(groups, lambda group, metric: group.mean(metric) if group.ok else None, cost, score)
+
+
+def _published(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
+    return _points(
+        groups, lambda group, metric: group.published.values.get(metric.name) if group.published else None, cost, score
+    )
+
+
+def _points(
+    groups: Sequence[Group], value: Callable[[Group, Metric], float | None], cost: Metric, score: Metric
+) -> list[Point]:
+    return [
+        Point(label=text.clipped(group.label, LABEL_WIDTH), x=x, y=y)
+        for group in groups
+        if (x := value(group, cost)) is not None and (y := value(group, score)) is not None
+    ]
+
+
+def _baseline(groups: Sequence[Group], score: Metric) -> float | None:
+    """What the most common answer per question scores, in the same accuracy."""
+    found = (baselines_of(groups) or [{}])[0].get("question_only")
+    scores = {"open": found.open, "closed": found.closed, "global": found.overall} if found else {}
+    return metrics.share(scores.get(score.name))

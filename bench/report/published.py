@@ -1,0 +1,56 @@
+"""The numbers a paper printed: which cell they belong to, and whether they agree with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from bench import metrics
+from bench.spec.models import Published
+
+ROUNDING = 0.005
+"""Half of the last digit that papers print of a percentage."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedRow:
+    """What was printed for one cell."""
+
+    values: Mapping[str, float]
+    """Metric name -> value in the metric's unit."""
+    implied: float | None
+    """The global accuracy that open and closed imply, if it is not the printed one; null if they agree."""
+
+
+def find(published: Published | None, labels: Mapping[str, Any]) -> PublishedRow | None:
+    """The first published row all of whose parts and axes agree with ``labels``."""
+    for row in published.rows if published else []:
+        place = {key: value for key, value in row.items() if key not in metrics.names()}
+        if all(key in labels and same(labels[key], value) for key, value in place.items()):
+            values = {key: metrics.get(key).published(row[key]) for key in row if key not in place}
+            known = {key: value for key, value in values.items() if value is not None}
+            return PublishedRow(values=known, implied=implied_global(known, published.counts if published else None))
+    return None
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """``4`` is ``4.0`` and ``"4"``."""
+    return bool(ours == theirs) or str(ours) == str(theirs)
+
+
+def implied_global(values: Mapping[str, float], counts: Mapping[Any, list[int]] | None) -> float | None:
+    """Mean of open and closed, weighted by the counts that come nearest to the printed global.
+
+    Null if that agrees with it within the rounding of the three numbers, or if anything is missing.
+    """
+    if not counts or not {"open", "closed", "global"} <= values.keys() or not {"open", "closed"} <= counts.keys():
+        return None
+    means = [
+        (values["open"] * n_open + values["closed"] * n_closed) / (n_open + n_closed)
+        for n_open, n_closed in product(counts["open"], counts["closed"])
+    ]
+    nearest = min(means, key=lambda mean: abs(mean - values["global"]))
+    tolerance = 2 * ROUNDING + 1e-6
+    return None if abs(nearest - values["global"]) <= tolerance else nearest

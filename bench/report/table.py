@@ -1,0 +1,154 @@
+"""From a spec and its records to the table that all exporters print."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench import metrics
+from bench.errors import SpecError
+from bench.metrics import Metric
+from bench.record import Baseline, Score
+from bench.registry import did_you_mean
+from bench.report import notes, text
+from bench.report.groups import Group, baselines_of
+from bench.report.model import Entry, Row, Table, TableColumn
+
+if TYPE_CHECKING:
+    from bench.spec.models import Spec
+
+USUAL_METRICS = ("params", "memory", "open", "closed", "global")
+"""Columns of a spec that names none."""
+BASELINES = {"question_only": "Question only", "always_yes": "Always yes", "always_no": "Always no"}
+"""What answers without looking at the image, in the order printed."""
+
+
+def table_of(spec: Spec, scale: str, groups: Sequence[Group]) -> Table:
+    """Fill the spec's columns. Raises SpecError for a column that is no part, axis or metric."""
+    columns = [_with_published(column, groups) for column in _columns(spec, groups)]
+    rows = _with_best(columns, [_row(columns, group) for group in groups])
+    return Table(
+        spec=spec.name,
+        title=text.plain(spec.title or spec.name),
+        scale=scale,
+        tag=notes.scale_tag(scale),
+        caption=notes.caption(scale, groups),
+        columns=tuple(columns),
+        rows=(*rows, *_baseline_rows(columns, groups)),
+        footnotes=tuple(notes.footnotes(spec, groups, columns)),
+    )
+
+
+def _columns(spec: Spec, groups: Sequence[Group]) -> list[TableColumn]:
+    labels = list(dict.fromkeys(key for group in groups for key in group.labels))
+    known = [*labels, "seed", "status", *metrics.names()]
+    if not spec.columns:
+        shown = dict.fromkeys(key for group in groups for key in (*group.cells[0].parts, *group.cells[0].labels))
+        return [_column(value, None, known) for value in (*shown, *USUAL_METRICS)]
+    columns = [_column(column.value, column.header, known) for column in spec.columns]
+    return columns if any(c.metric is None for c in columns) else [_column("cell", "Cell", ["cell"]), *columns]
+
+
+def _column(value: str, header: str | None, known: list[str]) -> TableColumn:
+    if value not in known:
+        raise SpecError(f"no part, axis or metric is called {value!r}{did_you_mean(value, known)}")
+    metric = metrics.get(value) if value in metrics.names() else None
+    if metric is None:
+        return TableColumn(value=value, header=text.plain(header or value), metric=None)
+    return TableColumn(
+        value=value, header=text.plain(metrics.with_unit(header or metric.header, metric.unit)), metric=metric
+    )
+
+
+def _with_published(column: TableColumn, groups: Sequence[Group]) -> TableColumn:
+    found = any(group.published and column.value in group.published.values for group in groups)
+    return replace(column, published=found and column.metric is not None)
+
+
+def _row(columns: Sequence[TableColumn], group: Group) -> Row:
+    return Row(
+        label=group.label,
+        entries=tuple(_entry(column, group) for column in columns),
+        status=group.status,
+        seeds=len(group.ok),
+        implied=group.published.implied if group.published else None,
+    )
+
+
+def _entry(column: TableColumn, group: Group) -> Entry:
+    if column.metric is None:
+        return _label_entry(column.value, group)
+    metric, values = column.metric, group.values(column.metric)
+    scores = [score for record in group.ok if metric.score and (score := metric.score(record))]
+    printed = group.published.values.get(column.value) if group.published else None
+    mean = group.mean(metric)
+    std = statistics.stdev(values) if len(values) > 1 and metric.contest else None
+    return Entry(
+        text=text.spread(mean, std, metric.digits),
+        value=mean,
+        std=std,
+        correct=sum(score.correct for score in scores) if scores else None,
+        n=sum(score.n for score in scores) if scores else None,
+        published=printed,
+        flagged=column.value == "global" and group.published is not None and group.published.implied is not None,
+        digits=metric.digits,
+    )
+
+
+def _label_entry(value: str, group: Group) -> Entry:
+    seeds = [cell.seed for cell in group.cells]
+    own = {
+        "seed": seeds[0] if len(seeds) == 1 else ", ".join(map(str, seeds)),
+        "status": group.status or "ok",
+        "cell": group.label,
+    }
+    raw = group.labels.get(value, own.get(value, ""))
+    return Entry(text=text.plain(raw), value=raw)
+
+
+def _with_best(columns: Sequence[TableColumn], rows: list[Row]) -> list[Row]:
+    """Mark the best printed value of every column in which the cells compete and differ; ties share the mark."""
+    for index, column in enumerate(columns):
+        if column.metric is None or not column.metric.contest:
+            continue
+        digits, pick = column.metric.digits, max if column.metric.direction == "higher" else min
+        printed = {
+            i: round(e.value, digits) for i, row in enumerate(rows) if (e := row.entries[index]).value is not None
+        }
+        if len(set(printed.values())) < 2:
+            continue
+        best = pick(printed.values())
+        for i in (i for i, value in printed.items() if value == best):
+            entries = list(rows[i].entries)
+            entries[index] = replace(entries[index], best=True)
+            rows[i] = replace(rows[i], entries=tuple(entries))
+    return rows
+
+
+def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
+    found = (baselines_of(groups) or [{}])[0]
+    order = [name for name in BASELINES if name in found] + [name for name in found if name not in BASELINES]
+    return [_baseline_row(columns, BASELINES.get(name, text.plain(name)), found[name]) for name in order]
+
+
+def _baseline_row(columns: Sequence[TableColumn], name: str, baseline: Baseline) -> Row:
+    scores = {"open": baseline.open, "closed": baseline.closed, "global": baseline.overall}
+    first = next(column for column in columns if column.metric is None)
+    entries = [
+        _score_entry(scores.get(column.value), column.metric)
+        if column.metric
+        else Entry(text=name if column is first else "")
+        for column in columns
+    ]
+    return Row(label=name, entries=tuple(entries), baseline=True)
+
+
+def _score_entry(score: Score | None, metric: Metric) -> Entry:
+    value = metrics.share(score)
+    if score is None or value is None:
+        return Entry(text=text.DASH if score else "")
+    return Entry(
+        text=text.number(value, metric.digits), value=value, correct=score.correct, n=score.n, digits=metric.digits
+    )
