@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.errors import BenchError, SpecError
+from bench.errors import BenchError, RecordError, SpecError
 
 EPILOG = """\b
 Examples:
@@ -36,7 +36,7 @@ instead of "records". Everything else goes to stderr.
 \b
 Exit codes:
   0    every cell ok (running out of memory is a result, too)
-  1    some cell crashed, failed, timed out or diverged
+  1    some cell crashed, failed, timed out or diverged; or records could not be read or written
   2    the spec, the data, the weights or the arguments are wrong; nothing was run
   130  interrupted
 """
@@ -123,7 +123,7 @@ def command(
             raise typer.Exit(commands.bench(specs or [], options))
     except BenchError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(1 if isinstance(error, RecordError) else 2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None

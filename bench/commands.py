@@ -12,14 +12,12 @@ from typing import Any
 from bench import registry
 from bench.cell import Cell, expand, select
 from bench.errors import SpecError
-from bench.record import CellRecord, Status
+from bench.record import CellRecord
 from bench.registry import did_you_mean
 from bench.scale import Choice, choose, choose_for_report
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
 
-FAILED = (Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.DIVERGED, Status.INTERRUPTED)
-"""Statuses that make the exit code 1."""
 INTERRUPTED = 130
 
 
@@ -161,12 +159,12 @@ def _run(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
         fresh=options.fresh,
         reporter=make_reporter(),
     )
+    say(f"{plan.spec.name}: {summary}")
     records = plan.records()
     if summary.interrupted:
         say("interrupted: finished cells are kept; the same command goes on where this one stopped")
-        return INTERRUPTED, _as_json(plan, records)
-    code = int(any(record.status in FAILED for record in summary.records))
-    return code, _report(plan, records, options)
+        return summary.exit_code, _as_json(plan, records)
+    return summary.exit_code, _report(plan, records, options)
 
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> dict[str, Any]:

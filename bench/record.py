@@ -13,7 +13,9 @@ SCHEMA_VERSION = 1
 class Part(BaseModel):
     """Base of all parts of a record: unknown fields are an error, NaN and infinity are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Status(StrEnum):

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
 from typing import Literal
 
@@ -24,7 +24,12 @@ def names(kind: Kind) -> tuple[str, ...]:
     """Sorted names of all plugins of one kind."""
     package = importlib.import_module(f"bench.{kind}")
     own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
-    return tuple(sorted(own | {e.name for e in entry_points(group=f"bench.{kind}")}))
+    return tuple(sorted(own | _installed(kind).names))
+
+
+@cache
+def _installed(kind: Kind) -> EntryPoints:
+    return entry_points(group=f"bench.{kind}")  # reads the metadata of every installed package: once is enough
 
 
 @cache
@@ -32,7 +37,7 @@ def load(kind: Kind, name: str) -> ModuleType:
     """The plugin's module. Raises SpecError, with the nearest known name, if there is none."""
     if name not in names(kind):
         raise SpecError(f"unknown {kind} {name!r}{did_you_mean(name, names(kind))}")
-    for entry in entry_points(group=f"bench.{kind}", name=name):
+    for entry in _installed(kind).select(name=name):
         module = entry.load()
         assert isinstance(module, ModuleType), f"entry point bench.{kind}:{name} must be a module"
         return module

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class Settings(BaseModel):
     """A mapping of a spec."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class LocalPathMark:

@@ -13,8 +13,9 @@ from bench.registry import did_you_mean
 from bench.spec.check import Checked, check
 from bench.spec.matrix import split_place
 from bench.spec.models import Spec
+from bench.spec.parse import MAX_BYTES, parse
 from bench.spec.problems import Problems, quoted
-from bench.spec.tree import MAX_BYTES, Node, merge, parse_tree
+from bench.spec.tree import Node, merge
 
 FIXED_IN_SCALES = ("name", "scales")
 """Fields that are the same at every scale."""
@@ -95,7 +96,7 @@ class SpecSource:
 def read_spec(path: Path) -> SpecSource:
     """Read a spec file. Raises SpecError if it cannot be read or is no YAML mapping of plain values."""
     problems = Problems()
-    tree = parse_tree(_read_text(path), str(path), problems)
+    tree = parse(_read_text(path), str(path), problems)
     problems.raise_if_any()
     assert tree is not None
     if tree.value is None:
@@ -136,7 +137,7 @@ def _read_text(path: Path) -> str:
 def _files_beside(folder: Path, wanted: str) -> str:
     """The spec files a user may have meant."""
     folders = dict.fromkeys([folder, Path("specs")])
-    files = {str(file): file.name for f in folders if f.is_dir() for file in sorted(f.glob("*.yaml"))}
+    files = {str(file): file.name for f in folders if f.is_dir() for file in sorted(f.glob("[!.]*.yaml"))}
     if not files:
         return "; check the path: there is no .yaml file in that folder"
     near = did_you_mean(wanted, list(files.values())).split("'")
@@ -150,7 +151,7 @@ def _parse_set(text: str, problems: Problems) -> tuple[str, tuple[str, ...], Nod
     if not equals or not all(path):
         problems.add(mark, "", "write a dotted place, '=' and a value, e.g. --set train.optimizer.lr=1e-4")
         return mark, path, Node(None, mark, mark)
-    leaf = parse_tree(value, mark, problems, fixed_mark=True)
+    leaf = parse(value, mark, problems, is_file=False)
     return mark, path, leaf or Node(None, mark, mark)
 
 
