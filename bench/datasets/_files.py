@@ -56,25 +56,31 @@ class ImageFolder(Splits):
         return open_image(image_path(self.images, example.image), example.question_id)
 
     def digest(self) -> str:
-        """SHA-256 over the annotation files' bytes and the images' names and sizes (contents would take too long).
+        """See ``files_digest``."""
+        names = {example.image for split in self._splits.values() for example in split}
+        return files_digest(self._annotations, self.images, names, self._remedy)
 
-        Raises DataError if images are missing: how many, and the first of them.
-        """
-        sha = hashlib.sha256()
-        for path in self._annotations:
-            sha.update(hashlib.sha256(path.read_bytes()).digest())
-        missing = []
-        names = sorted({example.image for split in self._splits.values() for example in split})
-        for name in names:
-            check_image_name(self.images, name)
-            try:
-                sha.update(f"{name}\0{(self.images / name).stat().st_size}\n".encode())
-            except OSError:
-                missing.append(name)
-        if missing:
-            first = self.images / missing[0]
-            raise DataError(f"{len(missing)} of {len(names)} images are missing; the first is {first}\n{self._remedy}")
-        return sha.hexdigest()
+
+def files_digest(annotations: Iterable[Path], images: Path, names: Iterable[str], remedy: str) -> str:
+    """SHA-256 over the annotation files' bytes and the images' names and sizes (contents would take too long).
+
+    Raises DataError if images are missing: how many, and the first of them.
+    """
+    sha = hashlib.sha256()
+    for path in annotations:
+        sha.update(hashlib.sha256(path.read_bytes()).digest())
+    missing = []
+    ordered = sorted(names)
+    for name in ordered:
+        check_image_name(images, name)
+        try:
+            sha.update(f"{name}\0{(images / name).stat().st_size}\n".encode())
+        except OSError:
+            missing.append(name)
+    if missing:
+        problem = f"{len(missing)} of {len(ordered)} images are missing; the first is {images / missing[0]}"
+        raise DataError(f"{problem}\n{remedy}")
+    return sha.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

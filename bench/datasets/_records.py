@@ -9,7 +9,6 @@ from typing import Any
 
 from bench.errors import DataError
 from bench.protocols import AnswerType, Example
-from bench.scoring import normalise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,4 +90,4 @@ def split_by_image(examples: Iterable[Example]) -> dict[str, Sequence[Example]]:
 
 def question_key(image: str, question: str) -> tuple[str, str]:
     """What makes two questions the same: the image, and the question without case, white space and question mark."""
-    return image, normalise(question).rstrip("?. ")
+    return image, " ".join(question.lower().split()).rstrip("?. ")

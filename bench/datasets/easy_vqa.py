@@ -29,17 +29,23 @@ class EasyVqaSettings(DataSettings):
 Settings = EasyVqaSettings
 
 
-def digest(settings: EasyVqaSettings) -> str:
+def digest(settings: EasyVqaSettings) -> str:  # noqa: ARG001 - the data are always the package's
     """See ``DataPlugin.digest``."""
-    return load(settings).digest()
+    root = _root()
+    images = [f"{split}/images/{path.name}" for split in SPLITS for path in (root / split / "images").iterdir()]
+    return _files.files_digest(_annotations(root).values(), root, images, REMEDY)
 
 
 def load(settings: EasyVqaSettings) -> _files.ImageFolder:  # noqa: ARG001 - the data are always the package's
     """See ``DataPlugin.load``."""
     root = _root()
-    annotations = {split: root / split / "questions.json" for split in SPLITS}
+    annotations = _annotations(root)
     splits = {split: _examples(path, split) for split, path in annotations.items()}
     return _files.ImageFolder(splits, images=root, annotations=list(annotations.values()), remedy=REMEDY)
+
+
+def _annotations(root: Path) -> dict[str, Path]:
+    return {split: root / split / "questions.json" for split in SPLITS}
 
 
 def _examples(path: Path, split: str) -> list[Example]:

@@ -1,0 +1,99 @@
+"""SLAKE from the Hub: the annotation files as tables, the images in ``imgs.zip`` beside them; CC BY 4.0.
+
+The same questions and splits as ``slake`` (the Hub's ``validation`` is ``validate`` here, too).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bench.datasets import _files, _hub, _records, slake
+from bench.errors import DataError
+from bench.protocols import Example
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FILES = {"train": "train.json", "validate": "validation.json", "test": "test.json"}
+ARCHIVE = "imgs.zip"
+MAX_BYTES = 100_000_000
+"""Larger files in the archive are not unpacked."""
+
+
+class SlakeHubSettings(_hub.HubSettings):
+    """Files ``train.json``, ``validation.json``, ``test.json`` and ``imgs.zip``."""
+
+    name: Literal["slake_hub"]
+    id: str = "BoKelvin/SLAKE"
+    """Id on the Hub, or a local folder in the same layout."""
+    language: slake.Language = "en"
+    """Which questions."""
+
+
+Settings = SlakeHubSettings
+
+
+def digest(settings: SlakeHubSettings) -> str:
+    """See ``DataPlugin.digest``; takes the seconds that loading takes."""
+    return load(settings).digest()
+
+
+def load(settings: SlakeHubSettings) -> ZippedImages:
+    """See ``DataPlugin.load``."""
+    tables = _hub.load_splits(settings, FILES)
+    splits = {}
+    for split, table in tables.items():
+        source = f"{settings.id} ({split})"
+        splits[split] = slake.examples_of(source, _records.records_of(source, table), settings.language)
+    return ZippedImages(splits, _archive(settings))
+
+
+def _archive(settings: SlakeHubSettings) -> Path:
+    if Path(settings.id).is_dir():
+        return Path(settings.id) / ARCHIVE
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(settings.id, ARCHIVE, repo_type="dataset", revision=settings.revision))
+    except (OSError, ValueError) as error:
+        raise _hub.unavailable(settings, error) from error
+
+
+class ZippedImages(_files.Splits):
+    """``VqaData`` on images in an archive, which is not unpacked."""
+
+    def __init__(self, splits: Mapping[str, Sequence[Example]], archive: Path) -> None:
+        super().__init__(splits)
+        self._path = archive
+        try:
+            self._archive = zipfile.ZipFile(archive)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{archive}: cannot be read as a zip archive: {error}") from error
+        names = {example.image for split in splits.values() for example in split}
+        missing = sorted(names - {name.removeprefix("imgs/") for name in self._archive.namelist()})
+        if missing:
+            raise DataError(f"{archive}: {len(missing)} of {len(names)} images are missing; the first is {missing[0]}")
+
+    def image(self, example: Example) -> Image:
+        """See ``VqaData.image``."""
+        where = f"{self._path}: imgs/{example.image} (question {example.question_id})"
+        info = self._archive.getinfo(f"imgs/{example.image}")
+        if info.file_size > MAX_BYTES:
+            raise DataError(f"{where}: unpacks to more than {MAX_BYTES:,} bytes")
+        try:
+            data = self._archive.read(info)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            raise DataError(f"{where}: cannot be unpacked: {error}") from error
+        return _files.decode_image(data, where)
+
+    def digest(self) -> str:
+        """SHA-256 over all questions and answers, and the archive's names, sizes and checksums."""
+        sha = hashlib.sha256(repr(sorted(self._splits.items())).encode())
+        for info in sorted(self._archive.infolist(), key=lambda info: info.filename):
+            sha.update(f"{info.filename}\0{info.file_size}\0{info.CRC}\n".encode())
+        return sha.hexdigest()

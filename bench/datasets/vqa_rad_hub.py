@@ -1,0 +1,91 @@
+"""VQA-RAD from the Hub: 1,793 training and 451 test questions (the official split without four doubles), CC0.
+
+The Hub's table has no answer types, so only ``evaluate.closed: yes_no`` can be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.datasets import _files, _hub, _records, vqa_rad
+from bench.protocols import Example
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class VqaRadHubSettings(_hub.HubSettings):
+    """Table with the columns ``image``, ``question`` and ``answer``."""
+
+    name: Literal["vqa_rad_hub"]
+    id: str = "flaviagiammarino/vqa-rad"
+    """Id on the Hub, or a local folder in the same layout (parquet files, or ``Dataset.save_to_disk``)."""
+    allow_leaky: bool = False
+    """Accept a training split that holds rephrased test questions."""
+
+
+Settings = VqaRadHubSettings
+
+
+def digest(settings: VqaRadHubSettings) -> str:
+    """See ``DataPlugin.digest``; takes the seconds that loading takes."""
+    return load(settings).digest()
+
+
+def load(settings: VqaRadHubSettings) -> TableImages:
+    """See ``DataPlugin.load``."""
+    tables = _hub.load_splits(settings)
+    from datasets import Image
+
+    undecoded = {split: table.cast_column("image", Image(decode=False)) for split, table in tables.items()}
+    data = TableImages(settings.id, undecoded)
+    if not settings.allow_leaky:
+        vqa_rad.refuse_leaky(settings.id, data.split("train"), data.split("test"))
+    return data
+
+
+class TableImages(_files.Splits):
+    """``VqaData`` on tables whose rows hold the image files' bytes; equal images have one name."""
+
+    def __init__(self, source: str, tables: Mapping[str, Any]) -> None:
+        self._source = source
+        self._tables = tables
+        self._rows: dict[str, tuple[str, int]] = {}
+        splits = {}
+        for split, table in tables.items():
+            records = _records.records_of(f"{source} ({split})", table)
+            splits[split] = [self._example(split, record) for record in records]
+        super().__init__(splits)
+
+    def _example(self, split: str, record: _records.Record) -> Example:
+        image = hashlib.sha256(_bytes(record)).hexdigest()
+        self._rows.setdefault(image, (split, record.index))
+        return Example(
+            question_id=f"{split}-{record.index}",
+            image=image,
+            questions=(record.text("question"),),
+            answer=record.text("answer"),
+        )
+
+    def image(self, example: Example) -> Image:
+        """See ``VqaData.image``."""
+        split, index = self._rows[example.image]
+        record = _records.Record(source=f"{self._source} ({split})", index=index, fields=self._tables[split][index])
+        where = f"{record.source}: record {index} (question {example.question_id})"
+        return _files.decode_image(_bytes(record), where)
+
+    def digest(self) -> str:
+        """SHA-256 over all questions, answers and image contents."""
+        return hashlib.sha256(repr(sorted(self._splits.items())).encode()).hexdigest()
+
+
+def _bytes(record: _records.Record) -> bytes:
+    match record.fields.get("image"):
+        case {"bytes": bytes(data)}:
+            return data
+        case {"path": str(path)} if Path(path).is_file():
+            return Path(path).read_bytes()
+    raise record.error("has no image")

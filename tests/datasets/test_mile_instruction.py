@@ -1,0 +1,96 @@
+"""Instruction-format questions: pools, what is evaluated, test questions kept out of training."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.datasets import mile_instruction, vqa_rad
+from bench.errors import DataError
+from tests.datasets.conftest import write_json
+
+
+def pool(question: str) -> list[str]:
+    return [
+        f"<image>Question:{{{question}}}Option:{{(a)Yes; (b)No}} Answer:",
+        f'<image>What is the answer?"{{{question}}}"',
+    ]
+
+
+@pytest.fixture
+def root(tmp_path: Path, rad_root: Path) -> Path:
+    """Record 52 asks VQA-RAD's test question 4, record 51 the same about another image."""
+    folder = tmp_path / "instruction"
+    shutil.copytree(rad_root / "images", folder / "image" / "vqa-rad")
+    asked = [(0, "Is it red?"), (1, "Is it red?"), (3, "is it  RED"), (2, "How many ribs?")]
+    records = [
+        {"img_name": f"vqa-rad/synpic{image}.jpg", "qid": 50 + n, "answer": "no", "question_pool": pool(question)}
+        for n, (image, question) in enumerate(asked)
+    ]
+    write_json(folder / "RAD_instruction_data.json", records)
+    return folder
+
+
+def settings(root: Path, **changes: Any) -> mile_instruction.Settings:
+    return mile_instruction.Settings(name="mile_instruction", root=root, **changes)
+
+
+def test_what_is_evaluated_must_be_said(root: Path) -> None:
+    with pytest.raises(ValueError, match="evaluate_on"):
+        settings(root)
+
+
+def test_held_out_images(root: Path) -> None:
+    data = mile_instruction.load(settings(root, evaluate_on="held_out"))
+    train, test = data.split("train"), data.split("test")
+    assert len(train) + len(test) == 4
+    assert not {e.image for e in train} & {e.image for e in test}
+    example = (*train, *test)[0]
+    assert example.question() == example.questions[0]
+    assert {example.question(random.Random(n)) for n in range(20)} == set(example.questions)
+
+
+def test_test_questions_are_dropped_from_training_unless_asked_for(root: Path, rad_root: Path) -> None:
+    data = mile_instruction.load(settings(root, evaluate_on="vqa_rad", test_root=rad_root))
+    assert [e.question_id for e in data.split("train")] == ["50", "51", "53"]
+    assert [e.question() for e in data.split("test")] == ["What is shown?", "Is it red?"]
+    assert data.image(data.split("test")[1]).size == data.image(data.split("train")[0]).size == (12, 8)
+    leaky = mile_instruction.load(settings(root, evaluate_on="vqa_rad", test_root=rad_root, allow_leaky=True))
+    assert len(leaky.split("train")) == 4
+    assert "Heart lungs" in data.texts()
+    with pytest.raises(DataError, match="unknown split"):
+        data.split("validate")
+
+
+def test_digest_follows_both_data_sets(root: Path, rad_root: Path) -> None:
+    chosen = settings(root, evaluate_on="vqa_rad", test_root=rad_root)
+    first = mile_instruction.digest(chosen)
+    path = rad_root / vqa_rad.PUBLIC
+    path.write_text(path.read_text().replace("Yes", "yes"))
+    assert mile_instruction.digest(chosen) != first
+
+
+def test_slake_records_cannot_be_told_from_slakes_test_questions(root: Path, slake_root: Path) -> None:
+    row = {"img_name": "slake/slake_1.png", "qid": 1, "answer": "no", "question_pool": pool("Is it?")}
+    write_json(root / "instruction_data.json", [row])
+    with pytest.raises(DataError, match=r"cannot be told apart.*allow_leaky"):
+        mile_instruction.load(settings(root, evaluate_on="slake", test_root=slake_root))
+    data = mile_instruction.load(settings(root, evaluate_on="slake", test_root=slake_root, allow_leaky=True))
+    assert (len(data.split("train")), len(data.split("test"))) == (1, 1)
+
+
+@pytest.mark.parametrize("broken", [[], "text", [1, None], None])
+def test_broken_pool_names_the_record(root: Path, broken: object) -> None:
+    row = {"img_name": "vqa-rad/synpic0.jpg", "qid": 9, "answer": "no", "question_pool": broken}
+    write_json(root / "instruction_data.json", [row])
+    with pytest.raises(DataError, match=r"record 0 \(qid 9\): field 'question_pool' must be"):
+        mile_instruction.load(settings(root, evaluate_on="held_out"))
+
+
+def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)TIMMY-CHAN/MILE.*image/vqa-rad.*--scale demo"):
+        mile_instruction.digest(settings(tmp_path / "absent", evaluate_on="held_out"))
