@@ -14,13 +14,16 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed runner leaves no worker behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.environ.get("BENCH_PARENT")
+def die_with_parent(parent: str | None) -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed runner leaves no worker behind.
+
+    ``parent`` is the process id the runner passes: a runner that died before we asked would be missed without it.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != int(parent):
-        sys.exit("the runner ended before this worker began")  # too early for the signal
+        sys.exit("the runner has ended")
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
     # torch takes seconds to import: only after the parent can end us.
     from bench.cell import Cell
-    from bench.worker.files import write_atomically
+    from bench.store import write_atomic
     from bench.worker.run import run_cell
 
     try:
@@ -40,10 +43,10 @@ def main(arguments: list[str]) -> int:
         record = run_cell(cell, result_file.parent)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    write_atomically(result_file, record.model_dump_json(by_alias=True).encode())
+    write_atomic(result_file, record.model_dump_json(by_alias=True).encode())
     return 0
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    die_with_parent(os.environ.get("BENCH_PARENT"))
     sys.exit(main(sys.argv[1:]))

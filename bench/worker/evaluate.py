@@ -11,8 +11,8 @@ import torch
 from bench import scoring
 from bench.protocols import BenchModel, Example, GenerateOptions, Progress
 from bench.spec.models import EvaluateSettings
+from bench.store import write_atomic
 from bench.worker.data import Batch
-from bench.worker.files import write_atomically
 from bench.worker.optimise import Precision
 
 
@@ -54,4 +54,4 @@ def write_predictions(
         )
         for example, prediction in zip(examples, predictions, strict=True)
     ]
-    write_atomically(path, "".join(line + "\n" for line in lines).encode())
+    write_atomic(path, "".join(line + "\n" for line in lines).encode())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.protocols import Progress
-from bench.worker.files import write_atomically
 
 
 class Heartbeat:
@@ -29,5 +30,8 @@ class Heartbeat:
         recent = self._written_at is not None and now - self._written_at < self._interval_s
         if progress.phase == self._phase and recent and not ended:
             return
-        write_atomically(self._path, json.dumps(asdict(progress)).encode(), sync=False)
         self._phase, self._written_at = progress.phase, now
+        with suppress(OSError):  # a disk that is full for a moment must not end a training
+            beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            beside.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            beside.replace(self._path)

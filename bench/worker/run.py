@@ -33,6 +33,7 @@ def run_cell(cell: Cell, job: Path) -> CellRecord:
 
     Always returns a record: an exception becomes its status and failure. KeyboardInterrupt and SystemExit pass.
     """
+    job.mkdir(parents=True, exist_ok=True)
     draft = Draft(cell, job)
     try:
         _run(cell, job, draft)

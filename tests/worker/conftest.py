@@ -40,7 +40,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cell() -> Callable[..., Cell]:
     """Build the small cell with changes: ``make_cell(train={"steps": 2})``."""
     return lambda **changes: Cell.model_validate(merged(CELL, changes))

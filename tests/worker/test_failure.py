@@ -35,7 +35,7 @@ def test_statuses(error: Exception, status: Status) -> None:
 
 def test_our_faults_bring_their_traceback_and_the_users_do_not() -> None:
     with pytest.raises(KeyError) as caught:
-        {}["question_ids"]
+        dict[str, int]()["question_ids"]
     fault = failure_of(caught.value, phase="train", step=3)
     assert (fault.type, fault.phase, fault.step) == ("KeyError", "train", 3)
     assert "test_failure.py" in fault.log_tail

@@ -1,0 +1,255 @@
+"""Whole cells: equal bits for equal seeds, every status, what is measured and what is null on a CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench import scoring
+from bench.cell import Cell
+from bench.models._miss_model import MissModel
+from bench.record import CellRecord, Memory, PhaseMemory, Status
+from bench.worker import run
+from bench.worker.run import run_cell
+
+Make = Callable[..., Cell]
+
+
+def predictions(job: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (job / "predictions.jsonl").read_text().splitlines()]
+
+
+def losses(record: CellRecord) -> list[float]:
+    return [point.loss for point in record.loss_curve]
+
+
+@pytest.fixture(scope="module")
+def finished(make_cell: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[CellRecord, Path, Cell]:
+    """One finished cell that several tests look at."""
+    job = tmp_path_factory.mktemp("job")
+    cell = make_cell(train={"log_every": 1, "save_adapter": True})
+    return run_cell(cell, job), job, cell
+
+
+def test_the_record_is_complete(finished: tuple[CellRecord, Path, Cell]) -> None:
+    record, _, cell = finished
+    assert (record.status, record.error, record.steps) == (Status.OK, None, 6)
+    assert record.params is not None
+    assert 0 < record.params.trainable < record.params.total
+    assert record.params.by_part["vit"].trainable == 0
+    assert [point.step for point in record.loss_curve] == list(range(6))
+    assert record.loss_curve[0].lr == cell.train.optimizer.lr
+    assert None not in record.time.model_dump().values()
+    assert record.time.warmup_steps == 2
+    assert record.data_digest
+    assert record.environment["device"] == "cpu"
+    assert record.environment["torch_threads"] == 1
+    assert Cell.model_validate(record.settings) == cell
+
+
+def test_gpu_fields_are_null_on_a_cpu_and_the_host_is_measured(finished: tuple[CellRecord, Path, Cell]) -> None:
+    record = finished[0]
+    assert record.memory == Memory(host_rss_peak_bytes=record.memory.host_rss_peak_bytes)
+    assert record.memory.train == PhaseMemory(allocated_peak_bytes=None, reserved_peak_bytes=None)
+    assert record.energy_j is None
+    assert record.memory.host_rss_peak_bytes is not None
+    assert record.memory.host_rss_peak_bytes > 100 * 2**20
+
+
+def test_predictions_agree_with_the_score(finished: tuple[CellRecord, Path, Cell]) -> None:
+    record, job, cell = finished
+    lines = predictions(job)
+    assert record.predictions == f"demo/{cell.cell_id}/predictions.jsonl"
+    assert record.accuracy is not None
+    for kind, score in (("open", record.accuracy.open), ("closed", record.accuracy.closed)):
+        own = [line for line in lines if line["answer_type"] == kind]
+        assert (score.correct, score.n) == (sum(line["correct"] for line in own), len(own))
+    assert record.accuracy.overall.n == len(lines) == 10
+    assert all(
+        line["correct"] == (scoring.normalise(line["prediction"]) == scoring.normalise(line["answer"]))
+        for line in lines
+    )
+    assert set(record.accuracy.baselines) == {"always_yes", "always_no", "question_only"}
+
+
+def test_the_stored_file_holds_adapters_and_trained_parts(finished: tuple[CellRecord, Path, Cell]) -> None:
+    record, job, _ = finished
+    file = job / "adapter" / "adapter.safetensors"
+    tensors = load_file(file)
+    assert record.params is not None
+    assert sum(t.numel() for t in tensors.values()) == record.params.stored
+    assert {name.partition(".")[0] for name in tensors} == {"jtm", "dec"}
+    assert record.adapter_bytes == file.stat().st_size
+
+
+def test_equal_cells_give_equal_bits_and_other_seeds_do_not(
+    finished: tuple[CellRecord, Path, Cell], make_cell: Make, tmp_path: Path
+) -> None:
+    record, job, _ = finished
+    torch.rand(5)  # whatever ran before must not matter
+    again = run_cell(make_cell(train={"log_every": 1}), tmp_path / "again")
+    assert losses(again) == losses(record)
+    assert (tmp_path / "again" / "predictions.jsonl").read_bytes() == (job / "predictions.jsonl").read_bytes()
+    assert not (tmp_path / "again" / "adapter").exists()
+    assert again.adapter_bytes == record.adapter_bytes
+    other = run_cell(make_cell(seed=7, train={"log_every": 1}), tmp_path / "other")
+    assert losses(other) != losses(record)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16_autocast", "fp16_autocast"])
+def test_every_precision_trains(make_cell: Make, tmp_path: Path, precision: str) -> None:
+    record = run_cell(make_cell(train={"precision": precision, "steps": 3, "gradient_clip": 1.0}), tmp_path)
+    assert (record.status, record.error) == (Status.OK, None)
+
+
+def test_when_gradients_are_cleared_changes_no_result(
+    finished: tuple[CellRecord, Path, Cell], make_cell: Make, tmp_path: Path
+) -> None:
+    late = run_cell(make_cell(train={"log_every": 1, "zero_grad": "before_backward"}), tmp_path)
+    assert losses(late) == losses(finished[0])
+
+
+def test_a_model_with_all_parts_frozen_is_evaluated_as_it_came(make_cell: Make, tmp_path: Path) -> None:
+    record = run_cell(make_cell(parts={"vit": "F", "jtm": "F", "dec": "F"}, methods={}), tmp_path)
+    assert (record.status, record.steps, record.adapter_bytes) == (Status.OK, 0, None)
+    assert record.time.train_s is None
+    assert record.accuracy is not None
+
+
+def test_a_saved_model_is_loaded_by_the_next_cell(make_cell: Make, tmp_path: Path) -> None:
+    whole = {"parts": {"vit": "T", "jtm": "T", "dec": "T"}, "methods": {}}
+    folder = tmp_path / "model"
+    first = run_cell(make_cell(**whole, train={"save_model": str(folder)}), tmp_path / "first")
+    assert first.status is Status.OK, first.error
+    frozen = {"parts": {"vit": "F", "jtm": "F", "dec": "F"}, "methods": {}}
+    weights = {"kind": "folder", "path": str(folder)}
+    second = run_cell(make_cell(**frozen, model={"weights": weights}), tmp_path / "second")
+    assert second.status is Status.OK, second.error
+    assert predictions(tmp_path / "second") == predictions(tmp_path / "first")
+    assert second.weights_digest
+
+
+def test_a_diverging_loss_is_a_result_with_its_step(make_cell: Make, tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 1e30}
+    record = run_cell(make_cell(train={"optimizer": optimizer, "log_every": 1}), tmp_path)
+    assert record.status is Status.DIVERGED
+    assert record.error is not None
+    assert (record.error.phase, record.error.type) == ("train", "DivergedError")
+    assert record.error.step == record.steps == len(record.loss_curve)
+    assert all(math.isfinite(loss) for loss in losses(record))
+    assert record.params is not None
+    assert record.accuracy is None
+
+
+def test_weights_that_break_in_the_last_step_are_found(make_cell: Make, tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 1e38, "weight_decay": 1e10}
+    record = run_cell(make_cell(train={"optimizer": optimizer, "steps": 1, "schedule": "constant"}), tmp_path)
+    assert record.status is Status.DIVERGED
+    assert record.error is not None
+    assert "weights became NaN or infinite in the last step (0)" in record.error.message
+
+
+def out_of_memory(*_: Any, **__: Any) -> Any:
+    return torch.empty(10**15)
+
+
+@pytest.mark.parametrize(
+    ("place", "phase", "step"),
+    [
+        ("load_data", "setup", None),
+        ("adapt", "load", None),
+        ("MissModel.loss", "train", 0),
+        ("MissModel.generate", "eval", 0),
+    ],
+)
+def test_out_of_memory_is_a_result_with_its_phase(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, phase: str, step: int | None
+) -> None:
+    owner: Any = MissModel if place.startswith("MissModel") else run
+    monkeypatch.setattr(owner, place.rpartition(".")[2], out_of_memory)
+    record = run_cell(make_cell(), tmp_path)
+    assert record.status is Status.OOM
+    assert record.error is not None
+    assert (record.error.phase, record.error.step) == (phase, step)
+    assert (record.params is not None) == (phase in ("train", "eval"))
+    assert (record.time.train_s is not None) == (phase == "eval")
+
+
+def test_memory_that_runs_out_in_a_later_step_names_it(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = MissModel.loss, iter(range(9))
+
+    def third(self: MissModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if next(calls) == 3:
+            raise MemoryError
+        return real(self, batch)
+
+    monkeypatch.setattr(MissModel, "loss", third)
+    record = run_cell(make_cell(train={"log_every": 1}), tmp_path)
+    assert record.status is Status.OOM
+    assert record.error is not None
+    assert record.error.step == record.steps == len(record.loss_curve) == 3
+
+
+def test_a_failed_audit_fails_the_cell(make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.worker.adapt import adapt
+
+    def careless(model: Any, *rest: Any) -> Any:
+        adapters = adapt(model, *rest)
+        model.part("vit").requires_grad_(True)
+        return adapters
+
+    monkeypatch.setattr(run, "adapt", careless)
+    record = run_cell(make_cell(), tmp_path)
+    assert record.status is Status.ERROR
+    assert record.error is not None
+    assert record.error.type == "AuditError"
+    assert "part vit is frozen (F), yet trains" in record.error.message
+
+
+def test_a_fault_of_ours_keeps_its_traceback(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(MissModel, "collate", lambda *_: dict[str, int]()["pixel_values"])
+    record = run_cell(make_cell(), tmp_path)
+    assert record.status is Status.ERROR
+    assert record.error is not None
+    assert (record.error.type, record.error.phase) == ("KeyError", "train")
+    assert "test_run.py" in record.error.log_tail
+    assert "KeyError: 'pixel_values'" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_says_what_to_do(make_cell: Make, tmp_path: Path) -> None:
+    record = run_cell(make_cell(run={"device": "cuda"}), tmp_path)
+    assert record.status is Status.ERROR
+    assert record.error is not None
+    assert "set it to auto or cpu" in record.error.message
+
+
+def test_ctrl_c_leaves_no_record(make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MissModel, "loss", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(make_cell(), tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_every_phase_has_its_peaks(make_cell: Make, tmp_path: Path) -> None:
+    record = run_cell(make_cell(run={"device": "cuda"}), tmp_path)
+    assert record.status is Status.OK, record.error
+    for phase in (record.memory.load, record.memory.train, record.memory.eval):
+        assert phase.allocated_peak_bytes
+        assert phase.reserved_peak_bytes is not None
+        assert phase.reserved_peak_bytes >= phase.allocated_peak_bytes
+    assert record.environment["device"] == torch.cuda.get_device_name()
