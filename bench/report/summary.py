@@ -6,58 +6,89 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.report.model import Entry, Row, Table, TableColumn
+from bench.report.model import Row, Table
+from bench.report.text import DASH
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
+GAP = 2
+STATUS_WIDTH = 14
+"""A status may be folded to this width."""
+
 
 def print_summary(console: Console, table: Table, paths: Sequence[Path] = ()) -> None:
-    """Print title, cells, footnotes and the files written; long words are folded where the terminal is narrow."""
+    """Print title, cells, footnotes and the files written; one cell below the other where the terminal is narrow."""
     from rich.text import Text
 
-    if table.tag:
-        console.print(Text.assemble((table.tag, "bold yellow"), ": ", table.title))
-    else:
-        console.print(Text(table.title))
+    tag = (f"{table.tag}: ", "bold yellow") if table.tag else ""
+    console.print(Text.assemble(tag, (table.title, "bold")))
     console.print(Text(table.caption, "dim"))
-    console.print(_grid(table))
+    if _width(table) <= console.width:
+        console.print(_grid(table))
+    else:
+        for row in table.rows:
+            console.print(_stacked(table, row))
     for note in table.footnotes:
         console.print(Text(note, "dim"))
-    if paths:
-        folders = dict.fromkeys(path.parent for path in paths)
-        for folder in folders:
-            names = ", ".join(path.name for path in paths if path.parent == folder)
-            console.print(Text.assemble("Wrote ", (f"{folder}/", "bold"), f": {names}"), soft_wrap=True)
+    for folder in dict.fromkeys(path.parent for path in paths):
+        names = ", ".join(path.name for path in paths if path.parent == folder)
+        console.print(Text.assemble("Wrote ", (f"{folder}/", "bold"), f": {names}"), soft_wrap=True)
+
+
+def _metric_columns(table: Table) -> list[int]:
+    return [index for index, column in enumerate(table.columns) if column.metric]
+
+
+def _header(table: Table, index: int) -> str:
+    """The unit below the name."""
+    return table.columns[index].header.replace(" (", "\n(")
+
+
+def _width(table: Table) -> int:
+    """Columns of a terminal that the grid needs."""
+    columns = [[row.label for row in table.rows]]
+    columns += [
+        [*_header(table, index).split("\n"), *(row.entries[index].text for row in table.rows)]
+        for index in _metric_columns(table)
+    ]
+    status = STATUS_WIDTH if table.with_status else 0
+    return sum(max(map(len, column), default=0) + GAP for column in columns) + status
 
 
 def _grid(table: Table) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    for column in table.columns:
-        grid.add_column(_text(column.header), justify="right" if column.metric else "left", overflow="fold")
+    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False, header_style="")
+    grid.add_column("Cell", no_wrap=True)
+    for index in _metric_columns(table):
+        grid.add_column(_text(_header(table, index)), justify="right", no_wrap=True)
     if table.with_status:
         grid.add_column("Status", overflow="fold")
-    for before, row in zip([None, *table.rows], table.rows, strict=False):
-        if row.baseline and before and not before.baseline:
-            grid.add_section()
-        grid.add_row(*_cells(table, row), style="dim" if row.baseline else None)
+    for row, after in zip(table.rows, [*table.rows[1:], None], strict=True):
+        last_cell = bool(after and after.baseline and not row.baseline)
+        grid.add_row(*_cells(table, row), style="dim" if row.baseline else None, end_section=last_cell)
     return grid
 
 
 def _cells(table: Table, row: Row) -> list[Text]:
-    cells = [_cell(column, entry) for column, entry in zip(table.columns, row.entries, strict=True)]
+    entries = [row.entries[index] for index in _metric_columns(table)]
+    cells = [_text(row.label), *(_text(entry.text, "bold green" if entry.best else "") for entry in entries)]
     if table.with_status:
         cells.append(_text(row.status or ("" if row.baseline else "ok"), "red" if row.status else ""))
     return cells
 
 
-def _cell(column: TableColumn, entry: Entry) -> Text:
-    return _text(entry.text, "bold green" if column.metric and entry.best else "")
+def _stacked(table: Table, row: Row) -> Text:
+    from rich.text import Text
+
+    shown = [(table.columns[index].header, row.entries[index].text) for index in _metric_columns(table)]
+    values = [row.status] if row.status else []
+    values += [f"{header} {value}" for header, value in shown if value not in ("", DASH)]
+    return Text.assemble((row.label, "dim" if row.baseline else "bold"), f"\n  {', '.join(values)}")
 
 
 def _text(words: str, style: str = "") -> Text:
