@@ -1,0 +1,260 @@
+"""Rendered shapes: endless pictures of one coloured shape, with texts, to pre-train the demo's small MISS on.
+
+Pictures look like easy-VQA's (64x64, the same shapes and colours) but vary more. The texts are image-text pairs, none an
+easy-VQA question: captions, single words, and statements to be confirmed or denied, so that the decoder has said every
+word that an answer needs. Everything follows from seed, split and index: nothing is stored and nothing repeats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from pydantic import Field, PositiveFloat
+
+from bench.errors import DataError
+from bench.protocols import Example, VqaData
+from bench.settings import DataSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 64
+"""Pixels."""
+SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = {
+    "black": (0, 0, 0),
+    "gray": (128, 128, 128),
+    "teal": (0, 128, 128),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "brown": (165, 42, 42),
+}
+BACKGROUND = (30.0, 110.0)
+"""Range of a background's level; each channel then differs by up to ``BACKGROUND_SPREAD``."""
+BACKGROUND_SPREAD = 25.0
+COLOUR_SPREAD = 30.0
+"""Largest deviation of a channel from the colour's name."""
+CONTRAST = 130.0
+"""Least sum of the channels' differences between shape and background."""
+SIZE = (14.0, 36.0)
+"""Range of width (and, for a rectangle, height), pixels."""
+MARGIN = 1.0
+
+Task = Literal["caption", "colour", "shape", "match_colour", "match_shape", "deny_colour", "deny_shape"]
+
+PROMPTS: dict[Task, tuple[str, ...]] = {
+    "caption": ("", "image", "what is in the image ?"),
+    "colour": ("color", "the color of the shape is", "the {shape} is", "what color ?", "color of the {shape}"),
+    "shape": (
+        "shape",
+        "the {colour} shape is a",
+        "in the image there is a",
+        "what shape ?",
+        "the image does contain a",
+    ),
+    "match_colour": (
+        *("{colour}", "{colour} ?", "the shape is {colour}", "a {colour} shape is present"),
+        *("there is a {colour} shape", "the image does contain {colour}"),
+    ),
+    "match_shape": (
+        *("{shape}", "{shape} ?", "the shape is a {shape}", "a {shape} is present"),
+        *("there is a {shape}", "the image does contain a {shape}"),
+    ),
+    "deny_colour": ("not {colour}", "no {colour}", "the shape is not {colour}", "there is no {colour} shape"),
+    "deny_shape": ("not {shape}", "no {shape}", "the shape is not a {shape}", "there is no {shape}"),
+}
+
+
+class RenderedShapesSettings(DataSettings):
+    """Pictures and texts that are made when asked for."""
+
+    name: Literal["rendered_shapes"]
+    size: int = Field(default=1_000_000, ge=1)
+    """Examples in the split ``train``."""
+    test_size: int = Field(default=1_000, ge=1)
+    """Examples in the split ``test``."""
+    seed: int = 0
+    tasks: dict[Task, PositiveFloat] = Field(
+        default={"caption": 1, "colour": 1, "shape": 2, "match_colour": 2, "match_shape": 3}, min_length=1
+    )
+    """Kind of text -> how often, relative to the others."""
+
+
+Settings = RenderedShapesSettings
+
+
+def digest(settings: RenderedShapesSettings) -> str:
+    """SHA-256 of this file and the settings: what is rendered follows from them."""
+    return hashlib.sha256(Path(__file__).read_bytes() + settings.model_dump_json().encode()).hexdigest()
+
+
+def load(settings: RenderedShapesSettings) -> VqaData:
+    """See ``DataPlugin.load``."""
+    return RenderedShapes(settings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """What one picture shows; lengths in pixels, colours as red, green, blue from 0 to 255."""
+
+    shape: str
+    colour: str
+    background: tuple[float, ...]
+    foreground: tuple[float, ...]
+    width: float
+    height: float
+    x: float
+    y: float
+    """Centre."""
+
+
+class RenderedShapes:
+    """``VqaData`` without files."""
+
+    def __init__(self, settings: RenderedShapesSettings) -> None:
+        self._splits = {
+            "train": Rendered("train", settings.size, settings),
+            "test": Rendered("test", settings.test_size, settings),
+        }
+
+    def split(self, name: str) -> Sequence[Example]:
+        """See ``VqaData.split``; examples are made when asked for."""
+        if name not in self._splits:
+            raise DataError(f"unknown split {name!r} (known: train, test)")
+        return self._splits[name]
+
+    def image(self, example: Example) -> Image:
+        """See ``VqaData.image``."""
+        split, _, index = example.image.partition("/")
+        return render(self._splits[split].scene(int(index)))
+
+    def texts(self) -> Sequence[str]:
+        """All prompts and answers there are."""
+        prompts = {
+            prompt.format(colour=colour, shape=shape)
+            for prompt in (prompt for prompts in PROMPTS.values() for prompt in prompts)
+            for colour, shape in product(COLOURS, SHAPES)
+        }
+        captions = {f"a {colour} {shape}" for colour, shape in product(COLOURS, SHAPES)}
+        return sorted(prompts | captions | set(COLOURS) | set(SHAPES) | {"yes", "no"})
+
+
+class Rendered(Sequence[Example]):
+    """One split."""
+
+    def __init__(self, name: str, size: int, settings: RenderedShapesSettings) -> None:
+        self._name = name
+        self._size = size
+        self._seed = settings.seed
+        self._tasks = list(settings.tasks)
+        self._weights = list(settings.tasks.values())
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        places = range(self._size)[index]
+        return self._example(places) if isinstance(places, int) else [self._example(place) for place in places]
+
+    def scene(self, index: int) -> Scene:
+        """What the picture of one example shows."""
+        return draw_scene(self._random("scene", index))
+
+    def _example(self, index: int) -> Example:
+        rng = self._random("text", index)
+        task = rng.choices(self._tasks, self._weights)[0]
+        prompt, answer = describe(self.scene(index), task, rng)
+        return Example(
+            question_id=f"{self._name}-{index}",
+            image=f"{self._name}/{index}",
+            questions=(prompt,),
+            answer=answer,
+            answer_type="closed" if answer in ("yes", "no") else "open",
+        )
+
+    def _random(self, what: str, index: int) -> random.Random:
+        return random.Random(f"{self._seed}/{self._name}/{index}/{what}")
+
+
+def draw_scene(rng: random.Random) -> Scene:
+    """One shape wholly inside the picture, and told apart from its background."""
+    shape, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
+    foreground = tuple(level + rng.uniform(-COLOUR_SPREAD, COLOUR_SPREAD) for level in COLOURS[colour])
+    background = foreground
+    while sum(abs(a - b) for a, b in zip(foreground, background, strict=True)) < CONTRAST:
+        level = rng.uniform(*BACKGROUND)
+        background = tuple(level + rng.uniform(-BACKGROUND_SPREAD, BACKGROUND_SPREAD) for _ in range(3))
+    width = rng.uniform(*SIZE)
+    height = rng.uniform(*SIZE) if shape == "rectangle" else width
+    return Scene(
+        shape=shape,
+        colour=colour,
+        background=background,
+        foreground=foreground,
+        width=width,
+        height=height,
+        x=rng.uniform(width / 2 + MARGIN, SIDE - width / 2 - MARGIN),
+        y=rng.uniform(height / 2 + MARGIN, SIDE - height / 2 - MARGIN),
+    )
+
+
+def describe(scene: Scene, task: Task, rng: random.Random) -> tuple[str, str]:
+    """A prompt about the scene and its answer; half of the statements are false."""
+    words = {"shape": scene.shape, "colour": scene.colour}
+    if task == "caption":
+        return rng.choice(PROMPTS[task]), f"a {scene.colour} {scene.shape}"
+    if task in ("colour", "shape"):
+        return rng.choice(PROMPTS[task]).format(**words), words[task]
+    kind, _, attribute = task.partition("_")
+    said = words[attribute]
+    if rng.random() < 0.5:
+        said = rng.choice([word for word in (COLOURS if attribute == "colour" else SHAPES) if word != said])
+    true = (said == words[attribute]) == (kind == "match")
+    return rng.choice(PROMPTS[task]).format(**{**words, attribute: said}), "yes" if true else "no"
+
+
+def render(scene: Scene) -> Image:
+    """The picture, edges smoothed over a pixel."""
+    import numpy as np
+    import PIL.Image
+
+    inside = np.clip(_depth(scene) + 0.5, 0, 1)[..., None]
+    background, foreground = np.array([scene.background, scene.foreground], np.float32)
+    pixels = background + (foreground - background) * inside
+    return PIL.Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _depth(scene: Scene) -> Any:
+    """Distance of every pixel's centre to the nearest edge, positive inside; float32, shape (SIDE, SIDE)."""
+    import numpy as np
+
+    columns, rows = _grid()
+    x, y = columns - np.float32(scene.x), rows - np.float32(scene.y)
+    if scene.shape == "circle":
+        return scene.width / 2 - np.hypot(x, y)
+    if scene.shape == "rectangle":
+        return np.minimum(scene.width / 2 - np.abs(x), scene.height / 2 - np.abs(y))
+    half = scene.width * 0.866 / 2
+    side = (half + y) * 0.5 - np.abs(x) * 0.866
+    return np.minimum(half - y, side)
+
+
+@cache
+def _grid() -> tuple[Any, Any]:
+    import numpy as np
+
+    centres = np.arange(SIDE, dtype=np.float32) + 0.5
+    return centres[None, :], centres[:, None]
