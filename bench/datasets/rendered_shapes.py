@@ -1,6 +1,6 @@
 """Rendered shapes: endless pictures of one coloured shape, with texts, to pre-train the demo's small MISS on.
 
-Pictures look like easy-VQA's (64x64, the same shapes and colours) but vary more. The texts are image-text pairs, none an
+Pictures look like easy-VQA's (64x64, the same shapes and colours) but vary more. Texts are image-text pairs, none an
 easy-VQA question: captions, single words, and statements to be confirmed or denied, so that the decoder has said every
 word that an answer needs. Everything follows from seed, split and index: nothing is stored and nothing repeats.
 """
