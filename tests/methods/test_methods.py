@@ -1,0 +1,92 @@
+"""Each method's settings reach the library's configuration, and impossible places are refused before torch loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PrefixTuningConfig
+from transformers import BlipTextConfig
+
+from bench import registry
+from bench.errors import SpecError
+from bench.models.miss import PARTS
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+BARE = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={})
+
+
+def settings(type_: str, **fields: Any) -> MethodSettings:
+    made: MethodSettings = registry.load("methods", type_).Settings(type=type_, **fields)
+    return made
+
+
+def config(method: MethodSettings, part: str) -> Any:
+    module = torch.nn.Module()
+    module.config = BlipTextConfig(hidden_size=48)  # type: ignore[assignment]
+    return registry.load("methods", method.type).config(method, PARTS[part], module)
+
+
+def check(method: MethodSettings, part: PartFacts) -> None:
+    registry.load("methods", method.type).check(method, part)
+
+
+def test_lora_takes_the_papers_defaults_and_the_parts_targets() -> None:
+    made = config(settings("lora"), "vit")
+    assert isinstance(made, LoraConfig)
+    assert (made.r, made.lora_alpha, made.lora_dropout, made.bias) == (8, 32, 0.1, "none")
+    assert made.target_modules == {"qkv", "projection", "fc1", "fc2", "patch_embedding"}
+    assert made.task_type is None
+    made = config(settings("lora", r=4, use_dora=True, targets={"dec": ["query"]}), "dec")
+    assert (made.r, made.use_dora, made.target_modules, made.task_type) == (4, True, {"query"}, "CAUSAL_LM")
+
+
+def test_ia3_rescales_the_input_of_feed_forward_layers() -> None:
+    made = config(settings("ia3"), "jtm")
+    assert isinstance(made, IA3Config)
+    assert made.target_modules == {"key", "value", "output.dense"}
+    assert made.feedforward_modules == {"output.dense"}
+    made = config(settings("ia3", targets={"jtm": ["key", "value"]}), "jtm")
+    assert made.feedforward_modules == set()
+    wrong = settings("ia3", feedforward_modules={"jtm": ["query"]})
+    with pytest.raises(SpecError, match="query"):
+        check(wrong, PARTS["jtm"])
+
+
+def test_prefix_and_ptuning_differ_in_the_projection() -> None:
+    made = config(settings("prefix"), "dec")
+    assert isinstance(made, PrefixTuningConfig)
+    assert (made.num_virtual_tokens, made.prefix_projection, made.encoder_hidden_size) == (10, True, 48)
+    assert config(settings("prefix", encoder_hidden_size=7), "dec").encoder_hidden_size == 7
+    made = config(settings("ptuning_v2", num_virtual_tokens=3), "jtm")
+    assert (made.num_virtual_tokens, made.prefix_projection, made.task_type) == (3, False, "FEATURE_EXTRACTION")
+
+
+@pytest.mark.parametrize("type_", ["prefix", "ptuning_v2"])
+def test_virtual_tokens_need_a_text_model(type_: str) -> None:
+    check(settings(type_), PARTS["dec"])
+    with pytest.raises(SpecError, match="'vit' takes no virtual tokens"):
+        check(settings(type_), PARTS["vit"])
+    with pytest.raises(SpecError, match="no target modules"):
+        check(settings(type_, targets={"dec": ["query"]}), PARTS["dec"])
+
+
+@pytest.mark.parametrize("type_", ["lora", "ia3"])
+def test_a_part_without_known_targets_needs_them_in_the_spec(type_: str) -> None:
+    with pytest.raises(SpecError, match=r"targets: \{neck: \[...\]\}"):
+        check(settings(type_), BARE)
+    check(settings(type_, targets={"neck": ["query"]}), BARE)
+
+
+def test_checking_needs_no_torch() -> None:
+    code = (
+        "import sys; from bench.methods import lora; from bench.models import miss\n"
+        "lora.check(lora.Settings(type='lora'), miss.PARTS['vit'])\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
