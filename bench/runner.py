@@ -63,7 +63,7 @@ class RunSummary:
 def run(
     cells: Sequence[Cell], *, results: Path, executor: str | Executor, fresh: bool, reporter: Reporter
 ) -> RunSummary:
-    """Run the cells of one spec at one scale; records go to ``results/<spec>/<scale>.jsonl``.
+    """Run the cells of one spec at one scale; ``results`` is the spec's folder, records go to ``<scale>.jsonl`` in it.
 
     The first Ctrl-C (or SIGTERM) ends the running cells and returns with ``interrupted``; the second raises
     KeyboardInterrupt once they are killed. Raises RecordError (locked, disk full), DataError, WeightsError, SpecError.
@@ -72,10 +72,10 @@ def run(
         return RunSummary(records=[], cells=0, finished_before=0)
     spec, scale = cells[0].spec, cells[0].scale
     assert all((cell.spec, cell.scale) == (spec, scale) for cell in cells), "one results file per spec and scale"
-    file = ResultsFile(results_path(results, spec, scale), warn=lambda text: reporter.message(f"warning: {text}"))
+    file = ResultsFile(results / f"{scale}.jsonl", warn=lambda text: reporter.message(f"warning: {text}"))
     with file.lock():
-        end_leftovers(results / spec / scale)  # of a runner that was killed; ours is the only one now
-        jobs = _jobs(cells, results / spec / scale)
+        end_leftovers(results / scale)  # of a runner that was killed; ours is the only one now
+        jobs = _jobs(cells, results / scale)
         stored = _adopt(file, jobs, reporter)
         done = {} if fresh else _done(jobs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
@@ -88,11 +88,6 @@ def run(
         finished_before=sum(cell.cell_id in done for cell in cells),
         interrupted=sweep.interrupted,
     )
-
-
-def results_path(results: Path, spec: str, scale: str) -> Path:
-    """The file that holds the records of a spec at a scale."""
-    return results / spec / f"{scale}.jsonl"
 
 
 def _jobs(cells: Sequence[Cell], folder: Path) -> list[Job]:
@@ -222,10 +217,6 @@ class _Sweep:
             started.handle.cancel(grace_s=GRACE_S)
             device, started_at = started.handle.device, started.started_at
             self._finish(started, started.job.interrupted(device=device, started_at=started_at))
-        finished = sum(record.status.is_result for record in self.records.values())
-        self.reporter.message(
-            f"interrupted: {finished} finished cells are kept; run the same command again for the rest"
-        )
 
     def _check_space(self) -> None:
         if shutil.disk_usage(self.file.path.parent).free < NEEDED_BYTES:

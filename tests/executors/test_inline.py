@@ -1,0 +1,21 @@
+"""The inline executor runs the real worker's entry in this process and leaves what a worker leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.progress import Silent
+from bench.record import Status
+from bench.runner import run
+from tests.sweeps import data_digest, make_cell
+
+
+def test_a_cell_runs_in_this_process(tmp_path: Path) -> None:
+    cell = make_cell("inline")
+    summary = run([cell], results=tmp_path, executor="inline", fresh=False, reporter=Silent())
+    (record,) = summary.records
+    assert (record.status, record.error) == (Status.OK, None)
+    assert record.data_digest == data_digest()
+    assert (tmp_path / "demo" / cell.cell_id / "result.json").exists()
+    again = run([cell], results=tmp_path, executor="inline", fresh=False, reporter=Silent())
+    assert again.finished_before == 1

@@ -1,0 +1,136 @@
+"""A sweep over fake workers: makers of cells, the runner in a process of its own, and what was seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.cell import Cell
+from bench.datasets import easy_vqa
+from bench.environment import Gpu
+from bench.executors._processes import marked
+from bench.executors.local import LocalExecutor
+from bench.progress import Reporter, Silent
+from bench.record import CellRecord
+from bench.runner import RunSummary, run
+from bench.store import ResultsFile
+
+FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+
+
+def make_cell(label: str, *, lr: float = 1e-3, **run_settings: Any) -> Cell:
+    """A valid cell; the fake worker does what the label's first word says."""
+    content: dict[str, Any] = {
+        "spec": "faults",
+        "scale": "demo",
+        "label": label,
+        "labels": {},
+        "parts": {"vit": "F", "jtm": "F", "dec": "T"},
+        "seed": 1,
+        "model": {"family": "miss", "preset": "tiny"},
+        "data": {"name": "easy_vqa", "train_limit": 16, "test_limit": 8},
+        "train": {"steps": 3, "batch_size": 4, "optimizer": {"lr": lr}},
+        "evaluate": {"batch_size": 4, "num_beams": 1},
+        "methods": {},
+        "run": {"device": "cpu", "threads": 1} | run_settings,
+    }
+    cell_id = hashlib.sha256(f"{label} {lr}".encode()).hexdigest()[:16]
+    return Cell.model_validate(content | {"cell_id": cell_id})
+
+
+@cache
+def data_digest() -> str:
+    """Of the data set of the cells."""
+    return easy_vqa.digest(easy_vqa.Settings(name="easy_vqa"))
+
+
+class Sweep:
+    """A results folder and the runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results"
+        self.file = ResultsFile(self.results / "demo.jsonl")
+        self.environ = {
+            "FAKE_NOTES": str(folder / "notes.jsonl"),
+            "FAKE_DATA_DIGEST": data_digest(),
+        }
+
+    def job(self, cell: Cell) -> Path:
+        """The cell's job folder."""
+        return self.results / "demo" / cell.cell_id
+
+    def run(
+        self, cells: list[Cell], *, fresh: bool = False, gpus: tuple[Gpu, ...] = (), reporter: Reporter | None = None
+    ) -> RunSummary:
+        """Run in this process."""
+        executor = LocalExecutor(gpus, worker=FAKE_WORKER)
+        return run(cells, results=self.results, executor=executor, fresh=fresh, reporter=reporter or Silent())
+
+    def start(self, cells: list[Cell]) -> subprocess.Popen[bytes]:
+        """Run in another process, which tests then hurt."""
+        listed = self.folder / "cells.json"
+        listed.write_text(json.dumps([cell.model_dump(mode="json") for cell in cells]))
+        argv = [sys.executable, __file__, str(listed), str(self.results)]
+        return subprocess.Popen(argv, stderr=(self.folder / "stderr").open("wb"), start_new_session=True)
+
+    def stderr(self) -> str:
+        """What that process printed."""
+        return (self.folder / "stderr").read_text()
+
+    def notes(self, event: str = "start") -> list[dict[str, Any]]:
+        """What the workers noted, in order."""
+        path = Path(self.environ["FAKE_NOTES"])
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [note for note in map(json.loads, lines) if note["event"] == event]
+
+    def started(self) -> list[str]:
+        """Labels of the cells that were started, in order, since the last call."""
+        labels = [note["label"] for note in self.notes()]
+        Path(self.environ["FAKE_NOTES"]).unlink(missing_ok=True)
+        return labels
+
+    def stored(self) -> dict[str, CellRecord]:
+        """Label -> last record."""
+        return {record.label: record for record in self.file.read().values()}
+
+    def statuses(self) -> dict[str, str]:
+        """Label -> status of the last record."""
+        return {label: str(record.status) for label, record in self.stored().items()}
+
+    def processes(self) -> set[int]:
+        """Ids of living processes of any cell of this sweep."""
+        return {process.pid for process in marked(self.results)}
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _main(listed: str, results: str) -> int:
+    from bench.progress import make_reporter
+
+    cells = [Cell.model_validate(content) for content in json.loads(Path(listed).read_text())]
+    worker = FAKE_WORKER if "FAKE_NOTES" in os.environ else None
+    executor = LocalExecutor((), worker=worker) if worker else "local"
+    try:
+        summary = run(cells, results=Path(results), executor=executor, fresh=False, reporter=make_reporter())
+    except KeyboardInterrupt:
+        return 130
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""What counts as done, what is run, in which order and on which device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.cell import Cell
+from bench.environment import Gpu
+from bench.errors import DataError, SpecError
+from bench.progress import Silent
+from bench.record import CellRecord, Status
+from bench.runner import RunSummary, run
+from tests.factories import make_record
+from tests.sweeps import Sweep, make_cell
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
+    sweep = Sweep(tmp_path)
+    for name, value in sweep.environ.items():
+        monkeypatch.setenv(name, value)
+    yield sweep
+    assert not sweep.processes(), "processes were left behind"
+
+
+class Listening(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def begin(self, *, cells: int, finished: int, slots: int) -> None:
+        self.told.append(f"begin {cells} {finished} {slots}")
+
+    def cell_started(self, cell: Cell) -> None:
+        self.told.append(f"start {cell.label}")
+
+    def cell_ended(self, cell: Cell, record: CellRecord) -> None:
+        self.told.append(f"{record.status} {cell.label}")
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
+def test_cells_run_in_order_and_are_skipped_when_done(sweep: Sweep) -> None:
+    cells = [make_cell("ok 2"), make_cell("ok 1")]
+    listening = Listening()
+    summary = sweep.run(cells, reporter=listening)
+    assert listening.told == ["begin 2 0 1", "start ok 2", "ok ok 2", "start ok 1", "ok ok 1", "end"]
+    assert [record.label for record in summary.records] == ["ok 2", "ok 1"]
+    assert (summary.finished_before, summary.exit_code, str(summary)) == (0, 0, "2 cells: 2 ok")
+    again = sweep.run(cells)
+    assert again.records == summary.records
+    assert str(again) == "2 cells: 2 ok (2 finished before)"
+    assert sweep.started() == ["ok 2", "ok 1"]
+
+
+def test_an_edited_spec_runs_only_what_changed(sweep: Sweep) -> None:
+    sweep.run([make_cell("ok 1"), make_cell("ok 2")])
+    sweep.started()
+    summary = sweep.run([make_cell("ok 1"), make_cell("ok 2", lr=2e-3), make_cell("ok 3")])
+    assert sweep.started() == ["ok 2", "ok 3"]
+    assert summary.finished_before == 1
+    sweep.run([make_cell("ok 1", no_progress_limit_s=60), make_cell("ok 2")])
+    assert sweep.started() == [], "a limit decides nothing, and the old value is still done"
+
+
+def test_fresh_runs_everything(sweep: Sweep) -> None:
+    cells = [make_cell("ok 1")]
+    sweep.run(cells)
+    sweep.run(cells, fresh=True)
+    assert sweep.started() == ["ok 1", "ok 1"]
+    assert len(sweep.file.path.read_bytes().splitlines()) == 2
+
+
+def test_other_data_run_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [make_cell("ok 1")]
+    monkeypatch.setenv("FAKE_DATA_DIGEST", "0" * 64)
+    sweep.run(cells)
+    monkeypatch.setenv("FAKE_DATA_DIGEST", sweep.environ["FAKE_DATA_DIGEST"])
+    sweep.run(cells)
+    assert sweep.started() == ["ok 1", "ok 1"]
+    sweep.run(cells)
+    assert sweep.started() == []
+
+
+def test_another_device_runs_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = [make_cell("ok 1", device="auto")]
+    sweep.run(on_cpu)
+    gpus = [Gpu(token="GPU-1", name="NVIDIA T4")]
+    monkeypatch.setattr("bench.runner.usable_gpus", lambda device: [] if device == "cpu" else gpus)
+    monkeypatch.setenv("FAKE_DEVICE", "NVIDIA T4")
+    sweep.run(on_cpu)
+    assert sweep.started() == ["ok 1", "ok 1"]
+    sweep.run(on_cpu)
+    assert sweep.started() == []
+    gpus[0] = Gpu(token="GPU-1", name="NVIDIA H100")
+    sweep.run(on_cpu)
+    assert sweep.started() == ["ok 1"]
+
+
+def test_one_cell_per_gpu_at_a_time_each_pinned(sweep: Sweep) -> None:
+    gpus = (Gpu(token="GPU-a", name="A"), Gpu(token="1", name="B"))
+    sweep.run([make_cell(f"slow {number}", device="auto") for number in range(4)], gpus=gpus)
+    starts, ends = sweep.notes("start"), sweep.notes("end")
+    devices = [note["CUDA_VISIBLE_DEVICES"] for note in starts]
+    assert sorted(devices) == ["1", "1", "GPU-a", "GPU-a"]
+    spans = {note["label"]: [note["at"]] for note in starts}
+    for note in ends:
+        spans[note["label"]].append(note["at"])
+    for token in ("GPU-a", "1"):
+        (_, first_end), (second_start, _) = sorted(
+            spans[note["label"]] for note in starts if note["CUDA_VISIBLE_DEVICES"] == token
+        )
+        assert first_end < second_start, "two cells on one GPU at a time"
+    assert spans["slow 1"][0] < spans["slow 0"][1], "the GPUs were not used at the same time"
+
+
+def test_a_worker_environment_is_pinned(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    sweep.run([make_cell("ok 1", threads=3)])
+    (note,) = sweep.notes()
+    assert (note["CUDA_VISIBLE_DEVICES"], note["OMP_NUM_THREADS"], note["PYTHONHASHSEED"]) == ("", "3", "0")
+
+
+def test_missing_data_and_devices_are_told_before_anything_runs(sweep: Sweep, tmp_path: Path) -> None:
+    content = make_cell("ok 2").model_dump(mode="json")
+    missing = Cell.model_validate(content | {"data": {"name": "vqa_rad", "root": str(tmp_path / "none")}})
+    with pytest.raises(DataError):
+        sweep.run([make_cell("ok 1"), missing])
+    with pytest.raises(SpecError, match="no CUDA device is visible"):
+        run([make_cell("ok 1", device="cuda")], results=sweep.results, executor="local", fresh=False, reporter=Silent())
+    assert sweep.started() == []
+
+
+def test_a_killed_worker_ran_out_of_memory_if_the_kernel_says_so(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([4, 5])
+    monkeypatch.setattr("bench.executors.local.oom_kills", lambda: next(counts))
+    cell = make_cell("kill@train")
+    summary = sweep.run([cell])
+    assert summary.records[0].status is Status.OOM
+    assert summary.exit_code == 0, "out of memory is a result"
+    sweep.started()
+    assert sweep.run([cell]).finished_before == 1
+    assert sweep.started() == []
+
+
+def test_an_executor_that_is_not_known_is_an_error(sweep: Sweep) -> None:
+    with pytest.raises(SpecError, match="did you mean 'local'"):
+        run([make_cell("ok")], results=sweep.results, executor="locl", fresh=False, reporter=Silent())
+
+
+def test_no_cells_no_run(sweep: Sweep) -> None:
+    assert sweep.run([]) == RunSummary(records=[], cells=0, finished_before=0)
+    assert not sweep.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (Status.OK, 0),
+        (Status.OOM, 0),
+        (Status.SKIPPED, 0),
+        (Status.DIVERGED, 1),
+        (Status.ERROR, 1),
+        (Status.CRASHED, 1),
+        (Status.TIMEOUT, 1),
+    ],
+)
+def test_exit_codes(status: Status, code: int) -> None:
+    record = make_record(make_cell("ok"), status=status)
+    assert RunSummary(records=[record], cells=1, finished_before=0).exit_code == code
+    assert RunSummary(records=[record], cells=2, finished_before=0).exit_code == 1
+    assert RunSummary(records=[record], cells=1, finished_before=0, interrupted=True).exit_code == 130
