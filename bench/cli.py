@@ -105,6 +105,10 @@ def command(
         elif print_schema:
             typer.echo(_schema(specs or []), nl=False)
         else:
+            if report_only and not all((reports / Path(spec).stem / "pareto.png").is_file() for spec in specs or []):
+                from bench.report import drawing
+
+                drawing.warm_up()  # imports matplotlib while the rest finds out what to draw
             from bench import commands
 
             options = commands.Options(

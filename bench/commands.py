@@ -168,12 +168,17 @@ def _run(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
 
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> dict[str, Any]:
-    from bench.report import write_report
+    from bench.report import build_table, write_report
 
     files = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports)
-    if not options.as_json:
-        print(files[0].read_text(encoding="utf-8"), end="", flush=True)
-    say("report: " + ", ".join(str(file) for file in files))
+    if options.as_json:
+        say("report: " + ", ".join(str(file) for file in files))
+    else:
+        from rich.console import Console
+
+        from bench.report.summary import print_summary
+
+        print_summary(Console(), build_table(plan.spec, plan.choice.scale, plan.cells, records), files)
     return _as_json(plan, records)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 import textwrap
@@ -141,7 +142,7 @@ def _labels(axes: Axes, plot: Plot) -> None:
     """Put every label at the best place near its point; a published point's is left out where there is no room."""
     figure = axes.get_figure()
     assert figure is not None
-    figure.canvas.draw()
+    axes.get_xlim()  # settles the limits
     pixels = axes.transData.transform([(p.x, p.y) for p in plot.measured + plot.published] or [(0, 0)])
     labels = Labels(axes, taken=[Box(x - 8, y - 8, x + 8, y + 8) for x, y in pixels], lines=_line_boxes(axes))
     for point in sorted(plot.measured, key=lambda p: (not p.on_front, p.x, p.y, p.label)):
@@ -188,12 +189,16 @@ class Labels:
         extent = label.get_window_extent()
         width, height = float(extent.width), float(extent.height) * 0.9
         x, y = (float(value) for value in self.axes.transData.transform(label.xy))
-        costs = []
+        best = (math.inf, math.inf, 0.0, 0.0, Box(x, y, x, y))
         for dx, dy in _offsets(width / scale, height / scale):
+            distance = abs(dy) + 2 * (dx > 0)
+            if distance >= best[0]:
+                break
             box = Box(x + dx * scale, y + dy * scale, x + dx * scale + width, y + dy * scale + height)
             covered = self._covered(box)
-            costs.append((covered * 10 + self._crossed(box) * 2 + abs(dy) + 2 * abs(dx > 0), covered, dx, dy, box))
-        _, covered, dx, dy, box = min(costs)
+            if distance + covered * 10 < best[0]:
+                best = min(best, (distance + covered * 10 + self._crossed(box) * 2, covered, dx, dy, box))
+        _, covered, dx, dy, box = best
         if covered and not must:
             label.remove()
             return
@@ -213,11 +218,11 @@ class Labels:
 
 
 def _offsets(width: float, height: float) -> list[tuple[float, float]]:
-    """Places of a label's lower left corner against its point, in points."""
+    """Places of a label's lower left corner against its point, in points, the nearest first."""
     beside = [(x, away - height / 2) for x in (6.0, -6.0 - width) for away in (0, 6, -6, 12, -12, 20, -20, 30, -30)]
-    far = [(x, away * sign) for x in (6.0, -6.0 - width) for away in (42, 56, 72, 90, 110) for sign in (1, -1)]
+    far = [(x, float(away * sign)) for x in (6.0, -6.0 - width) for away in (42, 56, 72, 90, 110) for sign in (1, -1)]
     above = [(-width / 2, sign * away - height / 2) for away in (10, 18, 28, 40, 56, 72, 90) for sign in (1, -1)]
-    return beside + above + far
+    return sorted(beside + above + far, key=lambda place: abs(place[1]))
 
 
 def _line_boxes(axes: Axes) -> list[Box]:
@@ -258,7 +263,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print; nothing but the pictures may reach the reader
-    data = json.load(sys.stdin)
+    import matplotlib.backends.backend_svg  # the slow part, done while the caller finds out what to draw
+    import matplotlib.figure  # noqa: F401
+
+    told = sys.stdin.read()
+    if not told:
+        return
+    data = json.loads(told)
     fields: dict[str, Any] = data["plot"]
     for series in ("measured", "published"):
         fields[series] = [Point(**point) for point in fields[series]]

@@ -32,7 +32,7 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
         subtitle=notes.facts(scale, groups),
         tag=notes.scale_tag(scale),
         x_label=cost.titled + instead,
-        y_label=f"{score.titled}, accuracy" if score.score else score.titled,
+        y_label=metrics.with_unit(f"{score.header} accuracy" if score.score else score.header, score.unit),
         x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
         lower_cost_is_better=cost.direction == "lower",
         measured=measured,
