@@ -30,6 +30,8 @@ class Settings(MethodSettings):
     """Scale by ``lora_alpha / sqrt(r)`` instead."""
     use_dora: bool = False
     """Train the magnitude of each weight column, too (DoRA)."""
+    modules_to_save: dict[str, list[str]] | None = None
+    """Part -> module names that are trained whole beside the update and stored with it, e.g. newly added layers."""
 
 
 def check(settings: Settings, part: PartFacts) -> None:
@@ -44,5 +46,6 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     return LoraConfig(
         task_type=_shared.task_type(part),
         target_modules=_shared.targets(settings, part),
-        **settings.model_dump(exclude={"type", "targets"}),
+        modules_to_save=(settings.modules_to_save or {}).get(part.name),
+        **settings.model_dump(exclude={"type", "targets", "modules_to_save"}),
     )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from bench import registry
+from bench.methods import lora
 from bench.models import miss
 from bench.models._miss_model import MissModel
 from bench.protocols import GenerateOptions
@@ -39,7 +40,7 @@ def disturb(parameters: list[torch.nn.Parameter], amount: float) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in parameters:
-            parameter += amount * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=amount)
 
 
 def logits(model: MissModel, batch: Batch, ids: torch.Tensor) -> torch.Tensor:
@@ -74,6 +75,24 @@ def test_method_on_part_trains_and_generates(
     together = model.generate(batch, BEAMS)
     alone = [model.generate(model.collate([i], [q], []), BEAMS)[0] for i, q in zip(images, QUESTIONS, strict=True)]
     assert together == alone
+
+
+def test_new_layers_are_trained_beside_lora(model: MissModel, batch: Batch, images: Sequence[Image.Image]) -> None:
+    new = {"jtm": ["crossattention"], "dec": ["crossattention", "transform"]}
+    own = r".*\.attention\.self\.(query|value)"
+    method = lora.Settings(type="lora", targets={"jtm": own, "dec": own}, modules_to_save=new)
+    before = model.generate(batch, BEAMS)
+    adapt(model, miss.PARTS, {"vit": "F", "jtm": "new", "dec": "new"}, {"new": method})
+    model.module.eval()
+    assert model.generate(batch, BEAMS) == before, "the copies start as the layers were"
+    model.loss(batch).backward()  # type: ignore[no-untyped-call]
+    trained = {name: p for name, p in model.module.named_parameters() if p.requires_grad}
+    whole = {name for name in trained if "lora_" not in name}
+    assert {name.split(".modules_to_save.")[0].split(".")[-1] for name in whole} == {"crossattention", "transform"}
+    assert all(trained[name].grad.abs().sum() > 0 for name in whole)
+    disturb(list(trained.values()), 0.5)
+    alone = [model.generate(model.collate([i], [q], []), BEAMS)[0] for i, q in zip(images, QUESTIONS, strict=True)]
+    assert model.generate(batch, BEAMS) == alone
 
 
 @pytest.mark.parametrize("method", PROMPTS)
@@ -135,18 +154,17 @@ def test_texts_become_tokens(model: MissModel) -> None:
     assert tokens.decode([tokens.dec, tokens.sep, *ids[0].tolist()]) == "", "an answer ends at the first [SEP]"
 
 
-def test_images_become_pixels(settings: miss.Settings) -> None:
+def test_images_become_pixels() -> None:
     white = Image.new("L", (7, 9), 255)
     own = {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     model = make(miss.Settings.model_validate(TINY | {"image": own}))
     pixels = model.collate([white], ["color ?"], [])["pixel_values"]
     assert pixels.shape == (1, 3, 32, 32)
-    assert pixels.unique().tolist() == [2.0]
+    assert torch.equal(pixels, torch.full_like(pixels, 2.0))
     released = {"size": 32, "mean": (0, 0, 0), "std": (1, 1, 1), "divide_by_255": True}
     model = make(miss.Settings.model_validate(TINY | {"image": released}))
-    torch.testing.assert_close(
-        model.collate([white], ["color ?"], [])["pixel_values"].unique(), torch.tensor([1 / 255])
-    )
+    pixels = model.collate([white], ["color ?"], [])["pixel_values"]
+    torch.testing.assert_close(pixels, torch.full_like(pixels, 1 / 255))
 
 
 def test_drop_path_acts_in_training_only(batch: Batch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -42,7 +42,9 @@ def test_vision_model_is_dinov2(small: MissModel) -> None:
     del graph.graph.output[:]
     graph.graph.output.append(onnx.helper.make_tensor_value_info(BACKBONE_OUTPUT, onnx.TensorProto.FLOAT, None))
     pixels = torch.randn(2, 3, 112, 112)
-    expected = torch.from_numpy(ReferenceEvaluator(graph).run(None, {"input_image": pixels.numpy()})[0])
+    expected = torch.from_numpy(
+        cast("list[Any]", ReferenceEvaluator(graph).run(None, {"input_image": pixels.numpy()}))[0]
+    )
     states = small.part("vit")(pixel_values=pixels).last_hidden_state
     assert expected.shape == (2, 65, 384)
     assert expected.std() > 1
@@ -53,7 +55,8 @@ def test_vision_model_is_dinov2(small: MissModel) -> None:
 def test_text_models_are_minilm(small: MissModel) -> None:
     from transformers import BertModel
 
-    bert = BertModel.from_pretrained(str(_miss_source.packaged(*_miss_source.MINILM).parent)).eval()
+    bert: Any = BertModel.from_pretrained(str(_miss_source.packaged(*_miss_source.MINILM).parent))
+    bert.eval()
     ids, mask = small.tokens.questions(["Is there a fracture in the left lung?", "what organ"], 35)
     assert len(small.tokens) == 30524
     assert (small.tokens.dec, small.tokens.enc) == (30522, 30523)
