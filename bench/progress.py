@@ -176,7 +176,7 @@ class Lines:
 
     def message(self, text: str) -> None:
         """As it is."""
-        self._print(text)
+        self._print(_printable_lines(text))
 
     def end(self) -> None:
         """Nothing to put back."""
@@ -235,7 +235,7 @@ class Bars:
 
     def message(self, text: str) -> None:
         """Above the bars."""
-        self._display.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._display.console.print(_printable_lines(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Take the bars away and give the cursor back."""
@@ -274,6 +274,10 @@ def duration(seconds: float) -> str:
 def printable(text: str) -> str:
     """Without control characters, which could move a terminal's cursor or forge a line of a log."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _left(seconds: float | None) -> str:

@@ -79,7 +79,7 @@ def run(
         stored = _adopt(file, jobs, reporter)
         done = {} if fresh else _done(jobs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
-        sweep = _Sweep(file=file, reporter=reporter, records=dict(done))
+        sweep = _Sweep(file=file, reporter=reporter, stored=stored, records=dict(done))
         if todo:
             sweep.run(todo, _executor(executor, [job.cell for job in todo]), finished=len(done))
     return RunSummary(
@@ -156,7 +156,10 @@ class _Sweep:
 
     file: ResultsFile
     reporter: Reporter
+    stored: dict[str, CellRecord]
+    """The last record of each cell before this run."""
     records: dict[str, CellRecord]
+    """What is done, by this run or before it."""
     interrupted: bool = False
     running: list[_Started] = field(default_factory=list)
 
@@ -206,9 +209,18 @@ class _Sweep:
 
     def _finish(self, started: _Started, record: CellRecord) -> None:
         self.running.remove(started)
+        known = self.stored.get(record.cell_id)
+        if record.status is Status.INTERRUPTED and known is not None and known.status.is_result:
+            return  # a result of a run before --fresh says more
         self.file.append(record)
         self.records[record.cell_id] = record
         self.reporter.cell_ended(started.job.cell, record)
+        ran_on, expected = record.environment.get("device"), started.handle.device
+        if record.status.is_result and ran_on != expected:
+            self.reporter.message(
+                f"warning: this cell ran on {ran_on}, but {expected} is what this machine seems to offer; it will not "
+                "count as finished. Check that torch can use the device (driver, build), or set run.device=cpu"
+            )
 
     def _stop(self) -> None:
         self.interrupted = True

@@ -154,7 +154,7 @@ def test_the_first_interrupt_stops_cleanly(sweep: Sweep, number: signal.Signals)
     cells = [make_cell("ok 1"), make_cell("hang@train"), make_cell("ok 2")]
     runner = sweep.start(cells)
     wait_until((sweep.job(cells[1]) / "progress.json").exists)
-    runner.send_signal(number)
+    os.killpg(runner.pid, number)  # as a terminal does: to the runner's whole process group
     assert runner.wait(15) == 130
     assert sweep.statuses() == {"ok 1": "ok", "hang@train": "interrupted"}
     assert "stopping the running cells (Ctrl-C again: at once)" in sweep.stderr()
@@ -162,6 +162,20 @@ def test_the_first_interrupt_stops_cleanly(sweep: Sweep, number: signal.Signals)
     sweep.started()
     sweep.run([cells[0], cells[2]])
     assert sweep.started() == ["ok 2"]
+
+
+def test_an_interrupt_hides_no_earlier_result(sweep: Sweep) -> None:
+    """As after ``--fresh``: here the cell runs again because its record is of another device."""
+    cell = make_cell("hang@train")
+    sweep.run([make_cell("ok")])
+    sweep.file.append(
+        sweep.stored()["ok"].model_copy(update={"cell_id": cell.cell_id, "environment": {"device": "T4"}})
+    )
+    runner = sweep.start([cell])
+    wait_until((sweep.job(cell) / "progress.json").exists)
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(15) == 130
+    assert sweep.file.read()[cell.cell_id].status is Status.OK
 
 
 def test_the_second_interrupt_stops_at_once(sweep: Sweep) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from bench.cell import Cell
 from bench.environment import Gpu
 from bench.errors import DataError, SpecError
+from bench.executors.inline import InlineCell
 from bench.progress import Silent
 from bench.record import CellRecord, Status
 from bench.runner import RunSummary, run
@@ -103,6 +108,36 @@ def test_another_device_runs_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch
     gpus[0] = Gpu(token="GPU-1", name="NVIDIA H100")
     sweep.run(on_cpu)
     assert sweep.started() == ["ok 1"]
+
+
+def test_an_unexpected_device_is_told(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening = Listening()
+    monkeypatch.setenv("FAKE_DEVICE", "NVIDIA T4")
+    sweep.run([make_cell("ok 1")], reporter=listening)
+    assert "this cell ran on NVIDIA T4, but cpu is what" in listening.told[-2]
+
+
+class InThisProcess:
+    """An executor whose second cell is interrupted while it runs in this process."""
+
+    in_process = True
+    slots = 1
+
+    def start(self, cell: Cell, job: Path) -> InlineCell:
+        if cell.label == "ok 2":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        shutil.copy(job / "cell.json", job / "result.json")
+        return InlineCell("cpu")
+
+
+def test_an_executor_in_this_process_is_interrupted(sweep: Sweep) -> None:
+    cells = [make_cell(f"ok {number}") for number in (1, 2, 3)]
+    before = signal.getsignal(signal.SIGINT)
+    summary = run(cells, results=sweep.results, executor=InThisProcess(), fresh=False, reporter=Silent())
+    assert summary.interrupted
+    assert [record.label for record in summary.records] == ["ok 1"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_one_cell_per_gpu_at_a_time_each_pinned(sweep: Sweep) -> None:
