@@ -56,7 +56,7 @@ Settings = SlakeSettings
 
 def digest(settings: SlakeSettings) -> str:
     """See ``DataPlugin.digest``."""
-    return load(settings.model_copy(update={"verify": "off"})).digest()
+    return load(settings).digest()
 
 
 def load(settings: SlakeSettings) -> _files.ImageFolder:

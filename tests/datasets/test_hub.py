@@ -114,14 +114,24 @@ def test_slake_reads_like_the_local_files(slake_hub_root: Path, slake_root: Path
     assert slake_hub.digest(slake_settings(slake_hub_root)) == slake_hub.digest(slake_settings(slake_hub_root))
 
 
-def test_slake_archive_that_is_broken_or_lacks_images(slake_hub_root: Path) -> None:
+@pytest.mark.parametrize(("compression", "level"), [(zipfile.ZIP_STORED, 0), (zipfile.ZIP_DEFLATED, 9)])
+def test_a_damaged_file_in_slakes_archive_is_named(slake_hub_root: Path, compression: int, level: int) -> None:
     path = slake_hub_root / "imgs.zip"
-    content = bytearray(path.read_bytes())
-    content[200] ^= 255
-    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression, compresslevel=level) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    damaged = bytearray(path.read_bytes())
+    damaged[60:200] = bytes(140)
+    path.write_bytes(damaged)
     data = slake_hub.load(slake_settings(slake_hub_root))
     with pytest.raises(DataError, match=r"imgs\.zip: imgs/xmlab0/source\.jpg \(question 0\): cannot be unpacked"):
         data.image(data.split("train")[0])
+
+
+def test_slake_archive_that_is_none_or_lacks_images(slake_hub_root: Path) -> None:
+    path = slake_hub_root / "imgs.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("imgs/xmlab0/source.jpg", b"")
     with pytest.raises(DataError, match=r"3 of 4 images are missing; the first is xmlab1/source\.jpg"):

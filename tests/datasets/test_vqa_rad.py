@@ -49,6 +49,16 @@ def test_image_split_shares_no_image_and_loses_no_question(rad_root: Path) -> No
     assert sorted(e.question_id for e in (*train, *test)) == ["0", "1", "2", "3", "4"]
 
 
+def test_a_fifth_of_the_images_is_for_testing_whatever_else_is_there(rad_root: Path) -> None:
+    records = [rad(n, f"synpic{n}.jpg", "Is it?", "yes", "Closed") for n in range(1000)]
+    tests = []
+    for count in (500, 1000):
+        write_json(rad_root / vqa_rad.PUBLIC, records[:count])
+        tests.append([e.image for e in vqa_rad.load(settings(rad_root, split_by="image")).split("test")])
+    assert 170 <= len(tests[1]) <= 230
+    assert tests[0] == tests[1][: len(tests[0])]
+
+
 def leaky(root: Path, rows: int, *, repeat_test: bool) -> Path:
     picture(root / "images" / "a.jpg")
     test = [rad(n, "a.jpg", f"test {n}?", "yes", "CLOSED") for n in range(20)]
@@ -154,3 +164,5 @@ def test_the_real_data_set(shared_data: Path, tmp_path: Path, root: str) -> None
     assert len({e.image for e in test} - {e.image for e in train}) == 1
     assert len(vqa_rad.digest(settings(folder))) == 64
     assert data.image(test[0]).mode == "RGB"
+    by_image = vqa_rad.load(settings(folder, split_by="image"))
+    assert [len(by_image.split(split)) for split in ("train", "test")] == [1812, 436]
