@@ -40,7 +40,7 @@ class Draft:
         self._heartbeat = Heartbeat(job / "progress.json")
         self._started_at = _now()
         self._phase = "setup"
-        self._beats = 0
+        self._step: int | None = None
         self._phase_s: dict[str, float] = {}
         self._peaks: dict[str, PhaseMemory] = {}
         self._failure: Failure | None = None
@@ -48,6 +48,8 @@ class Draft:
 
     def use(self, device: torch.device) -> None:
         """Measure on this device from here on."""
+        if device.type == "cuda":
+            torch.cuda.init()  # resetting peaks needs it
         self._device = device
         self.gpu = open_gpu_meter(device)
         self.gpu.start()
@@ -55,7 +57,7 @@ class Draft:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase, take its CUDA peaks and tell the parent about it."""
-        self._phase, self._beats = name, 0
+        self._phase, self._step = name, 0 if name in ("train", "eval") else None
         self._heartbeat.beat(Progress(phase=name))
         print(f"{_now()} {name}", flush=True)
         started = time.perf_counter()
@@ -64,10 +66,11 @@ class Draft:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
         self._phase_s[name] = time.perf_counter() - started
+        self._step = None
 
     def beat(self, progress: Progress) -> None:
         """A step or a batch is done."""
-        self._beats += 1
+        self._step = (self._step or 0) + 1
         self._heartbeat.beat(progress)
 
     def _timing_starts(self) -> None:
@@ -75,9 +78,8 @@ class Draft:
 
     def fail(self, error: Exception) -> None:
         """The cell ends here; the failing step is the one after those done."""
-        counted = self._phase in ("train", "eval")
         self._status = status_of(error)
-        self._failure = failure_of(error, phase=self._phase, step=self._beats if counted else None)
+        self._failure = failure_of(error, phase=self._phase, step=self._step)
 
     def record(self) -> CellRecord:
         """Everything known by now."""

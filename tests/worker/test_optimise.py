@@ -38,6 +38,11 @@ def test_cosine_equals_the_one_of_torch() -> None:
         reference.step()
 
 
+def test_cosine_spans_the_steps_after_the_warmup() -> None:
+    made = plan(steps=12, schedule="cosine", warmup_steps=4)
+    assert (made.rate(3), made.rate(4), made.rate(8), made.rate(12)) == pytest.approx((1.0, 1.0, 0.5, 0.0))
+
+
 def test_cosine_per_epoch_is_flat_within_an_epoch() -> None:
     found = rates(plan(examples=40, epochs=2, schedule="cosine_per_epoch"))
     assert found == pytest.approx([1.0] * 4 + [0.5] * 4)
