@@ -123,7 +123,7 @@ def test_a_damaged_file_in_slakes_archive_is_named(slake_hub_root: Path, compres
         for name, content in contents.items():
             archive.writestr(name, content)
     damaged = bytearray(path.read_bytes())
-    damaged[60:200] = bytes(140)
+    damaged[52:200] = b"\xff" * 148
     path.write_bytes(damaged)
     data = slake_hub.load(slake_settings(slake_hub_root))
     with pytest.raises(DataError, match=r"imgs\.zip: imgs/xmlab0/source\.jpg \(question 0\): cannot be unpacked"):
