@@ -1,0 +1,98 @@
+"""Markdown, CSV, LaTeX and the terminal print the same table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.record import Status
+from bench.report import csv_file, latex, markdown
+from bench.report.model import Table
+from bench.report.summary import print_summary
+from tests.factories import failed_record, load_cells, make_record
+from tests.report.conftest import Case
+
+
+@pytest.fixture
+def table(demo: Case) -> Table:
+    demo.fill(cuda=False).put(6, failed_record(demo.cells[6], Status.OOM, "train", 3))
+    return demo.table()
+
+
+def rows_of(table: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(csv_file.render(table))))
+
+
+def test_markdown_row(table: Table) -> None:
+    lines = markdown.render(table).splitlines()
+    assert lines[0].startswith("# **DEMO**: Table 1")
+    assert lines[2].startswith("**DEMO**: Not the published setting")
+    assert "| T | T | LoRA | 8 | 1.605 | 61.919 | −60.314 | — | 28.11 | — | **77.48** | 78.66 | −1.18 |" in "\n".join(
+        lines
+    )
+    assert next(line for line in lines if "OOM" in line).startswith("| T | LoRA | LoRA | 4 |")
+    assert any(line.startswith("| *Question only* |") for line in lines)
+
+
+def test_latex_lines(table: Table) -> None:
+    text = latex.render(table)
+    assert r"\caption{\textbf{DEMO}: LoRA in the vision encoder" in text
+    assert r"\textbf{77.48}" in text
+    assert r"\color{black!60}28.11}" in text
+    assert "OOM (train, step 3)" in text
+    assert r"\multicolumn{4}{@{}l}{Question only}" in text
+    assert text.isascii()
+
+
+def test_csv_is_raw(table: Table) -> None:
+    rows = rows_of(table)
+    assert {row["scale"] for row in rows} == {"DEMO"}
+    last = rows[9]
+    assert (last["ViT"], last["Rank"], last["status"], last["seeds"]) == ("T", "8", "ok", "1")
+    assert (last["Opened (%) correct"], last["Opened (%) n"]) == ("547", "706")
+    assert float(last["Opened (%)"]) == pytest.approx(100 * 547 / 706)
+    assert float(last["Opened (%) deviation"]) == pytest.approx(100 * 547 / 706 - 78.66)
+    assert last["Memory (GiB)"] == ""
+    assert rows[6]["status"] == "OOM (train, step 3)"
+    assert rows[6]["Global (%)"] == ""
+    assert rows[6]["Global (%) published"] == "62.29"
+    assert "implied 19.38" in rows[0]["note"]
+    assert rows[10]["status"] == "baseline"
+    assert "Opened (%) std" not in last
+
+
+def test_csv_has_the_spread_of_several_seeds(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table2.yaml", seeds=[1, 2])
+    case = Case(spec, cells)
+    for i, cell in enumerate(cells):
+        case.put(i, make_record(cell, i))
+    row = rows_of(case.table())[0]
+    assert float(row["Opened (%) std"]) > 0
+    assert row["seeds"] == "2"
+
+
+def shown(table: Table, width: int) -> str:
+    out = io.StringIO()
+    print_summary(
+        Console(width=width, file=out), table, [Path("reports/table1/table.md"), Path("reports/table1/a.png")]
+    )
+    return out.getvalue()
+
+
+def test_the_terminal_summary_fits_eighty_columns(table: Table) -> None:
+    text = shown(table, 80)
+    assert text.startswith("DEMO: Table 1")
+    assert max(len(line) for line in text.splitlines() if "Wrote" not in line) <= 80
+    assert "LoRA-LoRA-LoRA rank=8     0.642        —    28.19" in text
+    assert "…" not in text
+    assert text.rstrip().endswith("Wrote reports/table1/: table.md, a.png")
+
+
+def test_a_narrow_terminal_stacks_the_cells(table: Table) -> None:
+    lines = shown(table, 50).splitlines()
+    at = lines.index("T-LoRA-LoRA rank=4")
+    assert lines[at + 1].strip().startswith("OOM (train, step 3)")

@@ -1,0 +1,94 @@
+"""The files: the same bytes for the same input, replaced at once, plots redrawn only when they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.record import Status
+from bench.report import drawing, write_report
+from bench.report.draw import Plot, Point, draw
+from tests.factories import failed_record, make_record
+from tests.report.conftest import Case
+
+NAMES = ["table.md", "table.tex", "table.csv", "pareto.png", "pareto.svg"]
+
+
+def write(case: Case, folder: Path) -> dict[str, bytes]:
+    paths = write_report(case.spec, case.scale, case.cells, case.records, folder)
+    assert [path.name for path in paths] == NAMES
+    assert sorted(path.name for path in folder.iterdir()) == sorted(NAMES)
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_the_same_input_gives_the_same_bytes(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.fill(cuda=False).put(6, failed_record(demo.cells[6], Status.OOM, "train", 3))
+    first = write(demo, tmp_path / "a")
+    settings = tmp_path / "mpl"
+    settings.mkdir()
+    (settings / "matplotlibrc").write_text("lines.linewidth: 9\nfigure.facecolor: red\n")
+    monkeypatch.setenv("MATPLOTLIBRC", str(settings / "matplotlibrc"))
+    demo.records = dict(reversed(demo.records.items()))
+    assert write(demo, tmp_path / "b") == first
+
+
+def test_plots_are_redrawn_only_when_they_change(demo: Case, tmp_path: Path) -> None:
+    first = write(demo.fill(cuda=False), tmp_path / "out")
+    stamps = {name: (tmp_path / "out" / name).stat().st_ino for name in NAMES}
+    assert write(demo, tmp_path / "out") == first
+    kept = {name for name in NAMES if (tmp_path / "out" / name).stat().st_ino == stamps[name]}
+    assert kept == {"pareto.png", "pareto.svg"}
+    demo.put(0, make_record(demo.cells[0], 7, cuda=False))
+    changed = write(demo, tmp_path / "out")
+    assert {name for name in NAMES if changed[name] != first[name]} == set(NAMES)
+
+
+def test_a_plot_that_fails_leaves_the_tables(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("raise SystemExit('no fonts')")
+    monkeypatch.setattr(drawing, "SCRIPT", script)
+    with pytest.raises(RuntimeError, match="no fonts"):
+        write_report(demo.spec, demo.scale, demo.cells, demo.records, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md", "table.tex"]
+
+
+def test_a_process_warmed_up_draws_or_is_ended(demo: Case, tmp_path: Path) -> None:
+    drawing.warm_up()
+    warm = drawing._warm[0]
+    first = write(demo, tmp_path / "out")
+    assert warm.returncode == 0
+    drawing.warm_up()
+    warm = drawing._warm[0]
+    assert write(demo, tmp_path / "out") == first
+    assert warm.returncode is not None
+    assert not drawing._warm
+
+
+def test_no_label_covers_another() -> None:
+    """Ten cells in five pairs, as in Table 1, two of them at the same place."""
+    places = [
+        (5, 20),
+        (5, 20),
+        (26, 49),
+        (26.1, 49),
+        (7.2, 55),
+        (7.4, 57),
+        (26.9, 62),
+        (27.2, 62),
+        (27.6, 79),
+        (28, 79),
+    ]
+    points = [Point(label=f"LoRA-LoRA-LoRA rank={i}", x=x, y=y) for i, (x, y) in enumerate(places)]
+    figure = draw(
+        Plot(
+            title="t", subtitle="s", tag="", x_label="x", y_label="y", x_log=False, lower_cost_is_better=True,
+            measured=points, published=[], baseline=54.0, failures=[],
+        )
+    )  # fmt: skip
+    labels = [text for text in figure.axes[0].texts if text.get_text().startswith("LoRA")]
+    boxes = [text.get_window_extent().shrunk(1.0, 0.85) for text in labels]
+    assert len(boxes) == 10
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    frame = figure.axes[0].bbox
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)

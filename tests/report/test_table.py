@@ -1,0 +1,208 @@
+"""What stands in the table: order, aggregation, failures, baselines, marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import SpecError
+from bench.record import Memory, Status
+from bench.report.model import Table
+from bench.report.text import DASH, MINUS
+from bench.spec.models import Column
+from tests.factories import accuracy, baselines, failed_record, load_cells, make_record
+from tests.report.conftest import Case, entry
+
+
+def texts(table: Table, row: int) -> list[str]:
+    return [e.text for e in table.rows[row].entries]
+
+
+def test_columns_and_rows_are_in_the_order_of_the_spec(paper: Case) -> None:
+    table = paper.fill().table()
+    assert [c.header for c in table.columns] == [
+        "ViT", "JTM", "Dec", "Rank", "#Params (%)", "Memory (GiB)", "Opened (%)", "Closed (%)", "Global (%)",
+    ]  # fmt: skip
+    assert [texts(table, i)[:4] for i in (0, 1, 9)] == [
+        ["F", "LoRA", "LoRA", "4"], ["F", "LoRA", "LoRA", "8"], ["T", "T", "LoRA", "8"],
+    ]  # fmt: skip
+    assert texts(table, 0)[4:] == ["0.161", "5.20", "3.54", "50.70", "19.32"]
+    assert not table.with_status
+
+
+def test_measured_published_and_deviation(paper: Case) -> None:
+    memory = entry(paper.fill().table(), 2, "memory")
+    assert (memory.text, memory.published_text, memory.deviation_text) == ("9.80", "26.63", f"{MINUS}16.83")
+    assert memory.deviation == pytest.approx(9.8 - 26.63)
+
+
+def test_a_deviation_that_rounds_to_zero_has_no_sign(paper: Case) -> None:
+    paper.put(0, make_record(paper.cells[0], accuracy=accuracy(25, 180)))
+    assert entry(paper.table(), 0, "closed").deviation_text == "0.00"
+
+
+def test_what_was_not_measured_is_a_dash_and_zero_is_zero(demo: Case) -> None:
+    demo.fill(cuda=False, accuracy=accuracy(0, 0))
+    table = demo.table()
+    assert texts(table, 0)[5:] == [DASH, "0.00", "0.00", "0.00"]
+    assert entry(table, 0, "memory").value is None
+    assert entry(table, 0, "memory").published_text == "5.19"
+    assert any("Not measured on this device: Memory (GiB)" in note for note in table.footnotes)
+
+
+def test_one_row_per_cell_over_its_seeds(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
+    case = Case(spec, cells)
+    for i, correct in enumerate((351, 353, 358)):
+        case.put(i, make_record(cells[i], accuracy=accuracy(correct, 180)))
+    table = case.table()
+    assert len([row for row in table.rows if not row.baseline]) == 10
+    opened = entry(table, 0, "open")
+    assert opened.text == "50.14 ± 0.51"
+    assert opened.std == pytest.approx(0.5107, abs=1e-4)
+    assert (opened.correct, opened.n) == (1062, 2118)
+    assert table.rows[0].label == "F-LoRA-LoRA rank=4"
+    assert table.rows[0].seeds == 3
+    assert "±" not in entry(table, 0, "params").text
+    assert "3 seeds (1, 2, 3, mean ± standard deviation)" in table.caption
+
+
+def test_one_seed_has_no_spread(paper: Case) -> None:
+    table = paper.fill().table()
+    assert "±" not in "".join(texts(table, 0))
+    assert "1 seed (42)" in table.caption
+
+
+def test_seeds_that_failed_are_told_and_not_averaged(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
+    case = Case(spec, cells)
+    case.put(0, make_record(cells[0], accuracy=accuracy(353, 180)))
+    case.put(1, failed_record(cells[1], Status.OOM, "train", 3))
+    table = case.table()
+    assert entry(table, 0, "open").text == "50.00"
+    assert table.rows[0].status == "1 of 3 seeds; OOM (train, step 3); not run"
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "step", "said"),
+    [
+        (Status.OOM, "train", 3, "OOM (train, step 3)"),
+        (Status.OOM, "eval", 2, "OOM (eval, batch 2)"),
+        (Status.DIVERGED, "train", 0, "diverged (train, step 0)"),
+        (Status.TIMEOUT, "load", None, "timeout (load)"),
+        (Status.CRASHED, None, None, "crashed"),
+        (Status.INTERRUPTED, None, None, "interrupted"),
+        (Status.ERROR, "setup", None, "error: OutOfMemoryError (setup)"),
+    ],
+)
+def test_a_cell_that_failed_keeps_its_row(
+    paper: Case, status: Status, phase: str | None, step: int | None, said: str
+) -> None:
+    paper.fill().put(4, failed_record(paper.cells[4], status, phase, step))
+    table = paper.table()
+    assert table.rows[4].status == said
+    assert texts(table, 4)[:4] == ["F", "T", "LoRA", "4"]
+    assert texts(table, 4)[5:] == [DASH] * 4
+    assert entry(table, 4, "params").text != DASH
+    assert entry(table, 4, "global").published_text == "55.53†"
+    assert table.with_status
+
+
+def test_the_peak_before_running_out_of_memory_is_not_the_cell_s_memory(paper: Case) -> None:
+    memory = make_record(paper.cells[0]).memory
+    paper.put(0, failed_record(paper.cells[0], Status.OOM, "train", 3).model_copy(update={"memory": memory}))
+    assert memory != Memory()
+    assert entry(paper.table(), 0, "memory").text == DASH
+
+
+def test_cells_not_run_yet_are_rows(paper: Case) -> None:
+    table = paper.table()
+    assert [row.status for row in table.rows] == ["not run"] * 10
+    assert entry(table, 0, "global").published_text == "20.34†"
+    assert "10 of 10 cells not run yet." in table.footnotes
+
+
+def best(table: Table, column: str) -> list[int]:
+    return [i for i in range(len(table.rows)) if entry(table, i, column).best]
+
+
+def test_the_best_printed_value_is_marked_in_its_direction(paper: Case) -> None:
+    table = paper.fill().table()
+    assert {c: best(table, c) for c in ("params", "memory", "open", "closed", "global")} == {
+        "params": [], "memory": [0], "open": [9], "closed": [9], "global": [9],
+    }  # fmt: skip
+
+
+def test_ties_as_printed_share_the_mark(paper: Case) -> None:
+    for i, cell in enumerate(paper.cells):
+        correct = (500, 500, 3)[min(i, 2)]
+        paper.put(i, make_record(cell, accuracy=accuracy(correct, 100, 1_000_000, 355)))
+    assert entry(paper.table(), 0, "open").text == "0.05"
+    assert best(paper.table(), "open") == [0, 1]
+    assert best(paper.table(), "closed") == []  # all equal: nothing to mark
+
+
+def test_a_lone_value_is_not_the_best(paper: Case) -> None:
+    paper.put(0, make_record(paper.cells[0]))
+    paper.put(1, failed_record(paper.cells[1], Status.OOM, "train", 3))
+    assert best(paper.table(), "global") == []
+
+
+def test_baselines_stand_at_the_end(paper: Case) -> None:
+    table = paper.fill().table()
+    assert [row.label for row in table.rows[10:]] == ["Question only", "Always yes", "Always no"]
+    assert texts(table, 10) == ["Question only", "", "", "", "", "", "45.75", "70.99", "54.19"]
+    assert (entry(table, 12, "closed").correct, entry(table, 12, "closed").n) == (180, 355)
+    assert not any("baselines differ" in note for note in table.footnotes)
+
+
+def test_baselines_that_differ_are_told(paper: Case) -> None:
+    other = accuracy(3, 3).model_copy(update={"baselines": baselines(50, 60)})
+    paper.fill().put(3, make_record(paper.cells[3], accuracy=other))
+    assert any("baselines differ" in note for note in paper.table().footnotes)
+
+
+def test_the_rule_and_the_number_of_questions_are_stated(paper: Case) -> None:
+    note = paper.fill().table().footnotes[0]
+    assert "the gold answer is yes or no" in note
+    assert "open n = 706, closed n = 355, global n = 1,061" in note
+
+
+def test_a_demo_cannot_be_taken_for_the_paper(demo: Case, paper: Case) -> None:
+    table = demo.fill(cuda=False).table()
+    assert table.tag == "DEMO"
+    assert "not comparable with published numbers" in table.caption
+    assert "Scale: demo; data: easy_vqa (test split); 1 seed (42); device: cpu" in table.caption
+    assert paper.table().tag == ""
+
+
+def test_devices_that_differ_are_told(paper: Case) -> None:
+    paper.fill().put(0, make_record(paper.cells[0], cuda=False))
+    table = paper.table()
+    assert "device: NVIDIA A100, cpu" in table.caption
+    assert any("different devices" in note for note in table.footnotes)
+
+
+def test_a_spec_without_columns_gets_the_usual_ones(paper: Case) -> None:
+    paper.respec(columns=[])
+    assert [c.value for c in paper.table().columns] == [
+        "vit", "jtm", "dec", "rank", "params", "memory", "open", "closed", "global",
+    ]  # fmt: skip
+
+
+def test_an_axis_may_be_named_by_its_place(paper: Case) -> None:
+    paper.respec(columns=[Column(value="methods.LoRA.r"), Column(value="seed"), Column(value="status")])
+    assert texts(paper.table(), 1) == ["8", "42", "not run"]
+    assert not paper.table().with_status
+
+
+def test_metrics_alone_get_a_column_of_cells(paper: Case) -> None:
+    paper.respec(columns=[Column(value="global")])
+    assert texts(paper.fill().table(), 0) == ["F-LoRA-LoRA rank=4", "19.32"]
+
+
+def test_an_unknown_column_is_refused(paper: Case) -> None:
+    paper.respec(columns=[Column(value="memroy")])
+    with pytest.raises(SpecError, match="'memroy'; did you mean 'memory'"):
+        paper.table()
