@@ -45,7 +45,8 @@ def load(kind: Kind, name: str) -> ModuleType:
 
 
 def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """``; did you mean 'x'? (known: ...)``, to be put behind an error."""
+    """``; did you mean 'x'? (known: ...)``, to be put behind an error; of many known words the first 15."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} (known: {', '.join(known)})"
+    more = f", ... {len(known) - 15} more" if len(known) > 15 else ""
+    return f"{hint} (known: {', '.join(known[:15])}{more})"

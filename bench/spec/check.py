@@ -48,7 +48,7 @@ def check(tree: Node, problems: Problems) -> tuple[Spec | None, list[Checked]]:
         )
         return spec, []
     points = matrix.points()
-    if not points:
+    if not points and matrix.tree.elements("matrix", "exclude"):
         node = tree.get("matrix") or tree
         problems.add(node.key_mark, "matrix", "leaves no cell to run; remove an `exclude` entry or add an axis value")
     checked = [_check_point(point, facts, problems, spec is not None) for point in points]
@@ -66,13 +66,12 @@ def _parts(tree: Node) -> dict[str, PartFacts]:
 
 def _check_point(point: Point, facts: dict[str, PartFacts], problems: Problems, valid: bool) -> Checked | None:
     """Pattern first (it is readable even where the rest is broken), then the settings."""
-    before = len(problems)
-    _check_pattern(point, facts, problems)
+    runnable = _check_pattern(point, facts, problems)
     if not valid:
         return None
     kept = {key: child for key, child in point.tree.items() if key not in _NOT_IN_CELLS}
     settings = validate(Spec, Node(kept, point.tree.mark, point.tree.key_mark), problems)
-    if settings is None or len(problems) > before:
+    if settings is None or not runnable:
         return None
     for part, action in point.actions().items():
         if action.value not in FROZEN_OR_TRAINED:
@@ -84,28 +83,32 @@ def _check_point(point: Point, facts: dict[str, PartFacts], problems: Problems, 
     return Checked(point, settings, tuple(facts))
 
 
-def _check_pattern(point: Point, facts: dict[str, PartFacts], problems: Problems) -> None:
+def _check_pattern(point: Point, facts: dict[str, PartFacts], problems: Problems) -> bool:
+    """Whether every part, and no other, has a known action, and something is trained."""
     actions = point.actions()
     known = [*FROZEN_OR_TRAINED, *dict(point.tree.items("methods"))]
-    for part, action in actions.items():
-        if facts and part not in facts:
-            problems.add(action.key_mark, f"parts.{part}", f"no such part{did_you_mean(part, list(facts))}")
-        if action.value not in known:
-            problems.add(
-                action.mark,
-                f"parts.{part}",
-                f"no action {quoted(action.value)}{did_you_mean(str(action.value), known)}",
-            )
+    unknown = {part: action for part, action in actions.items() if facts and part not in facts}
+    for part, action in unknown.items():
+        problems.add(action.key_mark, f"parts.{part}", f"no such part{did_you_mean(part, list(facts))}")
+    wrong = {part: action for part, action in actions.items() if _is_text(action) and action.value not in known}
+    for part, action in wrong.items():
+        hint = did_you_mean(str(action.value), known)
+        problems.add(action.mark, f"parts.{part}", f"no action {quoted(action.value)}{hint}")
     missing = [part for part in facts if part not in actions]
-    where = point.tree.get("parts")
-    mark = where.mark if where is not None and where.items() else point.mark
+    where = (actions and point.tree.get("parts")) or point.tree.get("matrix") or point.tree
     if missing:
         example = ", ".join(f"{part}: F" for part in missing)
-        problems.add(
-            mark, "parts", f"say nothing about {', '.join(missing)}; give every part an action, e.g. `{example}`"
-        )
-    elif actions and all(action.value == "F" for action in actions.values()):
-        problems.add(mark, "parts", "all are F, so nothing would be trained; give one part T or a method")
+        told = f"say nothing about {', '.join(missing)}; give every part an action, e.g. `{example}`"
+        problems.add(where.mark, "parts", told)
+        return False
+    idle = bool(actions) and all(action.value == "F" for action in actions.values())
+    if idle:
+        problems.add(where.mark, "parts", "all are F, so nothing would be trained; give one part T or a method")
+    return not (unknown or wrong or idle)
+
+
+def _is_text(node: Node) -> bool:
+    return isinstance(node.value, str)  # anything else is validation's business
 
 
 class _Names:
@@ -116,15 +119,17 @@ class _Names:
         self.methods = [name for name, _ in tree.items("methods")]
         self.short = short_names(matrix.places(), matrix.names())
         own = {place: name for place, name in self.short.items() if split_place(place)[0] != "parts"}
-        self.axes = list(dict.fromkeys([*own.values(), *own]))
+        self.axes = list(dict.fromkeys([*own.values(), *matrix.names().values(), *own]))
         self.metrics = list(metrics.names())
 
     def check(self) -> None:
         """Add a problem for every name that is not known."""
         self._check_given()
-        self._check_axes()
-        self._check_keys()
-        self._check_shown()
+        self._check_pareto()
+        if self.matrix.parts:  # else the model family is not known, and one problem is enough
+            self._check_axes()
+            self._check_keys()
+            self._check_shown()
 
     def _unless(self, known: Iterable[str], node: Node, path: Path, word: str, what: str, *, key: bool = False) -> None:
         if word not in (options := list(known)):
@@ -139,8 +144,8 @@ class _Names:
             elif not _NAME.fullmatch(name):
                 rule = "a method's name is at most 32 letters, digits, - _ + (it stands in labels and dotted places)"
                 self.problems.add(node.key_mark, ("methods", name), f"{rule}; rename it")
-            for part, targets in node.items("targets") if self.matrix.parts else ():
-                self._unless(self.matrix.parts, targets, ("methods", name, "targets"), part, "part", key=True)
+            for part, targets in node.items("targets"):
+                self._unless(self.matrix.parts or [part], targets, ("methods", name, "targets"), part, "part", key=True)
         for name, node in self.tree.items("scales"):
             if not _SCALE.fullmatch(name) or name == "auto":
                 rule = "a scale's name is at most 64 letters, digits, - _ . and not `auto` (it names a results file)"
@@ -172,13 +177,13 @@ class _Names:
         root, *rest = split_place(place)
         if root not in PLACE_ROOTS:
             roots = ", ".join(f"{known}..." for known in PLACE_ROOTS)
-            hint = did_you_mean(place, [*self.axes, *PLACE_ROOTS]).split(" (known")[0]
+            hint = did_you_mean(place, [n for n in (*self.axes, *PLACE_ROOTS) if n != place]).split(" (known")[0]
             self.problems.add(
                 node.key_mark, path, f"is no place that can be varied{hint} (an axis begins with {roots})"
             )
         elif root == "methods" and rest:
             self._unless(self.methods, node, path, rest[0], "method", key=True)
-        elif root == "parts" and rest and self.matrix.parts:
+        elif root == "parts" and rest:
             self._unless(self.matrix.parts, node, path, ".".join(rest), "part", key=True)
 
     def _check_keys(self) -> None:
@@ -199,7 +204,7 @@ class _Names:
                         self._unless(known, value, (*here, key), str(value.value), "action")
 
     def _check_shown(self) -> None:
-        """Columns, published rows and the two metrics of the Pareto plot."""
+        """Columns and published rows."""
         shown = [*self.matrix.parts, *self.axes, *RECORD_COLUMNS, *self.metrics]
         for i, column in enumerate(self.tree.elements("columns")):
             value = column.get("value") or column
@@ -208,6 +213,8 @@ class _Names:
         for i, row in enumerate(self.tree.elements("published", "rows")):
             for key, value in row.items():
                 self._check_published(key, value, ("published", "rows", i, key))
+
+    def _check_pareto(self) -> None:
         for key, node in self.tree.items("pareto"):
             if isinstance(node.value, str):
                 self._unless(self.metrics, node, ("pareto", key), node.value, "metric")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -21,15 +22,15 @@ EXPECTED = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
-    "string_type": "must be a text; put it in quotes",
+    "string_type": "must be a text",
     "path_type": "must be a path",
     "list_type": "must be a list, e.g. [a, b]",
     "tuple_type": "must be a list, e.g. [a, b]",
     "dict_type": "must be a mapping (`key: value` lines)",
     "model_type": "must be a mapping (`key: value` lines)",
     "model_attributes_type": "must be a mapping (`key: value` lines)",
-    "too_short": "must have at least {min_length} entries",
-    "too_long": "must have at most {max_length} entries",
+    "too_short": "needs at least {min_length}",
+    "too_long": "takes at most {max_length}",
     "string_pattern_mismatch": "must match {pattern}",
 }
 """What is accepted, by pydantic's type of error; others keep pydantic's own words."""
@@ -39,24 +40,34 @@ def validate(model: type[Model], tree: Node, problems: Problems) -> Model | None
     """``tree`` as a ``model``, or None with every problem added.
 
     Strict, as JSON: ``"4"`` and ``true`` are no numbers, while a list may become a tuple and a text a path."""
-    before = len(problems)
     try:
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
-        merged: dict[tuple[str, str], list[str]] = {}
-        for details in error.errors(include_url=False):
-            mark, path, message = _explain(model, tree, details)
-            merged.setdefault((mark, path), []).append(message)
-        for (mark, path), messages in merged.items():
-            problems.add(mark, path, " or ".join(dict.fromkeys(messages)))
+        merged: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for details in _without_misspelt(error.errors(include_url=False)):
+            mark, path, expected, found = _explain(model, tree, details)
+            merged.setdefault((mark, path), []).append((expected, found))
+        for (mark, path), branches in merged.items():  # several: those of a plain union
+            expected = " or ".join(dict.fromkeys(expected for expected, _ in branches))
+            problems.add(mark, path, expected + branches[-1][1])
     except BenchError as error:  # raised by a plugin's own validator
         problems.add(tree.mark, "", str(error))
-    assert len(problems) > before
     return None
 
 
-def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple[str, str, str]:
-    """Mark, dotted path and message of one of pydantic's errors."""
+def _without_misspelt(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the "missing" of a field whose misspelt name stands in the same mapping: that is said once."""
+    extra = [details["loc"] for details in errors if details["type"] == "extra_forbidden"]
+
+    def misspelt(loc: tuple[int | str, ...]) -> bool:
+        words = [str(other[-1]) for other in extra if other[:-1] == loc[:-1]]
+        return bool(difflib.get_close_matches(str(loc[-1]), words, n=1, cutoff=0.5))
+
+    return [details for details in errors if details["type"] != "missing" or not misspelt(details["loc"])]
+
+
+def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple[str, str, str, str]:
+    """Mark, dotted path, what is expected and what was found instead, of one of pydantic's errors."""
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
     path, known = _place(model, details["loc"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -65,26 +76,30 @@ def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple
         options = _options(str(context.get("expected_tags", ""))) or _tags(model, path[:-1])
         node = tree.get(*path)
         if node is None:
-            return _nearest(tree, path), dotted(path), f"is missing; add `{key}: ...`{did_you_mean('', options)}"
-        return node.mark, dotted(path), f"{quoted(node.plain())} is not known{did_you_mean(str(node.value), options)}"
+            return _nearest(tree, path), dotted(path), f"is missing; add `{key}: ...`", did_you_mean("", options)
+        return node.mark, dotted(path), f"{quoted(node.plain())} is not known", did_you_mean(str(node.value), options)
     node = tree.get(*path)
     if kind == "missing":
-        return _nearest(tree, path), dotted(path), f"is missing; add `{path[-1]}: ...`"
+        return _nearest(tree, path), dotted(path), f"is missing; add `{path[-1]}: ...`", ""
     if kind == "extra_forbidden":
         mark = node.key_mark if node else _nearest(tree, path)
-        return mark, dotted(path), f"unknown field{did_you_mean(str(path[-1]), known)}; correct or remove it"
+        return mark, dotted(path), "unknown field", f"{did_you_mean(str(path[-1]), known)}; correct or remove it"
     mark = node.mark if node else _nearest(tree, path)
     if kind == "literal_error":
-        return (
-            mark,
-            dotted(path),
-            f"{quoted(value)} is not known{did_you_mean(str(value), _options(context['expected']))}",
-        )
+        hint = did_you_mean(str(value), _options(str(context["expected"])))
+        return mark, dotted(path), f"{quoted(value)} is not known", hint
     if kind == "value_error":
-        return mark, dotted(path), str(context["error"])
+        return mark, dotted(path), str(context["error"]), ""
     fallback = details["msg"].replace("Input should", "must").replace("String should", "must")
-    text = EXPECTED[kind].format(**context) if kind in EXPECTED else fallback
-    return mark, dotted(path), f"{text}, not {quoted(value)}"
+    expected = EXPECTED[kind].format(**context) if kind in EXPECTED else fallback
+    return mark, dotted(path), expected, f", not {quoted(value)}{_quotes_remedy(kind, value)}"
+
+
+def _quotes_remedy(kind: str, value: Any) -> str:
+    if kind == "string_type" and isinstance(value, int | float):
+        return "; put it in quotes"
+    number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", value)
+    return "; remove the quotes" if number and kind in ("int_type", "float_type") else ""
 
 
 def _nearest(tree: Node, path: Path) -> str:

@@ -90,7 +90,8 @@ class SpecSource:
             if key in override.value:
                 mark = override.value[key].key_mark
                 problems.add(mark, ("scales", scale, key), "is the same at every scale; remove it here")
-        return merge(self.tree, override)
+        kept = {key: node for key, node in override.items() if key not in FIXED_IN_SCALES}
+        return merge(self.tree, Node(kept, override.mark, override.key_mark))
 
 
 def read_spec(path: Path) -> SpecSource:

@@ -91,7 +91,8 @@ class MatrixTree:
         """All points, the first axis slowest, then those of ``include``."""
         short = short_names(self.places(), self.names())
         axes, include = self.axes(), self.tree.elements("matrix", "include")
-        found = [] if include and not axes else [self._point(dict(chosen), short) for chosen in _product(axes)]
+        products = [] if include and not axes else [dict(chosen) for chosen in _product(axes)]
+        found = [self._point(chosen, short) for chosen in products if _usable(chosen)]
         excluded = self.tree.elements("matrix", "exclude")
         found = [point for point in found if not any(self._agrees(point, entry) for entry in excluded)]
         for entry in include:
@@ -102,10 +103,16 @@ class MatrixTree:
     def _point(self, chosen: dict[str, Node], short: dict[str, str], mark: str = "") -> Point:
         tree = self.tree
         for place, value in chosen.items():
-            tree = tree.put(split_place(place), value)
+            if self._exists(place):
+                tree = tree.put(split_place(place), value)
         labels = {short[p]: v.plain() for p, v in chosen.items() if split_place(p)[0] != "parts"}
         marks = [mark, *(value.mark for value in chosen.values()), self.tree.mark]
         return Point(tree, labels, next(m for m in marks if m))
+
+    def _exists(self, place: str) -> bool:
+        """Whether a cell can differ there; an unknown field is only found by validation."""
+        root, *rest = split_place(place)
+        return root in PLACE_ROOTS and not (root == "methods" and rest and self.tree.get(root, rest[0]) is None)
 
     def _agrees(self, point: Point, entry: Node) -> bool:
         def same(key: str, wanted: Node) -> bool:
@@ -113,6 +120,10 @@ class MatrixTree:
             return found is not None and found.plain() == wanted.plain()
 
         return bool(entry.items()) and all(same(key, wanted) for key, wanted in entry.items())
+
+
+def _usable(chosen: dict[str, Node]) -> bool:
+    return "parts" not in chosen or isinstance(chosen["parts"].value, dict)
 
 
 def _product(axes: dict[str, list[Node]]) -> Iterator[tuple[tuple[str, Node], ...]]:

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.nodes import Node as YamlNode
@@ -63,6 +64,8 @@ def _compose(text: str, marks: _Marks, problems: Problems) -> YamlNode | None:
         place = marks.at(at.line, at.column) if at else marks.at(0)
         what = " ".join(part for part in (error.context, error.problem) if part)
         advice = "check indentation, colons and quotes here and on the line above"
+        if isinstance(error, ComposerError) and "single document" in what:
+            advice = "put the second document into a file of its own"
         problems.add(place, "", f"not valid YAML: {what}; {advice}")
     except (YAMLError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

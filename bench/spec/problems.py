@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,22 +16,30 @@ MAX_LINES = 20
 
 @dataclass
 class Problems:
-    """Collects problems in the order they are found, each once."""
+    """Collects problems, each once."""
 
-    lines: dict[str, None] = field(default_factory=dict)
+    found: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Mark and text."""
 
     def add(self, mark: str, path: tuple[str | int, ...] | str, message: str) -> None:
         """``mark``: ``file:line:col`` or the option; ``path``: dotted place in the spec."""
         where = path if isinstance(path, str) else dotted(path)
-        self.lines.setdefault(": ".join(part for part in (mark, where, message) if part))
+        self.found.setdefault((mark, f"{where}: {message}" if where else message))
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.found)
 
     def raise_if_any(self) -> None:
-        """Raises SpecError with all problems, cut to one screen."""
-        if self.lines:
-            raise SpecError(one_screen(list(self.lines)))
+        """Raises SpecError with all problems from top to bottom, cut to one screen."""
+        if self.found:
+            ordered = sorted(self.found, key=lambda found: _line_and_column(found[0]))
+            raise SpecError(one_screen([f"{mark}: {text}" for mark, text in ordered]))
+
+
+def _line_and_column(mark: str) -> tuple[int, int]:
+    """For sorting: options, which have no line, come first."""
+    place = re.search(r":(\d+):(\d+)$", mark)
+    return (int(place[1]), int(place[2])) if place else (0, 0)
 
 
 def one_screen(problems: list[str]) -> str:
@@ -57,6 +67,9 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def quoted(value: object) -> str:
-    """``repr``, clipped, so that a hostile or long value stays on its line."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= 60 else text[:56] + "..." + text[0]
+    """A value as YAML would show it, clipped, so that a hostile or long one stays on its line."""
+    if isinstance(value, str):
+        text = repr(value) if value.isprintable() else ascii(value)
+    else:
+        text = json.dumps(value, default=repr)
+    return text if len(text) <= 60 else text[:56] + "..." + text[-1]

@@ -53,11 +53,12 @@ class Node:
         """A copy with ``leaf`` merged in at ``path``; mappings on the way are made where they are missing."""
         if not path:
             return merge(self, leaf)
-        children = self.value if isinstance(self.value, dict) else {}
-        below = children.get(path[0])
+        if not isinstance(self.value, dict):
+            return Node({}, leaf.mark, leaf.key_mark).put(path, leaf)
+        below = self.value.get(path[0])
         if below is None:
             below = leaf if len(path) == 1 else Node({}, leaf.mark, leaf.key_mark)
-        return Node({**children, path[0]: below.put(path[1:], leaf)}, self.mark, self.key_mark)
+        return Node({**self.value, path[0]: below.put(path[1:], leaf)}, self.mark, self.key_mark)
 
 
 def merge(base: Node, over: Node) -> Node:
