@@ -147,6 +147,14 @@ def test_a_foreign_or_torn_result_is_not_taken_over(sweep: Sweep) -> None:
     sweep.started()
     sweep.run([first, second, third])
     assert sweep.started() == ["ok 2", "ok 3"]
+    assert len(sweep.file.path.read_bytes().splitlines()) == 3
+
+
+def test_an_old_result_does_not_pass_for_a_crashed_run(sweep: Sweep) -> None:
+    cell = make_cell("ok")
+    sweep.run([cell])
+    summary = sweep.run([cell.model_copy(update={"label": "kill@train"})], fresh=True)
+    assert summary.records[0].status is Status.CRASHED
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -158,6 +166,7 @@ def test_the_first_interrupt_stops_cleanly(sweep: Sweep, number: signal.Signals)
     assert runner.wait(15) == 130
     assert sweep.statuses() == {"ok 1": "ok", "hang@train": "interrupted"}
     assert "stopping the running cells (Ctrl-C again: at once)" in sweep.stderr()
+    assert _text(sweep.job(cells[1]) / "log.txt") == "log of hang@train\n", "the signal reached the worker, too"
     assert "Traceback" not in sweep.stderr()
     sweep.started()
     sweep.run([cells[0], cells[2]])
