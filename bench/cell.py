@@ -149,4 +149,4 @@ def _text(value: Any) -> str:
     """An axis value in a label: a mapping by its plugin's name, other values as JSON on one line."""
     if isinstance(value, dict):
         value = next((value[key] for key in PLUGIN_KEYS if isinstance(value.get(key), str)), value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -152,13 +153,14 @@ def _run(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
     from bench import runner
     from bench.progress import make_reporter
 
-    summary = runner.run(
-        plan.selected,
-        results=plan.results,
-        executor=options.executor,
-        fresh=options.fresh,
-        reporter=make_reporter(),
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # the inline executor's libraries print into this process
+        summary = runner.run(
+            plan.selected,
+            results=plan.results,
+            executor=options.executor,
+            fresh=options.fresh,
+            reporter=make_reporter(),
+        )
     say(f"{plan.spec.name}: {summary}")
     records = plan.records()
     if summary.interrupted:

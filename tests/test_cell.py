@@ -1,0 +1,151 @@
+"""Cells: order, labels, and an id that changes with the result and with nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cell import Cell, expand, select
+from bench.errors import SpecError
+from bench.spec.load import read_spec
+
+SPEC = """\
+name: s
+title: A title
+model:
+  family: miss
+  preset: tiny
+  weights: {kind: folder, path: weights/here}
+data: {name: slake, root: data/slake, test_limit: 100}
+train:
+  steps: 10
+  batch_size: 8
+  optimizer: {lr: 1e-3}
+evaluate: {batch_size: 8}
+methods:
+  LoRA: {type: lora, r: 4}
+  IA3: {type: ia3}
+parts: {vit: F, jtm: T, dec: LoRA}
+columns: [vit, params]
+"""
+Expand = Callable[..., list[Cell]]
+
+
+@pytest.fixture
+def cells_of(tmp_path: Path) -> Expand:
+    def cells(text: str = SPEC, sets: tuple[str, ...] = (), seeds: list[int] | None = None) -> list[Cell]:
+        path = tmp_path / "s.yaml"
+        path.write_text(text)
+        source = read_spec(path)
+        return expand(source.resolve(source.scales[0], sets, seeds))
+
+    return cells
+
+
+def test_golden_id(cells_of: Expand) -> None:
+    """Finished cells must outlive refactoring; a new field with a default changes ids, on purpose."""
+    assert cells_of()[0].cell_id == "0cb6b14ec5585cec"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: s\n", "name: other\n"),
+        ("title: A title", "title: Another"),
+        ("columns: [vit, params]", "columns: [jtm, {value: global, header: G}]"),
+        ("columns: [vit, params]", "published: {source: x, rows: [{vit: F}]}"),
+        ("columns: [vit, params]", "pareto: {cost: params}"),
+        ("columns: [vit, params]", "run: {device: cpu, threads: 1, wall_clock_limit_s: 5}"),
+        ("columns: [vit, params]", "scales: {demo: {train: {steps: 1}}}"),
+        ("path: weights/here", "path: weights/there"),
+        ("root: data/slake", "root: /elsewhere"),
+        ("  steps: 10\n  batch_size: 8", "  batch_size: 8\n  steps: 10"),
+        ("  steps: 10", "  steps: 10\n  save_model: somewhere"),
+        ("lr: 1e-3", "lr: 0.001"),
+        ("lr: 1e-3", "lr: 1e-3, name: adamw"),
+        ("{vit: F, jtm: T, dec: LoRA}", "{dec: LoRA, jtm: T, vit: F}"),
+        ("  IA3: {type: ia3}\n", ""),
+    ],
+)
+def test_id_does_not_change(cells_of: Expand, old: str, new: str) -> None:
+    assert SPEC.count(old) == 1
+    [before] = cells_of()
+    [after] = cells_of(SPEC.replace(old, new))
+    assert after.cell_id == before.cell_id
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("preset: tiny", "preset: small"),
+        ("kind: folder, path: weights/here", "kind: checkpoint, path: weights/here"),
+        ("  weights: {kind: folder, path: weights/here}\n", ""),
+        ("name: slake, root: data/slake", "name: vqa_rad, root: data/slake"),
+        ("test_limit: 100", "test_limit: 101"),
+        ("test_limit: 100", "test_limit: 100, subset_seed: 1"),
+        ("steps: 10", "steps: 11"),
+        ("steps: 10", "epochs: 10"),
+        ("lr: 1e-3", "lr: 1.1e-3"),
+        ("lr: 1e-3", "lr: 1e-3, weight_decay: 0.1"),
+        ("  steps: 10", "  steps: 10\n  precision: bf16"),
+        ("evaluate: {batch_size: 8}", "evaluate: {batch_size: 9}"),
+        ("evaluate: {batch_size: 8}", "evaluate: {batch_size: 8, closed: yes_no}"),
+        ("r: 4", "r: 5"),
+        ("{vit: F, jtm: T, dec: LoRA}", "{vit: T, jtm: F, dec: LoRA}"),
+        ("{vit: F, jtm: T, dec: LoRA}", "{vit: F, jtm: T, dec: IA3}"),
+        ("columns: [vit, params]", "seeds: [43]"),
+    ],
+)
+def test_id_changes(cells_of: Expand, old: str, new: str) -> None:
+    assert SPEC.count(old) == 1
+    [before] = cells_of()
+    [after] = cells_of(SPEC.replace(old, new))
+    assert after.cell_id != before.cell_id
+
+
+def test_first_axis_is_the_slowest_and_seeds_the_fastest(cells_of: Expand) -> None:
+    matrix = "matrix:\n  axes:\n    train.steps: [5, 6]\n    methods.LoRA.r: [4, 8]\n  names: {methods.LoRA.r: rank}\n"
+    cells = cells_of(SPEC + matrix, seeds=[1, 2])
+    assert [cell.label for cell in cells[:5]] == [
+        "F-T-LoRA steps=5 rank=4 seed=1",
+        "F-T-LoRA steps=5 rank=4 seed=2",
+        "F-T-LoRA steps=5 rank=8 seed=1",
+        "F-T-LoRA steps=5 rank=8 seed=2",
+        "F-T-LoRA steps=6 rank=4 seed=1",
+    ]
+    assert cells[2].labels == {"steps": 5, "rank": 8}
+    assert cells[2].methods["LoRA"].model_dump()["r"] == 8
+    assert len({cell.cell_id for cell in cells}) == 8
+
+
+def test_places_that_end_alike_keep_their_whole_name(cells_of: Expand) -> None:
+    axes = "matrix:\n  axes: {train.batch_size: [4], evaluate.batch_size: [2]}\n"
+    assert cells_of(SPEC + axes)[0].labels == {"train.batch_size": 4, "evaluate.batch_size": 2}
+
+
+def test_labels_are_unique(cells_of: Expand) -> None:
+    axes = "matrix:\n  axes:\n    data: [{name: slake, test_limit: 5}, {name: slake, test_limit: 6}]\n"
+    assert [cell.label for cell in cells_of(SPEC + axes)] == ["F-T-LoRA data=slake #1", "F-T-LoRA data=slake #2"]
+
+
+def test_a_cell_survives_its_file(cells_of: Expand) -> None:
+    [cell] = cells_of()
+    assert Cell.model_validate_json(cell.model_dump_json()) == cell
+    assert set(cell.methods) == {"LoRA"}
+    assert list(cell.parts) == ["vit", "jtm", "dec"]
+
+
+def test_select(cells_of: Expand) -> None:
+    include = "matrix:\n  include:\n    - {vit: F, methods.LoRA.r: 4}\n    - {vit: T, methods.LoRA.r: 8}\n"
+    cells = cells_of(SPEC + include)
+
+    def labels(*globs: str) -> list[str]:
+        return [cell.label for cell in select(cells, globs)]
+
+    assert labels() == ["F-T-LoRA r=4", "T-T-LoRA r=8"]
+    assert labels("F-*") == labels("F-T-LoRA r=4") == labels("*r=4") == labels("F-T-LoRA") == ["F-T-LoRA r=4"]
+    assert labels("*=8", "F-*") == labels()
+    with pytest.raises(SpecError, match=r"--only 'f-\*': no cell has such a label \(labels: 'F-T-LoRA r=4', "):
+        labels("F-*", "f-*")
