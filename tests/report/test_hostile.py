@@ -32,7 +32,7 @@ LABELS = [
     "@SUM(1+1)|cmd",
     "-1+2 \t tab \r\n newline [red]markup[/red]",
 ]
-SAFE_PLACES = {"title": "# =cmd|' /C calc'!A0 $\\alpha$ <b>t</b>", "source": r"A \& B, [1](javascript:alert(1)) 50%"}
+SAFE_PLACES = {"title": "# =cmd|' /C calc'!A0 $\\frac{$ <b>t</b>", "source": r"A \& B, [1](javascript:alert(1)) 50%"}
 
 
 @pytest.fixture
