@@ -46,7 +46,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def command(
     specs: Annotated[
-        list[str] | None, typer.Argument(metavar="SPEC...", help="Spec files, e.g. specs/table1.yaml.")
+        list[str] | None, typer.Argument(metavar="SPEC", help="Spec files, e.g. specs/table1.yaml.")
     ] = None,
     scale: Annotated[
         str | None,

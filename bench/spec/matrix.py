@@ -32,7 +32,7 @@ class Point:
 
 def short_names(places: Iterable[str], names: dict[str, str]) -> dict[str, str]:
     """Dotted place -> name in labels and columns: the given one, else its last word, else (not unique) itself."""
-    places = list(places)
+    places = list(dict.fromkeys(places))
     last = Counter(place.rsplit(".", 1)[-1] for place in places)
     return {p: names.get(p, p.rsplit(".", 1)[-1] if last[p.rsplit(".", 1)[-1]] == 1 else p) for p in places}
 
