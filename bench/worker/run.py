@@ -51,6 +51,8 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)
         data = load_data(cell.data)
+        for examples in (data.train, data.test):
+            scoring.is_closed(examples[0], cell.evaluate.closed)  # a rule that cannot be used: say so before training
         draft.data_digest = registry.load("datasets", cell.data.name).digest(cell.data)
         draft.weights_digest = registry.load("models", cell.model.family).weights_digest(cell.model)
     with draft.phase("load"):
