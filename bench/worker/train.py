@@ -93,8 +93,14 @@ def train(
         loss = trainer.step(step, batch).item()  # waits for the device
         log.watch.step_done(len(batch.examples))
         if not math.isfinite(loss):
-            raise DivergedError(f"the loss became {loss} in step {step}; try a lower learning rate or gradient_clip")
+            raise DivergedError(f"the loss became {loss} in step {step}; {_remedy(precision)}")
         log.add(loss, plan.rate(step), every=plan.settings.log_every, last=step == plan.steps - 1)
         beat(Progress(phase="train", done=step + 1, total=plan.steps, note=f"loss {loss:.3f}"))
     if not trainer.has_finite_weights():
         raise DivergedError(f"the weights became NaN or infinite in the last step ({plan.steps - 1})")
+
+
+def _remedy(precision: Precision) -> str:
+    if precision.weights is torch.float16:
+        return "AdamW's epsilon of 1e-8 is zero in fp16: use precision fp16_autocast or bf16"
+    return "try a lower learning rate or gradient_clip"

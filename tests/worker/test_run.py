@@ -148,6 +148,13 @@ def test_a_diverging_loss_is_a_result_with_its_step(make_cell: Make, tmp_path: P
     assert record.accuracy is None
 
 
+def test_fp16_weights_diverge_and_the_message_says_why(make_cell: Make, tmp_path: Path) -> None:
+    record = run_cell(make_cell(train={"precision": "fp16"}), tmp_path)
+    assert record.status is Status.DIVERGED
+    assert record.error is not None
+    assert "use precision fp16_autocast or bf16" in record.error.message
+
+
 def test_weights_that_break_in_the_last_step_are_found(make_cell: Make, tmp_path: Path) -> None:
     optimizer = {"name": "sgd", "lr": 1e38, "weight_decay": 1e10}
     record = run_cell(make_cell(train={"optimizer": optimizer, "steps": 1, "schedule": "constant"}), tmp_path)
