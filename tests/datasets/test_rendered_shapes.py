@@ -81,9 +81,10 @@ def test_pictures_show_the_scene(shape: str, share: float) -> None:
     )
     pixels = np.asarray(rendered_shapes.render(scene))
     assert pixels.shape == (64, 64, 3)
-    assert tuple(pixels[0, 0]) == (50, 60, 70)
-    assert tuple(pixels[34, 30]) == (255, 0, 0)
-    inside = (pixels[..., 0].astype(float) - 50) / 205
+    light = rendered_shapes.LIGHT
+    assert tuple(pixels[0, 0]) == tuple(int(level * light) for level in (50, 60, 70))
+    assert tuple(pixels[34, 30]) == (int(255 * light), 0, 0)
+    inside = (pixels[..., 0] / light - 50) / 205
     assert inside.sum() == pytest.approx(share * 40 * 40, rel=0.02)
 
 
