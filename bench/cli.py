@@ -10,6 +10,7 @@ import typer
 
 from bench import __version__
 from bench.errors import BenchError, RecordError, SpecError
+from bench.spec.problems import printable
 
 EPILOG = """\b
 Examples:
@@ -126,7 +127,7 @@ def command(
             )
             raise typer.Exit(commands.bench(specs or [], options))
     except BenchError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(printable(str(error)), err=True)
         raise typer.Exit(1 if isinstance(error, RecordError) else 2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -186,6 +186,15 @@ def test_wrong_arguments(arguments: tuple[str, ...], message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_an_error_does_not_steer_the_terminal() -> None:
+    escape = "\x1b[2J"
+    for arguments in ((f"{escape}.yaml",), ("s.yaml", "--set", f"{escape}=1"), ("s.yaml", "--only", escape)):
+        result = bench(*arguments)
+        assert result.exit_code == 2
+        assert "\x1b" not in result.stderr
+        assert "\\x1b[2J" in result.stderr
+
+
 def test_version_and_schemas() -> None:
     assert bench("--version").stdout == f"{__version__}\n"
     both = json.loads(bench("--print-schema").stdout)

@@ -46,12 +46,17 @@ def one_screen(problems: list[str]) -> str:
     """All problems wrapped to 120 columns, at most 20 lines: the rest is counted."""
     lines: list[str] = []
     for shown, problem in enumerate(problems):
-        wrapped = textwrap.wrap(problem, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+        wrapped = textwrap.wrap(printable(problem), WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
         if len(lines) + len(wrapped) > MAX_LINES and shown:
             lines.append(f"... and {len(problems) - shown} more")
             break
         lines += wrapped[:MAX_LINES]
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Control characters escaped, but for line ends: what a file or an option holds must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def dotted(path: Iterable[str | int]) -> str:
