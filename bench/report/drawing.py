@@ -1,0 +1,64 @@
+"""The plot's pictures from a process of their own, so that matplotlib is imported while the rest goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.report import draw
+from bench.report.draw import Plot
+
+SCRIPT = Path(draw.__file__)
+_warm: list[subprocess.Popen[bytes]] = []
+
+
+def warm_up() -> None:
+    """Start a process before it is known what there is to draw; it ends with this one if nothing comes."""
+    _warm.append(_start())
+
+
+def digest(plot: Plot) -> str:
+    """SHA-256 of all that determines the pictures: plot, drawing code and matplotlib's version."""
+    told = json.dumps(asdict(plot), allow_nan=False, sort_keys=True).encode()
+    return hashlib.sha256(b"\0".join([told, SCRIPT.read_bytes(), _matplotlib_version()])).hexdigest()
+
+
+class Drawing:
+    """A plot being drawn."""
+
+    def __init__(self, plot: Plot) -> None:
+        self._told = json.dumps({"plot": asdict(plot), "digest": digest(plot)}, allow_nan=False).encode()
+        self._process = _warm.pop() if _warm else _start()
+
+    def pictures(self) -> tuple[bytes, bytes]:
+        """PNG and SVG."""
+        out, err = self._process.communicate(self._told)
+        if self._process.returncode:
+            raise RuntimeError(f"drawing the Pareto plot failed:\n{err.decode(errors='replace')}")
+        length, _, pictures = out.partition(b"\n")
+        return pictures[: int(length)], pictures[int(length) :]
+
+
+def dismiss() -> None:
+    """End what was warmed up in vain."""
+    while _warm:
+        process = _warm.pop()
+        process.kill()
+        process.communicate()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-P", str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def _matplotlib_version() -> bytes:
+    """As its own file states it: importing matplotlib, or asking its metadata, takes longer than the tables."""
+    found = find_spec("matplotlib")
+    stated = Path(found.origin).with_name("_version.py") if found and found.origin else None
+    return stated.read_bytes() if stated and stated.is_file() else b""
