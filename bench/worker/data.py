@@ -82,8 +82,10 @@ def subset(examples: Sequence[Example], limit: int | None, seed: int) -> Sequenc
     return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), limit))]
 
 
-def training_batches(data: LoadedData, model: BenchModel, *, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
-    """``steps`` batches, reshuffled each epoch; the last batch of an epoch may be smaller.
+def training_batches(
+    data: LoadedData, model: BenchModel, *, batch_size: int, steps: int, seed: int, shuffle: bool = True
+) -> Iterator[Batch]:
+    """``steps`` batches, reshuffled each epoch if asked for; the last batch of an epoch may be smaller.
 
     The order and the questions drawn depend on ``seed`` alone, not on what the model does with torch's generators.
     """
@@ -91,7 +93,9 @@ def training_batches(data: LoadedData, model: BenchModel, *, batch_size: int, st
 
     def endless() -> Iterator[Batch]:
         while True:
-            order = rng.sample(range(len(data.train)), len(data.train))
+            order: Sequence[int] = range(len(data.train))
+            if shuffle:
+                order = rng.sample(order, len(order))
             for start in range(0, len(order), batch_size):
                 yield data.batch(model, [data.train[i] for i in order[start : start + batch_size]], rng)
 

@@ -49,7 +49,7 @@ class Draft:
     def use(self, device: torch.device) -> None:
         """Measure on this device from here on."""
         if device.type == "cuda":
-            torch.cuda.init()  # resetting peaks needs it
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting peaks needs it
         self._device = device
         self.gpu = open_gpu_meter(device)
         self.gpu.start()

@@ -30,7 +30,7 @@ def start(cell: Cell, job: Path, root: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for_phase(job: Path, phase: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
+    for _ in range(2000):
         file = job / "progress.json"
         if file.exists() and json.loads(file.read_text())["phase"] == phase:
             return
@@ -42,7 +42,7 @@ def wait_for_phase(job: Path, phase: str, process: subprocess.Popen[bytes]) -> N
 def test_a_worker_writes_its_record_and_leaves_nothing_else(make_cell: Make, tmp_path: Path, root: Path) -> None:
     job = tmp_path / "job"
     process = start(make_cell(), job, root)
-    assert process.wait(timeout=120) == 0, (job / "log.txt").read_text()
+    assert process.wait(timeout=220) == 0, (job / "log.txt").read_text()
     record = CellRecord.model_validate_json((job / "result.json").read_bytes())
     assert record.status is Status.OK
     assert {p.name for p in job.iterdir()} == {
