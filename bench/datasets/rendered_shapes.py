@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,6 +22,7 @@ from pydantic import Field, PositiveFloat
 from bench.errors import DataError
 from bench.protocols import Example, VqaData
 from bench.settings import DataSettings
+from bench.settings import Settings as Base
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,6 +81,23 @@ PROMPTS: dict[Task, tuple[str, ...]] = {
 }
 
 
+class Stage(Base):
+    """A stretch of the split ``train``."""
+
+    share: PositiveFloat
+    """How long it is, relative to the other stages."""
+    tasks: dict[Task, PositiveFloat] = Field(min_length=1)
+    """Kind of text -> how often, relative to the others."""
+    balanced: bool = True
+    """Whether half of the statements are true; if not, the word that may be wrong is drawn at random, so that one in
+    eight colours and one in three shapes is right: a language prior, as most questions of a yes/no data set have."""
+
+
+_EVERYTHING = Stage(
+    share=1, tasks={"caption": 1, "colour": 1, "shape": 2, "match_colour": 2, "match_shape": 3}, balanced=True
+)
+
+
 class RenderedShapesSettings(DataSettings):
     """Pictures and texts that are made when asked for."""
 
@@ -88,10 +107,9 @@ class RenderedShapesSettings(DataSettings):
     test_size: int = Field(default=1_000, ge=1)
     """Examples in the split ``test``."""
     seed: int = 0
-    tasks: dict[Task, PositiveFloat] = Field(
-        default={"caption": 1, "colour": 1, "shape": 2, "match_colour": 2, "match_shape": 3}, min_length=1
-    )
-    """Kind of text -> how often, relative to the others."""
+    stages: list[Stage] = Field(default=[_EVERYTHING], min_length=1)
+    """A curriculum, for a training that takes the examples in order (``train.shuffle: false``). The split ``test`` is
+    as the last stage."""
 
 
 Settings = RenderedShapesSettings
@@ -127,8 +145,8 @@ class RenderedShapes:
 
     def __init__(self, settings: RenderedShapesSettings) -> None:
         self._splits = {
-            "train": Rendered("train", settings.size, settings),
-            "test": Rendered("test", settings.test_size, settings),
+            "train": Rendered("train", settings.size, settings.stages, settings.seed),
+            "test": Rendered("test", settings.test_size, settings.stages[-1:], settings.seed),
         }
 
     def split(self, name: str) -> Sequence[Example]:
@@ -156,12 +174,13 @@ class RenderedShapes:
 class Rendered(Sequence[Example]):
     """One split."""
 
-    def __init__(self, name: str, size: int, settings: RenderedShapesSettings) -> None:
+    def __init__(self, name: str, size: int, stages: Sequence[Stage], seed: int) -> None:
         self._name = name
         self._size = size
-        self._seed = settings.seed
-        self._tasks = list(settings.tasks)
-        self._weights = list(settings.tasks.values())
+        self._seed = seed
+        self._stages = stages
+        ends = list(accumulate(stage.share for stage in stages))
+        self._ends = [round(size * end / ends[-1]) for end in ends]
 
     def __len__(self) -> int:
         return self._size
@@ -180,8 +199,9 @@ class Rendered(Sequence[Example]):
 
     def _example(self, index: int) -> Example:
         rng = self._random("text", index)
-        task = rng.choices(self._tasks, self._weights)[0]
-        prompt, answer = describe(self.scene(index), task, rng)
+        stage = self._stages[bisect_right(self._ends, index)]
+        task = rng.choices(list(stage.tasks), list(stage.tasks.values()))[0]
+        prompt, answer = describe(self.scene(index), task, rng, balanced=stage.balanced)
         return Example(
             question_id=f"{self._name}-{index}",
             image=f"{self._name}/{index}",
@@ -216,17 +236,19 @@ def draw_scene(rng: random.Random) -> Scene:
     )
 
 
-def describe(scene: Scene, task: Task, rng: random.Random) -> tuple[str, str]:
-    """A prompt about the scene and its answer; half of the statements are false."""
+def describe(scene: Scene, task: Task, rng: random.Random, *, balanced: bool) -> tuple[str, str]:
+    """A prompt about the scene and its answer; statements as ``Stage.balanced`` says."""
     words = {"shape": scene.shape, "colour": scene.colour}
     if task == "caption":
         return rng.choice(PROMPTS[task]), f"a {scene.colour} {scene.shape}"
     if task in ("colour", "shape"):
         return rng.choice(PROMPTS[task]).format(**words), words[task]
     kind, _, attribute = task.partition("_")
-    said = words[attribute]
-    if rng.random() < 0.5:
-        said = rng.choice([word for word in (COLOURS if attribute == "colour" else SHAPES) if word != said])
+    known = list(COLOURS if attribute == "colour" else SHAPES)
+    if balanced:
+        said = words[attribute] if rng.random() < 0.5 else rng.choice([w for w in known if w != words[attribute]])
+    else:
+        said = rng.choice(known)
     true = (said == words[attribute]) == (kind == "match")
     return rng.choice(PROMPTS[task]).format(**{**words, attribute: said}), "yes" if true else "no"
 

@@ -179,7 +179,7 @@ def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:
         "pad_token_id": tokens.pad,
         "label_smoothing": settings.label_smoothing,
     }
-    return BlipConfig(vision_config=vision, text_config=text, initializer_range=0.02)
+    return BlipConfig(vision_config=vision, text_config=text, initializer_range=settings.initializer_range)
 
 
 def _agree(ours: dict[str, Any], stored: dict[str, Any], where: str) -> None:

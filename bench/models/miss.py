@@ -198,6 +198,8 @@ class Settings(ModelSettings):
     """Longer questions are cut, ``[ENC]`` and ``[SEP]`` included; the released code's value."""
     answer_max_tokens: int = Field(default=40, ge=3)
     """Longer training answers are cut, ``[DEC]`` and ``[SEP]`` included."""
+    initializer_range: float = Field(default=0.02, gt=0)
+    """Standard deviation of random weights. A narrow model wants more than BERT's 0.02."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Of the answer loss; the released code's value."""
     weights: Weights | None = None
@@ -224,13 +226,13 @@ class Settings(ModelSettings):
         resolved = _resolved(PRESETS[self.preset]["vision"], self.vision)
         resolved["image_size"] = self.image.size or PRESETS[self.preset]["image"]["size"]
         # the original code's epsilon; the library's default initializer_range of 1e-10 would leave a dead ViT
-        return resolved | {"layer_norm_eps": 1e-6, "initializer_range": 0.02}
+        return resolved | {"layer_norm_eps": 1e-6, "initializer_range": self.initializer_range}
 
     def text_config(self) -> dict[str, Any]:
         """Fields of ``transformers.BlipTextConfig``; ``vocab_size`` may be None."""
         resolved = _resolved(PRESETS[self.preset]["text"], self.text)
         resolved["hidden_dropout_prob"] = resolved["attention_probs_dropout_prob"] = resolved.pop("dropout")
-        return resolved | {"encoder_hidden_size": resolved["hidden_size"], "initializer_range": 0.02}
+        return resolved | {"encoder_hidden_size": resolved["hidden_size"], "initializer_range": self.initializer_range}
 
 
 def _resolved(preset: dict[str, Any], given: Base) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class TrainSettings(Settings):
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(ge=1)
+    shuffle: bool = True
+    """Whether each epoch takes the examples in a new random order; if not, in the data set's own."""
     optimizer: OptimizerSettings
     schedule: Literal["constant", "cosine", "cosine_per_epoch", "one_cycle"] = "cosine"
     """``cosine_per_epoch`` changes the rate once an epoch, as the released MISS code does."""

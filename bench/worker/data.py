@@ -15,6 +15,7 @@ from bench import registry
 from bench.errors import DataError
 from bench.protocols import BenchModel, Example, VqaData
 from bench.settings import DataSettings
+from bench.spec.models import TrainSettings
 
 _CACHE_BYTES = 512 * 2**20
 """Decoded images kept in memory, at most: all of a small data set, part of a large one."""
@@ -83,7 +84,7 @@ def subset(examples: Sequence[Example], limit: int | None, seed: int) -> Sequenc
 
 
 def training_batches(
-    data: LoadedData, model: BenchModel, *, batch_size: int, steps: int, seed: int, shuffle: bool = True
+    data: LoadedData, model: BenchModel, settings: TrainSettings, *, steps: int, seed: int
 ) -> Iterator[Batch]:
     """``steps`` batches, reshuffled each epoch if asked for; the last batch of an epoch may be smaller.
 
@@ -94,10 +95,10 @@ def training_batches(
     def endless() -> Iterator[Batch]:
         while True:
             order: Sequence[int] = range(len(data.train))
-            if shuffle:
+            if settings.shuffle:
                 order = rng.sample(order, len(order))
-            for start in range(0, len(order), batch_size):
-                yield data.batch(model, [data.train[i] for i in order[start : start + batch_size]], rng)
+            for start in range(0, len(order), settings.batch_size):
+                yield data.batch(model, [data.train[i] for i in order[start : start + settings.batch_size]], rng)
 
     return prefetched(islice(endless(), steps))
 

@@ -81,7 +81,7 @@ def _train(cell: Cell, data: LoadedData, model: BenchModel, precision: Precision
     if not any(p.requires_grad for p in model.module.parameters()):
         return  # all parts frozen: the model is evaluated as it came
     plan = make_plan(cell.train, len(data.train))
-    batches = training_batches(data, model, batch_size=cell.train.batch_size, steps=plan.steps, seed=cell.seed)
+    batches = training_batches(data, model, cell.train, steps=plan.steps, seed=cell.seed)
     try:
         train(model, batches, plan, precision, draft.training, draft.beat)
     finally:

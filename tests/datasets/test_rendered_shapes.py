@@ -58,12 +58,35 @@ def test_texts_are_true() -> None:
     assert answers["yes"] / (answers["yes"] + answers["no"]) == pytest.approx(0.5, abs=0.05)
 
 
-def test_only_the_tasks_asked_for() -> None:
-    split = rendered_shapes.load(settings(tasks={"colour": 1, "shape": 1})).split("train")
-    assert {example.answer for example in split[:400]} == {*COLOURS, *rendered_shapes.SHAPES}
-    for broken in ({}, {"colour": 0}, {"colour": -1}, {"taste": 1}):
-        with pytest.raises(ValidationError):
-            settings(tasks=broken)
+def test_stages_follow_one_another_and_hold_only_their_tasks() -> None:
+    stages = [{"share": 1, "tasks": {"colour": 1}}, {"share": 3, "tasks": {"shape": 1}}]
+    data = rendered_shapes.load(settings(size=400, stages=stages))
+    answers = [example.answer for example in data.split("train")]
+    assert set(answers[:100]) == set(COLOURS)
+    assert set(answers[100:]) == set(rendered_shapes.SHAPES)
+    assert {example.answer for example in data.split("test")[:100]} == set(rendered_shapes.SHAPES)
+
+
+def test_unbalanced_statements_have_a_language_prior() -> None:
+    stages = [{"share": 1, "tasks": {"match_colour": 1, "deny_colour": 1}, "balanced": False}]
+    examples = rendered_shapes.load(settings(stages=stages)).split("train")[:2_000]
+    said_no = [e.answer for e in examples if not {"not", "no"} & set(e.question().split())]
+    denied = [e.answer for e in examples if {"not", "no"} & set(e.question().split())]
+    assert said_no.count("no") / len(said_no) == pytest.approx(7 / 8, abs=0.03)
+    assert denied.count("yes") / len(denied) == pytest.approx(7 / 8, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [],
+        [{"share": 0, "tasks": {"colour": 1}}],
+        *([{"share": 1, "tasks": tasks}] for tasks in ({}, {"colour": 0}, {"colour": -1}, {"taste": 1})),
+    ],
+)
+def test_impossible_stages_are_refused(stages: list[Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(stages=stages)
 
 
 @pytest.mark.parametrize(("shape", "share"), [("circle", np.pi / 4), ("rectangle", 0.75), ("triangle", 0.433)])
@@ -99,7 +122,7 @@ def test_shapes_lie_inside_and_stand_out() -> None:
 
 def test_texts_cover_every_prompt_and_answer() -> None:
     tasks = dict.fromkeys(rendered_shapes.PROMPTS, 1)
-    data = rendered_shapes.load(settings(tasks=tasks))
+    data = rendered_shapes.load(settings(stages=[{"share": 1, "tasks": tasks}]))
     used = {text for example in data.split("train")[:3_000] for text in (example.question(), example.answer)}
     assert used <= set(data.texts())
 

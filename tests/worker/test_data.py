@@ -14,6 +14,7 @@ from bench.cell import Cell
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.settings import DataSettings
+from bench.spec.models import OptimizerSettings, TrainSettings
 from bench.worker.data import Batch, LoadedData, evaluation_batches, load_data, prefetched, subset, training_batches
 
 if TYPE_CHECKING:
@@ -52,10 +53,14 @@ class Asked:
         return {}
 
 
+def train_settings(*, shuffle: bool = True) -> TrainSettings:
+    return TrainSettings(steps=3, batch_size=4, shuffle=shuffle, optimizer=OptimizerSettings(lr=1e-3))
+
+
 def questions_asked(seed: int, steps: int = 8) -> list[str]:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model = Asked()
-    list(training_batches(data, cast(Any, model), batch_size=4, steps=steps, seed=seed))
+    list(training_batches(data, cast(Any, model), train_settings(), steps=steps, seed=seed))
     return model.questions
 
 
@@ -70,9 +75,16 @@ def test_order_and_prompts_follow_the_seed_alone() -> None:
 def test_an_epoch_visits_every_example_once_and_the_last_batch_may_be_smaller() -> None:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model: Any = Asked()
-    batches = list(training_batches(data, model, batch_size=4, steps=3, seed=0))
+    batches = list(training_batches(data, model, train_settings(), steps=3, seed=0))
     assert [len(b.examples) for b in batches] == [4, 4, 2]
     assert sorted(e.question_id for b in batches for e in b.examples) == sorted(e.question_id for e in EXAMPLES)
+
+
+def test_a_curriculum_is_taken_in_its_own_order() -> None:
+    data = LoadedData(source=Source(), train=EXAMPLES, test=[])
+    model: Any = Asked()
+    batches = training_batches(data, model, train_settings(shuffle=False), steps=3, seed=0)
+    assert [e.question_id for b in batches for e in b.examples] == [e.question_id for e in EXAMPLES]
 
 
 def test_evaluation_keeps_the_order_and_asks_the_first_prompt() -> None:
