@@ -238,7 +238,9 @@ def _pass_mask(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> t
 
 def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:
     """Stochastic depth on both residual branches of every ViT layer, as in the original code; the library has none."""
-    from timm.layers.drop import drop_path
+    if last == 0:
+        return
+    from timm.layers.drop import drop_path  # half a second
 
     layers: Any = module.vision_model.encoder.layers
     for layer, rate in zip(layers, np.linspace(0, last, len(layers)).tolist(), strict=True):
