@@ -209,6 +209,7 @@ class Bars:
         """Show the bar of all cells."""
         self._tally = Tally(cells=cells, done=finished, slots=slots, clock=self._clock)
         self._overall = self._display.add_task("all cells", total=max(cells, 1), completed=finished, detail="")
+        self._show_overall()
         if finished < cells:
             self._display.start()
 
