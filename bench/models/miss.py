@@ -86,11 +86,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "hidden_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
+            "intermediate_size": 256,
             "max_position_embeddings": 64,
             "vocab_size": None,
             "dropout": 0.0,
         },
-        "image": {"size": 64},
+        "image": {"size": 48},
     },
 }
 
