@@ -97,6 +97,20 @@ def test_another_plugin_replaces_the_whole_mapping(write: Write) -> None:
     assert weights == {"kind": "folder", "path": "v"}
 
 
+def test_the_same_plugin_is_merged(write: Write) -> None:
+    spec = SPEC.replace("{name: easy_vqa}", "{name: easy_vqa, train_limit: 9}")
+    source = write(spec + "scales:\n  demo: {data: {name: easy_vqa, test_limit: 3}}\n")
+    data = source.resolve("demo").spec.data
+    assert (data.train_limit, data.test_limit) == (9, 3)
+
+
+def test_a_misspelt_field_is_one_problem(write: Write) -> None:
+    with pytest.raises(SpecError) as caught:
+        write(SPEC.replace("batch_size: 8, opt", "bach_size: 8, opt")).resolve("default")
+    assert "did you mean 'batch_size'" in str(caught.value)
+    assert "is missing" not in str(caught.value)
+
+
 def test_a_mistake_in_another_scale_is_a_mistake(write: Write) -> None:
     source = write(SPEC + "scales:\n  demo: {train: {batch_size: two}}\n")
     with pytest.raises(SpecError, match=r"^s\.yaml:13:30: train\.batch_size: must be a whole number, not 'two'$"):
