@@ -134,7 +134,7 @@ class Tally:
 
     def _whole_s(self, running: _Running) -> float | None:
         """Predicted duration of a running cell, once it has done enough to tell."""
-        return (self.clock() - running.started) / running.share if running.share >= 0.1 else None
+        return (self.clock() - running.started) / running.share if running.share >= 0.06 else None
 
 
 class Lines:
