@@ -1,0 +1,49 @@
+"""The committed gallery: its reports come from its records, byte for byte."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.store import ResultsFile
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = sorted((ROOT / "results" / "gallery").glob("*/*.jsonl"))
+
+
+def test_there_is_a_gallery() -> None:
+    assert {path.parent.name for path in RECORDS} >= {"table1", "vqa_rad_small", "demo_backbone"}
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
+def test_reports_are_what_the_records_say(path: Path, tmp_path: Path) -> None:
+    name = path.parent.name
+    done = subprocess.run(
+        [sys.executable, "run_bench.py", f"specs/{name}.yaml", "--report-only", "--scale", path.stem]
+        + ["--results", "results/gallery", "--reports", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for kind in ("md", "tex", "csv"):
+        kept = ROOT / "reports" / "gallery" / name / f"table.{kind}"
+        assert (tmp_path / name / f"table.{kind}").read_bytes() == kept.read_bytes(), kept
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
+def test_records_are_whole_and_say_where_they_were_made(path: Path) -> None:
+    records = ResultsFile(path).read().values()
+    assert records
+    for record in records:
+        assert record.status == "ok"
+        assert record.environment["device"]
+        assert record.accuracy is not None
+        assert record.predictions is not None
+        lines = (path.parent / record.predictions).read_text(encoding="utf-8").splitlines()
+        assert len(lines) == record.accuracy.overall.n

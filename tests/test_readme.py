@@ -1,0 +1,74 @@
+"""The README's commands and examples do what it says; its tables are those of the gallery."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.strip().split("  #")[0].rstrip() for line in README.splitlines() if line.startswith("    python ")]
+
+
+def _run(root: Path, arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "run_bench.py", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def _section(name: str) -> str:
+    return README.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0].strip()
+
+
+def test_the_two_commands_that_ci_runs_are_there() -> None:
+    assert "python -m pip install -e . && python run_bench.py specs/table1.yaml" in COMMANDS
+    assert 'python -m pip install -e ".[test]" && python -m pytest' in COMMANDS
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python run_bench.py specs/")])
+def test_every_run_command_is_accepted(root: Path, tmp_path: Path, command: str) -> None:
+    """Listed instead of run: arguments, globs and overrides must all be right."""
+    arguments = shlex.split(command)[2:]
+    specs = [str(path) for path in sorted(root.glob(arguments[0]))]
+    rest = [argument for argument in arguments[1:] if argument != "--report-only"]
+    done = _run(root, [*specs, *rest, "--list", "--scale", "demo", "--results", str(tmp_path)])
+    demo_less = any("has no scale 'demo'" in line or "no scale" in line for line in done.stderr.splitlines())
+    assert done.returncode == 0 or demo_less, done.stderr
+
+
+def test_the_example_spec_is_valid(root: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "my_question.yaml"
+    spec.write_text(README.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    done = _run(root, [str(spec), "--list", "--results", str(tmp_path / "results")])
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 6
+
+
+def test_the_shown_error_is_the_real_one(root: Path) -> None:
+    command, _, shown = _section("typo").strip().partition("\n")
+    done = _run(root, shlex.split(command.lstrip("$ "))[2:])
+    assert done.returncode == 2
+    assert [line.strip() for line in shown.splitlines()] == [line.strip() for line in done.stderr.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["table1", "vqa_rad_small"])
+def test_the_shown_tables_are_the_gallery_s(root: Path, name: str) -> None:
+    table = (root / "reports" / "gallery" / name / "table.md").read_text(encoding="utf-8")
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert rows
+    assert "\n".join(rows) in README
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
+def test_links_lead_somewhere(root: Path, link: str) -> None:
+    assert (root / link).exists()
