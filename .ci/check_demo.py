@@ -1,4 +1,4 @@
-"""Checks what the demo of Table 1 promises, from its records: ten cells, the paper's order, more than a language prior."""
+"""Checks the demo of Table 1 by its records: ten cells, the paper's order, more than a language prior."""
 
 from __future__ import annotations
 

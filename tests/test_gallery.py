@@ -22,8 +22,10 @@ def test_there_is_a_gallery() -> None:
 def test_reports_are_what_the_records_say(path: Path, tmp_path: Path) -> None:
     name = path.parent.name
     done = subprocess.run(
-        [sys.executable, "run_bench.py", f"specs/{name}.yaml", "--report-only", "--scale", path.stem]
-        + ["--results", "results/gallery", "--reports", str(tmp_path)],
+        [
+            *(sys.executable, "run_bench.py", f"specs/{name}.yaml", "--report-only", "--scale", path.stem),
+            *("--results", "results/gallery", "--reports", str(tmp_path)),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
