@@ -21,7 +21,19 @@ CONTRACTS = {
     "datasets": protocols.DataPlugin,
 }
 PLUGINS = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]  # type: ignore[arg-type]
-HEAVY = ("torch", "torchvision", "transformers", "peft", "timm", "datasets", "numpy", "pandas", "matplotlib", "PIL", "onnx")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "timm",
+    "datasets",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "PIL",
+    "onnx",
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(BENCH)))
