@@ -18,7 +18,7 @@ Examples:
   run_bench.py specs/table1.yaml --list                show the cells and which are done; run nothing
   run_bench.py specs/table1.yaml --only 'F-T-LoRA*'    run some cells only
   run_bench.py specs/table1.yaml --set train.steps=20 --seeds 1,2,3
-  run_bench.py specs/*.yaml --scale demo --json        several specs, records as JSON on stdout
+  run_bench.py specs/table?.yaml --scale demo --json    several specs, records as JSON on stdout
   run_bench.py specs/table1.yaml --report-only         tables and plots anew from results/
 
 \b

@@ -20,7 +20,7 @@ CONTRACTS = {
     "methods": protocols.MethodPlugin,
     "datasets": protocols.DataPlugin,
 }
-PLUGINS = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]  # type: ignore[arg-type]
+PLUGINS = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]
 HEAVY = (
     "torch",
     "torchvision",
@@ -74,7 +74,7 @@ def _core_files() -> list[Path]:
 @pytest.mark.parametrize("path", _core_files(), ids=lambda path: str(path.relative_to(BENCH)))
 def test_the_core_names_no_plugin(path: Path) -> None:
     """No ``if name == "miss"``: a plugin's name as a string literal in the core is such a branch in the making."""
-    names = {name for kind in CONTRACTS for name in registry.names(kind)}  # type: ignore[arg-type]
+    names = {name for kind in CONTRACTS for name in registry.names(kind)}
     tree = ast.parse(path.read_text())
     literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not literals & names
