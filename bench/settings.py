@@ -34,6 +34,10 @@ class ModelSettings(Settings):
     family: str
     """Name of the model family: a file in ``bench/models``."""
 
+    def describe(self) -> str:
+        """Model and weights in a few words, for captions."""
+        return self.family
+
 
 class MethodSettings(Settings):
     """What every PEFT method has; a method's file adds its own fields."""

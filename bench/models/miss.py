@@ -147,12 +147,20 @@ class HubWeights(Base):
     revision: str | None = None
     """Branch, tag or commit; null: the default branch."""
 
+    def describe(self) -> str:
+        """For captions."""
+        return f"{self.id} at {self.revision}" if self.revision else self.id
+
 
 class FolderWeights(Base):
     """A folder with ``config.json``, ``model.safetensors`` and ``vocab.txt`` or ``tokenizer.json``."""
 
     kind: Literal["folder"]
     path: LocalPath
+
+    def describe(self) -> str:
+        """For captions."""
+        return self.path.name
 
 
 class CheckpointWeights(Base):
@@ -163,6 +171,10 @@ class CheckpointWeights(Base):
     vocab: LocalPath | None = None
     """Folder of the tokenizer; null: the file's own folder, else the BERT vocabulary of the ``[weights]`` extra."""
 
+    def describe(self) -> str:
+        """For captions."""
+        return self.path.name
+
 
 class BundledWeights(Base):
     """Weights shipped with this package."""
@@ -170,6 +182,10 @@ class BundledWeights(Base):
     kind: Literal["bundled"]
     name: str = "demo_miss"
     """Folder under ``bench/assets``."""
+
+    def describe(self) -> str:
+        """For captions."""
+        return f"bundled {self.name}"
 
 
 class Dinov2MinilmWeights(Base):
@@ -179,6 +195,10 @@ class Dinov2MinilmWeights(Base):
     """
 
     kind: Literal["dinov2_minilm"]
+
+    def describe(self) -> str:
+        """For captions."""
+        return "DINOv2-small and MiniLM-L6"
 
 
 Weights = Annotated[
@@ -205,6 +225,11 @@ class Settings(ModelSettings):
     """Of the answer loss; the released code's value."""
     weights: Weights | None = None
     """Where the weights come from; null: random."""
+
+    def describe(self) -> str:
+        """``miss base, weights Salesforce/blip-vqa-base``."""
+        weights = f"weights {self.weights.describe()}" if self.weights else "random weights"
+        return f"{self.family} {self.preset}, {weights}"
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:

@@ -33,13 +33,15 @@ def caption(scale: str, groups: Sequence[Group]) -> str:
 
 
 def facts(scale: str, groups: Sequence[Group]) -> str:
-    """Scale, data, seeds and devices, by semicolons."""
+    """Scale, model, data, seeds and devices, by semicolons."""
     cells = [cell for group in groups for cell in group.cells]
+    models = list(dict.fromkeys(text.plain(cell.model.describe()) for cell in cells))
     data = sorted({f"{text.plain(cell.data.name)} ({text.plain(cell.data.test_split)} split)" for cell in cells})
     seeds = sorted({cell.seed for cell in cells})
     spread = ", mean ± standard deviation" if len(seeds) > 1 else ""
     devices = sorted({text.plain(device) for r in _records(groups) if (device := r.environment.get("device"))})
     found = [f"Scale: {text.plain(scale)}"]
+    found += [f"model: {' / '.join(models)}"] if models else []
     found += [f"data: {', '.join(data)}"] if data else []
     found += [f"{text.counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}{spread})"] if seeds else []
     found += [f"device: {', '.join(devices)}"] if devices else []

@@ -173,7 +173,8 @@ def test_a_demo_cannot_be_taken_for_the_paper(demo: Case, paper: Case) -> None:
     table = demo.fill(cuda=False).table()
     assert table.tag == "DEMO"
     assert "not comparable with published numbers" in table.caption
-    assert "Scale: demo; data: easy_vqa (test split); 1 seed (42); device: cpu" in table.caption
+    assert "Scale: demo; model: miss tiny, weights bundled demo_miss; data: easy_vqa (test split)" in table.caption
+    assert "1 seed (42); device: cpu" in table.caption
     assert paper.table().tag == ""
 
 
