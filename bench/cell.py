@@ -118,12 +118,15 @@ def _cell(resolved: ResolvedSpec, checked: Checked, label: str, seed: int) -> Ce
 
 
 def _content(cell: Cell) -> dict[str, Any]:
-    """What determines the result: not where files lie, which their digests in the record answer for."""
-    content = cell.model_dump(mode="json", include=set(DETERMINING))
+    """What determines the result: not where files lie, which their digests in the record answer for.
+
+    Defaults are left out, so that a field added later, whose default is what was done before, changes no id.
+    """
+    content = cell.model_dump(mode="json", include=set(DETERMINING), exclude_defaults=True)
     for place in local_path_places(cell):
         below = content.get(place[0])
         for step in place[1:-1]:
-            below = below[step] if below is not None else None
+            below = below.get(step) if below is not None else None
         if below is not None:
             below.pop(place[-1], None)
     return content
