@@ -98,7 +98,7 @@ class Draft:
             params=self.params,
             memory=self._memory(),
             time=self._time(),
-            energy_j=self.gpu.energy_j,
+            energy_j=self.gpu.energy_j if self.training.watch.step_s else None,
             accuracy=self.accuracy,
             loss_curve=self.training.curve,
             steps=self.training.steps,

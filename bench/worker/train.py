@@ -98,6 +98,7 @@ def train(
         beat(Progress(phase="train", done=step + 1, total=plan.steps, note=f"loss {loss:.3f}"))
     if not trainer.has_finite_weights():
         raise DivergedError(f"the weights became NaN or infinite in the last step ({plan.steps - 1})")
+    model.module.zero_grad()  # evaluation must not pay for gradients that nobody needs any more
 
 
 def _remedy(precision: Precision) -> str:

@@ -17,6 +17,7 @@ from bench.cell import Cell
 from bench.models._miss_model import MissModel
 from bench.record import CellRecord, Memory, PhaseMemory, Status
 from bench.worker import run
+from bench.worker.gpu import GpuMeter
 from bench.worker.run import run_cell
 
 Make = Callable[..., Cell]
@@ -114,6 +115,29 @@ def test_when_gradients_are_cleared_changes_no_result(
 ) -> None:
     late = run_cell(make_cell(train={"log_every": 1, "zero_grad": "before_backward"}), tmp_path)
     assert losses(late) == losses(finished[0])
+
+
+def test_evaluation_does_not_pay_for_gradients(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MissModel.generate
+    kept: list[str] = []
+
+    def watched(self: MissModel, *rest: Any) -> list[str]:
+        kept.extend(name for name, p in self.module.named_parameters() if p.grad is not None)
+        return real(self, *rest)
+
+    monkeypatch.setattr(MissModel, "generate", watched)
+    assert run_cell(make_cell(), tmp_path).status is Status.OK
+    assert kept == []
+
+
+def test_energy_is_null_where_no_step_was_timed(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GpuMeter, "energy_j", 0.001)
+    assert run_cell(make_cell(train={"steps": 2}), tmp_path / "warm-up only").energy_j is None
+    assert run_cell(make_cell(train={"steps": 3}), tmp_path / "one step timed").energy_j == 0.001
 
 
 def test_a_model_with_all_parts_frozen_is_evaluated_as_it_came(make_cell: Make, tmp_path: Path) -> None:
