@@ -55,7 +55,7 @@ def describe() -> dict[str, Any]:
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in visible_gpus()],
         "gpu_driver": _driver(),
         "git": asdict(revision) if revision else None,
-        "pytorch_cuda_alloc_conf": os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
+        "pytorch_alloc_conf": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 
@@ -69,11 +69,6 @@ def usable_gpus(device: Device = "auto") -> list[Gpu]:
     if device == "cuda" and not gpus:
         raise SpecError("run.device is cuda, but no CUDA device is visible; use --set run.device=auto or cpu")
     return gpus
-
-
-def device_kind(device: Device = "auto") -> str:
-    """``cpu``, or the name of the first GPU a cell would run on. Raises as ``usable_gpus``."""
-    return next((gpu.name for gpu in usable_gpus(device)), "cpu")
 
 
 def torch_has_cuda() -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -182,7 +182,6 @@ class Progress:
     """Steps in training, questions in evaluation; 0 where there is nothing to count."""
     note: str = ""
     """E.g. ``loss 0.412``."""
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

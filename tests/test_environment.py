@@ -85,10 +85,10 @@ def test_a_gpu_has_its_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = environment.visible_gpus()
     assert (first.name, first.memory_bytes) == ("NVIDIA H100 80GB HBM3", 80 << 30)
     assert second.memory_bytes is None
-    assert environment.device_kind() == environment.device_kind("cuda") == "NVIDIA H100 80GB HBM3"
-    assert environment.device_kind("cpu") == "cpu"
+    assert environment.usable_gpus() == environment.usable_gpus("cuda") == [first, second]
+    assert environment.usable_gpus("cpu") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert environment.device_kind() == "NVIDIA T4"
+    assert [gpu.name for gpu in environment.usable_gpus()] == ["NVIDIA T4"]
     assert environment.describe()["gpu_driver"] == "570.1"
 
 
@@ -97,17 +97,16 @@ def test_without_a_driver_everything_runs_on_the_cpu(monkeypatch: pytest.MonkeyP
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
-    assert environment.device_kind() == "cpu"
+    assert environment.usable_gpus() == []
     assert environment.describe()["gpus"] == []
     with pytest.raises(SpecError, match="no CUDA device is visible"):
-        environment.device_kind("cuda")
+        environment.usable_gpus("cuda")
 
 
 def test_a_cpu_build_of_torch_uses_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml().install(monkeypatch, torch="2.15.0+cpu")
     assert len(environment.visible_gpus({})) == 2
     assert environment.usable_gpus() == []
-    assert environment.device_kind() == "cpu"
 
 
 def fail(*_: object) -> None:
@@ -120,8 +119,11 @@ def test_a_driver_that_fails_later_is_no_error(monkeypatch: pytest.MonkeyPatch) 
     assert environment.visible_gpus({}) == []
 
 
-def test_versions_and_hardware_are_told() -> None:
+def test_versions_and_hardware_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:native")  # the older of torch's two names
     found = environment.describe()
+    assert found["pytorch_alloc_conf"] == "backend:native"
     assert {"python", "torch", "transformers", "peft", "timm"} <= set(found["versions"])
     assert found["ram_bytes"] > 1 << 28
     assert found["cores"] >= 1
@@ -130,7 +132,7 @@ def test_versions_and_hardware_are_told() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     program = (
-        "import sys; from bench import environment; environment.describe(); environment.device_kind()\n"
+        "import sys; from bench import environment; environment.describe(); environment.usable_gpus()\n"
         "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
