@@ -165,7 +165,10 @@ def test_a_worker_environment_is_pinned(sweep: Sweep, monkeypatch: pytest.Monkey
     assert (note["CUDA_VISIBLE_DEVICES"], note["OMP_NUM_THREADS"], note["PYTHONHASHSEED"]) == ("", "3", "0")
 
 
-def test_missing_data_and_devices_are_told_before_anything_runs(sweep: Sweep, tmp_path: Path) -> None:
+def test_missing_data_and_devices_are_told_before_anything_runs(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # also on a machine with a GPU
     content = make_cell("ok 2").model_dump(mode="json")
     missing = Cell.model_validate(content | {"data": {"name": "vqa_rad", "root": str(tmp_path / "none")}})
     with pytest.raises(DataError):
