@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from bench import environment
 from bench.cell import Cell
 from bench.protocols import Progress
 from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, Time
@@ -45,6 +46,7 @@ class Draft:
         self._peaks: dict[str, PhaseMemory] = {}
         self._failure: Failure | None = None
         self._status = Status.OK
+        environment.git_revision()  # keeps the answer: the checkout may be edited while the cell runs
 
     def use(self, device: torch.device) -> None:
         """Measure on this device from here on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import scoring
+from bench import environment, scoring
 from bench.cell import Cell
+from bench.environment import Revision
 from bench.models._miss_model import MissModel
 from bench.record import CellRecord, Memory, PhaseMemory, Status
 from bench.worker import run
@@ -229,6 +231,20 @@ def test_memory_that_runs_out_in_a_later_step_names_it(
     assert record.status is Status.OOM
     assert record.error is not None
     assert record.error.step == record.steps == len(record.loss_curve) == 3
+
+
+def test_the_revision_is_the_one_the_cell_started_with(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, commit = MissModel.loss, ["start"]
+    monkeypatch.setattr(environment, "_git_revision", cache(lambda _: Revision(commit=commit[0], dirty=False)))
+
+    def commit_meanwhile(self: MissModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        commit[0] = "later"
+        return real(self, batch)
+
+    monkeypatch.setattr(MissModel, "loss", commit_meanwhile)
+    assert run_cell(make_cell(), tmp_path).environment["git"]["commit"] == "start"
 
 
 def test_a_failed_audit_fails_the_cell(make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
