@@ -101,7 +101,7 @@ def _plan(path: Path, options: Options) -> Plan:
     if options.report_only:
         choice = choose_for_report(source, options.scale, options.sets, options.results / name)
     else:
-        choice = choose(source, options.scale, options.sets)
+        choice = choose(source, options.scale, options.sets, weights=not options.list_only)
     resolved = source.resolve(choice.scale, options.sets, options.seeds)
     cells = expand(resolved)
     return Plan(

@@ -22,8 +22,11 @@ class Choice:
     reason: str
 
 
-def choose(source: SpecSource, named: str | None, sets: Sequence[str]) -> Choice:
-    """The named scale; else the spec as it stands if its device, data and weights are there; else ``demo``."""
+def choose(source: SpecSource, named: str | None, sets: Sequence[str], *, weights: bool = True) -> Choice:
+    """The named scale; else the spec as it stands if its device, data and weights are there; else ``demo``.
+
+    ``weights=False`` takes the weights for granted: to look for them may download and read gigabytes.
+    """
     base = source.base_scale
     if named is not None and named != "auto":
         return Choice(named, "as asked for")
@@ -31,21 +34,21 @@ def choose(source: SpecSource, named: str | None, sets: Sequence[str]) -> Choice
         return Choice(base, "the spec has no scale demo")
     if not environment.visible_gpus() or not environment.torch_has_cuda():
         return Choice(DEMO, f"{base} needs a CUDA device and none is visible; --scale {base} takes it all the same")
-    missing = _missing(source.resolve(base, sets))
+    missing = _missing(source.resolve(base, sets), weights=weights)
     if missing:
         return Choice(DEMO, f"{base} cannot run here: {missing}")
-    return Choice(base, "a CUDA device, the data and the weights are there")
+    return Choice(base, f"a CUDA device{', the data and the weights' if weights else ' and the data'} are there")
 
 
 def choose_for_report(source: SpecSource, named: str | None, sets: Sequence[str], results: Path) -> Choice:
-    """As ``choose``; but if only one scale has results, that one."""
+    """As ``choose`` without a look at the weights; but if only one scale has results, that one."""
     run = [scale for scale in source.scales if (results / f"{scale}.jsonl").is_file()]
     if named in (None, "auto") and len(run) == 1:
         return Choice(run[0], f"the only scale with results under {results}")
-    return choose(source, named, sets)
+    return choose(source, named, sets, weights=False)
 
 
-def _missing(resolved: ResolvedSpec) -> str | None:
+def _missing(resolved: ResolvedSpec, *, weights: bool) -> str | None:
     """First line of what the first missing data set or weights say, or None."""
     if resolved.spec.run.device == "cpu":
         return "run.device is cpu"
@@ -57,7 +60,7 @@ def _missing(resolved: ResolvedSpec) -> str | None:
         try:
             if isinstance(settings, DataSettings):
                 registry.load("datasets", settings.name).digest(settings)
-            else:
+            elif weights:
                 registry.load("models", settings.family).weights_digest(settings)
         except BenchError as error:
             return str(error).splitlines()[0]

@@ -57,6 +57,14 @@ def test_without_data_or_weights_the_demo(source: SpecSource) -> None:
     assert "weights" in choice.reason
 
 
+def test_a_list_and_a_report_do_not_look_for_weights(source: SpecSource, tmp_path: Path) -> None:
+    """The paper's would be downloaded, and read to the last byte."""
+    sets = ["data={name: easy_vqa}"]
+    choice = choose(source, None, sets, weights=False)
+    assert (choice.scale, choice.reason) == ("paper", "a CUDA device and the data are there")
+    assert choose_for_report(source, None, sets, tmp_path).scale == "paper"
+
+
 def test_with_everything_there_the_paper(source: SpecSource) -> None:
     everything = ["data={name: easy_vqa}", "model.weights=null"]
     assert choose(source, None, everything).scale == "paper"
