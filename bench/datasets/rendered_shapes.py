@@ -50,34 +50,42 @@ CONTRAST = 130.0
 SIZE = (16.0, 44.0)
 """Range of width (and, for a rectangle, height), pixels."""
 MARGIN = 1.0
-LIGHT = 0.5
-"""All levels are multiplied by it, as if the lamp were dim: easy-VQA's pictures differ from ours by that much, so that
-a frozen encoder is at a disadvantage, as on a real new domain."""
+LIGHT = (0.35, 0.7)
+"""All levels of a picture are multiplied by one number of this range, as if the lamp were dim: easy-VQA's pictures are
+brighter than any of ours, so that a frozen encoder is at a disadvantage, as on a real new domain."""
 
 Task = Literal["caption", "colour", "shape", "match_colour", "match_shape", "deny_colour", "deny_shape"]
 
 PROMPTS: dict[Task, tuple[str, ...]] = {
     "caption": ("", "image", "what is in the image ?"),
-    "colour": ("color", "the color of the shape is", "the {shape} is", "what color ?", "color of the {shape}"),
+    "colour": (
+        *("color", "color ?", "what color ?", "what is the color ?", "what color is present ?", "color of the {shape}"),
+        *("the {shape} is", "the color of the shape is", "the {shape} is what color ?", "the shape is of what color ?"),
+    ),
     "shape": (
-        "shape",
-        "the {colour} shape is a",
-        "in the image there is a",
-        "what shape ?",
-        "the image does contain a",
+        *("shape", "shape ?", "what shape ?", "what is the shape ?", "what is present ?", "the shape is what ?"),
+        *("the {colour} shape is a", "in the image there is a", "the image does contain a", "what does it contain ?"),
     ),
     "match_colour": (
-        *("{colour}", "{colour} ?", "the shape is {colour}", "a {colour} shape is present"),
-        *("there is a {colour} shape", "the image does contain {colour}"),
+        *("{colour}", "{colour} ?", "the shape is {colour}", "a {colour} shape is present", "is it {colour} ?"),
+        *("there is a {colour} shape", "the image does contain {colour}", "is the shape {colour} ?"),
+        *("is {colour} present ?", "is there {colour} in the image ?", "does it contain {colour} ?"),
     ),
     "match_shape": (
-        *("{shape}", "{shape} ?", "the shape is a {shape}", "a {shape} is present"),
-        *("there is a {shape}", "the image does contain a {shape}"),
+        *("{shape}", "{shape} ?", "the shape is a {shape}", "a {shape} is present", "is it a {shape} ?"),
+        *("there is a {shape}", "the image does contain a {shape}", "is the shape a {shape} ?"),
+        *("is {shape} present ?", "a {shape} in the image ?", "does it contain a {shape} ?"),
     ),
     "deny_colour": (
         *("not {colour}", "no {colour}", "the shape is not {colour}", "there is no {colour} shape", "not {colour} ?"),
+        *("is it not {colour} ?", "is the shape not {colour} ?", "is {colour} not present ?"),
+        *("is there no {colour} in the image ?", "does it not contain {colour} ?"),
     ),
-    "deny_shape": ("not {shape}", "no {shape}", "the shape is not a {shape}", "there is no {shape}", "not {shape} ?"),
+    "deny_shape": (
+        *("not {shape}", "no {shape}", "the shape is not a {shape}", "there is no {shape}", "not {shape} ?"),
+        *("is it not a {shape} ?", "is the shape not a {shape} ?", "is {shape} not present ?"),
+        *("no {shape} in the image ?", "does it not contain a {shape} ?"),
+    ),
 }
 
 
@@ -138,6 +146,8 @@ class Scene:
     x: float
     y: float
     """Centre."""
+    light: float
+    """What all levels are multiplied by."""
 
 
 class RenderedShapes:
@@ -233,6 +243,7 @@ def draw_scene(rng: random.Random) -> Scene:
         height=height,
         x=rng.uniform(width / 2 + MARGIN, SIDE - width / 2 - MARGIN),
         y=rng.uniform(height / 2 + MARGIN, SIDE - height / 2 - MARGIN),
+        light=rng.uniform(*LIGHT),
     )
 
 
@@ -261,7 +272,7 @@ def render(scene: Scene) -> Image:
     inside = np.clip(_depth(scene) + 0.5, 0, 1)[..., None]
     background, foreground = np.array([scene.background, scene.foreground], np.float32)
     pixels = background + (foreground - background) * inside
-    return PIL.Image.fromarray((np.clip(pixels, 0, 255) * LIGHT).astype(np.uint8))
+    return PIL.Image.fromarray((np.clip(pixels, 0, 255) * scene.light).astype(np.uint8))
 
 
 def _depth(scene: Scene) -> Any:
