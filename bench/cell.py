@@ -49,6 +49,11 @@ class Cell(BaseModel):
     """Only the methods that ``parts`` names."""
     run: RunSettings
 
+    def identity(self) -> dict[str, Any]:
+        """The fields of a record that say which cell it is of."""
+        same = ("cell_id", "spec", "scale", "label", "labels", "parts", "seed")
+        return {name: getattr(self, name) for name in same} | {"settings": self.model_dump(mode="json")}
+
     def matches(self, glob: str) -> bool:
         """Whether ``--only GLOB`` means this cell: by its whole label or by its pattern of parts."""
         return fnmatchcase(self.label, glob) or fnmatchcase(pattern(self.parts), glob)

