@@ -63,7 +63,7 @@ def draw(plot: Plot) -> Figure:
 
     figure = Figure(figsize=(9.6 if plot.failures else 7.4, 5.2), dpi=150)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.185, 0.58 if plot.failures else 0.88, 0.67))
+    axes = figure.add_axes((0.09, 0.185, 0.58 if plot.failures else 0.88, 0.645))
     if plot.x_log:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -122,7 +122,8 @@ def _words(figure: Figure, axes: Axes, plot: Plot) -> None:
     tag = f"{plot.tag}: " if plot.tag else ""
     title = textwrap.fill(tag + plot.title, 112 if plot.failures else 84, break_on_hyphens=False)
     figure.text(0.02, 0.975, title, fontsize=10, fontweight="bold", va="top")
-    figure.text(0.02, 0.895 if "\n" in title else 0.93, plot.subtitle, fontsize=8, color=GREY, va="top")
+    subtitle = textwrap.fill(plot.subtitle, 120 if plot.failures else 108, break_on_hyphens=False)
+    figure.text(0.02, 0.895 if "\n" in title else 0.93, subtitle, fontsize=8, color=GREY, va="top")
     if plot.tag:
         size = min(64, 420 / len(plot.tag))
         across: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "alpha": 0.07, "zorder": 0}

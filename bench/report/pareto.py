@@ -29,7 +29,7 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
     instead = f" ({wanted.header.lower()} was not measured)" if cost is not wanted else ""
     return Plot(
         title=text.clipped(text.plain(spec.title or spec.name), 90),
-        subtitle=text.clipped(notes.facts(scale, groups), 105),
+        subtitle=text.clipped(notes.facts(scale, groups), 210),
         tag=notes.scale_tag(scale),
         x_label=cost.titled + instead,
         y_label=metrics.with_unit(f"{score.header} accuracy" if score.score else score.header, score.unit),
