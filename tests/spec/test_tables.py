@@ -68,7 +68,7 @@ def test_the_papers_setting(source: SpecSource) -> None:
     assert (train.epochs, train.steps, train.batch_size, train.precision) == (130, None, 20, "fp32")
     assert (train.schedule, train.zero_grad) == ("cosine_per_epoch", "before_backward")
     assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 1e-5, 0.05)
-    assert (evaluate.num_beams, evaluate.max_new_tokens, evaluate.closed) == (3, 9, "yes_no")  # the released code's 10 count [DEC]
+    assert (evaluate.num_beams, evaluate.max_new_tokens, evaluate.closed) == (3, 9, "yes_no")
     assert cell.seed == 42
 
 
