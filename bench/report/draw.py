@@ -71,7 +71,7 @@ def draw(plot: Plot) -> Figure:
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.margins(0.12, 0.1)
+    axes.margins(0.16, 0.16)
     _series(axes, plot)
     _words(figure, axes, plot)
     _labels(axes, plot)
@@ -122,7 +122,7 @@ def _words(figure: Figure, axes: Axes, plot: Plot) -> None:
     tag = f"{plot.tag}: " if plot.tag else ""
     title = textwrap.fill(tag + plot.title, 112 if plot.failures else 84, break_on_hyphens=False)
     figure.text(0.02, 0.975, title, fontsize=10, fontweight="bold", va="top")
-    subtitle = textwrap.fill(plot.subtitle, 120 if plot.failures else 108, break_on_hyphens=False)
+    subtitle = textwrap.fill(plot.subtitle, 130 if plot.failures else 118, break_on_hyphens=False)
     figure.text(0.02, 0.895 if "\n" in title else 0.93, subtitle, fontsize=8, color=GREY, va="top")
     if plot.tag:
         size = min(64, 420 / len(plot.tag))
