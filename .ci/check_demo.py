@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.store import ResultsFile
 
-# The README promises 8 minutes on two idle cores; a shared machine gets a quarter more before this fails.
-LIMIT_S = 480 * 1.25
+# The README's 7 minutes are those of two idle cores; a shared machine gets much more before this fails.
+LIMIT_S = 1200
 MARGIN_POINTS = 10.0
 NEAR_POINTS = 15.0
 
