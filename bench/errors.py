@@ -29,3 +29,7 @@ class AuditError(BenchError):
 
 class DivergedError(BenchError):
     """The loss became NaN or infinite; names the step."""
+
+
+class EstimateError(BenchError):
+    """The costs of a cell cannot be modelled; names what stands in the way."""

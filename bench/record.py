@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -134,6 +134,71 @@ class Accuracy(Part):
     model_config = ConfigDict(populate_by_name=True)
 
 
+MEMORY_KINDS = ("weights", "gradients", "optimizer_state", "activations", "inputs", "temporary")
+"""What a predicted peak is made of. ``activations``: made by a forward pass, kept for backward or not; ``temporary``:
+made in backward, in the optimizer's step or by a library (cuBLAS workspaces)."""
+
+
+class PredictedPhase(Part):
+    """What CUDA's caching allocator would report for one phase, bytes."""
+
+    allocated_peak_bytes: int
+    reserved_peak_bytes: int
+    by_kind: dict[str, int]
+    """``MEMORY_KINDS`` -> bytes at the moment of the allocated peak; they add up to it."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> PredictedPhase:
+        if sum(self.by_kind.values()) != self.allocated_peak_bytes:
+            raise ValueError("the kinds of memory do not add up to the peak")
+        return self
+
+
+class PredictedMemory(Part):
+    train: PredictedPhase | None
+    """Null if the cell trains nothing."""
+    eval: PredictedPhase
+    context_bytes: int
+    """What the process takes on the GPU beside PyTorch's allocator: CUDA context and loaded kernels."""
+
+    @property
+    def process_peak_bytes(self) -> int:
+        """What the whole process needs: the highest reserved peak and the context."""
+        return max(p.reserved_peak_bytes for p in (self.train, self.eval) if p is not None) + self.context_bytes
+
+
+class Flops(Part):
+    """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
+
+    train_forward: int | None
+    """Of one optimizer step, all its micro-batches together; null if the cell trains nothing."""
+    train_backward: int | None
+    """Likewise, recomputation under gradient checkpointing included."""
+    train_step: int | None
+    """``train_forward + train_backward``."""
+    eval_sample: int
+    """Of answering one question, generation to its last token included."""
+
+
+class Estimate(Part):
+    """The costs that need no run: no GPU, no weights, no data."""
+
+    params: Params | None = None
+    """Exact."""
+    memory: PredictedMemory | None = None
+    """Predicted; null if it cannot be modelled (``refused``)."""
+    flops: Flops | None = None
+    """Counted; null if it cannot be."""
+    adapter_bytes: int | None = None
+    """Size of what is stored per task as safetensors, exact; null if the cell trains nothing."""
+    assumed: dict[str, Any] = {}
+    """What the numbers hold for: batch and image size, tokens, precision, attention, optimizer, GPU generation, ..."""
+    max_batch: int | None = None
+    """Largest training batch whose process fits the given budget, 0 if not even one example does; null if not asked."""
+    refused: list[str] = []
+    """What cannot be modelled, by name and with the reason."""
+
+
 class LossPoint(Part):
     """One point of the training curve."""
 
@@ -161,7 +226,8 @@ class CellRecord(Part):
     error: Failure | None = None
     params: Params | None = None
     memory: Memory = Memory()
-    estimate: dict[str, Any] | None = None
+    estimate: Estimate | None = None
+    """What was predicted for this cell, for the data and weights it ran with; null if it was not made."""
     time: Time = Time()
     energy_j: float | None = None
     """GPU energy over training, joules; null without NVML support."""
