@@ -100,11 +100,22 @@ class PartFacts:
     """Method type -> default target module names; a key ``<method>.<option>`` holds a further list of that method."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputLengths:
+    """Tokens of the longest question and answer of a batch, special tokens included, as ``collate`` pads them."""
+
+    question_tokens: int
+    answer_tokens: int
+
+
 class BenchModel(Protocol):
-    """A built model of some family, as the worker sees it."""
+    """A built model of some family, as the worker and the estimate see it."""
 
     module: torch.nn.Module
     """The whole model; its ``parameters()`` are what is counted, trained and stored."""
+    has_vocabulary: bool
+    """Whether the tokenizer is the run's own, so that ``lengths`` can be trusted; false for a model built on meta of
+    whose vocabulary nothing is here."""
 
     def part(self, name: str) -> torch.nn.Module: ...
 
@@ -124,6 +135,22 @@ class BenchModel(Protocol):
 
     def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
         """One answer text per row, special tokens removed."""
+        ...
+
+    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
+        """Of a batch of these texts, neither list empty: what ``collate`` would pad them to, cuts included."""
+        ...
+
+    def max_lengths(self) -> InputLengths:
+        """The longest that ``collate`` lets through, whatever the texts."""
+        ...
+
+    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> dict[str, torch.Tensor]:
+        """Names, shapes and types of what ``collate`` returns for such a batch, as tensors on the meta device."""
+        ...
+
+    def facts(self) -> dict[str, int | str]:
+        """What else decides the costs, for the reader of an estimate: e.g. ``image_size``, ``attention``."""
         ...
 
 

@@ -15,7 +15,7 @@ from transformers import BlipConfig, BlipForQuestionAnswering, DynamicCache, Enc
 from bench.errors import WeightsError
 from bench.models import _miss_source, _miss_weights
 from bench.models._miss_tokens import Tokens, words_of
-from bench.protocols import BenchModel, GenerateOptions
+from bench.protocols import BenchModel, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,10 +30,13 @@ _FIXED_BY_WEIGHTS = ("layer_norm_eps", "hidden_act")
 class MissModel:
     """A built MISS; see ``bench.protocols.BenchModel``."""
 
-    def __init__(self, settings: Settings, module: BlipForQuestionAnswering, tokens: Tokens) -> None:
+    def __init__(
+        self, settings: Settings, module: BlipForQuestionAnswering, tokens: Tokens, *, has_vocabulary: bool
+    ) -> None:
         self.settings = settings
         self.module: Any = module
         self.tokens = tokens
+        self.has_vocabulary = has_vocabulary
 
     def part(self, name: str) -> torch.nn.Module:
         """The part's module, adapted or not."""
@@ -88,6 +91,36 @@ class MissModel:
         )
         return [self.tokens.decode(row) for row in ids.tolist()]
 
+    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
+        """What ``collate`` pads these questions and answers to."""
+        return InputLengths(
+            question_tokens=self.tokens.longest(questions, self.settings.question_max_tokens),
+            answer_tokens=self.tokens.longest(answers, self.settings.answer_max_tokens),
+        )
+
+    def max_lengths(self) -> InputLengths:
+        """``question_max_tokens`` and ``answer_max_tokens``."""
+        return InputLengths(
+            question_tokens=self.settings.question_max_tokens, answer_tokens=self.settings.answer_max_tokens
+        )
+
+    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> dict[str, torch.Tensor]:
+        """As ``collate``, on meta."""
+        size = self.settings.vision_config()["image_size"]
+        texts = {"question": lengths.question_tokens} | ({"answer": lengths.answer_tokens} if with_answers else {})
+        batch = {"pixel_values": torch.empty(batch_size, 3, size, size, device="meta")}
+        for text, tokens in texts.items():
+            for kind in ("ids", "mask"):
+                batch[f"{text}_{kind}"] = torch.empty(batch_size, tokens, dtype=torch.long, device="meta")
+        return batch
+
+    def facts(self) -> dict[str, int | str]:
+        """Edge of the images in pixels, and rows of the word embedding, which for ``tiny`` depend on the texts."""
+        return {
+            "image_size": self.settings.vision_config()["image_size"],
+            "vocab_size": self.module.config.text_config.vocab_size,
+        }
+
     def _question_states(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         image = self.part("vit")(pixel_values=batch["pixel_values"]).last_hidden_state
         output = self.part("jtm")(
@@ -110,7 +143,8 @@ class MissModel:
 
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:
     """See ``bench.models.miss.build``."""
-    tokens = Tokens(_words(settings, texts, device))
+    words, own = _words(settings, texts, device)
+    tokens = Tokens(words)
     config = _config(settings, tokens, device)
     with torch.device("meta" if device == "meta" else "cpu"):
         module = BlipForQuestionAnswering(config)
@@ -119,7 +153,7 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
         torch.nn.Module.to(module, device)
     _mend_cross_attention(module)
     _add_drop_path(module, settings.vision_config()["drop_path"])
-    return MissModel(settings, module, tokens)
+    return MissModel(settings, module, tokens, has_vocabulary=own)
 
 
 def save(model: BenchModel, folder: Path) -> None:
@@ -143,22 +177,19 @@ def _plain_names(config: BlipConfig) -> set[str]:
     return set(plain.state_dict()) - set(plain._tied_weights_keys or {})
 
 
-def _words(settings: Settings, texts: Sequence[str], device: str) -> list[str]:
-    """The weights' vocabulary, or one built from the texts. Counting on meta must work where no weights are."""
-    if settings.weights is not None:
-        try:
-            found = (
-                None if device == "meta" and settings.weights.kind == "hub" else _miss_source.words(settings.weights)
-            )
-        except WeightsError:
-            if device != "meta":
-                raise
-        else:
-            if found:
-                return found
-            if device != "meta":
-                raise WeightsError("the weights' folder has no vocab.txt or tokenizer.json: put the tokenizer there")
-    return words_of(texts)
+def _words(settings: Settings, texts: Sequence[str], device: str) -> tuple[list[str], bool]:
+    """The weights' vocabulary, or one built from the texts; and whether it is the run's own.
+
+    On meta the weights need not be there: counting and estimating must work without them.
+    """
+    if settings.weights is None:
+        return words_of(texts), bool(texts)
+    if device == "meta":
+        found = _miss_source.words_without_weights(settings.weights, settings.text_config()["vocab_size"])
+        return (found, True) if found else (words_of(texts), False)
+    if found := _miss_source.words(settings.weights):
+        return found, True
+    raise WeightsError("the weights' folder has no vocab.txt or tokenizer.json: put the tokenizer there")
 
 
 def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:

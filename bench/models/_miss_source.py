@@ -67,6 +67,33 @@ def words(weights: miss.Weights) -> list[str] | None:
     return read_words(_vocabulary_of(weights))
 
 
+def words_without_weights(weights: miss.Weights, rows: int) -> list[str] | None:
+    """The vocabulary where the weights need not be: their own if it is here, else BERT's from the package if the model
+    has ``rows`` for just that (and for ``[DEC]`` and ``[ENC]``). Never downloads.
+    """
+    try:
+        found = _cached_words(weights) if weights.kind == "hub" else words(weights)
+    except WeightsError:
+        found = None
+    if found is None:
+        try:
+            bert = read_words(packaged(*MINILM).parent)
+        except WeightsError:
+            return None
+        found = bert if bert is not None and len(bert) + 2 == rows else None
+    return found
+
+
+def _cached_words(weights: miss.HubWeights) -> list[str] | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in ("vocab.txt", "tokenizer.json"):
+        path = try_to_load_from_cache(weights.id, name, revision=weights.revision)
+        if isinstance(path, str):
+            return read_words(Path(path).parent)
+    return None
+
+
 def _vocabulary_of(weights: miss.CheckpointWeights) -> Path:
     """The folder of a checkpoint's tokenizer: named, its own, or that of an installed package with BERT's."""
     folder = weights.vocab or weights.path.parent

@@ -49,6 +49,11 @@ class Tokens:
         """Ids and attention mask, both int64 of shape (batch, longest answer)."""
         return self._padded(texts, self.dec, max_tokens)
 
+    def longest(self, texts: Sequence[str], max_tokens: int) -> int:
+        """Tokens of the longest of these questions or answers, special ones included; at most ``max_tokens``."""
+        encoded = self._pieces.encode_batch(list(texts), add_special_tokens=False)
+        return min(max_tokens, 2 + max(len(pieces.ids) for pieces in encoded))
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first ``[SEP]``, special tokens removed, pieces joined as BERT's tokenizer does."""
         kept: list[str] = []

@@ -32,6 +32,17 @@ class OptimizerSettings(Settings):
     """Peak learning rate, the same for all trained tensors."""
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Of ``sgd``."""
+    implementation: Literal["auto", "foreach", "fused", "for_loop"] = "auto"
+    """Which kernels update the weights, as torch offers them; ``auto``: its default, ``foreach`` on CUDA and
+    ``for_loop`` on a CPU. ``foreach`` is faster than a loop and needs memory for a copy of the trained tensors."""
+
+    @model_validator(mode="after")
+    def _belongs(self) -> OptimizerSettings:
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum is of sgd, not of {self.name}: set betas instead")
+        return self
 
 
 class TrainSettings(Settings):
@@ -39,7 +50,12 @@ class TrainSettings(Settings):
 
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps."""
     batch_size: int = Field(ge=1)
+    """Examples that go through the model at once."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches whose gradients one optimizer step takes together, so that it sees ``batch_size`` times as many examples;
+    fewer at the end of an epoch. ``steps``, ``warmup_steps`` and the like count optimizer steps."""
     shuffle: bool = True
     """Whether each epoch takes the examples in a new random order; if not, in the data set's own."""
     optimizer: OptimizerSettings

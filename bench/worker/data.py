@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from PIL.Image import Image
@@ -17,6 +18,7 @@ from bench.protocols import BenchModel, Example, VqaData
 from bench.settings import DataSettings
 from bench.spec.models import TrainSettings
 
+_Item = TypeVar("_Item")
 _CACHE_BYTES = 512 * 2**20
 """Decoded images kept in memory, at most: all of a small data set, part of a large one."""
 
@@ -85,20 +87,23 @@ def subset(examples: Sequence[Example], limit: int | None, seed: int) -> Sequenc
 
 def training_batches(
     data: LoadedData, model: BenchModel, settings: TrainSettings, *, steps: int, seed: int
-) -> Iterator[Batch]:
-    """``steps`` batches, reshuffled each epoch if asked for; the last batch of an epoch may be smaller.
+) -> Iterator[Sequence[Batch]]:
+    """The micro-batches of ``steps`` optimizer steps, reshuffled each epoch if asked for.
 
-    The order and the questions drawn depend on ``seed`` alone, not on what the model does with torch's generators.
+    No step reaches into the next epoch: an epoch's last micro-batch and last step may be smaller. The order and the
+    questions drawn depend on ``seed`` alone, not on what the model does with torch's generators.
     """
     rng = random.Random(seed)
+    size, per_step = settings.batch_size, settings.batch_size * settings.gradient_accumulation_steps
 
-    def endless() -> Iterator[Batch]:
+    def endless() -> Iterator[Sequence[Batch]]:
         while True:
             order: Sequence[int] = range(len(data.train))
             if settings.shuffle:
                 order = rng.sample(order, len(order))
-            for start in range(0, len(order), settings.batch_size):
-                yield data.batch(model, [data.train[i] for i in order[start : start + settings.batch_size]], rng)
+            for start in range(0, len(order), per_step):
+                group = [data.train[i] for i in order[start : start + per_step]]
+                yield [data.batch(model, group[at : at + size], rng) for at in range(0, len(group), size)]
 
     return prefetched(islice(endless(), steps))
 
@@ -109,8 +114,8 @@ def evaluation_batches(data: LoadedData, model: BenchModel, *, batch_size: int) 
     return prefetched(data.batch(model, data.test[start : start + batch_size]) for start in starts)
 
 
-def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, the next one made by a thread while this one is used.
+def prefetched(batches: Iterator[_Item]) -> Iterator[_Item]:
+    """The same batches (or groups of them), the next one made by a thread while this one is used.
 
     One thread and one batch ahead: the order stays fixed, and decoding hides behind a GPU's work.
     """

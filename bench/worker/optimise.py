@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 import torch
+from torch.optim import optimizer as _torch_optimizer
+from torch.utils import _foreach_utils
 
 from bench.spec.models import OptimizerSettings, TrainSettings
 
@@ -16,6 +20,13 @@ _ONE_CYCLE_START = 25.0
 _ONE_CYCLE_END = 1e4
 """Share of steps that rise, and by what the peak is divided at the start, and the start at the end: the defaults of
 ``torch.optim.lr_scheduler.OneCycleLR``."""
+_KERNELS = {"auto": {}, "foreach": {"foreach": True}, "fused": {"fused": True}, "for_loop": {"foreach": False}}
+_KERNEL_SUPPORT = (
+    (_foreach_utils, "_get_foreach_kernels_supported_devices"),
+    (_torch_optimizer, "_get_foreach_kernels_supported_devices"),
+    (_torch_optimizer, "_get_fused_kernels_supported_devices"),
+)
+"""Where torch asks which devices have foreach and fused kernels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,17 +65,33 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 
 def make_plan(settings: TrainSettings, examples: int) -> Plan:
-    """The plan for a training set of that many examples; the last batch of an epoch may be smaller."""
-    per_epoch = math.ceil(examples / settings.batch_size)
+    """The plan for a training set of that many examples; the last step of an epoch may see fewer."""
+    per_epoch = math.ceil(examples / (settings.batch_size * settings.gradient_accumulation_steps))
     steps = settings.steps if settings.steps is not None else (settings.epochs or 1) * per_epoch
     return Plan(settings=settings, steps=steps, steps_per_epoch=per_epoch)
 
 
-def make_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(
+    settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
     """The optimizer as torch ships it, on the trained tensors alone."""
-    if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas)
+    kernels: dict[str, Any] = _KERNELS[settings.implementation]
+    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    with as_on_cuda(device):
+        if settings.name == "sgd":
+            return torch.optim.SGD(parameters, momentum=settings.momentum, **shared, **kernels)
+        return torch.optim.AdamW(parameters, betas=settings.betas, **shared, **kernels)
+
+
+@contextmanager
+def as_on_cuda(device: torch.device) -> Iterator[None]:
+    """On meta, torch's optimizers and clipping take the foreach and fused kernels that they would take on CUDA: left
+    alone they loop over meta tensors one by one, which allocates something else. No effect on other devices.
+    """
+    with ExitStack() as stack:
+        for module, name in _KERNEL_SUPPORT if device.type == "meta" else ():
+            stack.enter_context(mock.patch.object(module, name, return_value=["meta"]))
+        yield
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +102,8 @@ class Precision:
     weights: torch.dtype
     compute: torch.dtype | None
     """Type under autocast; null without."""
+    autocast: Callable[[torch.dtype], AbstractContextManager[object]] | None = None
+    """Stands in for ``torch.autocast``, which does not act on the meta device; null: torch's own."""
 
     @property
     def scales_loss(self) -> bool:
@@ -83,12 +112,22 @@ class Precision:
 
     def context(self) -> AbstractContextManager[object]:
         """What forward passes run under."""
-        return nullcontext() if self.compute is None else torch.autocast(self.device.type, dtype=self.compute)
+        if self.compute is None:
+            return nullcontext()
+        if self.autocast is not None:
+            return self.autocast(self.compute)
+        return torch.autocast(self.device.type, dtype=self.compute)
 
     def place(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Tensors on the device; floating ones (images) in the weights' type."""
+        """Tensors on the device; floating ones (images) in the weights' type. On meta always copies: there the source
+        stands for a tensor on the CPU, and its copy for the one on the GPU.
+        """
         return {
-            name: tensor.to(self.device, self.weights if tensor.is_floating_point() else tensor.dtype)
+            name: tensor.to(
+                self.device,
+                self.weights if tensor.is_floating_point() else tensor.dtype,
+                copy=self.device.type == "meta",
+            )
             for name, tensor in tensors.items()
         }
 

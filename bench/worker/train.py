@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from bench.record import LossPoint
 from bench.worker.audit import check_gradients
 from bench.worker.data import Batch
 from bench.worker.measure import Stopwatch
-from bench.worker.optimise import Plan, Precision, make_optimizer
+from bench.worker.optimise import Plan, Precision, as_on_cuda, make_optimizer
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,62 +36,82 @@ class TrainLog:
 
 
 class Trainer:
-    """One optimizer step after another on the trained tensors of a model."""
+    """One optimizer step after another on the trained tensors of a model; the estimate takes the same on meta."""
 
     def __init__(self, model: BenchModel, plan: Plan, precision: Precision) -> None:
         self._model = model
         self._plan = plan
         self._precision = precision
         self._trained = [p for p in model.module.parameters() if p.requires_grad]
-        self._optimizer = make_optimizer(plan.settings.optimizer, self._trained)
+        self._optimizer = make_optimizer(plan.settings.optimizer, self._trained, precision.device)
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scales_loss)
 
-    def step(self, step: int, batch: Batch) -> torch.Tensor:
-        """Forward, backward and update; the loss stays on the device."""
+    def step(self, step: int, batches: Sequence[Batch]) -> torch.Tensor:
+        """Forward and backward of each micro-batch, then one update; the mean loss stays on the device.
+
+        Runs on the meta device under a mode that answers ``.item()``: to the loss scaler, which asks for the number of
+        infinite gradients (float), with 0, else it skips the update.
+        """
         rate = self._plan.rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         late = self._plan.settings.zero_grad == "before_backward"
         if not late:
             self._optimizer.zero_grad()
-        with self._precision.context():
-            loss = self._model.loss(self._precision.place(batch.tensors))
-        if late:
-            self._optimizer.zero_grad()
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if step == 0 and loss.isfinite():  # a diverged cell is not one that fails the audit
+        rows = [_rows(batch) for batch in batches]
+        losses: list[torch.Tensor] = []
+        for batch, own in zip(batches, rows, strict=True):
+            with self._precision.context():
+                loss = self._model.loss(self._precision.place(batch.tensors))
+            if late and not losses:
+                self._optimizer.zero_grad()
+            if len(batches) > 1:  # as if the examples had gone through in one batch, also where the last one is smaller
+                loss = loss * (own / sum(rows))
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        if step == 0 and total.isfinite():  # a diverged cell is not one that fails the audit
             check_gradients(self._model, finite=not self._precision.scales_loss)
+        with as_on_cuda(self._precision.device):
+            self._update()
+        return total
+
+    def _update(self) -> None:
         if self._plan.settings.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self._trained, self._plan.settings.gradient_clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return loss.detach()
 
     def has_finite_weights(self) -> bool:
         """Whether the last update left every trained tensor finite."""
         return all(bool(p.isfinite().all()) for p in self._trained)
 
 
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.tensors.values())))
+
+
 def train(
     model: BenchModel,
-    batches: Iterator[Batch],
+    batches: Iterator[Sequence[Batch]],
     plan: Plan,
     precision: Precision,
     log: TrainLog,
     beat: Callable[[Progress], None],
 ) -> None:
-    """Take all steps of the plan. Raises DivergedError at the first NaN or infinite loss, AuditError after step 0.
+    """Take all steps of the plan, each with its micro-batches.
 
-    A step's time runs from the end of the step before it, so it includes waiting for its batch, as users pay it.
+    A step's time runs from the end of the step before it, so it includes waiting for its batches, as users pay it.
+    Raises DivergedError at the first NaN or infinite loss, AuditError after step 0.
     """
     model.module.train()
     trainer = Trainer(model, plan, precision)
     log.watch.start()
-    for step, batch in enumerate(batches):
+    for step, group in enumerate(batches):
         log.watch.batch_ready()
-        loss = trainer.step(step, batch).item()  # waits for the device
-        log.watch.step_done(len(batch.examples))
+        loss = trainer.step(step, group).item()  # waits for the device
+        log.watch.step_done(sum(len(batch.examples) for batch in group))
         if not math.isfinite(loss):
             raise DivergedError(f"the loss became {loss} in step {step}; {_remedy(precision)}")
         log.add(loss, plan.rate(step), every=plan.settings.log_every, last=step == plan.steps - 1)

@@ -75,16 +75,27 @@ def test_order_and_prompts_follow_the_seed_alone() -> None:
 def test_an_epoch_visits_every_example_once_and_the_last_batch_may_be_smaller() -> None:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model: Any = Asked()
-    batches = list(training_batches(data, model, train_settings(), steps=3, seed=0))
+    batches = [b for step in training_batches(data, model, train_settings(), steps=3, seed=0) for b in step]
     assert [len(b.examples) for b in batches] == [4, 4, 2]
     assert sorted(e.question_id for b in batches for e in b.examples) == sorted(e.question_id for e in EXAMPLES)
+
+
+def test_micro_batches_of_a_step_never_reach_into_the_next_epoch() -> None:
+    data = LoadedData(source=Source(), train=EXAMPLES, test=[])
+    model: Any = Asked()
+    settings = train_settings(shuffle=False).model_copy(update={"gradient_accumulation_steps": 2})
+    steps = list(training_batches(data, model, settings, steps=4, seed=0))
+    assert [[len(b.examples) for b in step] for step in steps] == [[4, 4], [2], [4, 4], [2]]
+    first, second = steps[:2], steps[2:]
+    assert [e for step in first for b in step for e in b.examples] == EXAMPLES
+    assert [e for step in second for b in step for e in b.examples] == EXAMPLES
 
 
 def test_a_curriculum_is_taken_in_its_own_order() -> None:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model: Any = Asked()
     batches = training_batches(data, model, train_settings(shuffle=False), steps=3, seed=0)
-    assert [e.question_id for b in batches for e in b.examples] == [e.question_id for e in EXAMPLES]
+    assert [e.question_id for step in batches for b in step for e in b.examples] == [e.question_id for e in EXAMPLES]
 
 
 def test_evaluation_keeps_the_order_and_asks_the_first_prompt() -> None:

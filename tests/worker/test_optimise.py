@@ -69,7 +69,7 @@ def test_optimizer_takes_the_settings() -> None:
     settings = TrainSettings.model_validate(
         {"steps": 1, "batch_size": 1, "optimizer": {"lr": 0.5, "weight_decay": 0.05, "betas": [0.8, 0.9]}}
     )
-    group = make_optimizer(settings.optimizer, [weight]).param_groups[0]
+    group = make_optimizer(settings.optimizer, [weight], torch.device("cpu")).param_groups[0]
     assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (0.5, 0.05, (0.8, 0.9))
 
 
