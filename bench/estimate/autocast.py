@@ -1,0 +1,314 @@
+"""CUDA's autocast for tensors on PyTorch's meta device: the same casts, of the same lifetime, with no GPU.
+
+``torch.autocast("cuda")`` acts by a dispatch key, ``AutocastCUDA``, that CUDA tensors carry and meta tensors do not,
+and its kernels skip every tensor that is not on CUDA. :func:`autocast_on_meta` adds the key to all calls of the thread
+and replaces its kernels by ones that cast meta tensors. All else stays PyTorch's own: autocast's state, nesting,
+``enabled=False`` and ``torch.utils.checkpoint``, which enters autocast again to recompute; and as the key stands above
+autograd and above composite functions, calls inside ``F.cross_entropy`` or ``nn.MultiheadAttention`` are seen, too.
+
+Which function gets which rule: "CUDA Ops that can autocast to float16" and following in the documentation of
+``torch.amp``, and ``ATen/autocast_mode.h`` and ``.cpp``, whose ``cached_cast`` also defines the cache. In-place and
+``out=`` variants have no rule there, so none here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+import torch
+from torch.utils.weak import TensorWeakRef
+
+from bench.errors import EstimateError
+
+Kernel = Callable[..., Any]
+
+_get_dtype = torch.get_autocast_dtype
+_is_enabled = torch.is_autocast_enabled
+_clear_torch_cache = torch.clear_autocast_cache
+
+
+class Rule(Enum):
+    """What autocast does to a function's floating tensors, fp64 ones excepted."""
+
+    LOWER = auto()
+    """All are cast to autocast's type."""
+    FLOAT32 = auto()
+    """All are cast to fp32."""
+    FLOAT32_OUTPUT = auto()
+    """Its ``dtype`` becomes fp32, unless given: inputs are not cast before the call."""
+    FLOAT32_OVERLOAD = auto()
+    """Its overload with a ``dtype`` is called with fp32."""
+    WIDEST = auto()
+    """All are cast to fp32 if one of them is fp32, else to autocast's type."""
+    BANNED = auto()
+    """Raises RuntimeError."""
+
+
+_CUDA_RULES = {
+    Rule.LOWER: (
+        "_convolution conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution "
+        "cudnn_convolution cudnn_convolution_transpose prelu addmm addmv addr matmul einsum mm mv linalg_vecdot linear "
+        "addbmm baddbmm bmm chain_matmul linalg_multi_dot _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell "
+        "gru_cell rnn_tanh_cell rnn_relu_cell _scaled_dot_product_flash_attention scaled_dot_product_attention"
+    ),
+    Rule.FLOAT32: (
+        "acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow softplus layer_norm "
+        "native_layer_norm rms_norm group_norm frobenius_norm nuclear_norm cosine_similarity poisson_nll_loss "
+        "cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss kl_div l1_loss smooth_l1_loss huber_loss "
+        "mse_loss margin_ranking_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss multi_margin_loss "
+        "binary_cross_entropy_with_logits dist pdist cdist renorm logsumexp upsample_nearest1d "
+        "_upsample_nearest_exact1d upsample_nearest2d _upsample_nearest_exact2d upsample_nearest3d "
+        "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_trilinear3d "
+        "upsample_bicubic2d _upsample_bicubic2d_aa linalg_matrix_sqrth"
+    ),
+    Rule.FLOAT32_OUTPUT: ("prod softmax log_softmax cumprod cumsum linalg_vector_norm linalg_matrix_norm sum"),
+    Rule.FLOAT32_OVERLOAD: "norm",
+    Rule.WIDEST: "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add",
+    Rule.BANNED: "binary_cross_entropy",
+}
+
+_CPU_RULES = {
+    Rule.LOWER: (
+        "conv1d conv2d conv3d bmm mm linalg_vecdot baddbmm addmm _addmm_activation addbmm linear _convolution matmul "
+        "conv_tbc mkldnn_rnn_layer conv_transpose1d conv_transpose2d conv_transpose3d prelu "
+        "scaled_dot_product_attention _native_multi_head_attention"
+    ),
+    Rule.WIDEST: "stack cat index_copy",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """Whose autocast is acted out."""
+
+    device: str
+    """Whose state counts: that of ``torch.autocast(device)``."""
+    key: str
+    """Its dispatch key. Functions with a kernel there are the ones that autocast knows."""
+    rules: dict[str, Rule]
+    """By name, for all its overloads."""
+    otherwise: Rule | None = None
+    """Rule of functions that have a kernel and are not in ``rules``; null: they are refused when called."""
+
+    def rule(self, namespace: str, base: str) -> Rule | None:
+        """That of ``aten`` and ``softmax``; none for functions of other libraries."""
+        return self.rules.get(base, self.otherwise) if namespace == "aten" else None
+
+
+def _by_name(rules: dict[Rule, str]) -> dict[str, Rule]:
+    return {name: rule for rule, names in rules.items() for name in names.split()}
+
+
+CUDA = Policy(device="cuda", key="AutocastCUDA", rules=_by_name(_CUDA_RULES))
+"""What a run on a GPU does."""
+
+CPU = Policy(device="cpu", key="AutocastCPU", rules=_by_name(_CPU_RULES), otherwise=Rule.FLOAT32)
+"""What a run on a CPU does: the same machinery, comparable with PyTorch's own autocast on any machine."""
+
+
+@contextmanager
+def autocast_on_meta(policy: Policy = CUDA) -> Iterator[None]:
+    """Within, ``torch.autocast("meta", ...)`` and that of the policy's device act on meta and on the device's tensors.
+
+    No such device is needed. Enter it once around an estimate (about 10 ms), and not in a thread beside one that
+    computes on that device: the kernels are the process's. Raises EstimateError within when a function is called that
+    this PyTorch autocasts and the policy has no rule for.
+    """
+    caster = _Caster(policy)
+    with ExitStack() as stack:
+        stack.callback(caster.clear)
+        for qualified in torch._C._dispatch_get_registrations_for_dispatch_key(policy.key):
+            namespace, _, name = qualified.partition("::")
+            library = torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
+            stack.callback(library._destroy)
+            library.impl(name, _kernel(namespace, name, caster), policy.key)  # type: ignore[no-untyped-call]
+        for owner, attribute, value in _replacements(policy.device, caster):
+            stack.enter_context(_replaced(owner, attribute, value))
+        stack.enter_context(torch._C._IncludeDispatchKeyGuard(caster.key))
+        yield
+
+
+@dataclass(slots=True)
+class _Caster:
+    """Casts as ``at::autocast::cached_cast`` does."""
+
+    policy: Policy
+    key: Any = field(init=False)
+    _keys: Any = field(init=False)
+    _devices: frozenset[str] = field(init=False)
+    _casts: dict[int, tuple[TensorWeakRef, torch.Tensor]] = field(default_factory=dict)
+    """By ``id`` of a trained fp32 leaf. As in PyTorch, a cast may outlive its leaf: until autocast ends."""
+    _outlived: list[torch.Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.key = getattr(torch._C.DispatchKey, self.policy.key)
+        self._keys = torch._C.DispatchKeySet(self.key)
+        self._devices = frozenset({"meta", self.policy.device})
+
+    def dtype(self) -> torch.dtype:
+        """Autocast's type now."""
+        return _get_dtype(self.policy.device)
+
+    def paused(self) -> AbstractContextManager[object]:
+        """What a function runs under once its tensors are cast: what it calls inside is not cast again."""
+        guard: AbstractContextManager[object] = torch._C._ExcludeDispatchKeyGuard(self._keys)
+        return guard
+
+    def is_eligible(self, value: object) -> bool:
+        """Whether a value is a tensor that autocast may cast."""
+        return (
+            isinstance(value, torch.Tensor)
+            and value.is_floating_point()
+            and value.dtype is not torch.float64
+            and value.device.type in self._devices
+        )
+
+    def cast(self, value: Any, dtype: torch.dtype) -> Any:
+        """A tensor, a list of such, or anything else of a call's arguments."""
+        if isinstance(value, torch.Tensor):
+            return value if value.dtype is dtype or not self.is_eligible(value) else self._cast(value, dtype)
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
+            return [self.cast(item, dtype) for item in value]
+        return value
+
+    def clear(self) -> None:
+        """Let all kept casts go."""
+        self._casts.clear()
+        self._outlived.clear()
+
+    def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if not (
+            tensor.requires_grad
+            and tensor.is_leaf
+            and tensor.dtype is torch.float32
+            and dtype is self.dtype()
+            and not tensor._is_view()
+            and torch.is_autocast_cache_enabled()
+        ):
+            return tensor.to(dtype)
+        known = self._casts.get(id(tensor))
+        if known is not None:
+            if known[0]() is tensor:
+                return known[1]
+            self._outlived.append(known[1])  # another tensor took the id
+        cast = tensor.to(dtype)
+        self._casts[id(tensor)] = (TensorWeakRef(tensor), cast)
+        return cast
+
+
+def _kernel(namespace: str, name: str, caster: _Caster) -> Kernel:
+    """What runs in place of PyTorch's autocast kernel of ``aten::softmax.int`` and the like."""
+    base, _, overload = name.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), base)
+    function = getattr(packet, overload or "default")
+    match caster.policy.rule(namespace, base):
+        case Rule.LOWER:
+            return _casting(function, caster, lambda _: caster.dtype())
+        case Rule.FLOAT32:
+            return _casting(function, caster, lambda _: torch.float32)
+        case Rule.WIDEST:
+            return _casting(function, caster, lambda tensors: _widest(tensors, caster))
+        case Rule.FLOAT32_OUTPUT:
+            return _with_dtype(function, caster)
+        case Rule.FLOAT32_OVERLOAD:
+            return _with_overload(packet, overload, caster)
+        case Rule.BANNED:
+            return _refusing(function, caster, RuntimeError(f"{base} is unsafe to autocast on {caster.policy.device}"))
+        case None:
+            error = EstimateError(
+                f"autocast of {namespace}::{name} cannot be modelled: use a precision without autocast"
+            )
+            return _refusing(function, caster, error)
+
+
+def _casting(function: Kernel, caster: _Caster, choose: Callable[[Sequence[Any]], torch.dtype]) -> Kernel:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        with caster.paused():
+            dtype = choose(args)
+            named = {name: caster.cast(arg, dtype) for name, arg in kwargs.items()}
+            last_first = [caster.cast(arg, dtype) for arg in reversed(args)]  # PyTorch's order on Linux, as compiled
+            return function(*reversed(last_first), **named)
+
+    return kernel
+
+
+def _with_dtype(function: Any, caster: _Caster) -> Kernel:
+    position = [argument.name for argument in function._schema.arguments].index("dtype")
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        with caster.paused():
+            given = args[position] if len(args) > position else kwargs.get("dtype")
+            if given is not None or not caster.is_eligible(args[0]):
+                return function(*args, **kwargs)
+            return function(*args[:position], **kwargs | {"dtype": torch.float32})
+
+    return kernel
+
+
+def _with_overload(packet: Any, overload: str, caster: _Caster) -> Kernel:
+    function = {"Scalar": packet.ScalarOpt_dtype, "ScalarOpt_dim": packet.ScalarOpt_dim_dtype}[overload]
+
+    def kernel(tensor: torch.Tensor, power: float | None = 2, *rest: Any) -> Any:
+        with caster.paused():
+            return function(tensor, power, *rest, dtype=torch.float32 if caster.is_eligible(tensor) else tensor.dtype)
+
+    return kernel
+
+
+def _refusing(function: Kernel, caster: _Caster, error: Exception) -> Kernel:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        if any(caster.is_eligible(arg) for arg in args):
+            raise error
+        with caster.paused():
+            return function(*args, **kwargs)
+
+    return kernel
+
+
+def _widest(args: Sequence[Any], caster: _Caster) -> torch.dtype:
+    """Raises RuntimeError for a type that is neither fp32 nor autocast's, as PyTorch does."""
+    lower = caster.dtype()
+    items = [item for arg in args for item in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+    present = {item.dtype for item in items if caster.is_eligible(item)}
+    if torch.float32 in present:
+        return torch.float32
+    if present - {lower}:
+        raise RuntimeError(f"unexpected floating type in autocast to {lower}: {present - {lower}}")
+    return lower
+
+
+def _replacements(device: str, caster: _Caster) -> Iterator[tuple[Any, str, Any]]:
+    """What must answer for meta, and as if the device were there, by owner and name."""
+    create = torch.autocast.__init__
+
+    def own(asked: str) -> str:
+        return device if asked == "meta" else asked
+
+    def create_autocast(self: torch.autocast, device_type: str, *args: Any, **kwargs: Any) -> None:
+        create(self, own(device_type), *args, **kwargs)
+
+    def clear() -> None:
+        caster.clear()
+        _clear_torch_cache()
+
+    yield torch.autocast, "__init__", create_autocast
+    yield torch, "is_autocast_enabled", lambda *asked: _is_enabled(*map(own, asked))
+    yield torch, "get_autocast_dtype", lambda asked: _get_dtype(own(asked))
+    yield torch, "clear_autocast_cache", clear
+    if device == "cuda":
+        yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
+        yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
