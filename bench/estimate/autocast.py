@@ -270,20 +270,21 @@ def _refusing(function: Kernel, caster: _Caster, error: Exception) -> Kernel:
 
 
 def _widest(args: Sequence[Any], caster: _Caster) -> torch.dtype:
-    """Raises RuntimeError for a type that is neither fp32 nor autocast's, as PyTorch does."""
+    """Raises RuntimeError for a type before the first fp32 that is neither fp32 nor autocast's, as PyTorch does."""
     lower = caster.dtype()
-    items = [item for arg in args for item in (arg if isinstance(arg, (list, tuple)) else (arg,))]
-    present = {item.dtype for item in items if caster.is_eligible(item)}
-    if torch.float32 in present:
-        return torch.float32
-    if present - {lower}:
-        raise RuntimeError(f"unexpected floating type in autocast to {lower}: {present - {lower}}")
+    for item in (item for arg in args for item in (arg if isinstance(arg, (list, tuple)) else (arg,))):
+        if caster.is_eligible(item):
+            present: torch.dtype = item.dtype
+            if present is torch.float32:
+                return present
+            if present is not lower:
+                raise RuntimeError(f"unexpected {present} in autocast to {lower}")
     return lower
 
 
 def _replacements(device: str, caster: _Caster) -> Iterator[tuple[Any, str, Any]]:
     """What must answer for meta, and as if the device were there, by owner and name."""
-    create = torch.autocast.__init__
+    create, is_available = torch.autocast.__init__, torch.amp.is_autocast_available
 
     def own(asked: str) -> str:
         return device if asked == "meta" else asked
@@ -296,6 +297,8 @@ def _replacements(device: str, caster: _Caster) -> Iterator[tuple[Any, str, Any]
         _clear_torch_cache()
 
     yield torch.autocast, "__init__", create_autocast
+    for module in (torch.amp, torch.amp.autocast_mode):
+        yield module, "is_autocast_available", lambda asked: is_available(own(asked))
     yield torch, "is_autocast_enabled", lambda *asked: _is_enabled(*map(own, asked))
     yield torch, "get_autocast_dtype", lambda asked: _get_dtype(own(asked))
     yield torch, "clear_autocast_cache", clear
