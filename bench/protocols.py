@@ -137,6 +137,12 @@ class BenchModel(Protocol):
         """One answer text per row, special tokens removed."""
         ...
 
+    def checkpoint_activations(self) -> None:
+        """While training, compute activations again in the backward pass instead of keeping them; called when all
+        adapters are in place. Raises BenchError, before the first step, where the model cannot.
+        """
+        ...
+
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
         """Of a batch of these texts, neither list empty: what ``collate`` would pad them to, cuts included."""
         ...

@@ -13,7 +13,7 @@ from PIL.Image import Resampling
 from transformers import BlipConfig, BlipForQuestionAnswering, DynamicCache, EncoderDecoderCache
 
 from bench.errors import WeightsError
-from bench.models import _miss_source, _miss_weights
+from bench.models import _miss_attention, _miss_checkpointing, _miss_source, _miss_weights
 from bench.models._miss_tokens import Tokens, words_of
 from bench.protocols import BenchModel, GenerateOptions, InputLengths
 
@@ -91,6 +91,10 @@ class MissModel:
         )
         return [self.tokens.decode(row) for row in ids.tolist()]
 
+    def checkpoint_activations(self) -> None:
+        """In every layer of all parts."""
+        _miss_checkpointing.checkpoint(self.module)
+
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
         """What ``collate`` pads these questions and answers to."""
         return InputLengths(
@@ -115,9 +119,12 @@ class MissModel:
         return batch
 
     def facts(self) -> dict[str, int | str]:
-        """Edge of the images in pixels, and rows of the word embedding, which for ``tiny`` depend on the texts."""
+        """Edge of the images in pixels, attention of the ViT, and rows of the word embedding, which for ``tiny`` depend
+        on the texts.
+        """
         return {
             "image_size": self.settings.vision_config()["image_size"],
+            "attention": self.settings.attention,
             "vocab_size": self.module.config.text_config.vocab_size,
         }
 
@@ -152,6 +159,8 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
         _load(settings, module)
         torch.nn.Module.to(module, device)
     _mend_cross_attention(module)
+    if settings.attention == "sdpa":
+        _miss_attention.fuse(module.vision_model)
     _add_drop_path(module, settings.vision_config()["drop_path"])
     return MissModel(settings, module, tokens, has_vocabulary=own)
 

@@ -216,6 +216,9 @@ class Settings(ModelSettings):
     vision: VisionSettings = VisionSettings()
     text: TextSettings = TextSettings()
     image: ImageSettings = ImageSettings()
+    attention: Literal["eager", "sdpa"] = "eager"
+    """Of the ViT; ``sdpa`` is torch's fused attention, which never holds the probabilities of all pairs of patches. The
+    text models, whose sequences are short, have the library's eager attention alone."""
     question_max_tokens: int = Field(default=35, ge=3)
     """Longer questions are cut, ``[ENC]`` and ``[SEP]`` included; the released code's value."""
     answer_max_tokens: int = Field(default=40, ge=3)

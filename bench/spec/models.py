@@ -27,7 +27,8 @@ else:
 
 
 class OptimizerSettings(Settings):
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "adamw_8bit", "sgd"] = "adamw"
+    """``adamw_8bit`` is that of bitsandbytes (``[8bit]`` extra): moments of one byte each."""
     lr: float = Field(gt=0)
     """Peak learning rate, the same for all trained tensors."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -36,12 +37,15 @@ class OptimizerSettings(Settings):
     """Of ``sgd``."""
     implementation: Literal["auto", "foreach", "fused", "for_loop"] = "auto"
     """Which kernels update the weights, as torch offers them; ``auto``: its default, ``foreach`` on CUDA and
-    ``for_loop`` on a CPU. ``foreach`` is faster than a loop and needs memory for a copy of the trained tensors."""
+    ``for_loop`` on a CPU. ``foreach`` is faster than a loop and needs memory for a copy of the trained tensors. Not of
+    ``adamw_8bit``, which has its own."""
 
     @model_validator(mode="after")
     def _belongs(self) -> OptimizerSettings:
         if self.momentum and self.name != "sgd":
             raise ValueError(f"momentum is of sgd, not of {self.name}: set betas instead")
+        if self.implementation != "auto" and self.name == "adamw_8bit":
+            raise ValueError("implementation is of adamw and sgd; adamw_8bit has its own: set it to auto")
         return self
 
 
@@ -68,6 +72,8 @@ class TrainSettings(Settings):
     """Largest norm of all gradients together; null for no clipping."""
     precision: Literal["fp32", "bf16", "fp16", "bf16_autocast", "fp16_autocast"] = "fp32"
     """Weights in that type, or fp32 weights under autocast."""
+    gradient_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
     zero_grad: Literal["before_forward", "before_backward"] = "before_forward"
     """``before_backward`` keeps the last step's gradients alive during the forward pass, as the released code does."""
     timing_warmup_steps: int = Field(default=3, ge=0)

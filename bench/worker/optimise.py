@@ -13,6 +13,7 @@ import torch
 from torch.optim import optimizer as _torch_optimizer
 from torch.utils import _foreach_utils
 
+from bench.errors import BenchError
 from bench.spec.models import OptimizerSettings, TrainSettings
 
 _ONE_CYCLE_RISE = 0.3
@@ -74,13 +75,25 @@ def make_plan(settings: TrainSettings, examples: int) -> Plan:
 def make_optimizer(
     settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter], device: torch.device
 ) -> torch.optim.Optimizer:
-    """The optimizer as torch ships it, on the trained tensors alone."""
+    """The optimizer as torch or bitsandbytes ships it, on the trained tensors alone. Raises BenchError without the
+    latter.
+    """
     kernels: dict[str, Any] = _KERNELS[settings.implementation]
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     with as_on_cuda(device):
+        if settings.name == "adamw_8bit":
+            return _bitsandbytes().AdamW8bit(parameters, betas=settings.betas, **shared)  # type: ignore[no-any-return]
         if settings.name == "sgd":
             return torch.optim.SGD(parameters, momentum=settings.momentum, **shared, **kernels)
         return torch.optim.AdamW(parameters, betas=settings.betas, **shared, **kernels)
+
+
+def _bitsandbytes() -> Any:
+    try:
+        from bitsandbytes import optim  # compiled for each platform: not everybody's dependency
+    except ImportError:
+        raise BenchError('optimizer adamw_8bit needs bitsandbytes: pip install "peft-freeze-bench[8bit]"') from None
+    return optim
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Trainer:
         self._precision = precision
         self._trained = [p for p in model.module.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(plan.settings.optimizer, self._trained, precision.device)
+        if plan.settings.gradient_checkpointing:
+            model.checkpoint_activations()
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scales_loss)
 
     def step(self, step: int, batches: Sequence[Batch]) -> torch.Tensor:

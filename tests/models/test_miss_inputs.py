@@ -23,7 +23,7 @@ def on_meta(texts: Sequence[str] = (*QUESTIONS, *ANSWERS), **changes: Any) -> Mi
 @pytest.mark.parametrize("with_answers", [True, False])
 @pytest.mark.parametrize("cut", [40, 5])
 def test_inputs_on_meta_are_those_of_collate(images: Sequence[Image.Image], with_answers: bool, cut: int) -> None:
-    limits = {"question_max_tokens": cut, "answer_max_tokens": cut}
+    limits: dict[str, Any] = {"question_max_tokens": cut, "answer_max_tokens": cut}
     real = miss.build(miss.Settings.model_validate(TINY | limits), texts=[*QUESTIONS, *ANSWERS], device="cpu")
     batch = real.collate(images, QUESTIONS, ANSWERS if with_answers else [])
     planned = on_meta(**limits)
@@ -56,7 +56,7 @@ def test_without_the_weights_berts_vocabulary_counts_where_the_model_has_just_it
 ) -> None:
     (tmp_path / "vocab.txt").write_text("".join(f"{w}\n" for w in ("[PAD]", "[UNK]", "[SEP]", "lu", "##ng")))
     monkeypatch.setattr(_miss_source, "packaged", lambda *_names: tmp_path / "model.safetensors")
-    rows = {"text": {"hidden_size": 32, "vocab_size": 5 + 2}}
+    rows: dict[str, Any] = {"text": {"hidden_size": 32, "vocab_size": 5 + 2}}
     fitting = on_meta(weights=weights, **rows)
     assert fitting.has_vocabulary
     assert fitting.lengths(["lung"], ["lu"]) == InputLengths(question_tokens=4, answer_tokens=3)

@@ -83,3 +83,13 @@ def test_each_micro_batch_goes_through_before_one_update(make_cell: Make) -> Non
     alone, _ = steps_on_meta(make_cell(), steps=1)
     assert seen["native_layer_norm_backward"] == 3 * alone["native_layer_norm_backward"] > 0
     assert seen["_foreach_addcdiv_"] == 1
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "prefix", "ptuning_v2"])
+def test_checkpointing_runs_every_layer_forward_twice(make_cell: Make, method: str) -> None:
+    parts = {"vit": "T", "jtm": "M", "dec": "M"}
+    methods = {"M": {"type": method}}
+    plain, _ = steps_on_meta(make_cell(parts=parts, methods=methods))
+    twice, _ = steps_on_meta(make_cell(parts=parts, methods=methods, train={"gradient_checkpointing": True}))
+    assert twice["native_layer_norm"] > plain["native_layer_norm"]
+    assert twice["native_layer_norm_backward"] == plain["native_layer_norm_backward"]

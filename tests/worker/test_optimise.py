@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from bench.spec.models import TrainSettings
+from bench.errors import BenchError
+from bench.spec.models import OptimizerSettings, TrainSettings
 from bench.worker.optimise import Plan, make_optimizer, make_plan, make_precision
 
 
@@ -23,6 +26,12 @@ def rates(made: Plan) -> list[float]:
 def test_epochs_count_the_smaller_last_batch() -> None:
     assert plan(examples=41, epochs=3).steps == 15
     assert plan(examples=41, steps=7).steps == 7
+
+
+def test_a_step_takes_the_batches_it_accumulates() -> None:
+    made = plan(examples=41, epochs=3, gradient_accumulation_steps=2, schedule="cosine_per_epoch")
+    assert (made.steps, made.steps_per_epoch) == (9, 3)
+    assert rates(made) == pytest.approx([1.0] * 3 + [0.75] * 3 + [0.25] * 3)
 
 
 def test_constant_with_warmup() -> None:
@@ -81,3 +90,62 @@ def test_precisions() -> None:
     mixed = make_precision("fp16_autocast", cpu)
     assert (mixed.weights, mixed.compute, mixed.scales_loss) == (torch.float32, torch.float16, True)
     assert not make_precision("fp32", cpu).scales_loss
+
+
+def optimizer_settings(**changes: Any) -> OptimizerSettings:
+    return OptimizerSettings.model_validate({"lr": 0.1} | changes)
+
+
+def steps_of(settings: OptimizerSettings, device: str = "cpu") -> torch.Tensor:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(100, 50, device=device))
+    optimizer = make_optimizer(settings, [weight], torch.device(device))
+    for _ in range(3):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return weight.detach()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("implementation", ["foreach", "fused", "for_loop"])
+def test_implementations_differ_in_speed_alone(name: str, implementation: str) -> None:
+    default = steps_of(optimizer_settings(name=name))
+    torch.testing.assert_close(steps_of(optimizer_settings(name=name, implementation=implementation)), default)
+    group = make_optimizer(
+        optimizer_settings(name=name, implementation=implementation), [torch.nn.Parameter(default)], torch.device("cpu")
+    ).param_groups[0]
+    assert (group["foreach"], group["fused"]) == {
+        "foreach": (True, None),
+        "fused": (None, True),
+        "for_loop": (False, None),
+    }[implementation]
+
+
+def test_momentum_is_of_sgd() -> None:
+    assert not torch.equal(
+        steps_of(optimizer_settings(name="sgd", momentum=0.9)), steps_of(optimizer_settings(name="sgd"))
+    )
+    with pytest.raises(ValidationError, match="momentum is of sgd, not of adamw"):
+        optimizer_settings(momentum=0.9)
+
+
+def test_adamw_8bit_without_bitsandbytes_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(BenchError, match=r'pip install "peft-freeze-bench\[8bit\]"'):
+        steps_of(optimizer_settings(name="adamw_8bit"))
+    with pytest.raises(ValidationError, match="adamw_8bit has its own"):
+        optimizer_settings(name="adamw_8bit", implementation="fused")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_adamw_8bit_keeps_moments_of_one_byte(device: str) -> None:
+    pytest.importorskip("bitsandbytes", reason="the [8bit] extra is not installed")
+    weight = torch.nn.Parameter(torch.ones(100, 50, device=device))
+    optimizer = make_optimizer(optimizer_settings(name="adamw_8bit"), [weight], torch.device(device))
+    (weight**2).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    moments = {name: optimizer.state[weight][name] for name in ("state1", "state2")}
+    assert {(t.dtype, t.device.type, t.shape) for t in moments.values()} == {(torch.uint8, device, weight.shape)}
+    if device == "cpu":
+        torch.testing.assert_close(weight.detach(), torch.full((100, 50), 0.9), rtol=1e-3, atol=0)
