@@ -73,6 +73,11 @@ def load(settings: SlakeSettings) -> _files.ImageFolder:
     return folder
 
 
+def load_annotations(settings: SlakeSettings) -> _files.ImageFolder:
+    """As ``load``, images or no images."""
+    return load(settings.model_copy(update={"verify": "off"}))
+
+
 def _annotations(root: Path) -> dict[str, Path]:
     """Split -> file. Raises DataError if training or test questions are missing."""
     found: dict[str, Path] = {}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bench.cell import Cell
 from bench.protocols import Ended
-from bench.store import write_atomic
 
 
 def create(cells: Sequence[Cell]) -> InlineExecutor:  # noqa: ARG001
@@ -23,10 +22,9 @@ class InlineExecutor:
 
     def start(self, cell: Cell, job: Path) -> InlineCell:
         """Run the cell to its end."""
-        from bench.worker.run import run_cell  # the only place where the runner's process imports torch
+        from bench.worker.run import run_and_estimate  # the only place where the runner's process imports torch
 
-        record = run_cell(cell, job)
-        write_atomic(job / "result.json", record.model_dump_json(by_alias=True).encode())
+        record = run_and_estimate(cell, job, job / "result.json")
         return InlineCell(str(record.environment.get("device", "cpu")))
 
 

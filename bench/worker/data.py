@@ -60,9 +60,11 @@ class LoadedData:
         return Batch(examples=examples, tensors=tensors)
 
 
-def load_data(settings: DataSettings) -> LoadedData:
-    """Open the data set and draw this cell's subsets."""
-    source: VqaData = registry.load("datasets", settings.name).load(settings)
+def load_data(settings: DataSettings, *, images: bool = True) -> LoadedData:
+    """Open the data set and draw this cell's subsets; ``images=False``: questions and answers suffice."""
+    plugin = registry.load("datasets", settings.name)
+    opens = plugin.load if images else getattr(plugin, "load_annotations", plugin.load)
+    source: VqaData = opens(settings)
     return LoadedData(
         source=source,
         train=subset(_splits(source, settings.train_split), settings.train_limit, settings.subset_seed),

@@ -11,13 +11,16 @@ import torch
 from bench import registry, scoring
 from bench.cell import Cell
 from bench.errors import BenchError
-from bench.protocols import BenchModel
+from bench.estimate.gpus import DEFAULT, generation
+from bench.protocols import BenchModel, Progress
 from bench.record import CellRecord
+from bench.store import write_atomic
 from bench.worker.adapt import adapt
 from bench.worker.audit import check_frozen
 from bench.worker.data import LoadedData, evaluation_batches, load_data, training_batches
 from bench.worker.draft import PREDICTIONS_FILE, Draft
 from bench.worker.evaluate import predict, write_predictions
+from bench.worker.heartbeat import Heartbeat
 from bench.worker.measure import write_tensors
 from bench.worker.optimise import Precision, make_plan, make_precision
 from bench.worker.params import count_params, stored_tensors
@@ -41,6 +44,32 @@ def run_cell(cell: Cell, job: Path) -> CellRecord:
         traceback.print_exception(error)
         draft.fail(error)
     return draft.record()
+
+
+def run_and_estimate(cell: Cell, job: Path, result: Path) -> CellRecord:
+    """Run the cell and write its record to ``result``; then once more, with its estimate.
+
+    The estimate comes last: it disturbs nothing that is measured, and what ends it early leaves the record whole.
+    """
+    record = run_cell(cell, job)
+    write_atomic(result, record.model_dump_json(by_alias=True).encode())
+    Heartbeat(job / "progress.json").beat(Progress(phase="estimate"))
+    try:
+        from bench.estimate.estimator import estimate
+
+        record = record.model_copy(update={"estimate": estimate(cell, gpu=_gpu())})
+    except Exception as error:  # a want of ours, no fault of the cell
+        print("no estimate of this cell:")
+        traceback.print_exception(error)
+    else:
+        write_atomic(result, record.model_dump_json(by_alias=True).encode())
+    return record
+
+
+def _gpu() -> str:
+    """Generation of the GPU in use, or the one assumed without any."""
+    found = generation(torch.cuda.get_device_capability()) if torch.cuda.is_available() else None
+    return found or DEFAULT
 
 
 def _run(cell: Cell, job: Path, draft: Draft) -> None:

@@ -1,0 +1,84 @@
+"""On the meta device, make PyTorch choose the kernels it chooses on a CUDA device, as far as memory shows it.
+
+Without this, attention and dropout are taken apart on meta into operations that allocate more than CUDA's fused
+kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+from bench.estimate.gpus import Gpu
+
+aten = torch.ops.aten
+_FLASH_SINCE = 8
+"""Compute capability."""
+_MASK_ALIGNMENT = 8
+"""Elements to whose multiple memory-efficient attention pads a mask's rows."""
+
+
+@contextmanager
+def cuda_kernels(gpu: Gpu) -> Iterator[None]:
+    """Inside, ``scaled_dot_product_attention`` and ``dropout`` of meta tensors keep what CUDA's kernels keep."""
+    attention = partial(_attention, has_flash=gpu.compute_major >= _FLASH_SINCE)
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    library.impl("scaled_dot_product_attention", attention, "AutogradMeta")  # type: ignore[no-untyped-call]
+    library.impl("dropout", _dropout, "AutogradMeta")  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        library._destroy()  # type: ignore[no-untyped-call]
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    has_flash: bool,
+) -> torch.Tensor:
+    """Flash attention for 16-bit types without a mask, else memory-efficient attention, as PyTorch chooses; where it
+    prefers cuDNN's (Hopper), that keeps the same. Shapes (..., heads, length, head size).
+    """
+    if enable_gqa:
+        repeats = query.size(-3) // key.size(-3)
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    if has_flash and attn_mask is None and query.dtype in (torch.float16, torch.bfloat16):
+        flash: torch.Tensor = aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, False, scale=scale
+        )[0]
+        return flash
+    with_logsumexp = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    efficient: torch.Tensor = aten._scaled_dot_product_efficient_attention(
+        query, key, value, _bias(attn_mask, query, key), with_logsumexp, dropout_p, is_causal, scale=scale
+    )[0]
+    return efficient
+
+
+def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    if mask.dtype is torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -math.inf)
+    length = mask.size(-1)
+    if length % _MASK_ALIGNMENT:
+        mask = torch.nn.functional.pad(mask, (0, _MASK_ALIGNMENT - length % _MASK_ALIGNMENT))[..., :length]
+    return mask.expand(*query.shape[:-1], key.size(-2))
+
+
+def _dropout(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    """The fused kernel keeps a mask of one byte an element."""
+    if p == 0 or not train or input.numel() == 0:
+        return input
+    kept: torch.Tensor = aten.native_dropout(input, p, train)[0]
+    return kept

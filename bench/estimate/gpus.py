@@ -1,0 +1,61 @@
+"""What an estimate must know about the GPU, by generation: memory that PyTorch's allocator does not see, and cuBLAS's.
+
+No number here was fitted to a published table; each comes from where ``source`` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+_AMPERE_CONTEXT = 647_500_000
+_AMPERE_SOURCE = (
+    "A10G with PyTorch 2.5 or later after a forward pass of BERT: device memory in use minus what PyTorch reserved, "
+    "1238.9 - 591.4 MB of 1e6 bytes (Hugging Face data set optimum-benchmark/cuda, cuda_pytorch_bert)"
+)
+_NONE_PUBLISHED = "no figure with lazily loaded kernels (CUDA 11.7 and later) was found; Ampere's is taken"
+_SMALL_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
+_LARGE_WORKSPACE = 32 * MIB
+"""PyTorch's default cuBLAS workspaces: ``:4096:2:16:8`` KiB, from compute capability 9 on 32 MiB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """A generation of NVIDIA GPUs."""
+
+    compute_major: int
+    context_bytes: int
+    """CUDA context and loaded kernels: what a process takes beside what PyTorch's allocator reserves."""
+    source: str
+    """Of ``context_bytes``."""
+    workspace_bytes: int
+    """What PyTorch gives a cuBLAS call to work with."""
+
+
+def _gpu(compute_major: int, source: str = _NONE_PUBLISHED) -> Gpu:
+    return Gpu(
+        compute_major=compute_major,
+        context_bytes=_AMPERE_CONTEXT,
+        source=source,
+        workspace_bytes=_LARGE_WORKSPACE if compute_major >= 9 else _SMALL_WORKSPACE,
+    )
+
+
+GPUS: dict[str, Gpu] = {
+    "volta": _gpu(7),
+    "turing": _gpu(7),
+    "ampere": _gpu(8, _AMPERE_SOURCE),
+    "ada": _gpu(8),
+    "hopper": _gpu(9),
+    "blackwell": _gpu(10),
+}
+DEFAULT = "ampere"
+"""Assumed where no NVIDIA GPU is visible and none is named."""
+_SINCE = {(12, 0): "blackwell", (10, 0): "blackwell", (9, 0): "hopper", (8, 9): "ada", (8, 0): "ampere"}
+_SINCE |= {(7, 5): "turing", (7, 0): "volta"}
+"""Compute capability from which on a GPU is of that generation, newest first."""
+
+
+def generation(capability: tuple[int, int]) -> str | None:
+    """The name in ``GPUS`` of GPUs of this compute capability; null for those older than all of them."""
+    return next((name for since, name in _SINCE.items() if capability >= since), None)
