@@ -102,17 +102,16 @@ def _from_spec(model: BenchModel, source: str) -> Shapes:
 def _batches(model: BenchModel, examples: Sequence[Example], size: int, *, shuffled: bool) -> tuple[InputLengths, ...]:
     order = range(0, len(examples), max(1, len(examples) // _MAX_EXAMPLES))
     places = random.Random(_SEED).sample(order, len(order)) if shuffled else list(order)
-    lengths = [_lengths(model, examples[place]) for place in places]
-    batches = [_longest(lengths[start : start + size]) for start in range(0, len(lengths), size)]
-    return (*batches[:_VARIED], _longest(batches))
-
-
-def _lengths(model: BenchModel, example: Example) -> InputLengths:
-    return model.lengths(example.questions, [example.answer])
-
-
-def _longest(lengths: Sequence[InputLengths]) -> InputLengths:
-    return InputLengths(
-        question_tokens=max(each.question_tokens for each in lengths),
-        answer_tokens=max(each.answer_tokens for each in lengths),
+    batches = [
+        _lengths(model, [examples[place] for place in places[start : start + size]])
+        for start in range(0, len(places), size)
+    ]
+    longest = InputLengths(
+        question_tokens=max(each.question_tokens for each in batches),
+        answer_tokens=max(each.answer_tokens for each in batches),
     )
+    return (*batches[:_VARIED], longest)
+
+
+def _lengths(model: BenchModel, examples: Sequence[Example]) -> InputLengths:
+    return model.lengths([text for e in examples for text in e.questions], [e.answer for e in examples])
