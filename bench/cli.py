@@ -20,6 +20,9 @@ Examples:
   run_bench.py specs/table1.yaml --set train.steps=20 --seeds 1,2,3
   run_bench.py specs/table?.yaml --scale demo --json    several specs, records as JSON on stdout
   run_bench.py specs/table1.yaml --report-only         tables and plots anew from results/
+  run_bench.py specs/table1.yaml --estimate            parameters, GPU memory and FLOPs of every cell, without a run
+  run_bench.py specs/table1.yaml --estimate --budget 24GiB --max-batch 24GiB
+  run_bench.py specs/table1.yaml --budget 24GiB        run the cells that fit; the others become records, too
 
 \b
 --set takes any dotted place of the spec; its value is YAML:
@@ -31,12 +34,17 @@ A second run continues the first: finished cells whose settings, data, weights a
 skipped. --fresh runs them again. Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
 
 \b
+--estimate needs no GPU, data or weights. It is of the spec as it stands (scale paper) unless --scale is given, and
+for the GPU generation of --gpu, else of the GPU that is visible, else Ampere. Sizes have a unit: 24GiB, 24GB, 512MiB
+(GiB = 2^30 bytes, GB = 10^9). Cells that a --budget kept from running run as soon as it allows, or is left out.
+
+\b
 --json prints {"spec", "scale", "records": [...]}, for several specs a list of these; with --list, "cells"
 instead of "records". Everything else goes to stderr.
 
 \b
 Exit codes:
-  0    every cell ok (running out of memory is a result, too)
+  0    every cell ok (running out of memory is a result, too; so is not fitting the budget)
   1    some cell crashed, failed, timed out or diverged; or records could not be read or written
   2    the spec, the data, the weights or the arguments are wrong; nothing was run
   130  interrupted
@@ -85,6 +93,30 @@ def command(
     list_only: Annotated[
         bool, typer.Option("--list", help="Run nothing; list the cells and the status of their records.")
     ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="Run nothing; show what every cell costs: parameters, GPU memory, FLOPs, adapter size."
+        ),
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="GPU memory there is, e.g. 24GiB. A run leaves out cells that cannot fit, --estimate marks them.",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --estimate: find the largest training batch that fits this memory."),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="GPU generation that estimates are for: volta, turing, ampere, ada, hopper or blackwell.",
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
     print_schema: Annotated[
@@ -124,6 +156,10 @@ def command(
                 list_only=list_only,
                 fresh=fresh,
                 as_json=as_json,
+                estimate=estimate,
+                budget_bytes=_size(budget, "--budget"),
+                max_batch_bytes=_size(max_batch, "--max-batch"),
+                gpu=gpu,
             )
             raise typer.Exit(commands.bench(specs or [], options))
     except BenchError as error:
@@ -146,6 +182,12 @@ def _seeds(text: str | None) -> list[int] | None:
     if not all(word.isascii() and word.isdigit() for word in words):
         raise SpecError(f"--seeds {text!r}: write whole numbers with commas between, e.g. --seeds 1,2,3")
     return [int(word) for word in words]
+
+
+def _size(text: str | None, option: str) -> int | None:
+    from bench.sizes import parse_size
+
+    return None if text is None else parse_size(text, option)
 
 
 def _schema(words: Sequence[str]) -> str:

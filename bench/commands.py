@@ -7,17 +7,21 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.cell import Cell, expand, select
 from bench.errors import SpecError
 from bench.record import CellRecord
 from bench.registry import did_you_mean
-from bench.scale import Choice, choose, choose_for_report
+from bench.scale import Choice, choose, choose_for_estimate, choose_for_report
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
+
+if TYPE_CHECKING:
+    from bench.estimates import AssumedGpu
 
 INTERRUPTED = 130
 
@@ -37,6 +41,28 @@ class Options:
     list_only: bool
     fresh: bool
     as_json: bool
+    estimate: bool = False
+    budget_bytes: int | None = None
+    max_batch_bytes: int | None = None
+    gpu: str | None = None
+    """Generation of GPUs that estimates are for; None: see ``estimates.assumed_gpu``."""
+
+    def check(self) -> None:
+        """Raises SpecError for options that do not go together, and for names that are not known."""
+        if self.executor not in registry.names("executors"):
+            hint = did_you_mean(self.executor, registry.names("executors"))
+            raise SpecError(f"--executor {self.executor!r} is not known{hint}")
+        reading = {"--report-only": self.report_only, "--list": self.list_only}
+        for option, given in (reading | {"--fresh": self.fresh}).items():
+            if self.estimate and given:
+                raise SpecError(f"--estimate and {option} do not go together: --estimate runs nothing; leave one out")
+        for option, given in reading.items():
+            if self.budget_bytes is not None and given:
+                raise SpecError(f"--budget and {option} do not go together: nothing is run or estimated; leave one out")
+        if self.max_batch_bytes is not None and not self.estimate:
+            raise SpecError("--max-batch goes with --estimate: add it")
+        if self.gpu is not None and not self.estimate and self.budget_bytes is None:
+            raise SpecError("--gpu says what an estimate is for: add --estimate or --budget")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +93,8 @@ class Plan:
 
 def bench(specs: Sequence[str], options: Options) -> int:
     """Do what was asked for each spec; returns the exit code. Raises BenchError before anything runs."""
-    if options.executor not in registry.names("executors"):
-        hint = did_you_mean(options.executor, registry.names("executors"))
-        raise SpecError(f"--executor {options.executor!r} is not known{hint}")
+    options.check()
+    gpu = _assumed_gpu(options)
     plans = [_plan(Path(spec), options) for spec in specs]
     _check_distinct(specs, plans)
     code, shown = 0, []
@@ -80,9 +105,9 @@ def bench(specs: Sequence[str], options: Options) -> int:
         elif options.report_only:
             shown.append(_report_only(plan, options))
         else:
-            ran, result = _run(plan, options)
+            ended, result = _estimate(plan, options, gpu) if options.estimate else _run(plan, options, gpu)
             shown.append(result)
-            code = max(code, ran)
+            code = max(code, ended)
         if code == INTERRUPTED:
             break
     if options.as_json:
@@ -98,7 +123,9 @@ def say(text: str) -> None:
 def _plan(path: Path, options: Options) -> Plan:
     source = read_spec(path)
     name = source.name
-    if options.report_only:
+    if options.estimate:
+        choice = choose_for_estimate(source, options.scale)
+    elif options.report_only:
         choice = choose_for_report(source, options.scale, options.sets, options.results / name)
     else:
         choice = choose(source, options.scale, options.sets, weights=not options.list_only)
@@ -148,18 +175,57 @@ def _report_only(plan: Plan, options: Options) -> dict[str, Any]:
     return _report(plan, records, options)
 
 
-def _run(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
+def _assumed_gpu(options: Options) -> AssumedGpu | None:
+    """Told once; None where nothing is estimated."""
+    if not options.estimate and options.budget_bytes is None:
+        return None
+    from bench.estimates import assumed_gpu
+
+    gpu = assumed_gpu(options.gpu)
+    say(f"estimates are for {gpu} ({gpu.reason})")
+    return gpu
+
+
+def _estimate(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
+    """Show what the cells cost; the exit code and the object of ``--json``."""
+    from bench.estimates import estimate
+
+    assert gpu is not None, "every estimate is for some GPU"
+    found = estimate(
+        plan.selected,
+        plan.records(),
+        gpu=gpu,
+        budget_bytes=options.budget_bytes,
+        max_batch_bytes=options.max_batch_bytes,
+    )
+    if not options.as_json:
+        from rich.console import Console
+
+        from bench.report.cost_tables import print_costs
+
+        title = f"{plan.spec.title or plan.spec.name} (scale {plan.choice.scale}, estimated for {gpu})"
+        print_costs(Console(), title, found.costs)
+    return int(found.failed), plan.as_json("records", [costs.as_json() for costs in found.costs])
+
+
+def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
     """Run what is missing, then report; the exit code and the object of ``--json``."""
     from bench import runner
     from bench.progress import make_reporter
 
+    reporter, find = make_reporter(), None
+    if gpu is not None and options.budget_bytes is not None:
+        from bench.estimates import find_unfit
+
+        find = partial(find_unfit, gpu=gpu, budget_bytes=options.budget_bytes, warn=reporter.message)
     with contextlib.redirect_stdout(sys.stderr):  # the inline executor's libraries print into this process
         summary = runner.run(
             plan.selected,
             results=plan.results,
             executor=options.executor,
             fresh=options.fresh,
-            reporter=make_reporter(),
+            reporter=reporter,
+            find_unfit=find,
         )
     say(f"{plan.spec.name}: {summary}")
     records = plan.records()

@@ -32,6 +32,8 @@ class Gpu:
     """As NVML and torch print it."""
     memory_bytes: int | None = None
     """Total memory; null if NVML does not say."""
+    capability: tuple[int, int] | None = None
+    """Compute capability; null if NVML does not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,7 @@ def describe() -> dict[str, Any]:
         "versions": _versions(),
         "os": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "ram_bytes": psutil.virtual_memory().total,
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in visible_gpus()],
         "gpu_driver": _driver(),
@@ -107,6 +109,14 @@ def _git_revision(root: Path) -> Revision | None:
     return Revision(commit=commit.strip(), dirty=bool(status.strip()))
 
 
+def child_environ() -> dict[str, str]:
+    """Our environment for a Python process that imports this package, also from a checkout that is not installed."""
+    environ, root = dict(os.environ), Path(__file__).resolve().parents[1]
+    if (root / "pyproject.toml").exists():
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environ.get("PYTHONPATH")]))
+    return environ
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     environ = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
@@ -161,11 +171,17 @@ def _handle(nvml: Any, token: str) -> Any:
 
 def _gpu(nvml: Any, token: str, handle: Any) -> Gpu:
     memory: int | None
+    capability: tuple[int, int] | None
     try:
         memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     except nvml.NVMLError:
         memory = None
-    return Gpu(token=token, name=str(nvml.nvmlDeviceGetName(handle)), memory_bytes=memory)
+    try:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        capability = int(major), int(minor)
+    except nvml.NVMLError:
+        capability = None
+    return Gpu(token=token, name=str(nvml.nvmlDeviceGetName(handle)), memory_bytes=memory, capability=capability)
 
 
 def _driver() -> str | None:
@@ -199,5 +215,6 @@ def _cpu_model() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

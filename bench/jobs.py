@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from bench import environment
 from bench.cell import Cell
 from bench.protocols import Ended, Progress
-from bench.record import CellRecord, Failure, Status
+from bench.record import CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
 
 _TAIL_LINES = 30
@@ -78,6 +78,22 @@ class Job:
         """The worker's record, or one that says that the user stopped it."""
         message = "stopped by the user"
         return self.result() or self._record(Status.INTERRUPTED, "Interrupted", message, device, started_at)
+
+    def skipped(self, reason: str, estimate: Estimate) -> CellRecord:
+        """The record of a cell that was not started, since it cannot fit the budget."""
+        moment = now()
+        return CellRecord(
+            **self.cell.identity(),
+            status=Status.SKIPPED,
+            error=Failure(type="DoesNotFit", message=reason),
+            params=estimate.params,
+            estimate=estimate,
+            data_digest=self.data_digest,
+            weights_digest=self.weights_digest,
+            environment=environment.describe(),
+            started_at=moment,
+            finished_at=moment,
+        )
 
     def _limit(self, how: Ended) -> str:
         run = self.cell.run

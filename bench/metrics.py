@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.errors import SpecError
-from bench.record import CellRecord, Score
+from bench.record import CellRecord, Params, PredictedMemory, PredictedPhase, Score, Status
 from bench.registry import did_you_mean
 
 Direction = Literal["lower", "higher"]
@@ -40,6 +40,8 @@ class Metric:
     value: Measure
     score: Scored | None = None
     """For a share: its numerator and denominator."""
+    predicted: Measure | None = None
+    """What the cell's estimate says of it, in the same unit."""
 
     def published(self, printed: Any) -> float | None:
         """A published number in this metric's unit: ``0.163``, ``"0.163%"`` and ``"5.19GB"`` are all understood.
@@ -83,14 +85,27 @@ def get(name: str) -> Metric:
 
 
 def metric(
-    *, header: str, unit: str = "", digits: int, direction: Direction, contest: bool = True
+    *,
+    header: str,
+    unit: str = "",
+    digits: int,
+    direction: Direction,
+    contest: bool = True,
+    predicted: Measure | None = None,
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a metric of its name."""
 
     def register(function: Measure) -> Measure:
         key = function.__name__
         _METRICS[key] = Metric(
-            name=key, header=header, unit=unit, digits=digits, direction=direction, contest=contest, value=function
+            name=key,
+            header=header,
+            unit=unit,
+            digits=digits,
+            direction=direction,
+            contest=contest,
+            value=function,
+            predicted=predicted,
         )
         return function
 
@@ -101,63 +116,126 @@ def _scaled(value: float | None, unit: float) -> float | None:
     return None if value is None else value / unit
 
 
-# --- parameters ------------------------------------------------------------------------------------------------
+# --- parameters: exact, so that the estimate's stand for those of a cell that did not run -----------------------
+
+
+def _params(record: CellRecord) -> Params | None:
+    return record.params or (record.estimate.params if record.estimate else None)
 
 
 @metric(header="#Params", unit="%", digits=3, direction="lower", contest=False)
 def params(record: CellRecord) -> float | None:
     """Share of trainable parameters in the adapted model."""
-    return record.params.pct if record.params else None
+    return found.pct if (found := _params(record)) else None
 
 
 @metric(header="Trainable", unit="M", digits=3, direction="lower", contest=False)
 def params_trainable(record: CellRecord) -> float | None:
-    return record.params.trainable / 1e6 if record.params else None
+    return found.trainable / 1e6 if (found := _params(record)) else None
 
 
 @metric(header="Stored", unit="M", digits=3, direction="lower", contest=False)
 def params_stored(record: CellRecord) -> float | None:
     """Parameters to keep per task."""
-    return record.params.stored / 1e6 if record.params else None
+    return found.stored / 1e6 if (found := _params(record)) else None
 
 
 @metric(header="Adapter size", unit="MB", digits=2, direction="lower", contest=False)
 def adapter_size(record: CellRecord) -> float | None:
     """Size of the stored file, 1 MB = 1e6 bytes."""
-    return _scaled(record.adapter_bytes, 1e6)
+    size = record.adapter_bytes
+    return _scaled(record.estimate.adapter_bytes if size is None and record.estimate else size, 1e6)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------
 
 
-@metric(header="Memory", unit="GiB", digits=2, direction="lower")
+def _predicted(record: CellRecord) -> PredictedMemory | None:
+    return record.estimate.memory if record.estimate else None
+
+
+def _predicted_train(record: CellRecord) -> PredictedPhase | None:
+    return predicted.train if (predicted := _predicted(record)) else None
+
+
+def _train_allocated(record: CellRecord) -> float | None:
+    return phase.allocated_peak_bytes / GIB if (phase := _predicted_train(record)) else None
+
+
+def _train_reserved(record: CellRecord) -> float | None:
+    return phase.reserved_peak_bytes / GIB if (phase := _predicted_train(record)) else None
+
+
+def _process_peak(record: CellRecord) -> float | None:
+    return predicted.process_peak_bytes / GIB if (predicted := _predicted(record)) else None
+
+
+def _eval_allocated(record: CellRecord) -> float | None:
+    return predicted.eval.allocated_peak_bytes / GIB if (predicted := _predicted(record)) else None
+
+
+@metric(header="Memory", unit="GiB", digits=2, direction="lower", predicted=_train_allocated)
 def memory(record: CellRecord) -> float | None:
     """Peak of the memory that tensors took on the GPU in training."""
     return _scaled(record.memory.train.allocated_peak_bytes, GIB)
 
 
-@metric(header="Reserved memory", unit="GiB", digits=2, direction="lower")
+@metric(header="Reserved memory", unit="GiB", digits=2, direction="lower", predicted=_train_reserved)
 def memory_reserved(record: CellRecord) -> float | None:
     """Peak of what PyTorch's allocator held on the GPU in training."""
     return _scaled(record.memory.train.reserved_peak_bytes, GIB)
 
 
-@metric(header="Process memory", unit="GiB", digits=2, direction="lower")
+@metric(header="Process memory", unit="GiB", digits=2, direction="lower", predicted=_process_peak)
 def memory_nvml(record: CellRecord) -> float | None:
     """Peak of the worker's GPU memory as NVML and nvidia-smi report it, CUDA context included."""
     return _scaled(record.memory.nvml_process_peak_bytes, GIB)
 
 
-@metric(header="Evaluation memory", unit="GiB", digits=2, direction="lower")
+@metric(header="Evaluation memory", unit="GiB", digits=2, direction="lower", predicted=_eval_allocated)
 def memory_eval(record: CellRecord) -> float | None:
     """Peak of the memory that tensors took on the GPU in evaluation."""
     return _scaled(record.memory.eval.allocated_peak_bytes, GIB)
+
+
+@metric(header="Predicted memory", unit="GiB", digits=2, direction="lower", contest=False)
+def memory_predicted(record: CellRecord) -> float | None:
+    """What the estimate says of ``memory``, also where that was measured."""
+    return _train_allocated(record)
+
+
+@metric(header="Memory error", unit="%", digits=1, direction="lower", contest=False)
+def memory_error(record: CellRecord) -> float | None:
+    """By how much the prediction of ``memory`` was too high (negative: too low)."""
+    return _error(record, _train_allocated, memory)
+
+
+@metric(header="Reserved memory error", unit="%", digits=1, direction="lower", contest=False)
+def memory_reserved_error(record: CellRecord) -> float | None:
+    """By how much the prediction of ``memory_reserved`` was too high (negative: too low)."""
+    return _error(record, _train_reserved, memory_reserved)
+
+
+def _error(record: CellRecord, predicted: Measure, measured: Measure) -> float | None:
+    """Percent of what was measured in a cell that ended well: where it ended early, its peak was still to come."""
+    ours, theirs = predicted(record), measured(record)
+    return 100 * (ours / theirs - 1) if ours is not None and theirs and record.status is Status.OK else None
 
 
 @metric(header="Host memory", unit="GiB", digits=2, direction="lower")
 def memory_host(record: CellRecord) -> float | None:
     """Peak resident set of the worker."""
     return _scaled(record.memory.host_rss_peak_bytes, GIB)
+
+
+# --- operations ------------------------------------------------------------------------------------------------
+
+
+@metric(header="FLOPs per step", unit="TFLOPs", digits=2, direction="lower", contest=False)
+def flops(record: CellRecord) -> float | None:
+    """Operations of one optimizer step, forward and backward, counted by the estimate."""
+    counted = record.estimate.flops if record.estimate else None
+    return _scaled(counted.train_step, 1e12) if counted else None
 
 
 # --- time and energy -------------------------------------------------------------------------------------------

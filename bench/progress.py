@@ -15,11 +15,18 @@ from bench.record import CellRecord, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Display
     from rich.progress import TaskID
 
 Clock = Callable[[], float]
 _LINE_EVERY_S = 15.0
-_PHASES = {"setup": (0.0, 0.02), "load": (0.02, 0.05), "train": (0.05, 0.85), "eval": (0.85, 1.0)}
+_PHASES = {
+    "setup": (0.0, 0.02),
+    "load": (0.02, 0.05),
+    "train": (0.05, 0.85),
+    "eval": (0.85, 1.0),
+    "estimate": (1.0, 1.0),
+}
 """Where in a cell's time a phase usually lies; only the time left depends on it."""
 
 
@@ -68,11 +75,15 @@ class Silent:
 def make_reporter(stream: TextIO | None = None) -> Reporter:
     """Bars if the stream (stderr) is a terminal that can move its cursor, else lines."""
     stream = stream or sys.stderr
-    if not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+    if not _moves_cursor(stream):
         return Lines(stream)
     from rich.console import Console
 
     return Bars(Console(file=stream))
+
+
+def _moves_cursor(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 @dataclass(kw_only=True)
@@ -248,6 +259,61 @@ class Bars:
         shares = sum(running.share for running in tally.running.values())
         detail = f"{tally.done}/{tally.cells}  {_left(tally.left_s())}"
         self._display.update(self._overall, completed=tally.done + shares, detail=detail)
+
+
+class Count:
+    """How many of many short jobs are done: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(
+        self, doing: str, done: str, *, total: int, stream: TextIO | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self._words, self._total, self._done = (doing, done), total, 0
+        self._stream, self._clock = stream or sys.stderr, clock
+        self._started = self._line_at = clock()
+        self._bar: Display | None = None
+
+    def __enter__(self) -> Count:
+        text = f"{self._words[0]} {self._total} cell{'s' * (self._total != 1)}"
+        if _moves_cursor(self._stream):
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Display
+
+            columns = (TextColumn(text), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"))
+            self._bar = Display(*columns, console=Console(file=self._stream), transient=True, refresh_per_second=5)
+            self._bar.add_task("", total=max(self._total, 1), detail=self._detail())
+            self._bar.start()
+        else:
+            self._print(text)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self) -> None:
+        """One more is done."""
+        self._done += 1
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self._done, detail=self._detail())
+        elif self._done < self._total and self._clock() - self._line_at >= _LINE_EVERY_S:
+            self._line_at = self._clock()
+            self._print(f"{self._words[1]} {self._detail()}")
+
+    def message(self, text: str) -> None:
+        """Above the bar."""
+        if self._bar:
+            self._bar.console.print(_printable_lines(text), markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._print(_printable_lines(text))
+
+    def _detail(self) -> str:
+        spent = self._clock() - self._started
+        left = spent / self._done * (self._total - self._done) if self._done else None
+        return f"{self._done}/{self._total}, {_left(left)}"
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
 
 
 def describe(progress: Progress) -> str:

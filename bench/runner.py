@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +19,27 @@ from bench.environment import usable_gpus
 from bench.errors import RecordError
 from bench.executors._processes import end_leftovers
 from bench.jobs import Job, now
-from bench.progress import Reporter
+from bench.progress import Reporter, outcome
 from bench.protocols import Executor, RunningCell
-from bench.record import CellRecord, Status
+from bench.record import CellRecord, Estimate, Status
 from bench.store import ResultsFile, write_error
 
 POLL_S = 0.1
 GRACE_S = 5.0
 NEEDED_BYTES = 16 << 20
 """No cell is started with less free disk space than this."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unfit:
+    """Why a cell is not to be started."""
+
+    reason: str
+    estimate: Estimate
+
+
+FindUnfit = Callable[[Sequence[Cell]], Mapping[str, Unfit]]
+"""Of the cells that would run, those that cannot fit, by ``cell_id``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +73,17 @@ class RunSummary:
 
 
 def run(
-    cells: Sequence[Cell], *, results: Path, executor: str | Executor, fresh: bool, reporter: Reporter
+    cells: Sequence[Cell],
+    *,
+    results: Path,
+    executor: str | Executor,
+    fresh: bool,
+    reporter: Reporter,
+    find_unfit: FindUnfit | None = None,
 ) -> RunSummary:
     """Run the cells of one spec at one scale; ``results`` is the spec's folder, records go to ``<scale>.jsonl`` in it.
 
+    ``find_unfit`` is asked about the cells that are not done; those it names become ``skipped`` records.
     The first Ctrl-C (or SIGTERM) ends the running cells and returns with ``interrupted``; the second raises
     KeyboardInterrupt once they are killed. Raises RecordError (locked, disk full), DataError, WeightsError, SpecError.
     """
@@ -80,8 +99,10 @@ def run(
         done = {} if fresh else _done(jobs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
         sweep = _Sweep(file=file, reporter=reporter, stored=stored, records=dict(done))
+        if find_unfit and todo:
+            todo = sweep.skip(todo, find_unfit([job.cell for job in todo]))
         if todo:
-            sweep.run(todo, _executor(executor, [job.cell for job in todo]), finished=len(done))
+            sweep.run(todo, _executor(executor, [job.cell for job in todo]), finished=len(sweep.records))
     return RunSummary(
         records=[sweep.records[cell.cell_id] for cell in cells if cell.cell_id in sweep.records],
         cells=len(cells),
@@ -177,6 +198,17 @@ class _Sweep:
                 started.handle.cancel(grace_s=0)
             self.reporter.end()
 
+    def skip(self, todo: Sequence[Job], unfit: Mapping[str, Unfit]) -> list[Job]:
+        """Make records of the cells that cannot fit; returns the others."""
+        for job in todo:
+            if found := unfit.get(job.cell.cell_id):
+                record = job.skipped(found.reason, found.estimate)
+                if not self._has_result(record):
+                    self.file.append(record)
+                self.records[record.cell_id] = record
+                self.reporter.message(f"{job.cell.label}: {outcome(record)}")
+        return [job for job in todo if job.cell.cell_id not in unfit]
+
     def _until_stopped(self, waiting: deque[Job], executor: Executor, stop: threading.Event) -> None:
         while (waiting or self.running) and not stop.is_set():
             while waiting and len(self.running) < executor.slots and not stop.is_set():
@@ -209,9 +241,8 @@ class _Sweep:
 
     def _finish(self, started: _Started, record: CellRecord) -> None:
         self.running.remove(started)
-        known = self.stored.get(record.cell_id)
-        if record.status is Status.INTERRUPTED and known is not None and known.status.is_result:
-            return  # a result of a run before --fresh says more
+        if record.status is Status.INTERRUPTED and self._has_result(record):
+            return
         self.file.append(record)
         self.records[record.cell_id] = record
         self.reporter.cell_ended(started.job.cell, record)
@@ -221,6 +252,11 @@ class _Sweep:
                 f"warning: this cell ran on {ran_on}, but {expected} is what this machine seems to offer; it will not "
                 "count as finished. Check that torch can use the device (driver, build), or set run.device=cpu"
             )
+
+    def _has_result(self, record: CellRecord) -> bool:
+        """Whether a run before ``--fresh`` left a result of the cell, which says more than that it did not run."""
+        known = self.stored.get(record.cell_id)
+        return known is not None and known.status.is_result
 
     def _stop(self) -> None:
         self.interrupted = True

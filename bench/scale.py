@@ -40,6 +40,13 @@ def choose(source: SpecSource, named: str | None, sets: Sequence[str], *, weight
     return Choice(base, f"a CUDA device{', the data and the weights' if weights else ' and the data'} are there")
 
 
+def choose_for_estimate(source: SpecSource, named: str | None) -> Choice:
+    """The named scale, else the spec as it stands: an estimate needs neither device nor data nor weights."""
+    if named not in (None, "auto"):
+        return Choice(named, "as asked for")
+    return Choice(source.base_scale, "an estimate needs no GPU, data or weights")
+
+
 def choose_for_report(source: SpecSource, named: str | None, sets: Sequence[str], results: Path) -> Choice:
     """As ``choose`` without a look at the weights; but if only one scale has results, that one."""
     run = [scale for scale in source.scales if (results / f"{scale}.jsonl").is_file()]

@@ -58,6 +58,11 @@ class FakeNvml:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return SimpleNamespace(total=80 << 30)
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> list[int]:  # noqa: N802
+        if handle == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return [9, 0]
+
 
 @pytest.mark.parametrize(
     ("visible", "tokens"),
@@ -85,6 +90,7 @@ def test_a_gpu_has_its_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = environment.visible_gpus()
     assert (first.name, first.memory_bytes) == ("NVIDIA H100 80GB HBM3", 80 << 30)
     assert second.memory_bytes is None
+    assert (first.capability, second.capability) == ((9, 0), None)
     assert environment.usable_gpus() == environment.usable_gpus("cuda") == [first, second]
     assert environment.usable_gpus("cpu") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import bench
 from bench.cell import Cell
-from bench.environment import Gpu, usable_gpus
+from bench.environment import Gpu, child_environ, usable_gpus
 from bench.executors._host_memory import oom_kills
 from bench.executors._processes import JOB_MARK, end_leftovers, end_worker
 from bench.protocols import Ended
@@ -121,7 +120,7 @@ class LocalCell:
 
 def worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]:
     """Our own environment, with what decides about results and ownership set."""
-    environ = os.environ | {
+    environ = child_environ() | {
         "CUDA_VISIBLE_DEVICES": gpu.token if gpu else "",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order, by which a number means the same to both
         "PYTHONHASHSEED": "0",
@@ -132,7 +131,4 @@ def worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]
     }
     if cell.run.threads is not None:
         environ["OMP_NUM_THREADS"] = str(cell.run.threads)
-    root = Path(bench.__file__).resolve().parents[1]
-    if (root / "pyproject.toml").exists():  # a checkout, perhaps not installed
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environ.get("PYTHONPATH")]))
     return environ

@@ -48,11 +48,18 @@ class Plot:
     x_log: bool
     lower_cost_is_better: bool
     measured: list[Point]
+    predicted: list[Point]
+    """Measured score, predicted cost."""
     published: list[Point]
     baseline: float | None
     """Score of answering without the image."""
     failures: list[str]
     """Cells without a score, and why."""
+
+    @property
+    def ours(self) -> list[Point]:
+        """The points of our own cells."""
+        return self.measured + self.predicted
 
 
 def draw(plot: Plot) -> Figure:
@@ -81,11 +88,15 @@ def draw(plot: Plot) -> Figure:
 def _series(axes: Axes, plot: Plot) -> None:
     _points(axes, plot, plot.measured, "Measured", MEASURED, marker="o", markersize=6, zorder=4)
     _points(
+        axes, plot, plot.predicted, "Measured score, predicted cost", MEASURED,
+        marker="o", markerfacecolor="white", markersize=6, zorder=4,
+    )  # fmt: skip
+    _points(
         axes, plot, plot.published, "Published", PUBLISHED, marker="D", markerfacecolor="white", markersize=5, zorder=3
     )
     if plot.baseline is not None:
         axes.axhline(plot.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label="Question only (no image)")
-    if not plot.measured:
+    if not plot.ours:
         axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=GREY)
     if not plot.tag:
         _links(axes, plot)
@@ -96,7 +107,7 @@ def _series(axes: Axes, plot: Plot) -> None:
 def _links(axes: Axes, plot: Plot) -> None:
     """Join what was measured and what was published of one cell."""
     published = {point.label: point for point in plot.published}
-    for ours in plot.measured:
+    for ours in plot.ours:
         if theirs := published.get(ours.label):
             axes.plot([ours.x, theirs.x], [ours.y, theirs.y], color="#999999", linewidth=0.8, linestyle=":", zorder=1)
 
@@ -144,11 +155,11 @@ def _labels(axes: Axes, plot: Plot) -> None:
     figure = axes.get_figure()
     assert figure is not None
     axes.get_xlim()  # settles the limits
-    pixels = axes.transData.transform([(p.x, p.y) for p in plot.measured + plot.published] or [(0, 0)])
+    pixels = axes.transData.transform([(p.x, p.y) for p in plot.ours + plot.published] or [(0, 0)])
     labels = Labels(axes, taken=[Box(x - 8, y - 8, x + 8, y + 8) for x, y in pixels], lines=_line_boxes(axes))
-    for point in sorted(plot.measured, key=lambda p: (not p.on_front, p.x, p.y, p.label)):
+    for point in sorted(plot.ours, key=lambda p: (not p.on_front, p.x, p.y, p.label)):
         labels.place(point, MEASURED_TEXT, 7, must=True)
-    named = set() if plot.tag else {point.label for point in plot.measured}
+    named = set() if plot.tag else {point.label for point in plot.ours}
     for point in sorted(plot.published, key=lambda p: (not p.on_front, p.x, p.y, p.label)):
         if point.label not in named:
             labels.place(point, PUBLISHED_TEXT, 6, must=False)
@@ -272,7 +283,7 @@ def main() -> None:
         return
     data = json.loads(told)
     fields: dict[str, Any] = data["plot"]
-    for series in ("measured", "published"):
+    for series in ("measured", "predicted", "published"):
         fields[series] = [Point(**point) for point in fields[series]]
     png, svg = render(Plot(**fields), data["digest"])
     with out:

@@ -44,6 +44,13 @@ class Group:
         values = self.values(metric)
         return statistics.fmean(values) if values else None
 
+    def predicted(self, metric: Metric) -> float | None:
+        """What the estimates say, over the seeds; null without estimates, or if they say nothing of this metric."""
+        if metric.predicted is None:
+            return None
+        values = [value for r in self.records if r and (value := metric.predicted(r)) is not None]
+        return statistics.fmean(values) if values else None
+
     def values(self, metric: Metric) -> list[float]:
         """Measured values. Of a cell that did not end well only what its pattern decides counts as measured."""
         records: Iterable[CellRecord | None] = self.records if not metric.contest else self.ok

@@ -38,6 +38,7 @@ _TEX = {
     "→": r"\ensuremath{\rightarrow}",
     "≤": r"\ensuremath{\leq}",
     "≥": r"\ensuremath{\geq}",
+    text.PREDICTED: r"$\approx$",
     "µ": r"\ensuremath{\mu}",
     "μ": r"\ensuremath{\mu}",
     "α": r"\ensuremath{\alpha}",
@@ -168,7 +169,7 @@ def _bold(entry: Entry) -> str:
 def _published(entry: Entry) -> str:
     if entry.published is None:
         return ""
-    against = f" ({entry.deviation_text})" if entry.deviation is not None else ""
+    against = f" ({entry.deviation_text})" if entry.deviation_text != text.DASH else ""
     return rf"{{\scriptsize\color{{black!60}}{escape(entry.published_text + against)}}}"
 
 

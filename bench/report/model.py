@@ -26,9 +26,11 @@ class Entry:
     """What stands in one row of one column: raw values, and the texts all exporters print."""
 
     text: str
-    """The label, or the measured value."""
+    """The label, or the measured value, or the predicted one with its mark."""
     value: Any = None
     """Raw label, or mean over the seeds in the metric's unit; null if not measured."""
+    predicted: float | None = None
+    """What the estimates say, in the metric's unit; also beside a measured value; null without estimates."""
     std: float | None = None
     """Standard deviation over the seeds; null with fewer than two."""
     correct: int | None = None
@@ -41,6 +43,11 @@ class Entry:
     digits: int = 0
 
     @property
+    def shows_prediction(self) -> bool:
+        """Whether the text is the prediction, since nothing was measured."""
+        return self.value is None and self.predicted is not None
+
+    @property
     def deviation(self) -> float | None:
         """Measured minus published."""
         return None if self.value is None or self.published is None else self.value - self.published
@@ -51,6 +58,8 @@ class Entry:
 
     @property
     def deviation_text(self) -> str:
+        if self.shows_prediction and self.predicted is not None and self.published is not None:
+            return text.predicted(text.deviation(self.predicted - self.published, self.digits))
         return text.deviation(self.deviation, self.digits)
 
 

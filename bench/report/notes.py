@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bench.record import Status
 from bench.report import text
 from bench.report.groups import Group, baselines_of
 from bench.report.model import TableColumn
@@ -54,6 +55,7 @@ def footnotes(spec: Spec, groups: Sequence[Group], columns: Sequence[TableColumn
         _scoring_note(groups),
         _published_note(spec, columns),
         _flag_note(groups),
+        _predicted_note(groups, columns),
         _unmeasured_note(groups, columns),
         _missing_note(groups),
         _baseline_note(groups),
@@ -99,10 +101,23 @@ def _flag_note(groups: Sequence[Group]) -> str:
     return f"{what}: {', '.join(rows)}." if rows else ""
 
 
+def _predicted_note(groups: Sequence[Group], columns: Sequence[TableColumn]) -> str:
+    shown = [
+        c.header
+        for c in columns
+        if c.metric and any(not g.values(c.metric) and g.predicted(c.metric) is not None for g in groups)
+    ]
+    return f"{text.PREDICTED} Predicted for a CUDA GPU, not measured: {', '.join(shown)}." if shown else ""
+
+
 def _unmeasured_note(groups: Sequence[Group], columns: Sequence[TableColumn]) -> str:
     if not any(group.ok for group in groups):
         return ""
-    empty = [c.header for c in columns if c.metric and not any(group.values(c.metric) for group in groups)]
+    empty = [
+        c.header
+        for c in columns
+        if c.metric and not any(g.values(c.metric) or g.predicted(c.metric) is not None for g in groups)
+    ]
     return f"{text.DASH} Not measured on this device: {', '.join(empty)}." if empty else ""
 
 
@@ -121,5 +136,5 @@ def _baseline_note(groups: Sequence[Group]) -> str:
 
 
 def _device_note(groups: Sequence[Group]) -> str:
-    devices = {record.environment.get("device") for record in _records(groups)}
+    devices = {record.environment.get("device") for record in _records(groups) if record.status is not Status.SKIPPED}
     return "The cells ran on different devices: compare their memory and times with care." if len(devices) > 1 else ""

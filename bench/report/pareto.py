@@ -20,22 +20,26 @@ LABEL_WIDTH = 36
 
 
 def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
-    """Measured cells, the paper's numbers for them, the question-only baseline and what failed."""
+    """Measured cells, the paper's numbers for them, the question-only baseline and what failed.
+
+    Finished cells whose cost was predicted but not measured are a series of their own, with a front of its own.
+    """
     wanted, score = metrics.get(spec.pareto.cost), metrics.get(spec.pareto.score)
-    cost = _measured_cost(wanted, groups)
+    cost = _known_cost(wanted, groups)
     measured = front(_measured(groups, cost, score), cost, score)
+    predicted = front(_predicted(groups, cost, score), cost, score)
     published = front(_published(groups, cost, score), cost, score)
-    xs = [point.x for point in measured + published]
-    instead = f" ({wanted.header.lower()} was not measured)" if cost is not wanted else ""
+    xs = [point.x for point in measured + predicted + published]
     return Plot(
         title=text.clipped(text.plain(spec.title or spec.name), 90),
         subtitle=text.clipped(notes.facts(scale, groups), 210),
         tag=notes.scale_tag(scale),
-        x_label=cost.titled + instead,
+        x_label=cost.titled + _about_cost(wanted, cost, measured, predicted),
         y_label=metrics.with_unit(f"{score.header} accuracy" if score.score else score.header, score.unit),
         x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
         lower_cost_is_better=cost.direction == "lower",
         measured=measured,
+        predicted=predicted,
         published=published,
         baseline=_baseline(groups, score),
         failures=[
@@ -61,17 +65,35 @@ def _ascending(metric: Metric) -> int:
     return 1 if metric.direction == "lower" else -1
 
 
-def _measured_cost(wanted: Metric, groups: Sequence[Group]) -> Metric:
-    """The wanted cost, or the first other one that was measured in at least one finished cell."""
+def _known_cost(wanted: Metric, groups: Sequence[Group]) -> Metric:
+    """The wanted cost if it was measured, or else predicted, in at least one finished cell, or the first other one
+    that was measured."""
     finished = [group for group in groups if group.ok]
-    for cost in (wanted, *(metrics.get(name) for name in OTHER_COSTS)):
-        if any(group.mean(cost) is not None for group in finished):
-            return cost
-    return wanted
+    if any(group.mean(wanted) is not None or group.predicted(wanted) is not None for group in finished):
+        return wanted
+    others = [metrics.get(name) for name in OTHER_COSTS]
+    return next((cost for cost in others if any(group.mean(cost) is not None for group in finished)), wanted)
+
+
+def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predicted: Sequence[Point]) -> str:
+    """What must stand beside the cost's name on its axis."""
+    if cost is not wanted:
+        return f" ({wanted.header.lower()} was not measured)"
+    if not predicted:
+        return ""
+    return ", measured (filled) or predicted (hollow)" if measured else ", predicted for a CUDA GPU"
 
 
 def _measured(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
     return _points(groups, lambda group, metric: group.mean(metric) if group.ok else None, cost, score)
+
+
+def _predicted(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
+    """Finished cells whose cost was not measured."""
+    left = [group for group in groups if group.ok and group.mean(cost) is None]
+    return _points(
+        left, lambda group, metric: group.predicted(metric) if metric is cost else group.mean(metric), cost, score
+    )
 
 
 def _published(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:

@@ -83,11 +83,12 @@ def _entry(column: TableColumn, group: Group) -> Entry:
     metric, values = column.metric, group.values(column.metric)
     scores = [score for record in group.ok if metric.score and (score := metric.score(record))]
     printed = group.published.values.get(column.value) if group.published else None
-    mean = group.mean(metric)
+    mean, predicted = group.mean(metric), group.predicted(metric)
     std = statistics.stdev(values) if len(values) > 1 and metric.contest else None
     return Entry(
-        text=text.spread(mean, std, metric.digits),
+        text=_value_text(mean, std, predicted, metric),
         value=mean,
+        predicted=predicted,
         std=std,
         correct=sum(score.correct for score in scores) if scores else None,
         n=sum(score.n for score in scores) if scores else None,
@@ -95,6 +96,12 @@ def _entry(column: TableColumn, group: Group) -> Entry:
         flagged=column.value == "global" and group.published is not None and group.published.implied is not None,
         digits=metric.digits,
     )
+
+
+def _value_text(mean: float | None, std: float | None, predicted: float | None, metric: Metric) -> str:
+    if mean is None and predicted is not None:
+        return text.predicted(text.number(predicted, metric.digits))
+    return text.spread(mean, std, metric.digits)
 
 
 def _label_entry(value: str, group: Group) -> Entry:

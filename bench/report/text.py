@@ -6,10 +6,13 @@ import unicodedata
 from typing import Any
 
 from bench.record import CellRecord, Status
+from bench.sizes import gib
 
 DASH = "—"
 """Not measured."""
 MINUS = "−"
+PREDICTED = "≈"
+"""Mark of a value that an estimate predicts, where nothing was measured."""
 FLAG = "†"
 """Mark of a published value that does not agree with its neighbours."""
 
@@ -44,13 +47,20 @@ def spread(mean: float | None, std: float | None, digits: int) -> str:
     return text if std is None else f"{text} ± {number(std, digits)}"
 
 
+def predicted(value: str) -> str:
+    """``≈ 0.21``."""
+    return f"{PREDICTED} {value}"
+
+
 def outcome(record: CellRecord | None) -> str:
-    """``OOM (train, step 3)``, ``not run``; empty for a cell that ended well."""
+    """``OOM (train, step 3)``, ``skipped (needs ≈ 26.31 GiB)``, ``not run``; empty for a cell that ended well."""
     if record is None:
         return "not run"
     if record.status is Status.OK:
         return ""
     word, error = _STATUS.get(record.status, record.status.value), record.error
+    if record.status is Status.SKIPPED and record.estimate and record.estimate.memory:
+        return f"{word} (needs {predicted(gib(record.estimate.memory.process_peak_bytes))} GiB)"
     if error is None:
         return word
     if record.status is Status.ERROR:

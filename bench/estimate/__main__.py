@@ -1,0 +1,72 @@
+"""``python -m bench.estimate``: estimate cells, one after the other, for ``bench.estimate.pool``.
+
+Reads requests from stdin, a line of JSON each: ``{"cell": {...}, "gpu": "ampere", "max_batch_bytes": null}``. Answers
+each with a line on stdout, ``{"cell_id": ..., "estimate": {...}}`` or, if it failed, ``{"cell_id": ..., "error": ...}``
+with the traceback on stderr. Ends with its input, or with its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from bench.worker.parent import die_with_parent
+
+if TYPE_CHECKING:
+    from bench.estimate.estimator import Estimator
+
+
+def main() -> int:
+    """Serve until the end of stdin."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)  # libraries print; nothing but the answers may reach the reader
+        _be_modest()
+        _serve(sys.stdin, answers)
+    return 0
+
+
+def _be_modest() -> None:
+    """One thread at low priority and no GPU, all before torch is imported."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with suppress(OSError, AttributeError):  # AttributeError: Windows
+        os.nice(5)
+
+
+def _serve(requests: IO[str], answers: IO[str]) -> None:
+    from bench.estimate.estimator import Estimator
+
+    estimators: dict[str, Estimator] = {}
+    for line in requests:
+        request = json.loads(line)
+        answer: dict[str, Any] = {"cell_id": request["cell"]["cell_id"]}
+        try:
+            if request["gpu"] not in estimators:
+                estimators[request["gpu"]] = Estimator(request["gpu"])
+            answer["estimate"] = _estimate(estimators[request["gpu"]], request["cell"], request["max_batch_bytes"])
+        except Exception as error:
+            traceback.print_exc()
+            answer["error"] = f"{type(error).__name__}: {error}"
+        answers.write(json.dumps(answer, allow_nan=False) + "\n")
+        answers.flush()
+
+
+def _estimate(estimator: Estimator, cell: dict[str, Any], max_batch_bytes: int | None) -> dict[str, Any]:
+    from bench.cell import Cell
+    from bench.errors import BenchError
+    from bench.record import Estimate
+
+    try:
+        found = estimator.estimate(Cell.model_validate(cell), max_batch_bytes=max_batch_bytes)
+    except BenchError as refusal:
+        found = Estimate(refused=[str(refusal)])
+    return found.model_dump(mode="json")
+
+
+if __name__ == "__main__":
+    die_with_parent(os.environ.get("BENCH_PARENT"))
+    sys.exit(main())

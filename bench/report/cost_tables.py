@@ -1,0 +1,220 @@
+"""Prints what ``--estimate`` found: costs, memory and its parts, measured values if any, and what was assumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.record import MEMORY_KINDS, PredictedPhase
+from bench.report import text
+from bench.report.costs import Costs
+from bench.sizes import gib, size_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+GAP = 2
+_STYLES = {"yes": "green", "no": "bold red"}
+_MEASURED = {
+    "train_allocated_peak_bytes": "Training\nallocated",
+    "train_reserved_peak_bytes": "Training\nreserved",
+    "eval_allocated_peak_bytes": "Evaluation\nallocated",
+    "eval_reserved_peak_bytes": "Evaluation\nreserved",
+    "nvml_process_peak_bytes": "Process\n(NVML)",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """A table of texts; the first column holds labels."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+
+    @property
+    def width(self) -> int:
+        """Columns of a terminal that it needs."""
+        widths = [
+            max(len(line) for line in [*header.split("\n"), *(row[index] for row in self.rows)])
+            for index, header in enumerate(self.headers)
+        ]
+        return sum(widths) + GAP * len(widths)
+
+
+def print_costs(console: Console, title: str, costs: Sequence[Costs]) -> None:
+    """Print all tables and notes; one cell below the other where the terminal is too narrow for a table."""
+    from rich.text import Text
+
+    grids = [_cost_grid(costs), _memory_grid(costs), _kinds_grid(costs), *_measured_grid(costs)]
+    if not console.is_terminal:
+        console.width = max(console.width, *(grid.width for grid in grids))
+    console.print(Text(title, "bold"))
+    for grid in grids:
+        console.print(Text(f"\n{grid.title}", "bold"))
+        if grid.width <= console.width:
+            console.print(_rich(grid))
+        else:
+            for row in grid.rows:
+                console.print(_stacked(grid, row))
+    console.print()
+    for note in _notes(costs):
+        console.print(Text(note, "dim"))
+
+
+def _cost_grid(costs: Sequence[Costs]) -> Grid:
+    headers = ["Cell", "#Params\n(%)", "Trainable\n(M)", "Stored\n(M)", "Adapter\n(MB)"]
+    headers += ["Training step\n(TFLOPs)", "Answer\n(GFLOPs)", "Training time\n(relative)"]
+    return Grid(
+        title="Parameters (exact) and operations (counted)", headers=headers, rows=[_cost_row(c) for c in costs]
+    )
+
+
+def _cost_row(costs: Costs) -> list[str]:
+    estimate, params, flops = costs.estimate, costs.estimate.params, costs.estimate.flops
+    return [
+        _label(costs),
+        text.number(params.pct if params else None, 3),
+        _scaled(params.trainable if params else None, 1e6, 3),
+        _scaled(params.stored if params else None, 1e6, 3),
+        _scaled(estimate.adapter_bytes, 1e6, 2),
+        _scaled(flops.train_step if flops else None, 1e12, 3),
+        _scaled(flops.eval_sample if flops else None, 1e9, 3),
+        text.number(costs.relative_train_time, 2),
+    ]
+
+
+def _memory_grid(costs: Sequence[Costs]) -> Grid:
+    headers = ["Cell", "Training\nallocated", "Training\nreserved", "Evaluation\nallocated", "Evaluation\nreserved"]
+    headers += ["Needed\n+ context"]
+    more: list[tuple[str, Callable[[Costs], str]]] = []
+    if budget := costs[0].budget_bytes:
+        more += [(f"Fits\n{size_text(budget)}", _fits), ("Margin\n(GiB)", _margin)]
+    if any(c.estimate.max_batch is not None for c in costs):
+        more += [("Largest\nbatch", lambda c: _scaled(c.estimate.max_batch, 1, 0))]
+    rows = [_memory_row(c) + [show(c) for _, show in more] for c in costs]
+    title = "Peak GPU memory (GiB), predicted"
+    return Grid(title=title, headers=headers + [header for header, _ in more], rows=rows)
+
+
+def _memory_row(costs: Costs) -> list[str]:
+    memory = costs.estimate.memory
+    if memory is None:
+        return [_label(costs)] + [text.DASH] * 5
+    phases: list[PredictedPhase | None] = [memory.train, memory.eval]
+    peaks = [peak for p in phases for peak in (_peaks(p) if p else [text.DASH] * 2)]
+    return [_label(costs), *peaks, gib(memory.process_peak_bytes)]
+
+
+def _peaks(phase: PredictedPhase) -> list[str]:
+    return [gib(phase.allocated_peak_bytes), gib(phase.reserved_peak_bytes)]
+
+
+def _fits(costs: Costs) -> str:
+    return text.DASH if costs.fits is None else "yes" if costs.fits else "no"
+
+
+def _margin(costs: Costs) -> str:
+    return text.deviation(None if costs.margin_bytes is None else costs.margin_bytes / 2**30, 2)
+
+
+def _kinds_grid(costs: Sequence[Costs]) -> Grid:
+    headers = ["Cell", *(kind.replace("_", "\n").capitalize() for kind in MEMORY_KINDS), "Allocated"]
+    title = "What the peak of training is made of (GiB)"
+    return Grid(title=title, headers=headers, rows=[_kinds_row(c) for c in costs])
+
+
+def _kinds_row(costs: Costs) -> list[str]:
+    train = costs.estimate.memory.train if costs.estimate.memory else None
+    if train is None:
+        return [_label(costs)] + [text.DASH] * (len(MEMORY_KINDS) + 1)
+    sizes = [*(train.by_kind.get(kind, 0) for kind in MEMORY_KINDS), train.allocated_peak_bytes]
+    return [_label(costs), *(_scaled(size, 2**30, 3) for size in sizes)]
+
+
+def _measured_grid(costs: Sequence[Costs]) -> list[Grid]:
+    """None if nothing was measured."""
+    names = [name for name in _MEASURED if any(name in c.measured for c in costs)]
+    if not names:
+        return []
+    headers = ["Cell", *(header for name in names for header in (_MEASURED[name], "Error\n(%)"))]
+    rows = [[_label(c), *(value for name in names for value in _against(c, name))] for c in costs if c.measured]
+    return [Grid(title="Measured (GiB), and by how much the prediction is too high", headers=headers, rows=rows)]
+
+
+def _against(costs: Costs, name: str) -> list[str]:
+    error = costs.relative_error.get(name)
+    return [_scaled(costs.measured.get(name), 2**30, 2), text.deviation(None if error is None else 100 * error, 1)]
+
+
+def _notes(costs: Sequence[Costs]) -> list[str]:
+    contexts = {c.estimate.memory.context_bytes for c in costs if c.estimate.memory}
+    sizes = ", ".join(size_text(size) for size in sorted(contexts))
+    notes = [f"Needed: the higher of the two reserved peaks, and the CUDA context ({sizes})."] if contexts else []
+    if len(costs) > 1:
+        notes.append("Relative training time: the FLOPs of a step, divided by those of the costliest cell.")
+    if assumed := _assumed(costs):
+        notes.append(f"Assumed: {assumed}.")
+    refusals = dict.fromkeys(reason for c in costs for reason in c.estimate.refused)
+    return notes + [f"Not modelled ({_labels(costs, reason)}): {text.plain(reason)}" for reason in refusals]
+
+
+def _labels(costs: Sequence[Costs], reason: str) -> str:
+    return _whose([c for c in costs if reason in c.estimate.refused], costs)
+
+
+def _assumed(costs: Sequence[Costs]) -> str:
+    """Each assumption once if it is the same for all cells, else each value with its cells."""
+    told = []
+    known = [c for c in costs if c.estimate.assumed]
+    for key in dict.fromkeys(key for c in known for key in c.estimate.assumed):
+        values: dict[str, list[Costs]] = {}
+        for c in known:
+            if key in c.estimate.assumed:
+                values.setdefault(_value(c.estimate.assumed[key]), []).append(c)
+        shown = [
+            value if len(owners) == len(known) else f"{value} ({_whose(owners, known)})"
+            for value, owners in values.items()
+        ]
+        told.append(f"{text.plain(key).replace('_', ' ')} {' / '.join(shown)}")
+    return "; ".join(told)
+
+
+def _whose(some: Sequence[Costs], every: Sequence[Costs]) -> str:
+    return "all cells" if len(some) == len(every) > 1 else ", ".join(_label(c) for c in some)
+
+
+def _value(value: Any) -> str:
+    return text.plain(value if isinstance(value, str) else json.dumps(value))
+
+
+def _label(costs: Costs) -> str:
+    return text.plain(costs.cell.label)
+
+
+def _scaled(value: int | None, unit: float, digits: int) -> str:
+    return text.number(None if value is None else value / unit, digits)
+
+
+def _rich(grid: Grid) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False, header_style="")
+    for index, header in enumerate(grid.headers):
+        shown.add_column(Text(header), justify="right" if index else "left", no_wrap=True, vertical="bottom")
+    for row in grid.rows:
+        shown.add_row(*(Text(value, _STYLES.get(value, "")) for value in row))
+    return shown
+
+
+def _stacked(grid: Grid, row: Sequence[str]) -> Any:
+    from rich.text import Text
+
+    pairs = zip(grid.headers[1:], row[1:], strict=True)
+    shown = ", ".join(f"{' '.join(header.split())} {value}" for header, value in pairs if value != text.DASH)
+    return Text.assemble((row[0], "bold"), f"\n  {shown}")
