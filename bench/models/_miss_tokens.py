@@ -36,6 +36,8 @@ class Tokens:
         self._pieces: Any = Tokenizer(models.WordPiece(vocab=self._ids, unk_token=UNK, max_input_chars_per_word=100))
         self._pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
         self._pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._counts: dict[str, int] = {}
+        """Text -> its tokens, as far as ``longest`` has met it."""
         self._decoder = decoders.WordPiece(cleanup=True)
 
     def __len__(self) -> int:
@@ -51,8 +53,10 @@ class Tokens:
 
     def longest(self, texts: Sequence[str], max_tokens: int) -> int:
         """Tokens of the longest of these questions or answers, special ones included; at most ``max_tokens``."""
-        encoded = self._pieces.encode_batch(list(texts), add_special_tokens=False)
-        return min(max_tokens, 2 + max(len(pieces.ids) for pieces in encoded))
+        new = [text for text in dict.fromkeys(texts) if text not in self._counts]
+        for text, pieces in zip(new, self._pieces.encode_batch(new, add_special_tokens=False), strict=True):
+            self._counts[text] = len(pieces.ids)
+        return min(max_tokens, 2 + max(self._counts[text] for text in texts))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first ``[SEP]``, special tokens removed, pieces joined as BERT's tokenizer does."""
