@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -115,8 +115,6 @@ class Precision:
     weights: torch.dtype
     compute: torch.dtype | None
     """Type under autocast; null without."""
-    autocast: Callable[[torch.dtype], AbstractContextManager[object]] | None = None
-    """Stands in for ``torch.autocast``, which does not act on the meta device; null: torch's own."""
 
     @property
     def scales_loss(self) -> bool:
@@ -125,11 +123,7 @@ class Precision:
 
     def context(self) -> AbstractContextManager[object]:
         """What forward passes run under."""
-        if self.compute is None:
-            return nullcontext()
-        if self.autocast is not None:
-            return self.autocast(self.compute)
-        return torch.autocast(self.device.type, dtype=self.compute)
+        return nullcontext() if self.compute is None else torch.autocast(self.device.type, dtype=self.compute)
 
     def place(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Tensors on the device; floating ones (images) in the weights' type. On meta always copies: there the source

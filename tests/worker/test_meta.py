@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import registry
 from bench.cell import Cell
+from bench.estimate.autocast import autocast_on_meta
 from bench.worker.adapt import adapt
 from bench.worker.data import Batch
 from bench.worker.optimise import make_plan, make_precision
@@ -41,11 +40,10 @@ def steps_on_meta(cell: Cell, steps: int = 2, micro_batches: int = 1) -> tuple[C
     model = plugin.build(cell.model, texts=["a red circle"], device="meta")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     precision = make_precision(cell.train.precision, torch.device("meta"))
-    precision = replace(precision, autocast=lambda _dtype: nullcontext())
     model.module.to(precision.weights).train()
     trainer = Trainer(model, make_plan(cell.train, examples=100), precision)
     inputs = model.meta_inputs(3, model.max_lengths(), with_answers=True)
-    with Answering() as mode:
+    with autocast_on_meta(), Answering() as mode:
         for step in range(steps):
             loss = trainer.step(step, [Batch(examples=(), tensors=inputs)] * micro_batches)
             assert loss.device.type == "meta"
