@@ -20,7 +20,6 @@ from enum import Enum, auto
 from typing import Any
 
 import torch
-from torch.utils.weak import TensorWeakRef
 
 from bench.errors import EstimateError
 
@@ -140,9 +139,8 @@ class _Caster:
     key: Any = field(init=False)
     _keys: Any = field(init=False)
     _devices: frozenset[str] = field(init=False)
-    _casts: dict[int, tuple[TensorWeakRef, torch.Tensor]] = field(default_factory=dict)
-    """By ``id`` of a trained fp32 leaf. As in PyTorch, a cast may outlive its leaf: until autocast ends."""
-    _outlived: list[torch.Tensor] = field(default_factory=list)
+    _casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Trained fp32 leaf and its cast by the leaf's ``id``, which stays its own as it is kept, too."""
 
     def __post_init__(self) -> None:
         self.key = getattr(torch._C.DispatchKey, self.policy.key)
@@ -178,26 +176,19 @@ class _Caster:
     def clear(self) -> None:
         """Let all kept casts go."""
         self._casts.clear()
-        self._outlived.clear()
 
     def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if not (
             tensor.requires_grad
             and tensor.is_leaf
             and tensor.dtype is torch.float32
-            and dtype is self.dtype()
             and not tensor._is_view()
             and torch.is_autocast_cache_enabled()
         ):
             return tensor.to(dtype)
-        known = self._casts.get(id(tensor))
-        if known is not None:
-            if known[0]() is tensor:
-                return known[1]
-            self._outlived.append(known[1])  # another tensor took the id
-        cast = tensor.to(dtype)
-        self._casts[id(tensor)] = (TensorWeakRef(tensor), cast)
-        return cast
+        if id(tensor) not in self._casts:
+            self._casts[id(tensor)] = (tensor, tensor.to(dtype))
+        return self._casts[id(tensor)][1]
 
 
 def _kernel(namespace: str, name: str, caster: _Caster) -> Kernel:
