@@ -188,6 +188,8 @@ def _collect(parts: list[Any], values: Any) -> bool:
             parts.append(len(value))
             if not _collect(parts, value):
                 return False
+        elif type(value) is float:
+            parts.append(float)  # no shape depends on its value, which may change from step to step
         else:
             parts.append((type(value), value))  # 1, 1.0 and True are equal, and give different types
     return True
