@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -24,11 +25,17 @@ _MASK_ALIGNMENT = 8
 
 @contextmanager
 def cuda_kernels(gpu: Gpu) -> Iterator[None]:
-    """Inside, ``scaled_dot_product_attention`` and ``dropout`` of meta tensors keep what CUDA's kernels keep."""
+    """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep."""
     attention = partial(_attention, has_flash=gpu.compute_major >= _FLASH_SINCE)
+    kernels = {
+        "scaled_dot_product_attention": attention,
+        "dropout": _dropout,
+        "softmax.int": partial(_softmax, aten._softmax),
+        "log_softmax.int": partial(_softmax, aten._log_softmax),
+    }
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    library.impl("scaled_dot_product_attention", attention, "AutogradMeta")  # type: ignore[no-untyped-call]
-    library.impl("dropout", _dropout, "AutogradMeta")  # type: ignore[no-untyped-call]
+    for name, kernel in kernels.items():
+        library.impl(name, kernel, "AutogradMeta")  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -82,3 +89,12 @@ def _dropout(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
         return input
     kept: torch.Tensor = aten.native_dropout(input, p, train)[0]
     return kept
+
+
+def _softmax(kernel: Any, input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """CUDA's kernel reads fp16 and writes fp32; elsewhere the input is copied first."""
+    if input.dtype is torch.float16 and dtype is torch.float32:
+        made: torch.Tensor = kernel(input, dim, True)
+    else:
+        made = kernel(input if dtype is None else input.to(dtype), dim, False)
+    return made
