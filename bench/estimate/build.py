@@ -31,7 +31,7 @@ def build(cell: Cell, texts: Sequence[str], tracker: Tracker, precision_of_weigh
     """Allocate in the order of a run: the plain model in fp32, adapters, then the conversion of all weights.
 
     Methods that compute from real weights cannot be put on meta tensors: their model is built on the CPU with random
-    weights and moved. Raises EstimateError if that fails, too.
+    weights and moved, in no particular order. What goes wrong there is raised as it is.
     """
     plugin = registry.load("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=texts, device="meta")
