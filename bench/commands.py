@@ -182,7 +182,7 @@ def _assumed_gpu(options: Options) -> AssumedGpu | None:
     from bench.estimates import assumed_gpu
 
     gpu = assumed_gpu(options.gpu)
-    say(f"estimates are for {gpu} ({gpu.reason})")
+    say(f"estimates: for {gpu} ({gpu.reason})")
     return gpu
 
 
@@ -202,9 +202,12 @@ def _estimate(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int
         from rich.console import Console
 
         from bench.report.cost_tables import print_costs
+        from bench.sizes import size_text
 
-        title = f"{plan.spec.title or plan.spec.name} (scale {plan.choice.scale}, estimated for {gpu})"
-        print_costs(Console(), title, found.costs)
+        about = f"predicted for {gpu} ({gpu.reason})"
+        if options.max_batch_bytes is not None:
+            about += f"; largest training batch within {size_text(options.max_batch_bytes)}"
+        print_costs(Console(), plan.spec.title or plan.spec.name, plan.choice.scale, about, found.costs)
     return int(found.failed), plan.as_json("records", [costs.as_json() for costs in found.costs])
 
 

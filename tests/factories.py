@@ -8,14 +8,19 @@ from typing import Any
 
 from bench.cell import Cell, expand
 from bench.record import (
+    MEMORY_KINDS,
     Accuracy,
     Baseline,
     CellRecord,
+    Estimate,
     Failure,
+    Flops,
     Memory,
     Params,
     PartParams,
     PhaseMemory,
+    PredictedMemory,
+    PredictedPhase,
     Score,
     Status,
     Time,
@@ -93,3 +98,21 @@ def failed_record(cell: Cell, status: Status, phase: str | None = None, step: in
     """A record of a cell that did not end well: its pattern's parameters are known, nothing was measured."""
     error = Failure(type="OutOfMemoryError", message="CUDA out of memory", phase=phase, step=step)
     return make_record(cell, status=status, error=error, accuracy=None, memory=Memory(), time=Time(), energy_j=None)
+
+
+def make_estimate(train_gib: float = 4.0, **changes: Any) -> Estimate:
+    """An estimate with this allocated peak in training, 0.25 GiB less than reserved, and 0.5 GiB of context."""
+    values: dict[str, Any] = {
+        "params": Params(trainable=500_000, total=2_000_000, pct=25.0, stored=500_000, by_part={}),
+        "memory": PredictedMemory(train=_phase(train_gib), eval=_phase(1.0), context_bytes=GIB // 2),
+        "flops": Flops(train_forward=10**12, train_backward=10**12, train_step=2 * 10**12, eval_sample=3 * 10**9),
+        "adapter_bytes": 2_000_000,
+        "assumed": {"batch_size": 20},
+    }
+    return Estimate(**(values | changes))
+
+
+def _phase(gib: float) -> PredictedPhase:
+    peak = round(gib * GIB)
+    kinds = dict.fromkeys(MEMORY_KINDS, 0) | {"weights": peak // 4, "activations": peak - peak // 4}
+    return PredictedPhase(allocated_peak_bytes=peak, reserved_peak_bytes=peak + GIB // 4, by_kind=kinds)

@@ -1,8 +1,9 @@
-"""Stands in for ``python -m bench.estimate``: answers at once and misbehaves where the cell's label says.
+"""Stands in for ``python -m bench.estimate``: answers at once and misbehaves where the cell's label, or what
+``FAKE_ACTS`` has for it, says.
 
 ``kill`` is killed, ``exit`` ends with code 3, ``fail`` answers that the estimate failed, ``slow`` takes a moment,
 ``hang`` takes ten minutes, ``big`` needs 40 GiB, ``refuse`` has parameters but no memory. The seed stands in
-``assumed``, with the process and the options.
+``assumed``, with the GPU.
 """
 
 from __future__ import annotations
@@ -15,30 +16,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import MEMORY_KINDS, Estimate, Flops, Params, PredictedMemory, PredictedPhase
+from bench.record import Estimate
 from bench.worker.parent import die_with_parent
-
-GIB = 2**30
-
-
-def phase(peak: int) -> PredictedPhase:
-    kinds = dict.fromkeys(MEMORY_KINDS, 0) | {"weights": peak // 4, "activations": peak - peak // 4}
-    return PredictedPhase(allocated_peak_bytes=peak, reserved_peak_bytes=peak + GIB // 4, by_kind=kinds)
+from tests.factories import GIB, make_estimate
 
 
-def estimate(cell: dict[str, Any], request: dict[str, Any]) -> Estimate:
-    act = cell["label"].partition(" ")[0]
-    peak = (40 if act == "big" else 4) * GIB
-    memory = PredictedMemory(train=phase(peak), eval=phase(GIB), context_bytes=GIB // 2)
-    return Estimate(
-        params=Params(trainable=500_000, total=2_000_000, pct=25.0, stored=500_000, by_part={}),
-        memory=None if act == "refuse" else memory,
-        flops=Flops(train_forward=10**12, train_backward=10**12, train_step=2 * 10**12, eval_sample=3 * 10**9),
-        adapter_bytes=2_000_000,
-        assumed={"gpu": request["gpu"], "seed": cell["seed"], "pid": os.getpid()},
+def estimate(cell: dict[str, Any], request: dict[str, Any], act: str) -> Estimate:
+    found = make_estimate(
+        40.0 if act == "big" else 4.0,
+        assumed={"gpu": request["gpu"], "seed": cell["seed"]},
         max_batch=None if request["max_batch_bytes"] is None else request["max_batch_bytes"] // GIB,
-        refused=["8-bit optimizers keep their state in a library's own kernels"] if act == "refuse" else [],
     )
+    refused = ["8-bit optimizers keep their state in a library's own kernels"]
+    return found.model_copy(update={"memory": None, "refused": refused}) if act == "refuse" else found
 
 
 def misbehave(act: str) -> None:
@@ -55,7 +45,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         cell = request["cell"]
-        act = cell["label"].partition(" ")[0]
+        act = json.loads(os.environ.get("FAKE_ACTS", "{}")).get(cell["label"], cell["label"].partition(" ")[0])
         if "FAKE_NOTES" in os.environ:
             with Path(os.environ["FAKE_NOTES"]).open("a") as notes:
                 notes.write(f"{os.getpid()} {cell['label']}\n")
@@ -65,7 +55,7 @@ def main() -> None:
             print("Traceback: division by zero", file=sys.stderr, flush=True)
             answer["error"] = "ZeroDivisionError: division by zero"
         else:
-            answer["estimate"] = estimate(cell, request).model_dump(mode="json")
+            answer["estimate"] = estimate(cell, request, act).model_dump(mode="json")
         print(json.dumps(answer), flush=True)
 
 

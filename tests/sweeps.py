@@ -20,7 +20,7 @@ from bench.executors._processes import marked
 from bench.executors.local import LocalExecutor
 from bench.progress import Reporter, Silent
 from bench.record import CellRecord
-from bench.runner import RunSummary, run
+from bench.runner import FindUnfit, RunSummary, run
 from bench.store import ResultsFile
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
@@ -69,11 +69,24 @@ class Sweep:
         return self.results / "demo" / cell.cell_id
 
     def run(
-        self, cells: list[Cell], *, fresh: bool = False, gpus: tuple[Gpu, ...] = (), reporter: Reporter | None = None
+        self,
+        cells: list[Cell],
+        *,
+        fresh: bool = False,
+        gpus: tuple[Gpu, ...] = (),
+        reporter: Reporter | None = None,
+        find_unfit: FindUnfit | None = None,
     ) -> RunSummary:
         """Run in this process."""
         executor = LocalExecutor(gpus, worker=FAKE_WORKER)
-        return run(cells, results=self.results, executor=executor, fresh=fresh, reporter=reporter or Silent())
+        return run(
+            cells,
+            results=self.results,
+            executor=executor,
+            fresh=fresh,
+            reporter=reporter or Silent(),
+            find_unfit=find_unfit,
+        )
 
     def start(self, cells: list[Cell]) -> subprocess.Popen[bytes]:
         """Run in another process, which tests then hurt."""

@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from bench import __version__, commands, runner
+from bench import __version__, commands, environment, runner
 from bench.cell import Cell
 from bench.cli import app
 from bench.errors import RecordError
-from bench.record import CellRecord, Status
+from bench.estimate import pool
+from bench.estimate.gpus import GPUS
+from bench.record import CellRecord, Memory, PhaseMemory, Status
 from bench.runner import RunSummary
 from bench.store import ResultsFile
 
@@ -55,19 +58,20 @@ class FakeRun:
     def __init__(self, *statuses: Status, interrupted: bool = False) -> None:
         self.statuses, self.interrupted = list(statuses), interrupted
         self.called: dict[str, Any] = {}
+        self.changes: dict[str, Any] = {}
 
     def __call__(self, cells: list[Cell], *, results: Path, **others: Any) -> RunSummary:
         self.called = {"labels": [cell.label for cell in cells], "results": results} | others
         file = ResultsFile(results / f"{cells[0].scale}.jsonl")
-        records = [record(cell, status) for cell, status in zip(cells, self.statuses, strict=False)]
+        records = [record(cell, status, **self.changes) for cell, status in zip(cells, self.statuses, strict=False)]
         for one in records:
             file.append(one)
         return RunSummary(records=records, cells=len(cells), finished_before=0, interrupted=self.interrupted)
 
 
-def record(cell: Cell, status: Status) -> CellRecord:
+def record(cell: Cell, status: Status, **changes: Any) -> CellRecord:
     kept = cell.model_dump(include={"cell_id", "spec", "scale", "label", "labels", "parts", "seed"})
-    return CellRecord(**kept, status=status)
+    return CellRecord(**kept, status=status, **changes)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +178,16 @@ def test_several_specs_give_a_list(folder: Path) -> None:
         (("s.yaml", "--set", "train.step=3"), "did you mean 'steps'"),
         (("s.yaml", "--estimat"), "No such option"),
         (("--print-schema", "specs"), "write --print-schema"),
+        (("s.yaml", "--estimate", "--list"), "--estimate and --list do not go together"),
+        (("s.yaml", "--estimate", "--report-only"), "--estimate and --report-only do not go together"),
+        (("s.yaml", "--estimate", "--fresh"), "--estimate and --fresh do not go together"),
+        (("s.yaml", "--list", "--budget", "24GiB"), "--budget and --list do not go together"),
+        (("s.yaml", "--report-only", "--budget", "24GiB"), "--budget and --report-only do not go together"),
+        (("s.yaml", "--max-batch", "24GiB"), "--max-batch goes with --estimate"),
+        (("s.yaml", "--gpu", "ampere"), "add --estimate or --budget"),
+        (("s.yaml", "--estimate", "--gpu", "amper"), "did you mean 'ampere'"),
+        (("s.yaml", "--estimate", "--budget", "24"), "--budget '24': write a number and a unit"),
+        (("s.yaml", "--estimate", "--max-batch", "24G"), "--max-batch '24G': write a number and a unit"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], message: str) -> None:
@@ -202,8 +216,23 @@ def test_version_and_schemas() -> None:
 
 def test_help_shows_every_option_and_exit_code() -> None:
     text = bench("--help").stdout
-    for word in ("--only", "--set", "--seeds", "--scale", "--report-only", "Examples:", "Exit codes:", "130"):
+    for word in (
+        "--only",
+        "--set",
+        "--seeds",
+        "--scale",
+        "--report-only",
+        "--estimate",
+        "--budget",
+        "--max-batch",
+        "--gpu",
+        "Examples:",
+        "Exit codes:",
+        "130",
+    ):
         assert word in text
+    for generation in GPUS:
+        assert generation in text
     assert "\x1b" not in text
 
 
@@ -237,6 +266,112 @@ def test_quick_and_without_heavy_imports(root: Path, folder: Path, arguments: tu
         assert done.returncode == (2 if "train.stesp=3" in arguments else 0), done.stderr
         assert Path("imported").read_text() == ""
     assert min(times) < 1
+
+
+FAKE_ESTIMATOR = (sys.executable, str(Path(__file__).with_name("fake_estimator.py")))
+SCALED = SPEC + "scales:\n  demo: {train: {batch_size: 2}}\n  paper: {}\n"
+
+
+@pytest.fixture
+def acts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Estimates come from a fake, which does as told: label -> act."""
+    monkeypatch.setattr(pool, "ESTIMATOR", FAKE_ESTIMATOR)
+    monkeypatch.setattr(environment, "visible_gpus", list)
+    return lambda **told: monkeypatch.setenv("FAKE_ACTS", json.dumps({k.replace("_", "-"): v for k, v in told.items()}))
+
+
+def test_estimate_prints_tables_and_runs_nothing(acts: Callable[..., None]) -> None:
+    acts(F_T_LoRA="big")
+    Path("s.yaml").write_text(SCALED.replace("easy_vqa, train_limit: 20, test_limit: 6", "slake, root: nowhere"))
+    result = bench("s.yaml", "--estimate", "--budget", "24GiB", "--max-batch", "16GiB", "--gpu", "hopper")
+    assert result.exit_code == 0, result.stderr
+    about = "Scale: paper; predicted for a hopper GPU (as asked for); largest training batch within 16 GiB."
+    assert " ".join(result.stdout.split()).startswith(f"s {about}")
+    memory = result.stdout.partition("Peak GPU memory")[2].splitlines()
+    assert next(line for line in memory if line.startswith("F-LoRA-LoRA")).split()[-3:] == ["yes", "+19.25", "16"]
+    assert next(line for line in memory if line.startswith("F-T-LoRA")).split()[-3:] == ["no", "−16.75", "16"]
+    assert "gpu hopper" in result.stdout
+    assert "s: scale paper (an estimate needs no GPU, data or weights)" in result.stderr
+    assert "estimating 2 cells" in result.stderr
+    assert not Path("results").exists()
+    assert not Path("reports").exists()
+
+
+def test_estimate_as_json(acts: Callable[..., None]) -> None:
+    acts(F_T_LoRA="refuse")
+    shown = json.loads(bench("s.yaml", "--estimate", "--json").stdout)
+    assert (shown["spec"], shown["scale"]) == ("s", "default")
+    first, second = shown["records"]
+    assert first.keys() == {
+        "cell_id", "label", "labels", "parts", "seed", "estimate", "budget", "measured", "relative_error",
+        "relative_train_time",
+    }  # fmt: skip
+    assert (first["label"], first["parts"]["jtm"], first["budget"]) == ("F-LoRA-LoRA", "LoRA", None)
+    assert first["estimate"]["memory"]["train"]["allocated_peak_bytes"] == 4 * 2**30
+    assert second["estimate"]["memory"] is None
+    assert "8-bit" in second["estimate"]["refused"][0]
+    Path("t.yaml").write_text(SCALED)
+    chosen = bench("s.yaml", "t.yaml", "--estimate", "--scale", "auto", "--only", "F-T*", "--json", "--budget", "1GiB")
+    both = json.loads(chosen.stdout)
+    assert [(one["scale"], len(one["records"])) for one in both] == [("default", 1), ("paper", 1)]
+    assert both[1]["records"][0]["budget"] == {"bytes": 2**30, "fits": None, "margin_bytes": None}
+
+
+@pytest.mark.usefixtures("acts")
+def test_an_estimate_of_a_named_scale() -> None:
+    Path("s.yaml").write_text(SCALED)
+    assert json.loads(bench("s.yaml", "--estimate", "--scale", "demo", "--json").stdout)["scale"] == "demo"
+    assert bench("s.yaml", "--estimate", "--scale", "demo").stdout.startswith("DEMO: s\n")
+
+
+def test_an_estimate_that_fails_is_an_error(acts: Callable[..., None]) -> None:
+    acts(F_T_LoRA="fail")
+    result = bench("s.yaml", "--estimate")
+    assert result.exit_code == 1
+    assert "Traceback: division by zero" in result.stderr
+    assert "F-LoRA-LoRA" in result.stdout
+    assert "Not modelled (F-T-LoRA): the estimate failed (ZeroDivisionError: division by zero)" in result.stdout
+
+
+@pytest.mark.usefixtures("acts")
+def test_measured_memory_stands_beside_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    phase = PhaseMemory(allocated_peak_bytes=5 * 2**30)
+    run = FakeRun(Status.OK)
+    monkeypatch.setattr(runner, "run", run)
+    run.changes = {"memory": Memory(train=phase)}
+    bench("s.yaml")
+    shown = json.loads(bench("s.yaml", "--estimate", "--json").stdout)
+    assert shown["records"][0]["measured"] == {"train_allocated_peak_bytes": 5 * 2**30}
+    assert shown["records"][0]["relative_error"] == {"train_allocated_peak_bytes": pytest.approx(-0.2)}
+    assert shown["records"][1]["measured"] is None
+
+
+def test_a_run_with_a_budget_skips_what_cannot_fit(acts: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    acts(F_LoRA_LoRA="big", F_T_LoRA="big")
+    result = bench("s.yaml", "--budget", "24GiB", "--json")
+    assert result.exit_code == 0, result.stderr
+    records = json.loads(result.stdout)["records"]
+    assert [(one["status"], one["error"]["type"]) for one in records] == [("skipped", "DoesNotFit")] * 2
+    assert records[0]["error"]["message"] == (
+        "needs 40.75 GiB on an ampere GPU (predicted: 40.25 reserved in training + 0.50 context), budget 24 GiB"
+    )
+    assert "F-T-LoRA: skipped (needs 40.75 GiB on an ampere GPU" in result.stderr
+    table = Path("reports/s/table.md").read_text()
+    assert "| ≈ 40.00 |" in table
+    assert "skipped (needs ≈ 40.75 GiB)" in table
+    assert bench("s.yaml", "--list").stdout.count("skipped") == 2
+    run = FakeRun(Status.OK, Status.OK)
+    monkeypatch.setattr(runner, "run", run)
+    assert bench("s.yaml").exit_code == 0
+    assert (run.called["find_unfit"], len(run.called["labels"])) == (None, 2)
+
+
+def test_a_cell_whose_memory_is_not_known_runs_with_a_warning(acts: Callable[..., None]) -> None:
+    acts(F_LoRA_LoRA="refuse")
+    arguments = ("s.yaml", "--only", "F-LoRA-LoRA", "--budget", "1GiB", "--executor", "inline", "--json")
+    result = bench(*arguments)
+    assert [one["status"] for one in json.loads(result.stdout)["records"]] == ["ok"]
+    assert "warning: F-LoRA-LoRA: runs without a look at the budget" in result.stderr
 
 
 def test_the_real_runner_end_to_end() -> None:

@@ -10,8 +10,8 @@ import pytest
 from bench import metrics
 from bench.cell import Cell
 from bench.errors import SpecError
-from bench.record import Accuracy, CellRecord, LossPoint, Memory, Params, PhaseMemory, Score, Status, Time
-from tests.factories import GIB, accuracy, load_cells, make_record
+from bench.record import Accuracy, CellRecord, Flops, LossPoint, Memory, Params, PhaseMemory, Score, Status, Time
+from tests.factories import GIB, accuracy, load_cells, make_estimate, make_record
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,12 @@ def test_zero_is_a_value(cell: Cell) -> None:
         energy_j=0.0,
         adapter_bytes=0,
         loss_curve=[LossPoint(step=1, loss=0.0, lr=0.0)],
+        estimate=make_estimate(0.0, flops=Flops(train_forward=0, train_backward=0, train_step=0, eval_sample=0)),
     )
-    zero = {name: value(name, record) for name in metrics.names() if name != "over_prior"}
+    relative = ("over_prior", "memory_error", "memory_reserved_error")
+    zero = {name: value(name, record) for name in metrics.names() if name not in relative}
     assert zero == dict.fromkeys(zero, 0.0)
+    assert value("memory_error", record) is None, "no error relative to nothing"
     assert value("over_prior", record) == pytest.approx(-100 * 575 / 1061)
 
 
@@ -111,3 +114,33 @@ def test_an_unknown_metric_names_the_nearest() -> None:
 def test_directions() -> None:
     higher = {name for name in metrics.names() if metrics.get(name).direction == "higher"}
     assert higher == {"samples_per_s", "open", "closed", "global", "over_prior"}
+
+
+def test_predictions_are_of_the_same_quantity(cell: Cell) -> None:
+    record = make_record(cell, memory=Memory(), estimate=make_estimate(4.0))
+    wanted = {"memory": 4.0, "memory_reserved": 4.25, "memory_nvml": 4.75, "memory_eval": 1.0}
+    found = {name: metrics.get(name).predicted for name in metrics.names()}
+    assert {name: predicted(record) for name, predicted in found.items() if predicted} == wanted
+    assert {name: predicted(bare(cell)) for name, predicted in found.items() if predicted} == dict.fromkeys(wanted)
+    assert {name: value(name, record) for name in wanted} == dict.fromkeys(wanted)
+    refused = make_record(cell, estimate=make_estimate(memory=None))
+    assert value("memory_predicted", refused) is None
+
+
+def test_what_an_estimate_adds(cell: Cell) -> None:
+    phase = PhaseMemory(allocated_peak_bytes=5 * GIB, reserved_peak_bytes=17 * GIB)
+    record = make_record(cell, memory=Memory(train=phase), estimate=make_estimate(4.0))
+    wanted = {"flops": 2.0, "memory_predicted": 4.0, "memory_error": -20.0, "memory_reserved_error": -75.0}
+    assert {name: value(name, record) for name in wanted} == pytest.approx(wanted)
+    failed = record.model_copy(update={"status": Status.OOM})
+    assert value("memory_error", failed) is None, "its peak was still to come"
+    assert value("memory_predicted", failed) == 4.0
+
+
+def test_an_estimate_knows_the_exact_parameters_of_a_cell_that_did_not_run(cell: Cell) -> None:
+    record = bare(cell).model_copy(update={"estimate": make_estimate()})
+    wanted = {"params": 25.0, "params_trainable": 0.5, "params_stored": 0.5, "adapter_size": 2.0}
+    assert {name: value(name, record) for name in wanted} == wanted
+    ran = make_record(cell, adapter_bytes=0, estimate=make_estimate())
+    assert value("adapter_size", ran) == 0.0
+    assert value("params", ran) != 25.0

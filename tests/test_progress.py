@@ -9,7 +9,7 @@ import pty
 import pytest
 from rich.console import Console
 
-from bench.progress import Bars, Lines, Reporter, Tally, duration, make_reporter, printable
+from bench.progress import Bars, Count, Lines, Reporter, Tally, duration, make_reporter, printable
 from bench.protocols import Progress
 from bench.record import Status
 from tests.factories import failed_record, make_record
@@ -163,3 +163,33 @@ def test_durations(seconds: float, text: str) -> None:
 def test_printable_text_stays() -> None:
     assert printable("Größe µ α→β") == "Größe µ α→β"
     assert printable("a\tb\u202e") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_count_is_lines_now_and_then(clock: FakeClock) -> None:
+    stream = io.StringIO()
+    with Count("estimating", "estimated", total=5, stream=stream, clock=clock) as count:
+        for clock.now in (4, 16, 20, 24, 50):
+            count.step()
+        count.message("a\x1b[2J warning")
+    assert stream.getvalue().splitlines() == [
+        "estimating 5 cells",
+        "estimated 2/5, about 0:24 left",
+        "a\N{REPLACEMENT CHARACTER}[2J warning",
+    ]
+
+
+def test_a_count_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    leader, follower = pty.openpty()
+    try:
+        with os.fdopen(follower, "w") as tty, Count("estimating", "estimated", total=2, stream=tty) as count:
+            count.step()
+            count.message("a [bold]warning")
+            count.step()
+        printed = b"".join(iter(lambda: read(leader), b"")).decode()
+    finally:
+        os.close(leader)
+    assert "estimating 2 cells" in printed
+    assert "2/2" in printed
+    assert "a [bold]warning" in printed
+    assert "\x1b[?25h" in printed, "the cursor is given back"

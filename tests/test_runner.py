@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ from bench.errors import DataError, SpecError
 from bench.executors.inline import InlineCell
 from bench.progress import Silent
 from bench.record import CellRecord, Status
-from bench.runner import RunSummary, run
-from tests.factories import make_record
+from bench.runner import FindUnfit, RunSummary, Unfit, run
+from tests.factories import make_estimate, make_record
 from tests.sweeps import Sweep, make_cell
 
 
@@ -217,3 +217,76 @@ def test_exit_codes(status: Status, code: int) -> None:
     assert RunSummary(records=[record], cells=1, finished_before=0).exit_code == code
     assert RunSummary(records=[record], cells=2, finished_before=0).exit_code == 1
     assert RunSummary(records=[record], cells=1, finished_before=0, interrupted=True).exit_code == 130
+
+
+def unfit(*labels: str, asked: list[str] | None = None) -> FindUnfit:
+    """Names the cells with these labels; ``asked`` takes up what it was asked about."""
+
+    def find(cells: Sequence[Cell]) -> dict[str, Unfit]:
+        if asked is not None:
+            asked.extend(cell.label for cell in cells)
+        return {
+            cell.cell_id: Unfit(reason="needs 40.75 GiB", estimate=make_estimate(40.0))
+            for cell in cells
+            if cell.label in labels
+        }
+
+    return find
+
+
+def test_cells_that_cannot_fit_become_records_and_run_later(sweep: Sweep) -> None:
+    cells = [make_cell(f"ok {number}") for number in (1, 2, 3)]
+    sweep.run(cells[:1])
+    sweep.started()
+    listening, asked = Listening(), list[str]()
+    summary = sweep.run(cells, reporter=listening, find_unfit=unfit("ok 1", "ok 3", asked=asked))
+    assert asked == ["ok 2", "ok 3"], "not about cells that are done"
+    assert sweep.started() == ["ok 2"]
+    assert listening.told == [
+        "ok 3: skipped (needs 40.75 GiB)", "begin 3 2 1", "start ok 2", "ok ok 2", "end",
+    ]  # fmt: skip
+    assert (str(summary), summary.exit_code) == ("3 cells: 2 ok, 1 skipped (1 finished before)", 0)
+    record = sweep.stored()["ok 3"]
+    assert record == summary.records[2]
+    assert (record.status, record.estimate, record.params) == (
+        Status.SKIPPED, make_estimate(40.0), make_estimate(40.0).params,
+    )  # fmt: skip
+    assert record.error is not None
+    assert (record.error.type, record.error.message, record.error.phase) == ("DoesNotFit", "needs 40.75 GiB", None)
+    assert record.data_digest
+    assert record.settings
+    assert not sweep.job(cells[2]).exists()
+    again = sweep.run(cells)
+    assert sweep.started() == ["ok 3"]
+    assert again.finished_before == 2
+    assert sweep.statuses() == {"ok 1": "ok", "ok 2": "ok", "ok 3": "ok"}
+
+
+def test_nothing_is_started_if_nothing_fits(sweep: Sweep) -> None:
+    listening = Listening()
+    summary = sweep.run([make_cell("ok 1")], reporter=listening, find_unfit=unfit("ok 1"))
+    assert (summary.exit_code, sweep.started()) == (0, [])
+    assert listening.told == ["ok 1: skipped (needs 40.75 GiB)"]
+
+
+def test_a_skipped_cell_keeps_its_earlier_result(sweep: Sweep) -> None:
+    sweep.run([make_cell("ok 1")])
+    summary = sweep.run([make_cell("ok 1")], fresh=True, find_unfit=unfit("ok 1"))
+    assert [record.status for record in summary.records] == [Status.SKIPPED]
+    assert sweep.statuses() == {"ok 1": "ok"}
+
+
+def test_nobody_is_asked_if_all_is_done(sweep: Sweep) -> None:
+    sweep.run([make_cell("ok 1")])
+    asked: list[str] = []
+    sweep.run([make_cell("ok 1")], find_unfit=unfit(asked=asked))
+    assert asked == []
+
+
+def test_an_interrupted_estimate_frees_the_results(sweep: Sweep) -> None:
+    def stop(_: Sequence[Cell]) -> dict[str, Unfit]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run([make_cell("ok 1")], find_unfit=stop)
+    assert sweep.run([make_cell("ok 1")]).exit_code == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench.record import MEMORY_KINDS, PredictedPhase
 from bench.report import text
 from bench.report.costs import Costs
+from bench.report.notes import scale_tag
 from bench.sizes import gib, size_text
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 GAP = 2
+"""Columns of a terminal between two of a table: a space of padding and the box's."""
+LONG = 60
+"""An assumption with more characters than this gets a line of its own."""
 _STYLES = {"yes": "green", "no": "bold red"}
 _MEASURED = {
     "train_allocated_peak_bytes": "Training\nallocated",
@@ -42,17 +46,20 @@ class Grid:
             max(len(line) for line in [*header.split("\n"), *(row[index] for row in self.rows)])
             for index, header in enumerate(self.headers)
         ]
-        return sum(widths) + GAP * len(widths)
+        return sum(widths) + GAP * (len(widths) - 1)
 
 
-def print_costs(console: Console, title: str, costs: Sequence[Costs]) -> None:
-    """Print all tables and notes; one cell below the other where the terminal is too narrow for a table."""
+def print_costs(console: Console, title: str, scale: str, about: str, costs: Sequence[Costs]) -> None:
+    """Print title, what the numbers are about, all tables and notes; one cell below the other where the terminal is
+    too narrow for a table."""
     from rich.text import Text
 
     grids = [_cost_grid(costs), _memory_grid(costs), _kinds_grid(costs), *_measured_grid(costs)]
     if not console.is_terminal:
         console.width = max(console.width, *(grid.width for grid in grids))
-    console.print(Text(title, "bold"))
+    tag = scale_tag(scale)
+    console.print(Text.assemble((f"{tag}: ", "bold yellow") if tag else "", (text.plain(title), "bold")))
+    console.print(Text(f"Scale: {text.plain(scale)}; {about}.", "dim"))
     for grid in grids:
         console.print(Text(f"\n{grid.title}", "bold"))
         if grid.width <= console.width:
@@ -67,7 +74,7 @@ def print_costs(console: Console, title: str, costs: Sequence[Costs]) -> None:
 
 def _cost_grid(costs: Sequence[Costs]) -> Grid:
     headers = ["Cell", "#Params\n(%)", "Trainable\n(M)", "Stored\n(M)", "Adapter\n(MB)"]
-    headers += ["Training step\n(TFLOPs)", "Answer\n(GFLOPs)", "Training time\n(relative)"]
+    headers += ["Step\n(TFLOPs)", "Answer\n(GFLOPs)", "Step time\n(relative)"]
     return Grid(
         title="Parameters (exact) and operations (counted)", headers=headers, rows=[_cost_row(c) for c in costs]
     )
@@ -155,9 +162,11 @@ def _notes(costs: Sequence[Costs]) -> list[str]:
     sizes = ", ".join(size_text(size) for size in sorted(contexts))
     notes = [f"Needed: the higher of the two reserved peaks, and the CUDA context ({sizes})."] if contexts else []
     if len(costs) > 1:
-        notes.append("Relative training time: the FLOPs of a step, divided by those of the costliest cell.")
-    if assumed := _assumed(costs):
-        notes.append(f"Assumed: {assumed}.")
+        notes.append("Relative step time: the FLOPs of a training step, divided by those of the costliest cell.")
+    assumed = _assumed(costs)
+    if short := [words for words in assumed if len(words) <= LONG]:
+        notes.append(f"Assumed: {'; '.join(short)}.")
+    notes += [f"Assumed: {words}." for words in assumed if len(words) > LONG]
     refusals = dict.fromkeys(reason for c in costs for reason in c.estimate.refused)
     return notes + [f"Not modelled ({_labels(costs, reason)}): {text.plain(reason)}" for reason in refusals]
 
@@ -166,7 +175,7 @@ def _labels(costs: Sequence[Costs], reason: str) -> str:
     return _whose([c for c in costs if reason in c.estimate.refused], costs)
 
 
-def _assumed(costs: Sequence[Costs]) -> str:
+def _assumed(costs: Sequence[Costs]) -> list[str]:
     """Each assumption once if it is the same for all cells, else each value with its cells."""
     told = []
     known = [c for c in costs if c.estimate.assumed]
@@ -180,7 +189,7 @@ def _assumed(costs: Sequence[Costs]) -> str:
             for value, owners in values.items()
         ]
         told.append(f"{text.plain(key).replace('_', ' ')} {' / '.join(shown)}")
-    return "; ".join(told)
+    return told
 
 
 def _whose(some: Sequence[Costs], every: Sequence[Costs]) -> str:
@@ -204,7 +213,7 @@ def _rich(grid: Grid) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False, header_style="")
+    shown = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False, header_style="")
     for index, header in enumerate(grid.headers):
         shown.add_column(Text(header), justify="right" if index else "left", no_wrap=True, vertical="bottom")
     for row in grid.rows:

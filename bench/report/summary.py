@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2
-STATUS_WIDTH = 14
+"""Spaces of padding between two columns; the box adds one more."""
+STATUS_WIDTH = 10
 """A status may be folded to this width."""
 
 
@@ -54,8 +55,8 @@ def _width(table: Table) -> int:
         [*_header(table, index).split("\n"), *(row.entries[index].text for row in table.rows)]
         for index in _metric_columns(table)
     ]
-    status = STATUS_WIDTH if table.with_status else 0
-    return sum(max(map(len, column), default=0) + GAP for column in columns) + status
+    widths = [max(map(len, column), default=0) for column in columns] + [STATUS_WIDTH] * table.with_status
+    return sum(widths) + (GAP + 1) * (len(widths) - 1)
 
 
 def _grid(table: Table) -> RichTable:

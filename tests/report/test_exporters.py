@@ -13,7 +13,7 @@ from bench.record import Status
 from bench.report import csv_file, latex, markdown
 from bench.report.model import Table
 from bench.report.summary import print_summary
-from tests.factories import failed_record, load_cells, make_record
+from tests.factories import failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case
 
 
@@ -96,3 +96,47 @@ def test_a_narrow_terminal_stacks_the_cells(table: Table) -> None:
     lines = shown(table, 50).splitlines()
     at = lines.index("T-LoRA-LoRA rank=4")
     assert lines[at + 1].strip().startswith("OOM (train, step 3)")
+
+
+@pytest.fixture
+def predicted(paper: Case) -> Table:
+    """The first row was measured, the others predicted."""
+    paper.fill(cuda=False, estimate=make_estimate(5.0))
+    paper.put(0, make_record(paper.cells[0], estimate=make_estimate(5.0)))
+    return paper.table()
+
+
+def test_markdown_marks_predictions(predicted: Table) -> None:
+    text = markdown.render(predicted)
+    assert "| 5.20 | 5.19 | +0.01 |" in text
+    assert "| ≈ 5.00 | 5.21 | ≈ −0.21 |" in text
+    assert "**≈" not in text
+    assert "≈ Predicted for a CUDA GPU, not measured: Memory (GiB)." in text
+
+
+def test_latex_marks_predictions(predicted: Table) -> None:
+    text = latex.render(predicted)
+    assert r"& $\approx$ 5.00 &" in text
+    assert r"5.21 ($\approx$ \ensuremath{-}0.21)" in text
+    assert r"$\approx$ Predicted for a CUDA GPU, not measured" in text
+    assert text.isascii()
+
+
+def test_csv_keeps_predictions_apart(predicted: Table) -> None:
+    first, second, *_ = rows_of(predicted)
+    assert (first["Memory (GiB)"], first["Memory (GiB) predicted"]) == ("5.2", "5")
+    assert (second["Memory (GiB)"], second["Memory (GiB) predicted"]) == ("", "5")
+    assert second["Memory (GiB) deviation"] == ""
+    assert "#Params (%) predicted" not in first
+    assert "≈" not in csv_file.render(predicted)
+
+
+def test_without_estimates_nothing_changes(table: Table) -> None:
+    for text in (markdown.render(table), latex.render(table), csv_file.render(table), shown(table, 120)):
+        assert "≈" not in text
+        assert "approx" not in text
+        assert "redicted" not in text
+
+
+def test_the_terminal_marks_predictions(predicted: Table) -> None:
+    assert "≈ 5.00" in shown(predicted, 100)

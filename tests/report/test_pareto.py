@@ -9,11 +9,11 @@ import pytest
 
 from bench import metrics
 from bench.record import Status
-from bench.report.draw import Plot, Point
+from bench.report.draw import MEASURED, Plot, Point, draw
 from bench.report.groups import group_cells
 from bench.report.pareto import build_plot, front
 from bench.spec.models import ParetoSettings
-from tests.factories import accuracy, failed_record, make_record
+from tests.factories import accuracy, failed_record, make_estimate, make_record
 from tests.report.conftest import Case
 
 
@@ -90,3 +90,52 @@ def test_a_demo_is_tagged(demo: Case) -> None:
     drawn = plot(demo.fill(cuda=False))
     assert drawn.tag == "DEMO"
     assert drawn.subtitle.startswith("Scale: demo")
+
+
+def test_a_cost_that_was_not_measured_is_predicted_and_told(paper: Case) -> None:
+    for i, cell in enumerate(paper.cells):
+        paper.put(i, make_record(cell, i, cuda=False, estimate=make_estimate(5.0 + i)))
+    drawn = plot(paper)
+    assert drawn.x_label == "Memory (GiB), predicted for a CUDA GPU"
+    assert drawn.measured == []
+    assert [point.x for point in drawn.predicted] == [5.0 + i for i in range(10)]
+    assert all(point.on_front for point in drawn.predicted)
+    assert drawn.published[0].x == 5.19
+
+
+def test_measured_and_predicted_costs_are_different_series(paper: Case) -> None:
+    paper.fill(estimate=make_estimate(5.0)).put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
+    drawn = plot(paper)
+    assert drawn.x_label == "Memory (GiB), measured (filled) or predicted (hollow)"
+    assert (len(drawn.measured), len(drawn.predicted)) == (9, 1)
+    assert drawn.predicted[0].x == 1.0
+    assert drawn.measured[0].on_front, "a prediction beats no measurement"
+
+
+def test_a_measured_cost_is_not_predicted(paper: Case) -> None:
+    drawn = plot(paper.fill(estimate=make_estimate(5.0)))
+    assert (drawn.x_label, drawn.predicted) == ("Memory (GiB)", [])
+
+
+def test_a_cell_that_does_not_fit_is_listed_with_what_it_needs(paper: Case) -> None:
+    record = failed_record(paper.cells[8], Status.SKIPPED).model_copy(update={"estimate": make_estimate(25.5)})
+    paper.fill().put(8, record)
+    drawn = plot(paper)
+    assert drawn.failures == ["T-T-LoRA rank=4: skipped (needs ≈ 26.25 GiB)"]
+    assert drawn.predicted == []
+
+
+def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
+    paper.fill(estimate=make_estimate(5.0)).put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
+    axes = draw(plot(paper)).axes[0]
+    style = {line.get_label(): line for line in axes.get_lines()}
+    measured, predicted = style["Measured"], style["Measured score, predicted cost"]
+    assert measured.get_marker() == predicted.get_marker() == "o"
+    assert (measured.get_color(), measured.get_markerfacecolor()) == (MEASURED, MEASURED)
+    assert (predicted.get_color(), predicted.get_markerfacecolor()) == (MEASURED, "white")
+    assert paper.cells[9].label in {text.get_text() for text in axes.texts}
+
+
+def test_the_demo_keeps_its_cost(demo: Case) -> None:
+    drawn = plot(demo.fill(cuda=False, estimate=make_estimate(5.0)))
+    assert (drawn.x_label, drawn.predicted) == ("#Params (%)", [])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from bench.errors import SpecError
-from bench.record import Memory, Status
+from bench.record import CellRecord, Memory, Status
 from bench.report.model import Table
-from bench.report.text import DASH, MINUS
+from bench.report.text import DASH, MINUS, PREDICTED
 from bench.spec.models import Column
-from tests.factories import accuracy, baselines, failed_record, load_cells, make_record
+from tests.factories import accuracy, baselines, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case, entry
 
 
@@ -207,3 +207,72 @@ def test_an_unknown_column_is_refused(paper: Case) -> None:
     paper.respec(columns=[Column(value="memroy")])
     with pytest.raises(SpecError, match="'memroy'; did you mean 'memory'"):
         paper.table()
+
+
+def skipped(paper: Case, index: int, gib: float) -> CellRecord:
+    """The record of a cell that a budget kept from running."""
+    estimate = make_estimate(gib)
+    record = failed_record(paper.cells[index], Status.SKIPPED)
+    return record.model_copy(update={"estimate": estimate, "params": estimate.params, "environment": {}})
+
+
+def test_memory_that_was_not_measured_is_predicted_and_marked(paper: Case) -> None:
+    table = paper.fill(cuda=False, estimate=make_estimate(5.0)).table()
+    memory = entry(table, 0, "memory")
+    assert (memory.value, memory.predicted, memory.shows_prediction) == (None, 5.0, True)
+    assert (memory.text, memory.published_text, memory.deviation_text) == ("≈ 5.00", "5.19", f"≈ {MINUS}0.19")
+    assert memory.deviation is None
+    assert f"{PREDICTED} Predicted for a CUDA GPU, not measured: Memory (GiB)." in table.footnotes
+    assert not any("Not measured on this device" in note for note in table.footnotes)
+    assert not entry(table, 0, "params").shows_prediction
+
+
+def test_what_was_measured_is_shown_and_not_what_was_predicted(paper: Case) -> None:
+    table = paper.fill(estimate=make_estimate(5.0)).table()
+    memory = entry(table, 0, "memory")
+    assert (memory.text, memory.predicted, memory.shows_prediction) == ("5.20", 5.0, False)
+    assert not any(PREDICTED in note for note in table.footnotes)
+
+
+def test_a_prediction_is_never_the_best(paper: Case) -> None:
+    paper.fill().put(0, make_record(paper.cells[0], cuda=False, estimate=make_estimate(0.5)))
+    assert entry(paper.table(), 0, "memory").text == "≈ 0.50"
+    assert best(paper.table(), "memory") == [1], "the lowest of those that were measured"
+    for i, cell in enumerate(paper.cells):
+        paper.put(i, make_record(cell, cuda=False, estimate=make_estimate(1.0 + i)))
+    assert best(paper.table(), "memory") == []
+
+
+def test_predictions_are_averaged_over_the_seeds_that_have_one(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
+    case = Case(spec, cells)
+    case.put(0, make_record(cells[0], cuda=False, estimate=make_estimate(3.0)))
+    case.put(1, make_record(cells[1], cuda=False, estimate=make_estimate(memory=None)))
+    assert entry(case.table(), 0, "memory").text == "≈ 3.00"
+    case.put(2, make_record(cells[2]))
+    assert entry(case.table(), 0, "memory").text == "5.20"
+
+
+def test_a_cell_that_does_not_fit_keeps_its_row(paper: Case) -> None:
+    paper.fill(estimate=make_estimate(5.0)).put(9, skipped(paper, 9, 25.5))
+    table = paper.table()
+    assert table.rows[9].status == "skipped (needs ≈ 26.25 GiB)"
+    assert texts(table, 9)[3:] == ["8", "25.000", "≈ 25.50", DASH, DASH, DASH]
+    assert texts(table, 8)[5] == "23.60"
+    assert not any("different devices" in note for note in table.footnotes)
+    assert any(note.startswith(PREDICTED) for note in table.footnotes)
+
+
+def test_a_cell_that_ran_out_of_memory_shows_what_was_predicted(paper: Case) -> None:
+    record = failed_record(paper.cells[0], Status.OOM, "train", 3)
+    paper.put(0, record.model_copy(update={"estimate": make_estimate(44.0)}))
+    assert entry(paper.table(), 0, "memory").text == "≈ 44.00"
+
+
+def test_the_estimate_has_columns_of_its_own(paper: Case) -> None:
+    paper.respec(columns=[Column(value=name) for name in ("flops", "memory_predicted", "memory_error")])
+    table = paper.fill(estimate=make_estimate(5.0)).table()
+    assert [c.header for c in table.columns[1:]] == [
+        "FLOPs per step (TFLOPs)", "Predicted memory (GiB)", "Memory error (%)",
+    ]  # fmt: skip
+    assert texts(table, 0)[1:] == ["2.00", "5.00", f"{MINUS}3.8"]
