@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.estimate.allocator import Block, CachingAllocator
+from bench.estimate.in_place import is_in_place_sum, uses_of_a_sole_gradient
 from bench.estimate.operations import Operations
 from bench.record import MEMORY_KINDS, PredictedPhase
 
@@ -24,14 +25,15 @@ WEIGHTS, GRADIENTS, OPTIMIZER_STATE, ACTIVATIONS, INPUTS, TEMPORARY = MEMORY_KIN
 class _Storage:
     """One allocation, from the event at which it was made to the one at which it was freed."""
 
-    __slots__ = ("block", "born", "died", "kind", "size", "watch")
+    __slots__ = ("block", "born", "died", "kind", "node", "size", "watch")
 
-    def __init__(self, kind: str, block: Block, born: int) -> None:
+    def __init__(self, kind: str, block: Block, born: int, node: int) -> None:
         self.kind = kind
         self.block = block
         self.size = block.size  # a freed block is merged with its neighbours
         self.born = born
         self.died: int | None = None
+        self.node = node
         self.watch: object = None
 
 
@@ -42,9 +44,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     known at its phase's end.
     """
 
-    def __init__(self, *, device: str = "meta", operations: Operations | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        device: str = "meta",
+        operations: Operations | None = None,
+        allocator: CachingAllocator | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.allocator = CachingAllocator()
+        self.allocator = allocator or CachingAllocator()
         self.forward_flops = 0
         self.backward_flops = 0
         """Recomputation of checkpointed activations included."""
@@ -57,6 +65,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._peak = 0
         self._peak_event = 0
         self._in_step = False
+        self._node: object = None
+        self._nodes = 0
+        """Nodes of the graph evaluated in backward passes so far; ``_node`` is the one under way."""
+        uses_of_a_sole_gradient()  # now, when no backward pass is under way
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -66,8 +78,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run the operation, note what it made."""
-        out, made, flops, scratch = self._operations.run(func, args, kwargs or {})
         in_backward = torch._C._current_graph_task_id() != -1
+        if not in_backward:
+            self._node = None
+        elif self._is_in_place_sum(func, args, kwargs or {}):
+            func = torch.ops.aten.add_.Tensor
+        out, made, flops, scratch = self._operations.run(func, args, kwargs or {})
         if flops and in_backward:
             self.backward_flops += flops
         else:
@@ -137,6 +153,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             by_kind=parts,
         )
 
+    def _is_in_place_sum(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        node = torch._C._current_autograd_node()
+        if node is not self._node:
+            self._node, self._nodes = node, self._nodes + 1  # kept, so that no other takes its id
+        if not is_in_place_sum(func, args, kwargs):
+            return False
+        known = self._known.get(args[0].untyped_storage()._cdata)
+        return known is not None and known.node != self._nodes
+
     def _is_gradient(self, parameter: torch.Tensor) -> None:
         if parameter.grad is not None:
             self.register([parameter.grad], GRADIENTS)
@@ -155,7 +180,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _allocate(self, nbytes: int, kind: str) -> _Storage:
         self._event += 1
-        life = _Storage(kind, self.allocator.malloc(nbytes), self._event)
+        life = _Storage(kind, self.allocator.malloc(nbytes), self._event, self._nodes)
         self._lives.append(life)
         if self.allocator.allocated > self._peak:
             self._peak, self._peak_event = self.allocator.allocated, self._event

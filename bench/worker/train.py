@@ -11,7 +11,7 @@ import torch
 from bench.errors import DivergedError
 from bench.protocols import BenchModel, Progress
 from bench.record import LossPoint
-from bench.worker.audit import check_gradients
+from bench.worker.audit import check_gradients, is_finite
 from bench.worker.data import Batch
 from bench.worker.measure import Stopwatch
 from bench.worker.optimise import Plan, Precision, as_on_cuda, make_optimizer
@@ -87,7 +87,7 @@ class Trainer:
 
     def has_finite_weights(self) -> bool:
         """Whether the last update left every trained tensor finite."""
-        return all(bool(p.isfinite().all()) for p in self._trained)
+        return all(is_finite(p) for p in self._trained)
 
 
 def _rows(batch: Batch) -> int:
