@@ -88,7 +88,7 @@ def draw(plot: Plot) -> Figure:
 def _series(axes: Axes, plot: Plot) -> None:
     _points(axes, plot, plot.measured, "Measured", MEASURED, marker="o", markersize=6, zorder=4)
     _points(
-        axes, plot, plot.predicted, "Measured score, predicted cost", MEASURED,
+        axes, plot, plot.predicted, "Cost predicted", MEASURED, front="--",
         marker="o", markerfacecolor="white", markersize=6, zorder=4,
     )  # fmt: skip
     _points(
@@ -112,7 +112,7 @@ def _links(axes: Axes, plot: Plot) -> None:
             axes.plot([ours.x, theirs.x], [ours.y, theirs.y], color="#999999", linewidth=0.8, linestyle=":", zorder=1)
 
 
-def _points(axes: Axes, plot: Plot, points: list[Point], name: str, color: str, **style: Any) -> None:
+def _points(axes: Axes, plot: Plot, points: list[Point], name: str, color: str, front: str = "-", **style: Any) -> None:
     if not points:
         return
     axes.plot([p.x for p in points], [p.y for p in points], linestyle="none", color=color, label=name, **style)
@@ -122,6 +122,7 @@ def _points(axes: Axes, plot: Plot, points: list[Point], name: str, color: str, 
             *zip(*best, strict=True),
             drawstyle="steps-post" if plot.lower_cost_is_better else "steps-pre",
             color=color,
+            linestyle=front,
             linewidth=1.2,
             alpha=0.75,
             label=f"{name}: Pareto front",

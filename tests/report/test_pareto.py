@@ -129,7 +129,7 @@ def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
     paper.fill(estimate=make_estimate(5.0)).put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
     axes = draw(plot(paper)).axes[0]
     style = {line.get_label(): line for line in axes.get_lines()}
-    measured, predicted = style["Measured"], style["Measured score, predicted cost"]
+    measured, predicted = style["Measured"], style["Cost predicted"]
     assert measured.get_marker() == predicted.get_marker() == "o"
     assert (measured.get_color(), measured.get_markerfacecolor()) == (MEASURED, MEASURED)
     assert (predicted.get_color(), predicted.get_markerfacecolor()) == (MEASURED, "white")
