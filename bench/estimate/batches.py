@@ -19,7 +19,7 @@ _SHARES = (0.5, 0.25, 0.75)
 _SHORTEST = 3
 """Tokens: two special ones and a word."""
 _MAX_EXAMPLES = 20_000
-"""From twice as many on, only so many (or a few more), evenly spread, are looked at: the longest may be missed."""
+"""Of a data set at least twice as large, so many or more, evenly spread, are looked at: the longest may be missed."""
 _SEED = 0
 """Of the order: the same for all seeds of a cell, whose costs are the same."""
 

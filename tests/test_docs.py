@@ -1,0 +1,77 @@
+"""What docs/estimates.md says of commands, names and numbers is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from bench import cli, commands
+from bench.estimate.gpus import GPUS, MIB
+from bench.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.spec.models import OptimizerSettings, TrainSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "estimates.md").read_text(encoding="utf-8")
+WORDS = " ".join(PAGE.split())
+COMMANDS = [
+    line.strip().split("  #")[0].rstrip()
+    for line in (PAGE + (ROOT / "README.md").read_text(encoding="utf-8")).splitlines()
+    if line.startswith("    python run_bench.py") and re.search("--(estimate|budget)", line)
+]
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_every_command_about_costs_is_accepted(root: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Up to the point where cells would be estimated or run."""
+    asked: list[str] = []
+
+    def note(plan: commands.Plan, *_: Any) -> tuple[int, dict[str, Any]]:
+        asked.append(plan.spec.name)
+        return 0, {}
+
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(commands, "_estimate", note)
+    monkeypatch.setattr(commands, "_run", note)
+    done = CliRunner().invoke(cli.app, shlex.split(command)[2:])
+    assert done.exit_code == 0, done.output
+    assert asked == ["table1"]
+
+
+def test_all_names_are_explained() -> None:
+    settings = {
+        option
+        for model, field in ((TrainSettings, "precision"), (OptimizerSettings, "name"))
+        for option in get_args(model.model_fields[field].annotation)
+    }
+    names = {*MEMORY_KINDS, *GPUS, *settings, *Estimate.model_fields, *PredictedPhase.model_fields}
+    assert {name for name in names if not re.search(rf"\b{name}\b", PAGE)} == set()
+
+
+def test_the_figures_are_those_of_the_code() -> None:
+    contexts = {f"{gpu.context_bytes / MIB:,.1f} MiB, for every generation" for gpu in GPUS.values()}
+    assert len(contexts) == 1
+    assert contexts.pop() in WORDS
+    for name, gpu in GPUS.items():
+        later = name in ("hopper", "blackwell")
+        assert f"{gpu.workspace_bytes / MIB:.{0 if later else 1}f} MiB" in WORDS
+
+
+def test_the_example_of_relative_time_is_the_gallery_s(root: Path) -> None:
+    lines = (root / "results" / "gallery" / "table1" / "demo.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = {record["label"]: record["time"]["step_median_s"] for record in map(json.loads, lines)}
+    slower = steps["LoRA-LoRA-LoRA rank=4"] / steps["T-T-LoRA rank=8"]
+    assert f"took {slower:.2f} times as long" in WORDS
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)]+)\)", PAGE))))
+def test_links_lead_somewhere(root: Path, link: str) -> None:
+    path, _, anchor = link.partition("#")
+    assert (root / "docs" / path).exists()
+    headings = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"(?m)^#+ (.*)", PAGE)}
+    assert not anchor or anchor in headings
