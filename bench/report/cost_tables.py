@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from bench.record import MEMORY_KINDS, PredictedPhase
 from bench.report import text
 from bench.report.costs import Costs
 from bench.report.notes import scale_tag
-from bench.sizes import gib, size_text
+from bench.sizes import size_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +49,18 @@ class Grid:
         return sum(widths) + GAP * (len(widths) - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What the numbers of a column are divided by, and the digits printed."""
+
+    name: str
+    size: int
+    digits: int
+
+    def text(self, value: int | None, more_digits: int = 0) -> str:
+        return _scaled(value, self.size, self.digits + more_digits)
+
+
 def print_costs(console: Console, title: str, scale: str, about: str, costs: Sequence[Costs]) -> None:
     """Print title, what the numbers are about, all tables and notes; one cell below the other where the terminal is
     too narrow for a table."""
@@ -72,74 +84,87 @@ def print_costs(console: Console, title: str, scale: str, about: str, costs: Seq
         console.print(Text(note, "dim"))
 
 
+def _memory_unit(costs: Sequence[Costs]) -> Unit:
+    """The same for all cells; MiB for models so small that GiB would show nothing."""
+    phases = [p for c in costs if (m := c.estimate.memory) for p in (m.train, m.eval) if p]
+    large = max((p.allocated_peak_bytes for p in phases), default=0) >= 2**29
+    return Unit("GiB", 2**30, 2) if large else Unit("MiB", 2**20, 1)
+
+
+def _step_unit(costs: Sequence[Costs]) -> Unit:
+    steps = [c.estimate.flops.train_step or 0 for c in costs if c.estimate.flops]
+    return Unit("TFLOPs", 10**12, 3) if max(steps, default=0) >= 10**12 else Unit("GFLOPs", 10**9, 3)
+
+
 def _cost_grid(costs: Sequence[Costs]) -> Grid:
+    unit = _step_unit(costs)
     headers = ["Cell", "#Params\n(%)", "Trainable\n(M)", "Stored\n(M)", "Adapter\n(MB)"]
-    headers += ["Step\n(TFLOPs)", "Answer\n(GFLOPs)", "Step time\n(relative)"]
-    return Grid(
-        title="Parameters (exact) and operations (counted)", headers=headers, rows=[_cost_row(c) for c in costs]
-    )
+    headers += [f"Step\n({unit.name})", "Answer\n(GFLOPs)", "Step time\n(relative)"]
+    rows = [_cost_row(c, unit) for c in costs]
+    return Grid(title="Parameters (exact) and operations (counted)", headers=headers, rows=rows)
 
 
-def _cost_row(costs: Costs) -> list[str]:
+def _cost_row(costs: Costs, unit: Unit) -> list[str]:
     estimate, params, flops = costs.estimate, costs.estimate.params, costs.estimate.flops
     return [
         _label(costs),
         text.number(params.pct if params else None, 3),
-        _scaled(params.trainable if params else None, 1e6, 3),
-        _scaled(params.stored if params else None, 1e6, 3),
-        _scaled(estimate.adapter_bytes, 1e6, 2),
-        _scaled(flops.train_step if flops else None, 1e12, 3),
-        _scaled(flops.eval_sample if flops else None, 1e9, 3),
+        _scaled(params.trainable if params else None, 10**6, 3),
+        _scaled(params.stored if params else None, 10**6, 3),
+        _scaled(estimate.adapter_bytes, 10**6, 2),
+        unit.text(flops.train_step if flops else None),
+        _scaled(flops.eval_sample if flops else None, 10**9, 3),
         text.number(costs.relative_train_time, 2),
     ]
 
 
 def _memory_grid(costs: Sequence[Costs]) -> Grid:
+    unit = _memory_unit(costs)
     headers = ["Cell", "Training\nallocated", "Training\nreserved", "Evaluation\nallocated", "Evaluation\nreserved"]
     headers += ["Needed\n+ context"]
-    more: list[tuple[str, Callable[[Costs], str]]] = []
+    rows = [_memory_row(c, unit) for c in costs]
     if budget := costs[0].budget_bytes:
-        more += [(f"Fits\n{size_text(budget)}", _fits), ("Margin\n(GiB)", _margin)]
+        headers += [f"Fits\n{size_text(budget)}", f"Margin\n({unit.name})"]
+        rows = [[*row, _fits(c), _margin(c, unit)] for row, c in zip(rows, costs, strict=True)]
     if any(c.estimate.max_batch is not None for c in costs):
-        more += [("Largest\nbatch", lambda c: _scaled(c.estimate.max_batch, 1, 0))]
-    rows = [_memory_row(c) + [show(c) for _, show in more] for c in costs]
-    title = "Peak GPU memory (GiB), predicted"
-    return Grid(title=title, headers=headers + [header for header, _ in more], rows=rows)
+        headers += ["Largest\nbatch"]
+        rows = [[*row, _scaled(c.estimate.max_batch, 1, 0)] for row, c in zip(rows, costs, strict=True)]
+    return Grid(title=f"Peak GPU memory ({unit.name}), predicted", headers=headers, rows=rows)
 
 
-def _memory_row(costs: Costs) -> list[str]:
+def _memory_row(costs: Costs, unit: Unit) -> list[str]:
     memory = costs.estimate.memory
     if memory is None:
         return [_label(costs)] + [text.DASH] * 5
-    phases: list[PredictedPhase | None] = [memory.train, memory.eval]
-    peaks = [peak for p in phases for peak in (_peaks(p) if p else [text.DASH] * 2)]
-    return [_label(costs), *peaks, gib(memory.process_peak_bytes)]
+    peaks = [peak for p in (memory.train, memory.eval) for peak in _peaks(p)]
+    return [_label(costs), *(unit.text(peak) for peak in [*peaks, memory.process_peak_bytes])]
 
 
-def _peaks(phase: PredictedPhase) -> list[str]:
-    return [gib(phase.allocated_peak_bytes), gib(phase.reserved_peak_bytes)]
+def _peaks(phase: PredictedPhase | None) -> tuple[int | None, int | None]:
+    return (phase.allocated_peak_bytes, phase.reserved_peak_bytes) if phase else (None, None)
 
 
 def _fits(costs: Costs) -> str:
     return text.DASH if costs.fits is None else "yes" if costs.fits else "no"
 
 
-def _margin(costs: Costs) -> str:
-    return text.deviation(None if costs.margin_bytes is None else costs.margin_bytes / 2**30, 2)
+def _margin(costs: Costs, unit: Unit) -> str:
+    return text.deviation(None if costs.margin_bytes is None else costs.margin_bytes / unit.size, unit.digits)
 
 
 def _kinds_grid(costs: Sequence[Costs]) -> Grid:
+    unit = _memory_unit(costs)
     headers = ["Cell", *(kind.replace("_", "\n").capitalize() for kind in MEMORY_KINDS), "Allocated"]
-    title = "What the peak of training is made of (GiB)"
-    return Grid(title=title, headers=headers, rows=[_kinds_row(c) for c in costs])
+    title = f"What the peak of training is made of ({unit.name})"
+    return Grid(title=title, headers=headers, rows=[_kinds_row(c, unit) for c in costs])
 
 
-def _kinds_row(costs: Costs) -> list[str]:
+def _kinds_row(costs: Costs, unit: Unit) -> list[str]:
     train = costs.estimate.memory.train if costs.estimate.memory else None
     if train is None:
         return [_label(costs)] + [text.DASH] * (len(MEMORY_KINDS) + 1)
     sizes = [*(train.by_kind.get(kind, 0) for kind in MEMORY_KINDS), train.allocated_peak_bytes]
-    return [_label(costs), *(_scaled(size, 2**30, 3) for size in sizes)]
+    return [_label(costs), *(unit.text(size, more_digits=1) for size in sizes)]
 
 
 def _measured_grid(costs: Sequence[Costs]) -> list[Grid]:
@@ -148,13 +173,15 @@ def _measured_grid(costs: Sequence[Costs]) -> list[Grid]:
     if not names:
         return []
     headers = ["Cell", *(header for name in names for header in (_MEASURED[name], "Error\n(%)"))]
-    rows = [[_label(c), *(value for name in names for value in _against(c, name))] for c in costs if c.measured]
-    return [Grid(title="Measured (GiB), and by how much the prediction is too high", headers=headers, rows=rows)]
+    unit = _memory_unit(costs)
+    rows = [[_label(c), *(value for name in names for value in _against(c, name, unit))] for c in costs if c.measured]
+    title = f"Measured ({unit.name}), and by how much the prediction is too high"
+    return [Grid(title=title, headers=headers, rows=rows)]
 
 
-def _against(costs: Costs, name: str) -> list[str]:
+def _against(costs: Costs, name: str, unit: Unit) -> list[str]:
     error = costs.relative_error.get(name)
-    return [_scaled(costs.measured.get(name), 2**30, 2), text.deviation(None if error is None else 100 * error, 1)]
+    return [unit.text(costs.measured.get(name)), text.deviation(None if error is None else 100 * error, 1)]
 
 
 def _notes(costs: Sequence[Costs]) -> list[str]:
@@ -204,7 +231,7 @@ def _label(costs: Costs) -> str:
     return text.plain(costs.cell.label)
 
 
-def _scaled(value: int | None, unit: float, digits: int) -> str:
+def _scaled(value: int | None, unit: int, digits: int) -> str:
     return text.number(None if value is None else value / unit, digits)
 
 

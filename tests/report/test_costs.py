@@ -107,6 +107,22 @@ def test_relative_times_are_of_the_costliest_shown(paper: Case) -> None:
     assert costs(paper, make_estimate(flops=None))[0].relative_train_time is None
 
 
+def test_small_models_are_told_in_smaller_units(paper: Case) -> None:
+    small = [make_estimate(gib, **flops(5 * 10**9)) for gib in (0.25, 0.125)]
+    memory = small[0].memory
+    assert memory is not None
+    small = [
+        one.model_copy(update={"memory": one.memory.model_copy(update={"eval": memory.train})})
+        for one in small
+        if one.memory
+    ]
+    text = printed(costs(paper, *small, budget_bytes=GIB))
+    assert "(GFLOPs)" in text.partition("Peak")[0]
+    assert "Peak GPU memory (MiB)" in text
+    assert row(text, "Peak", paper.cells[1].label) == ["128.0", "384.0", "256.0", "512.0", "1,024.0", "yes", "0.0"]
+    assert row(text, "is made of", paper.cells[0].label)[-1] == "256.00"
+
+
 def test_a_cell_that_trains_nothing_has_dashes(paper: Case) -> None:
     memory = make_estimate().memory
     assert memory is not None
