@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 
+from bench.errors import EstimateError
 from bench.estimate.gpus import Gpu
 
 aten = torch.ops.aten
 _FLASH_SINCE = 8
 """Compute capability."""
+_FLASH_WIDEST = 256
+"""Head size."""
 _MASK_ALIGNMENT = 8
 """Elements to whose multiple memory-efficient attention pads a mask's rows."""
 
@@ -57,19 +60,32 @@ def _attention(
     """Flash attention for 16-bit types without a mask, else memory-efficient attention, as PyTorch chooses; where it
     prefers cuDNN's (Hopper), that keeps the same. Shapes (..., heads, length, head size).
     """
-    if enable_gqa:
-        repeats = query.size(-3) // key.size(-3)
-        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
-    if has_flash and attn_mask is None and query.dtype in (torch.float16, torch.bfloat16):
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if has_flash and attn_mask is None and half and query.size(-1) <= _FLASH_WIDEST:
         flash: torch.Tensor = aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, False, scale=scale
         )[0]
         return flash
+    _refuse_math(query, key, has_flash=has_flash, grouped=enable_gqa)
     with_logsumexp = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     efficient: torch.Tensor = aten._scaled_dot_product_efficient_attention(
         query, key, value, _bias(attn_mask, query, key), with_logsumexp, dropout_p, is_causal, scale=scale
     )[0]
     return efficient
+
+
+def _refuse_math(query: torch.Tensor, key: torch.Tensor, *, has_flash: bool, grouped: bool) -> None:
+    """Raise EstimateError where no fused kernel takes the call: the unfused one that PyTorch falls back to would need
+    far more memory, in an order that is not modelled."""
+    multiple = 4 if query.dtype is torch.float32 else 8
+    reasons = {
+        f"its heads are {query.size(-1)} wide, no multiple of {multiple}": query.size(-1) % multiple,
+        "it has fewer key heads than query heads, and a mask or fp32": grouped and query.size(-3) != key.size(-3),
+        "it is in bf16 before Ampere": query.dtype is torch.bfloat16 and not has_flash,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise EstimateError(f"scaled_dot_product_attention has no fused kernel for this call: {reason}")
 
 
 def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:

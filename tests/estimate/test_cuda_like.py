@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.errors import EstimateError
 from bench.estimate.cuda_like import cuda_kernels
 from bench.estimate.gpus import GPUS
 
@@ -76,6 +77,24 @@ def test_grouped_queries_give_the_queries_shape() -> None:
     with cuda_kernels(GPUS["ampere"]):
         out = functional.scaled_dot_product_attention(query, key, key, enable_gqa=True)
     assert out.shape == query.shape
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "width", "reason"),
+    [("ampere", F32, 62, "62 wide"), ("turing", BF16, 64, "before Ampere")],
+)
+def test_what_falls_back_to_the_unfused_kernel_is_refused(
+    gpu: str, dtype: torch.dtype, width: int, reason: str
+) -> None:
+    x = torch.empty(2, 4, 10, width, device="meta", dtype=dtype)
+    with pytest.raises(EstimateError, match=reason), cuda_kernels(GPUS[gpu]):
+        functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_grouped_queries_in_fp32_are_refused() -> None:
+    query, key = qkv(F32, heads=4), qkv(F32, heads=2)
+    with pytest.raises(EstimateError, match="fewer key heads"), cuda_kernels(GPUS["ampere"]):
+        functional.scaled_dot_product_attention(query, key, key, enable_gqa=True)
 
 
 def test_an_odd_mask_is_padded_and_cut() -> None:
