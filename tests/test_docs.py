@@ -29,21 +29,20 @@ COMMANDS = [
 ]
 
 
+class Accepted(Exception):  # noqa: N818
+    """Arguments and spec are right: now cells would be estimated or run."""
+
+
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_every_command_about_costs_is_accepted(root: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """Up to the point where cells would be estimated or run."""
-    asked: list[str] = []
-
-    def note(plan: commands.Plan, *_: Any) -> tuple[int, dict[str, Any]]:
-        asked.append(plan.spec.name)
-        return 0, {}
+    def accept(*_: Any) -> None:
+        raise Accepted
 
     monkeypatch.chdir(root)
-    monkeypatch.setattr(commands, "_estimate", note)
-    monkeypatch.setattr(commands, "_run", note)
+    monkeypatch.setattr(commands, "_estimate", accept)
+    monkeypatch.setattr(commands, "_run", accept)
     done = CliRunner().invoke(cli.app, shlex.split(command)[2:])
-    assert done.exit_code == 0, done.output
-    assert asked == ["table1"]
+    assert isinstance(done.exception, Accepted), done.output
 
 
 def test_all_names_are_explained() -> None:
