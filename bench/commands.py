@@ -22,6 +22,7 @@ from bench.spec.models import Spec
 
 if TYPE_CHECKING:
     from bench.estimates import AssumedGpu
+    from bench.report.costs import Costs
 
 INTERRUPTED = 130
 
@@ -78,6 +79,10 @@ class Plan:
     """Folder of the spec's results."""
     reports: Path
 
+    def introduce(self) -> None:
+        """Say which scale, and why."""
+        say(f"{self.spec.name}: scale {self.choice.scale} ({self.choice.reason})")
+
     def records(self) -> dict[str, CellRecord]:
         """The stored record of each cell that has one."""
         from bench.store import ResultsFile
@@ -97,22 +102,28 @@ def bench(specs: Sequence[str], options: Options) -> int:
     gpu = _assumed_gpu(options)
     plans = [_plan(Path(spec), options) for spec in specs]
     _check_distinct(specs, plans)
+    code, shown = _estimate(plans, options, gpu) if gpu and options.estimate else _each(plans, options, gpu)
+    if options.as_json:
+        print(json.dumps(shown[0] if len(specs) == 1 else shown, allow_nan=False), flush=True)
+    return code
+
+
+def _each(plans: Sequence[Plan], options: Options, gpu: AssumedGpu | None) -> tuple[int, list[dict[str, Any]]]:
+    """Run, list or report one spec after the other; the exit code and the objects of ``--json``."""
     code, shown = 0, []
     for plan in plans:
-        say(f"{plan.spec.name}: scale {plan.choice.scale} ({plan.choice.reason})")
+        plan.introduce()
         if options.list_only:
             shown.append(_list(plan, options))
         elif options.report_only:
             shown.append(_report_only(plan, options))
         else:
-            ended, result = _estimate(plan, options, gpu) if options.estimate else _run(plan, options, gpu)
+            ran, result = _run(plan, options, gpu)
             shown.append(result)
-            code = max(code, ended)
+            code = max(code, ran)
         if code == INTERRUPTED:
             break
-    if options.as_json:
-        print(json.dumps(shown[0] if len(specs) == 1 else shown, allow_nan=False), flush=True)
-    return code
+    return code, shown
 
 
 def say(text: str) -> None:
@@ -186,29 +197,35 @@ def _assumed_gpu(options: Options) -> AssumedGpu | None:
     return gpu
 
 
-def _estimate(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
-    """Show what the cells cost; the exit code and the object of ``--json``."""
+def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple[int, list[dict[str, Any]]]:
+    """Show what the cells cost; the exit code and the objects of ``--json``. One pool of processes for all specs."""
     from bench.estimates import estimate
+    from bench.report.costs import compare
 
-    assert gpu is not None, "every estimate is for some GPU"
-    found = estimate(
-        plan.selected,
-        plan.records(),
-        gpu=gpu,
-        budget_bytes=options.budget_bytes,
-        max_batch_bytes=options.max_batch_bytes,
-    )
-    if not options.as_json:
-        from rich.console import Console
+    for plan in plans:
+        plan.introduce()
+    cells = [cell for plan in plans for cell in plan.selected]
+    found = estimate(cells, gpu=gpu, max_batch_bytes=options.max_batch_bytes)
+    shown = []
+    for plan in plans:
+        costs = compare(plan.selected, found.estimates, plan.records(), budget_bytes=options.budget_bytes)
+        shown.append(plan.as_json("records", [one.as_json() for one in costs]))
+        if not options.as_json:
+            print("\n" * (len(shown) > 1), end="")  # between two specs
+            _print_costs(plan, costs, options, gpu)
+    return int(bool(found.failed)), shown
 
-        from bench.report.cost_tables import print_costs
-        from bench.sizes import size_text
 
-        about = f"predicted for {gpu} ({gpu.reason})"
-        if options.max_batch_bytes is not None:
-            about += f"; largest training batch within {size_text(options.max_batch_bytes)}"
-        print_costs(Console(), plan.spec.title or plan.spec.name, plan.choice.scale, about, found.costs)
-    return int(found.failed), plan.as_json("records", [costs.as_json() for costs in found.costs])
+def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: AssumedGpu) -> None:
+    from rich.console import Console
+
+    from bench.report.cost_tables import print_costs
+    from bench.sizes import size_text
+
+    about = f"predicted for {gpu} ({gpu.reason})"
+    if options.max_batch_bytes is not None:
+        about += f"; largest training batch within {size_text(options.max_batch_bytes)}"
+    print_costs(Console(), plan.spec.title or plan.spec.name, plan.choice.scale, about, costs)
 
 
 def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:

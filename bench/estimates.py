@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench import environment
@@ -11,9 +11,8 @@ from bench.errors import SpecError
 from bench.estimate.gpus import DEFAULT, GPUS, generation
 from bench.estimate.pool import estimate_all
 from bench.progress import Count
-from bench.record import CellRecord, Estimate, PredictedMemory
+from bench.record import Estimate, PredictedMemory
 from bench.registry import did_you_mean
-from bench.report.costs import Costs, compare
 from bench.runner import Unfit
 from bench.sizes import gib, size_text
 
@@ -49,29 +48,34 @@ def assumed_gpu(named: str | None) -> AssumedGpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimates:
-    """Costs of cells, in their order, and what went wrong."""
+    """Estimates of cells by ``cell_id``, and which of them failed."""
 
-    costs: list[Costs]
-    failed: bool
-    """Whether an estimate failed through a fault of ours, rather than being refused."""
+    estimates: dict[str, Estimate]
+    failed: set[str]
+    """Cells whose estimate failed through a fault of ours, rather than being refused."""
 
 
-def estimate(
-    cells: Sequence[Cell],
-    records: Mapping[str, CellRecord],
-    *,
-    gpu: AssumedGpu,
-    budget_bytes: int | None,
-    max_batch_bytes: int | None,
-) -> Estimates:
-    """Estimate the cells, in processes side by side, and set them against what ``records`` measured."""
-    found, failed = _estimate_all(cells, gpu=gpu, max_batch_bytes=max_batch_bytes)
-    return Estimates(costs=compare(cells, found, records, budget_bytes=budget_bytes), failed=failed)
+def estimate(cells: Sequence[Cell], *, gpu: AssumedGpu, max_batch_bytes: int | None = None) -> Estimates:
+    """Estimate the cells in processes side by side; progress, and what failed, on stderr."""
+    failed: set[str] = set()
+    told: set[str] = set()
+    with Count("estimating", "estimated", total=len(cells)) as count:
+
+        def done(cell: Cell, _: Estimate, failure: str | None) -> None:
+            if failure is not None:
+                failed.add(cell.cell_id)
+                if failure not in told:  # seeds share one
+                    told.add(failure)
+                    count.message(f"{cell.label}: {failure}")
+            count.step()
+
+        found = estimate_all(cells, gpu=gpu.name, max_batch_bytes=max_batch_bytes, on_done=done)
+    return Estimates(estimates=found, failed=failed)
 
 
 def find_unfit(cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, warn: Say) -> dict[str, Unfit]:
     """The cells whose process needs more than the budget; a warning for each whose memory is not known."""
-    found, _ = _estimate_all(cells, gpu=gpu, max_batch_bytes=None)
+    found = estimate(cells, gpu=gpu).estimates
     unfit = {}
     for cell in cells:
         one = found[cell.cell_id]
@@ -93,21 +97,3 @@ def does_not_fit(memory: PredictedMemory, gpu: AssumedGpu, budget_bytes: int) ->
         f"{'training' if training else 'evaluation'} + {gib(memory.context_bytes)} context), "
         f"budget {size_text(budget_bytes)}"
     )
-
-
-def _estimate_all(
-    cells: Sequence[Cell], *, gpu: AssumedGpu, max_batch_bytes: int | None
-) -> tuple[dict[str, Estimate], bool]:
-    """With progress, and what failed, on stderr."""
-    failures: dict[str, str] = {}
-    with Count("estimating", "estimated", total=len(cells)) as count:
-
-        def done(cell: Cell, _: Estimate, failure: str | None) -> None:
-            if failure is not None and failure not in failures.values():  # seeds share one
-                count.message(f"{cell.label}: {failure}")
-            if failure is not None:
-                failures[cell.cell_id] = failure
-            count.step()
-
-        found = estimate_all(cells, gpu=gpu.name, max_batch_bytes=max_batch_bytes, on_done=done)
-    return found, bool(failures)

@@ -324,6 +324,22 @@ def test_an_estimate_of_a_named_scale() -> None:
     assert bench("s.yaml", "--estimate", "--scale", "demo").stdout.startswith("DEMO: s\n")
 
 
+def test_several_specs_are_estimated_by_the_same_processes(
+    acts: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts()
+    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
+    monkeypatch.setenv("FAKE_NOTES", "notes")
+    for name, steps in (("t", 3), ("u", 4)):
+        Path(f"{name}.yaml").write_text(SPEC.replace("batch_size: 4, opt", f"batch_size: {steps}, opt"))
+    result = bench("t.yaml", "u.yaml", "--estimate")
+    assert result.exit_code == 0
+    asked = [line.split()[0] for line in Path("notes").read_text().splitlines()]
+    assert (len(asked), len(set(asked))) == (4, 1)
+    assert result.stdout.index("t\nScale") < result.stdout.index("u\nScale")
+    assert result.stderr.count("estimating 4 cells") == 1
+
+
 def test_an_estimate_that_fails_is_an_error(acts: Callable[..., None]) -> None:
     acts(F_T_LoRA="fail")
     result = bench("s.yaml", "--estimate")
