@@ -20,7 +20,7 @@ from bench.estimate.batches import Library, Shapes
 from bench.estimate.build import build
 from bench.estimate.cuda_like import cuda_kernels
 from bench.estimate.gpus import DEFAULT, GPUS, Gpu
-from bench.estimate.max_batch import largest
+from bench.estimate.max_batch import Largest, Need, largest
 from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
 from bench.protocols import BenchModel, GenerateOptions, InputLengths
@@ -59,7 +59,7 @@ class Estimator:
         What cannot be modelled is named in ``refused``. Raises BenchError if the cell itself is wrong.
         """
         with cuda_kernels(self._gpu), autocast_on_meta():
-            attempt = _Attempt(cell, self._operations, self._library)
+            attempt = Attempt(cell, self._operations, self._library)
             built = attempt.built
             params = count_params(built.model, cell.parts, built.adapters)
             stored = attempt.stored()
@@ -75,21 +75,26 @@ class Estimator:
                 known |= {"memory": memory, "flops": _flops(cell, train_flops, eval_flops)}
                 known["refused"] = _allocator_settings()
                 if max_batch_bytes is not None and train is not None:
-                    known["max_batch"] = self._largest(cell, memory, max_batch_bytes)
+                    found = self._largest(cell, memory, max_batch_bytes)
+                    known["max_batch"] = found.batch
+                    if found.remark is not None:
+                        known["assumed"]["max_batch"] = found.remark
             except BenchError as error:
                 known["refused"] = [str(error)]
         return Estimate(**known)
 
-    def _largest(self, cell: Cell, known: PredictedMemory, budget: int) -> int:
-        def process_bytes(batch_size: int) -> int:
-            if batch_size == cell.train.batch_size:
-                return known.process_peak_bytes
-            settings = cell.train.model_copy(update={"batch_size": batch_size})
-            other = cell.model_copy(update={"train": settings})
-            train, _ = _Attempt(other, self._operations, self._library).train()
-            return known.model_copy(update={"train": train}).process_peak_bytes
+    def _largest(self, cell: Cell, known: PredictedMemory, budget: int) -> Largest:
+        def predict(batch_size: int) -> Need:
+            memory = known
+            if batch_size != cell.train.batch_size:
+                settings = cell.train.model_copy(update={"batch_size": batch_size})
+                other = cell.model_copy(update={"train": settings})
+                train, _ = Attempt(other, self._operations, self._library).train()
+                memory = known.model_copy(update={"train": train})
+            allocated = memory.train.allocated_peak_bytes if memory.train is not None else 0
+            return Need(memory.process_peak_bytes, allocated)
 
-        return largest(process_bytes, budget, start=cell.train.batch_size)
+        return largest(predict, budget, start=cell.train.batch_size)
 
     def _assumed(self, cell: Cell, model: BenchModel, shapes: Shapes) -> dict[str, Any]:
         longest = shapes.train[-1]
@@ -127,11 +132,11 @@ class _MetaPrecision(Precision):
         return placed
 
 
-class _Attempt:
+class Attempt:
     """One cell's model and the tracker that follows it, from loading to evaluation."""
 
-    def __init__(self, cell: Cell, operations: Operations, library: Library) -> None:
-        self.tracker = Tracker(operations=operations)
+    def __init__(self, cell: Cell, operations: Operations, library: Library, tracker: Tracker | None = None) -> None:
+        self.tracker = tracker or Tracker(operations=operations)
         self._cell = cell
         self._operations = operations
         base = make_precision(cell.train.precision, _META)

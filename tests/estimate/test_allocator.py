@@ -1,0 +1,103 @@
+"""The simulated caching allocator: PyTorch's size classes and rules."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.estimate.allocator import MIB, Block, CachingAllocator
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "allocated", "reserved"),
+    [
+        (1, 512, 2 * MIB),
+        (512, 512, 2 * MIB),
+        (513, 1024, 2 * MIB),
+        (MIB, MIB, 2 * MIB),
+        (MIB + 1, MIB + 512, 20 * MIB),
+        (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+        (10 * MIB, 10 * MIB, 10 * MIB),
+        (11 * MIB, 12 * MIB, 12 * MIB),  # a rest of 1 MiB is not split off: it counts as allocated
+        (23 * MIB, 24 * MIB, 24 * MIB),
+    ],
+)
+def test_sizes(nbytes: int, allocated: int, reserved: int) -> None:
+    allocator = CachingAllocator()
+    allocator.malloc(nbytes)
+    assert (allocator.allocated, allocator.reserved) == (allocated, reserved)
+
+
+def test_small_blocks_share_a_segment_and_large_ones_do_not_use_it() -> None:
+    allocator = CachingAllocator()
+    for _ in range(4):
+        allocator.malloc(MIB // 2)
+    assert allocator.reserved == 2 * MIB
+    allocator.malloc(2 * MIB)
+    assert allocator.reserved == 22 * MIB
+
+
+def test_the_smallest_block_that_fits_is_taken() -> None:
+    allocator = CachingAllocator()
+    wide, narrow = allocator.malloc(40 * MIB), allocator.malloc(12 * MIB)
+    addresses = wide.address, narrow.address
+    allocator.free(wide)
+    allocator.free(narrow)
+    assert allocator.malloc(11 * MIB).address == addresses[1]
+    assert allocator.malloc(13 * MIB).address == addresses[0]
+    assert allocator.reserved == 52 * MIB
+
+
+def test_freed_neighbours_merge() -> None:
+    allocator = CachingAllocator()
+    blocks = [allocator.malloc(5 * MIB) for _ in range(4)]
+    assert allocator.reserved == 20 * MIB
+    for block in (blocks[1], blocks[3], blocks[0], blocks[2]):
+        allocator.free(block)
+    allocator.malloc(20 * MIB)
+    assert allocator.reserved == 20 * MIB
+
+
+def test_empty_cache_returns_whole_segments_only() -> None:
+    allocator = CachingAllocator()
+    kept, _ = allocator.malloc(5 * MIB), allocator.malloc(MIB)
+    gone = allocator.malloc(30 * MIB)
+    allocator.free(gone)
+    allocator.empty_cache()
+    assert allocator.reserved == 22 * MIB
+    allocator.free(kept)
+    allocator.empty_cache()
+    assert allocator.reserved == 2 * MIB
+
+
+def test_peaks_count_from_the_reset() -> None:
+    allocator = CachingAllocator()
+    allocator.free(allocator.malloc(100 * MIB))
+    allocator.empty_cache()
+    allocator.reset_peaks()
+    allocator.malloc(10 * MIB)
+    assert (allocator.allocated_peak, allocator.reserved_peak) == (10 * MIB, 10 * MIB)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 64 * MIB)), max_size=120))
+def test_blocks_never_overlap_and_sums_hold(events: list[tuple[bool, int]]) -> None:
+    allocator = CachingAllocator()
+    live: list[Block] = []
+    for take, number in events:
+        if take or not live:
+            block = allocator.malloc(number)
+            assert block.size >= number
+            live.append(block)
+        else:
+            allocator.free(live.pop(number % len(live)))
+        spans = sorted((block.address, block.address + block.size) for block in live)
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+        assert allocator.allocated == sum(block.size for block in live) <= allocator.reserved
+        assert allocator.allocated_peak <= allocator.reserved_peak
+    for block in live:
+        allocator.free(block)
+    allocator.empty_cache()
+    assert allocator.reserved == allocator.allocated == 0, "segments did not merge back to wholes"
