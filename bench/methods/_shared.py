@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import SpecError
 from bench.protocols import PartFacts
@@ -36,3 +36,16 @@ def check_prompts(settings: MethodSettings, part: PartFacts) -> None:
         raise SpecError(f"method type {settings.type!r} needs a text model; part {part.name!r} takes no virtual tokens")
     if settings.targets:
         raise SpecError(f"method type {settings.type!r} has no target modules; remove `targets`")
+
+
+def as_library_class(config_class: type, field: str, value: Any) -> Any:
+    """A mapping as the dataclass that the library wants for this field, e.g. ``EvaConfig``; other values unchanged."""
+    import dataclasses
+    import typing
+
+    if not isinstance(value, dict):
+        return value
+    annotation = typing.get_type_hints(config_class)[field]
+    options = typing.get_args(annotation) or (annotation,)
+    wanted = next((option for option in options if dataclasses.is_dataclass(option)), None)
+    return wanted(**value) if isinstance(wanted, type) else value

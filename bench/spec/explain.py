@@ -81,7 +81,8 @@ def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple
     node = tree.get(*path)
     if kind == "missing":
         return _nearest(tree, path), dotted(path), f"is missing; add `{path[-1]}: ...`", ""
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unknown_field"):  # the latter from a plugin that looks its fields up
+        known = context.get("known", known)
         mark = node.key_mark if node else _nearest(tree, path)
         return mark, dotted(path), "unknown field", f"{did_you_mean(str(path[-1]), known)}; correct or remove it"
     mark = node.mark if node else _nearest(tree, path)

@@ -21,9 +21,17 @@ else:
             return classes[0]
         return Annotated[Union[classes], Field(discriminator=discriminator)]  # noqa: UP007
 
+    def _with_type(value: Any) -> Any:
+        """A method that has a field of which only one plugin makes use needs no ``type``."""
+        if isinstance(value, dict) and "type" not in value:
+            for name in registry.names("methods"):
+                if any(field in value for field in getattr(registry.load("methods", name), "IMPLIED_BY", ())):
+                    return {"type": name, **value}
+        return value
+
     AnyModel = _any_of("models", "family")
     AnyData = _any_of("datasets", "name")
-    AnyMethod = _any_of("methods", "type")
+    AnyMethod = Annotated[_any_of("methods", "type"), BeforeValidator(_with_type)]
 
 
 class OptimizerSettings(Settings):
@@ -63,8 +71,9 @@ class TrainSettings(Settings):
     shuffle: bool = True
     """Whether each epoch takes the examples in a new random order; if not, in the data set's own."""
     optimizer: OptimizerSettings
-    schedule: Literal["constant", "cosine", "cosine_per_epoch", "one_cycle"] = "cosine"
-    """``cosine_per_epoch`` changes the rate once an epoch, as the released MISS code does."""
+    schedule: Literal["constant", "cosine", "cosine_per_epoch", "one_cycle", "polynomial"] = "cosine"
+    """``cosine_per_epoch`` changes the rate once an epoch, as the released MISS code does. ``polynomial`` is fairseq's
+    polynomial decay with its power of 1: a straight line down."""
     min_lr: float = Field(default=0.0, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
     """Linear warm-up of the learning rate, steps."""

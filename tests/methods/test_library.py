@@ -1,0 +1,104 @@
+"""What is read from peft's sources is what peft's classes say when they are imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import subprocess
+import sys
+import types
+import typing
+from typing import Any
+
+import pytest
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+from pydantic import BaseModel
+
+from bench.errors import SpecError
+from bench.methods import _library
+
+TYPES = sorted(kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+
+
+def test_all_types_are_found() -> None:
+    assert list(_library.types()) == TYPES
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_fields_types_and_defaults_are_those_of_the_class(name: str) -> None:
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
+    method = _library.method(name)
+    real = {field.name: field for field in dataclasses.fields(config_class) if field.init}
+    assert list(method.fields) == list(real)
+    assert method.config_class == config_class.__name__
+    takes_prompts: Any = config_class.is_prompt_learning
+    assert method.takes_prompts == (
+        takes_prompts.fget(config_class) if isinstance(takes_prompts, property) else takes_prompts
+    )
+    hints = typing.get_type_hints(config_class)
+    for field, own in method.fields.items():
+        assert own.default == _library.COMPUTED or own.default == default(real[field]), field
+        assert own.help == "".join(real[field].metadata.get("help", "")), field
+        if own.default is None:
+            assert type(None) in typing.get_args(own.annotation), field
+        assert shape(own.annotation) - {"None"} == shape(hints[field]) - {"None"}, field
+
+
+def default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    if field.default is dataclasses.MISSING:
+        return _library.REQUIRED
+    return field.default.value if isinstance(field.default, enum.Enum) else field.default
+
+
+def shape(annotation: Any) -> set[str]:
+    """The plain types, words and classes that an annotation is made of."""
+    if annotation is None or annotation is type(None):
+        return {"None"}
+    if typing.get_origin(annotation) is typing.Literal:
+        words = {str(word) for word in typing.get_args(annotation)}
+        return {"str"} if any("[" in word for word in words) else words
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return {str(member.value) for member in annotation}
+    if typing.get_origin(annotation) is None:
+        return {annotation.__name__}
+    origin = typing.get_origin(annotation)
+    own = {origin.__name__} if isinstance(origin, type) and origin is not types.UnionType else set()
+    return own | {word for part in typing.get_args(annotation) for word in shape(part)}
+
+
+def test_few_defaults_are_left_open() -> None:
+    """A reader that gave up on everything would pass the test above."""
+    fields = [own for name in TYPES for own in _library.method(name).fields.values()]
+    assert sum(own.default is _library.COMPUTED for own in fields) <= 0.01 * len(fields)
+    assert sum(own.annotation is Any for own in fields) == 0
+
+
+def test_nested_configurations_are_checked_too() -> None:
+    eva = _library.method("lora").fields["eva_config"].annotation
+    (nested,) = [option for option in typing.get_args(eva) if option is not type(None)]
+    assert issubclass(nested, BaseModel)
+    assert "rho" in nested.model_fields
+
+
+def test_layers_are_those_the_library_has_adapters_for() -> None:
+    assert {"Linear", "Conv2d", "Embedding", "MultiheadAttention"} <= set(_library.method("LORA").layers)
+    assert _library.method("VERA").layers == ("Linear",)
+    assert _library.method("PREFIX_TUNING").layers == ()
+
+
+def test_reading_is_fast_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time; from bench.methods import _library\n"
+        "start = time.process_time(); _library.types(); _library.method('lora'); spent = time.process_time() - start\n"
+        "print(spent < 0.5, sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "True []"
+
+
+def test_an_unknown_type_names_the_nearest() -> None:
+    with pytest.raises(SpecError, match="did you mean 'VERA'"):
+        _library.method("verra")

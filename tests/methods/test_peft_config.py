@@ -1,0 +1,140 @@
+"""Any method of peft by its own field names: checked like every field of a spec, and handed to the library as given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from transformers import BertConfig, BertModel
+
+from bench.cell import Cell, cell_id
+from bench.errors import SpecError
+from bench.methods import peft_config
+from bench.models.miss import PARTS
+from bench.protocols import PartFacts
+from bench.spec.models import AnyMethod
+from tests.factories import load_cells
+
+BARE = PartFacts(name="neck", task_type=None, targets={})
+
+
+def settings(**fields: Any) -> peft_config.Settings:
+    made = TypeAdapter(AnyMethod).validate_json(json.dumps(fields), strict=True)
+    assert isinstance(made, peft_config.Settings)
+    return made
+
+
+def config(method: peft_config.Settings, part: PartFacts) -> Any:
+    return peft_config.config(method, part, torch.nn.Module())
+
+
+def errors(**fields: Any) -> dict[str, str]:
+    with pytest.raises(ValidationError) as raised:
+        settings(**fields)
+    return {str(line["loc"][-1]): line["msg"] for line in raised.value.errors()}
+
+
+def test_fields_reach_the_library() -> None:
+    made = config(settings(peft_type="vera", r=64, vera_dropout=0.1), PARTS["dec"])
+    assert type(made) is peft.VeraConfig
+    assert (made.r, made.vera_dropout, made.d_initial, made.task_type) == (64, 0.1, 0.1, "CAUSAL_LM")
+    assert made.target_modules == {"query", "value"}, "the model family's for LoRA"
+
+
+def test_targets_come_from_the_spec_then_the_fields_then_the_family() -> None:
+    both = settings(peft_type="LOHA", target_modules=["key"], targets={"dec": ["dense"]})
+    assert config(both, PARTS["dec"]).target_modules == {"dense"}
+    assert config(both, PARTS["jtm"]).target_modules == {"key"}
+    ia3 = config(settings(peft_type="IA3"), PARTS["jtm"])
+    assert ia3.target_modules == {"key", "value", "output.dense"}
+    assert ia3.feedforward_modules == {"output.dense"}
+    assert config(settings(peft_type="LOHA"), BARE).target_modules is None, "the library's own"
+    norms = config(settings(peft_type="LN_TUNING"), PARTS["jtm"])
+    assert norms.target_modules is None, "LoRA's are linear layers"
+
+
+def test_a_nested_configuration_becomes_the_librarys_class() -> None:
+    made = config(settings(peft_type="LORA", init_lora_weights="eva", eva_config={"rho": 1.5}), PARTS["dec"])
+    assert isinstance(made, peft.LoraConfig)
+    assert isinstance(made.eva_config, peft.EvaConfig)
+    assert made.eva_config.rho == 1.5
+
+
+def test_wrong_fields_are_refused_at_their_place() -> None:
+    found = errors(peft_type="VERA", rank=8, r="8", task_type="CAUSAL_LM")
+    assert found == {
+        "rank": "unknown field",
+        "task_type": "unknown field",
+        "r": "Input should be a valid integer",
+    }
+    assert "peft_type" in errors(type="peft_config")
+
+
+def test_what_the_default_is_changes_no_id() -> None:
+    """A field added by a newer library must not change the ids of cells that say nothing about it."""
+    assert settings(peft_type="VERA", r=256, modules_to_save=None) == settings(peft_type="vera")
+
+
+def test_prompts_need_a_text_model() -> None:
+    for name in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "CPT"):
+        peft_config.check(settings(peft_type=name), PARTS["jtm"])
+        with pytest.raises(SpecError, match="takes no virtual tokens"):
+            peft_config.check(settings(peft_type=name), PARTS["vit"])
+    with pytest.raises(SpecError, match="no target modules"):
+        peft_config.check(settings(peft_type="XLORA", targets={"dec": ["query"]}), PARTS["dec"])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The folder of an adapter that the library itself saved."""
+    model = BertModel(BertConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    config = peft.LoHaConfig(r=3, alpha=6, target_modules=["query"])
+    peft.get_peft_model(model, config).save_pretrained(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_a_saved_configuration_is_taken_as_it_is(saved: Path) -> None:
+    by_folder = settings(adapter_config=str(saved))
+    assert by_folder == settings(adapter_config=str(saved / "adapter_config.json"))
+    assert by_folder == settings(peft_type="LOHA", r=3, alpha=6, target_modules=["query"])
+    assert settings(adapter_config=str(saved), r=5).fields()["r"] == 5
+
+
+def test_a_file_of_another_release_names_file_and_field(saved: Path) -> None:
+    file = saved / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rank_dropuot": 0.5}))
+    message = errors(adapter_config=str(saved))["adapter_config"]
+    assert str(file) in message
+    assert "'rank_dropuot' is unknown" in message
+    assert "did you mean 'rank_dropout'" in message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"peft_type": "NONE"}', '{"peft_type": "LOHA", "r": "x"}'])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert "a.json" in errors(adapter_config=str(tmp_path / "a.json"))["adapter_config"]
+
+
+def test_the_content_of_the_file_determines_the_cell(saved: Path, root: Path, tmp_path: Path) -> None:
+    """The place of the file is no part of a cell, and its worker reads it no more."""
+
+    def cell() -> Cell:
+        sets = [f"methods.Mine={{adapter_config: {saved}}}", "matrix.include=[{vit: F, jtm: Mine, dec: F}]"]
+        return load_cells(root / "specs/table1.yaml", sets=sets)[1][-1]
+
+    first = cell()
+    moved = saved.rename(tmp_path / "elsewhere")
+    again = Cell.model_validate_json(first.model_dump_json())
+    assert again == first
+    moved.rename(saved)
+    file = saved / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_version": "99"}))
+    assert cell().cell_id == first.cell_id
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 4}))
+    assert cell().cell_id != first.cell_id
+    assert len(cell_id({})) == 16
