@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import subprocess
 import sys
 import types
@@ -32,10 +33,8 @@ def test_fields_types_and_defaults_are_those_of_the_class(name: str) -> None:
     real = {field.name: field for field in dataclasses.fields(config_class) if field.init}
     assert list(method.fields) == list(real)
     assert method.config_class == config_class.__name__
-    takes_prompts: Any = config_class.is_prompt_learning
-    assert method.takes_prompts == (
-        takes_prompts.fget(config_class) if isinstance(takes_prompts, property) else takes_prompts
-    )
+    told = inspect.getattr_static(config_class, "is_prompt_learning")
+    assert method.takes_prompts == (told if isinstance(told, bool) else told.__get__(object()))
     hints = typing.get_type_hints(config_class)
     for field, own in method.fields.items():
         assert own.default == _library.COMPUTED or own.default == default(real[field]), field

@@ -41,7 +41,7 @@ def errors(**fields: Any) -> dict[str, str]:
 
 def test_fields_reach_the_library() -> None:
     made = config(settings(peft_type="vera", r=64, vera_dropout=0.1), PARTS["dec"])
-    assert type(made) is peft.VeraConfig
+    assert type(made).__name__ == "VeraConfig"
     assert (made.r, made.vera_dropout, made.d_initial, made.task_type) == (64, 0.1, 0.1, "CAUSAL_LM")
     assert made.target_modules == {"query", "value"}, "the model family's for LoRA"
 
