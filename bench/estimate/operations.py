@@ -26,7 +26,7 @@ class Ran(NamedTuple):
 
     out: Any
     made: tuple[torch.Tensor, ...]
-    """Tensors with storages of their own."""
+    """Tensors whose storages may be new: ``torch.tensor`` makes one out of sight, and hands it to ``lift_fresh``."""
     flops: int
     scratch: tuple[int, ...]
     """Bytes that its CUDA kernel takes while it runs, together."""
@@ -60,8 +60,11 @@ class _Known:
             if isinstance(result, Fresh):
                 out.append(tensor := result.make())
                 made.append(tensor)
+            elif result is None:
+                out.append(None)
             else:
-                out.append(None if result is None else args[result])
+                out.append(args[result])
+                made.append(args[result])
         return Ran(self.wrap(out), tuple(made), self.flops, self.scratch)
 
 
