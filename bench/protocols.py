@@ -162,6 +162,9 @@ class BenchModel(Protocol):
         """What else decides the costs, for the reader of an estimate: e.g. ``image_size``, ``attention``."""
         ...
 
+    # A model that chooses among known answers has ``learn_answers(answers: Iterable[str]) -> None``, too: called once,
+    # before training, with the answers of all training examples.
+
 
 class ModelPlugin(Protocol):
     """A file in ``bench/models``."""
@@ -189,7 +192,9 @@ class ModelPlugin(Protocol):
 
 
 class MethodPlugin(Protocol):
-    """A file in ``bench/methods``."""
+    """A file in ``bench/methods``: one of the two kinds below. A file may also have ``IMPLIED_BY``, the names of fields
+    with which a method of a spec needs no ``type``.
+    """
 
     Settings: type[MethodSettings]
 
@@ -198,9 +203,22 @@ class MethodPlugin(Protocol):
         """Raise SpecError if the method cannot be put on this part. Light: runs when the spec is validated."""
         ...
 
+
+class AdapterPlugin(MethodPlugin, Protocol):
+    """A method that puts an adapter on a part."""
+
     @staticmethod
     def config(settings: Any, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
         """The library's configuration for this part; ``peft.get_peft_model(module, config)`` does the rest."""
+        ...
+
+
+class SelectivePlugin(MethodPlugin, Protocol):
+    """A method that trains some of a part's own tensors."""
+
+    @staticmethod
+    def select(settings: Any, part: PartFacts, module: torch.nn.Module) -> set[str]:
+        """Names of those tensors, as ``module.named_parameters()`` has them. Raises SpecError if there are none."""
         ...
 
 

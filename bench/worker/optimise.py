@@ -50,6 +50,8 @@ class Plan:
             return _cosine(peak, low, (step - warmup) / max(1, self.steps - warmup))
         if self.settings.schedule == "cosine_per_epoch":
             return _cosine(peak, low, step // self.steps_per_epoch / math.ceil(self.steps / self.steps_per_epoch))
+        if self.settings.schedule == "polynomial":
+            return low + (peak - low) * (1 - (step - warmup) / max(1, self.steps - warmup))
         return peak
 
     def _one_cycle(self, step: int, peak: float, low: float) -> float:

@@ -87,6 +87,8 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
     with draft.phase("load"):
         plugin = registry.load("models", cell.model.family)
         model: BenchModel = plugin.build(cell.model, texts=data.source.texts(), device=str(device))
+        if learn := getattr(model, "learn_answers", None):
+            learn(example.answer for example in data.train)
         adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
         precision = make_precision(cell.train.precision, device)
         model.module.to(device, precision.weights)

@@ -52,6 +52,11 @@ def test_cosine_spans_the_steps_after_the_warmup() -> None:
     assert (made.rate(3), made.rate(4), made.rate(8), made.rate(12)) == pytest.approx((1.0, 1.0, 0.5, 0.0))
 
 
+def test_polynomial_is_a_straight_line_after_the_warmup() -> None:
+    made = plan(steps=6, schedule="polynomial", warmup_steps=2, min_lr=0.2)
+    assert rates(made) == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4])
+
+
 def test_cosine_per_epoch_is_flat_within_an_epoch() -> None:
     found = rates(plan(examples=40, epochs=2, schedule="cosine_per_epoch"))
     assert found == pytest.approx([1.0] * 4 + [0.5] * 4)

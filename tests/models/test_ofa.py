@@ -1,0 +1,221 @@
+"""OFA trains and generates with every method on both parts, and never looks at padding."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch.nn import functional
+
+from bench.errors import BenchError
+from bench.models import ofa
+from bench.models._ofa_model import OfaModel
+from bench.protocols import GenerateOptions
+from bench.worker.audit import check_gradients
+from tests.models.ofa_models import METHODS, MICRO, QUESTIONS, adapted, batch_of, disturb, images, micro
+
+BEAMS = GenerateOptions(num_beams=3, max_new_tokens=5)
+GREEDY = GenerateOptions(num_beams=1, max_new_tokens=5)
+Batch = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def model() -> OfaModel:
+    return micro()
+
+
+@pytest.fixture
+def batch(model: OfaModel) -> Batch:
+    return batch_of(model)
+
+
+def logits(model: OfaModel, batch: Batch, ids: torch.Tensor) -> torch.Tensor:
+    """The decoder's scores after each of ``ids``, without generation's cache."""
+    decoded = model.part("decoder")(input_ids=ids, attention_mask=torch.ones_like(ids), encoded=model._encoded(batch))
+    found: torch.Tensor = decoded.logits
+    return found
+
+
+def greedy_by_scoring(model: OfaModel, question: int) -> str:
+    """The answer to one question, each token the likeliest of a whole new pass over the text so far."""
+    batch = model.collate([images()[question]], [QUESTIONS[question]], [])
+    ids = batch["question_ids"][:, :-1]
+    answer: list[int] = []
+    for _ in range(GREEDY.max_new_tokens):
+        answer.append(int(logits(model, batch, ids)[0, -1].argmax()))
+        ids = torch.cat([ids, torch.tensor([[answer[-1]]])], dim=1)
+    return model.tokens.decode(answer)
+
+
+@pytest.mark.parametrize(("part", "method"), list(itertools.product(ofa.PARTS, METHODS)))
+def test_method_on_part_trains_and_generates(model: OfaModel, batch: Batch, part: str, method: str) -> None:
+    trained = adapted(model, part, method)
+    model.loss(batch).backward()  # type: ignore[no-untyped-call]
+    assert trained
+    assert all(p.grad is not None for p in trained)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    before = logits(model, batch, batch["decoder_ids"])
+    disturb(trained, 0.5)
+    assert (logits(model, batch, batch["decoder_ids"]) - before).abs().max() > 1e-4
+
+    assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
+    together = model.generate(batch, BEAMS)
+    alone = [model.generate(model.collate([i], [q], []), BEAMS)[0] for i, q in zip(images(), QUESTIONS, strict=True)]
+    assert together == alone
+
+
+def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: Batch) -> None:
+    """peft looks for it inside the part; in front of the text, they move its positions."""
+    from peft import PromptTuningConfig, TaskType, get_peft_model
+
+    for part in ofa.PARTS:
+        config = PromptTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=3)
+        model.replace_part(part, get_peft_model(model.part(part), config))
+    model.module.eval()
+    model.loss(batch).backward()  # type: ignore[no-untyped-call]
+    trained = [p for n, p in model.module.named_parameters() if "prompt_encoder" in n]
+    assert len(trained) == 2
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
+
+
+@pytest.mark.parametrize("method", ["prefix", "ptuning_v2"])
+def test_prompts_on_the_decoder_change_generated_answers(model: OfaModel, batch: Batch, method: str) -> None:
+    trained = adapted(model, "decoder", method)
+    before = model.generate(batch, BEAMS)
+    disturb(trained, 5)
+    assert model.generate(batch, BEAMS) != before
+
+
+def test_answers_differ_between_questions(model: OfaModel, batch: Batch) -> None:
+    """The other tests compare answers: they must not all be the same."""
+    assert len(set(model.generate(batch, BEAMS))) > 2
+
+
+def test_loss_is_the_released_codes(model: OfaModel, batch: Batch) -> None:
+    """Smoothing spread over the wrong tokens, mean over the answers' tokens, the question's asked for by nobody."""
+    chances = logits(model, batch, batch["decoder_ids"]).log_softmax(-1)
+    asked = batch["labels"] != -100
+    chances, gold = chances[asked], batch["labels"][asked]
+    right = chances.gather(1, gold[:, None])[:, 0]
+    wrong = chances.sum(1) - right
+    expected = -(0.9 * right + 0.1 / (chances.shape[1] - 1) * wrong).mean()
+    torch.testing.assert_close(model.loss(batch), expected)
+
+
+def test_the_decoder_reads_question_and_answer_and_is_asked_for_the_answer(model: OfaModel) -> None:
+    batch = model.collate(images()[:2], ["what is it?", "color"], ["left lung", "red"])
+    words = ["<s>", "<pad>", "</s>", "<unk>", *model.tokens.words]  # type: ignore[attr-defined]
+    read = [[words[i] for i in row] for row in batch["decoder_ids"].tolist()]
+    asked = [["-" if i == -100 else words[i] for i in row] for row in batch["labels"].tolist()]
+    assert read == [
+        ["<s>", "what", "is", "it", "?", "left", "lung"],
+        ["<s>", "color", "?", "red", "<pad>", "<pad>", "<pad>"],
+    ]
+    assert asked == [["-", "-", "-", "-", "left", "lung", "</s>"], ["-", "-", "red", "</s>", "-", "-", "-"]]
+    assert [[words[i] for i in row] for row in batch["question_ids"].tolist()][1] == [
+        "<s>",
+        "color",
+        "?",
+        "</s>",
+        "<pad>",
+        "<pad>",
+    ]
+
+
+def test_padding_of_the_question_changes_nothing(model: OfaModel, batch: Batch) -> None:
+    wider = dict(batch)
+    for name, filler in (("question_ids", 1), ("question_mask", 0), ("decoder_ids", 1), ("decoder_mask", 0)):
+        wider[name] = functional.pad(batch[name], (0, 7), value=filler)
+    wider["labels"] = functional.pad(batch["labels"], (0, 7), value=-100)
+    torch.testing.assert_close(model.loss(wider), model.loss(batch))
+
+
+@pytest.mark.parametrize("method", [None, "prefix"])
+def test_fused_attention_computes_the_same(method: str | None) -> None:
+    losses, answers = [], []
+    for attention in ("eager", "sdpa"):
+        model = micro(attention=attention)
+        if method:
+            torch.manual_seed(3)
+            adapted(model, "decoder", method)
+        losses.append(model.loss(batch_of(model)))
+        answers.append(model.generate(batch_of(model), BEAMS))
+    torch.testing.assert_close(*losses)
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("method", ["T", *METHODS])
+def test_checkpointed_gradients_are_the_same(method: str) -> None:
+    gradients = []
+    for checkpointed in (False, True):
+        model = micro(network=MICRO["network"] | {"dropout": 0.1, "drop_path": 0.1})  # type: ignore[operator]
+        if method == "T":
+            trained = list(model.module.parameters())
+        else:
+            torch.manual_seed(3)
+            trained = adapted(model, "decoder", method)
+        if checkpointed:
+            model.checkpoint_activations()
+        model.module.train()
+        torch.manual_seed(4)
+        model.loss(batch_of(model)).backward()  # type: ignore[no-untyped-call]
+        gradients.append([p.grad for p in trained])
+    torch.testing.assert_close(*gradients)
+
+
+def test_every_tensor_of_a_trained_part_has_a_gradient(model: OfaModel, batch: Batch) -> None:
+    """Those with which the decoder writes images, too: of zero."""
+    model.module.requires_grad_(True)
+    model.loss(batch).backward()  # type: ignore[no-untyped-call]
+    check_gradients(model)
+    assert model.module.decoder.embed_image_positions.weight.grad.abs().max() == 0
+    assert model.module.encoder.embed_image_positions.weight.grad.abs().max() > 0
+
+
+def test_a_frozen_resnet_keeps_its_statistics(model: OfaModel, batch: Batch) -> None:
+    norm = model.module.encoder.embed_images.bn1
+    for trained, moved in ((False, False), (True, True)):
+        before = norm.running_mean.clone()
+        model.module.requires_grad_(trained)
+        model.module.train()
+        model.loss(batch)
+        assert (not torch.equal(norm.running_mean, before)) is moved
+
+
+def test_dropout_and_drop_path_act_in_training_only() -> None:
+    model = micro(network=MICRO["network"] | {"drop_path": 0.5})  # type: ignore[operator]
+    batch = batch_of(model)
+    model.module.requires_grad_(False)
+    assert torch.equal(model.loss(batch), model.loss(batch))
+    model.module.train()
+    assert len({model.loss(batch).item() for _ in range(8)}) > 1
+
+
+def test_images_are_scaled_to_one(model: OfaModel) -> None:
+    for level, value in ((255, 1.0), (0, -1.0)):
+        pixels = model.collate([Image.new("L", (7, 9), level)], ["color"], [])["pixel_values"]
+        assert torch.equal(pixels, torch.full((1, 3, 48, 48), value))
+
+
+def test_a_text_beyond_the_position_table_is_refused(model: OfaModel, batch: Batch) -> None:
+    with pytest.raises(BenchError, match="max_positions 160"):
+        model.generate(batch, GenerateOptions(num_beams=1, max_new_tokens=200))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"image_size": 50}, "not a multiple of 16"),
+        ({"image_size": 160}, "image_buckets allows 8"),
+        ({"network": {"hidden_size": 30}}, "multiple of network.num_attention_heads"),
+        ({"question_max_tokens": 150}, "max_positions allows 160"),
+    ],
+)
+def test_impossible_dimensions_are_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        ofa.Settings.model_validate(MICRO | change)

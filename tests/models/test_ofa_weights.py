@@ -1,0 +1,200 @@
+"""Released checkpoints load under their own names, safely and strictly; tokenizers and saved folders come back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.errors import WeightsError
+from bench.models import ofa
+from bench.models._ofa_model import OfaModel
+from bench.models._ofa_tokens import BINS, CODES
+from bench.protocols import GenerateOptions
+from tests.models.ofa_models import ANSWERS, MICRO, QUESTIONS, adapted, batch_of, images, micro
+
+OPTIONS = GenerateOptions(num_beams=2, max_new_tokens=4)
+MERGES = [("Ġ", "l"), ("Ġl", "u"), ("n", "g"), ("Ġlu", "ng")]
+
+
+def write_bpe(folder: Path) -> None:
+    """GPT-2's files in small: all bytes, four merges, and an order of their own."""
+    from tokenizers import pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {piece: i for i, piece in enumerate([*alphabet, *("".join(pair) for pair in MERGES)])}
+    (folder / "encoder.json").write_text(json.dumps(ids))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in MERGES), ""]
+    (folder / "vocab.bpe").write_text("\n".join(lines), encoding="utf-8")
+    order = [*(str(i) for i in reversed(range(len(ids)))), "madeupword0000"]
+    (folder / "dict.txt").write_text("".join(f"{name} 1\n" for name in order))
+
+
+def released(model: OfaModel) -> dict[str, Any]:
+    """As fairseq writes it: all three names of the embedding, derived buffers, arguments, numpy numbers."""
+    state = {n: t.clone() for n, t in model.module.state_dict().items() if "embed_tokens" not in n}
+    tokens = model._embedding.weight.detach().clone()
+    for name in ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection"):
+        state[f"{name}.weight"] = tokens
+    for part in ("encoder", "decoder"):
+        state[f"{part}.version"] = torch.tensor([3.0])
+        state[f"{part}.token_rp_bucket"] = torch.zeros(4, 4, dtype=torch.long)
+        state[f"{part}.image_rp_bucket"] = torch.zeros(4, 4, dtype=torch.long)
+    state["decoder.image_position_idx"] = torch.zeros(9, dtype=torch.long)
+    arguments = argparse.Namespace(arch="ofa_tiny", encoder_embed_dim=32)
+    return {
+        "model": state,
+        "args": None,
+        "cfg": {"model": arguments, "task": {"bpe_dir": "utils/BPE"}},
+        "extra_state": {"best": np.float64(0.5)},
+    }
+
+
+def bpe_model(folder: Path, seed: int = 0, **changes: Any) -> OfaModel:
+    write_bpe(folder)
+    network = {**MICRO["network"], "vocab_size": 4 + 261 + 1 + CODES + BINS}  # type: ignore[dict-item]
+    return micro(seed=seed, network=network, **changes)
+
+
+def settings(path: Path, **changes: Any) -> ofa.Settings:
+    network = {**MICRO["network"], "vocab_size": 4 + 261 + 1 + CODES + BINS}  # type: ignore[dict-item]
+    weights = {"kind": "checkpoint", "path": str(path)}
+    return ofa.Settings.model_validate(MICRO | {"network": network, "weights": weights} | changes)
+
+
+def load(path: Path, **changes: Any) -> OfaModel:
+    built = ofa.build(settings(path, **changes), texts=["not used"], device="cpu")
+    built.module.eval()
+    return built
+
+
+@pytest.mark.parametrize("embedding", ["frozen", "encoder"])
+def test_a_released_checkpoint_comes_back_whole(tmp_path: Path, embedding: str) -> None:
+    original = bpe_model(tmp_path)
+    path = tmp_path / "biomedgpt.pt"
+    torch.save(released(original), path)
+    found = load(path, embedding=embedding)
+    assert found.has_vocabulary
+    for name, tensor in released(original)["model"].items():
+        if name in found.module.state_dict():
+            assert torch.equal(found.module.state_dict()[name], tensor), name
+    original.tokens = found.tokens
+    torch.testing.assert_close(found.loss(batch_of(found)), original.loss(batch_of(original)))
+    assert found.generate(batch_of(found), OPTIONS) == original.generate(batch_of(original), OPTIONS)
+    assert len(str(ofa.weights_digest(settings(path)))) == 64
+
+
+def test_half_precision_is_widened(tmp_path: Path) -> None:
+    content = released(bpe_model(tmp_path))
+    content["model"] = {n: t.half() if t.is_floating_point() else t for n, t in content["model"].items()}
+    torch.save(content, tmp_path / "half.pt")
+    assert load(tmp_path / "half.pt").module.encoder.image_proj.weight.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda s: s.pop("encoder.image_proj.bias"), "1 missing: encoder.image_proj.bias"),
+        (lambda s: s.update({"decoder.adapter.weight": torch.zeros(2)}), "1 unexpected: decoder.adapter.weight"),
+        (
+            lambda s: s.update({"encoder.image_proj.bias": torch.zeros(7)}),
+            r"1 of another shape: encoder.image_proj.bias \(7,\) instead of \(32,\)",
+        ),
+        (
+            lambda s: s.update({"decoder.output_projection.weight": s["encoder.embed_tokens.weight"] + 1}),
+            "are one tensor in this model, but differ in the file",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, change: Any, complaint: str) -> None:
+    content = released(bpe_model(tmp_path))
+    change(content["model"])
+    torch.save(content, tmp_path / "bad.pt")
+    with pytest.raises(WeightsError, match=complaint):
+        load(tmp_path / "bad.pt")
+
+
+class Surprise:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("surprise"),))
+
+
+def test_nothing_but_plain_data_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = released(bpe_model(tmp_path)) | {"task_state": Surprise()}
+    torch.save(content, tmp_path / "evil.pt")
+    with pytest.raises(WeightsError, match="cannot be loaded safely"):
+        load(tmp_path / "evil.pt")
+    assert not (tmp_path / "surprise").exists()
+    (tmp_path / "torn.pt").write_bytes((tmp_path / "evil.pt").read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="cannot be loaded safely"):
+        load(tmp_path / "torn.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match="no checkpoint of fairseq"):
+        load(tmp_path / "list.pt")
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no weights at"):
+        ofa.weights_digest(settings(tmp_path / "none.pt"))
+    torch.save(released(micro()), tmp_path / "model.pt")
+    (tmp_path / "encoder.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"no vocab\.bpe, dict\.txt in"):
+        load(tmp_path / "model.pt")
+    built = ofa.build(settings(tmp_path / "none.pt"), texts=["a b"], device="meta")
+    assert not built.has_vocabulary, "counting works without them"
+
+
+def test_byte_pairs_become_fairseqs_ids_and_back(tmp_path: Path) -> None:
+    model = bpe_model(tmp_path)
+    torch.save(released(model), tmp_path / "model.pt")
+    tokens = load(tmp_path / "model.pt").tokens
+    assert tokens.size == 4 + 261 + 1 + CODES + BINS
+    ids = tokens.question("LUNG-lung", max_words=80, max_tokens=9)
+    lung = 4 + 0  # the last merge, first in the order of dict.txt
+    assert ids[:3] == [0, lung, lung]
+    assert ids[-1] == 2
+    assert tokens.decode(tokens.answer("left  lung, Öl", max_tokens=40)) == "left lung, Öl"
+    assert tokens.decode([ids[1], tokens.size - 1, 2, ids[1]]) == "lung", "coordinates are no text"
+
+
+def test_a_question_is_cleaned_and_cut(tmp_path: Path) -> None:  # noqa: ARG001
+    tokens = micro().tokens
+    words = tokens.decode(tokens.question("?Is  it a LUNG-or/not", max_words=4, max_tokens=40)[1:])
+    assert words == "is it a lung ?"
+    assert len(tokens.question("lung " * 100, max_words=80, max_tokens=9)) == 9
+
+
+@pytest.mark.parametrize("bpe", [False, True])
+def test_a_saved_model_comes_back(tmp_path: Path, bpe: bool) -> None:
+    model = micro(embedding="decoder")
+    if bpe:
+        torch.save(released(bpe_model(tmp_path)), tmp_path / "model.pt")
+        model = load(tmp_path / "model.pt")
+    ofa.save(model, tmp_path / "saved")
+    weights = {"kind": "folder", "path": str(tmp_path / "saved")}
+    found = ofa.build(
+        ofa.Settings.model_validate(model.settings.model_dump() | {"weights": weights}), texts=[], device="cpu"
+    )
+    found.module.eval()
+    assert found.generate(batch_of(found), OPTIONS) == model.generate(batch_of(model), OPTIONS)
+    assert ofa.weights_digest(found.settings)
+    adapted(found, "decoder", "lora")
+    with pytest.raises(WeightsError, match="adapters"):
+        ofa.save(found, tmp_path / "no")
+
+
+def test_lengths_are_those_of_the_batch() -> None:
+    model, answers = micro(), [ANSWERS[i] for i in (0, 3, 2, 1)]  # the longest to the longest question
+    batch, lengths = model.collate(images(), QUESTIONS, answers), model.lengths(QUESTIONS, answers)
+    assert batch["question_ids"].shape[1] == lengths.question_tokens
+    expected = model.meta_inputs(len(images()), lengths, with_answers=True)
+    assert batch.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (batch[name].dtype, batch[name].shape) == (tensor.dtype, tensor.shape)
+    assert model.max_lengths().question_tokens == model.settings.question_max_tokens
