@@ -171,13 +171,13 @@ class Flops(Part):
     """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
 
     train_forward: int | None
-    """Of one optimizer step, all its micro-batches together; null if the cell trains nothing."""
+    """Of one optimizer step of the longest batch, all its micro-batches together; null if the cell trains nothing."""
     train_backward: int | None
     """Likewise, recomputation under gradient checkpointing included."""
     train_step: int | None
     """``train_forward + train_backward``."""
     eval_sample: int
-    """Of answering one question, generation to its last token included."""
+    """Of answering one question of the longest batch, generation to its last token included."""
 
 
 class Estimate(Part):
@@ -186,7 +186,7 @@ class Estimate(Part):
     params: Params | None = None
     """Exact."""
     memory: PredictedMemory | None = None
-    """Predicted; null if it cannot be modelled (``refused``)."""
+    """Predicted; null if it cannot be modelled (see ``refused``)."""
     flops: Flops | None = None
     """Counted; null if it cannot be."""
     adapter_bytes: int | None = None
@@ -194,9 +194,10 @@ class Estimate(Part):
     assumed: dict[str, Any] = {}
     """What the numbers hold for: batch and image size, tokens, precision, attention, optimizer, GPU generation, ..."""
     max_batch: int | None = None
-    """Largest training batch whose process fits the given budget, 0 if not even one example does; null if not asked."""
+    """Largest training batch whose process fits the given budget, evaluation included; 0 if none does, null if not
+    asked."""
     refused: list[str] = []
-    """What cannot be modelled, by name and with the reason."""
+    """What cannot be modelled, by name and with the reason; what stands beside it holds all the same."""
 
 
 class LossPoint(Part):

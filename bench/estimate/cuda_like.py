@@ -60,6 +60,11 @@ def _attention(
     """Flash attention for 16-bit types without a mask, else memory-efficient attention, as PyTorch chooses; where it
     prefers cuDNN's (Hopper), that keeps the same. Shapes (..., heads, length, head size).
     """
+    if query.dim() == 3:
+        batched = [t.unsqueeze(0) for t in (query, key, value)]
+        mask = attn_mask if attn_mask is None or attn_mask.dim() < 3 else attn_mask.unsqueeze(0)
+        settings = {"scale": scale, "enable_gqa": enable_gqa, "has_flash": has_flash}
+        return _attention(*batched, mask, dropout_p, is_causal, **settings).squeeze(0)  # type: ignore[arg-type,call-arg]
     half = query.dtype in (torch.float16, torch.bfloat16)
     if has_flash and attn_mask is None and half and query.size(-1) <= _FLASH_WIDEST:
         flash: torch.Tensor = aten._scaled_dot_product_flash_attention(
@@ -77,7 +82,7 @@ def _attention(
 def _refuse_math(query: torch.Tensor, key: torch.Tensor, *, has_flash: bool, grouped: bool) -> None:
     """Raise EstimateError where no fused kernel takes the call: the unfused one that PyTorch falls back to would need
     far more memory, in an order that is not modelled."""
-    multiple = 4 if query.dtype is torch.float32 else 8
+    multiple = 8 if query.dtype is not torch.float32 else 4 if has_flash else 1
     reasons = {
         f"its heads are {query.size(-1)} wide, no multiple of {multiple}": query.size(-1) % multiple,
         "it has fewer key heads than query heads, and a mask or fp32": grouped and query.size(-3) != key.size(-3),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
@@ -31,7 +32,7 @@ from bench.worker.params import count_params, stored_tensors
 from bench.worker.train import Trainer
 
 _META = torch.device("meta")
-_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_MEMORY_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG")
 
 
 @cache
@@ -73,14 +74,18 @@ class Estimator:
                 evaluation, eval_flops = attempt.evaluate()
                 memory = PredictedMemory(train=train, eval=evaluation, context_bytes=self._gpu.context_bytes)
                 known |= {"memory": memory, "flops": _flops(cell, train_flops, eval_flops)}
-                known["refused"] = _allocator_settings()
+                known["refused"] = _memory_settings()
                 if max_batch_bytes is not None and train is not None:
                     found = self._largest(cell, memory, max_batch_bytes)
                     known["max_batch"] = found.batch
                     if found.remark is not None:
                         known["assumed"]["max_batch"] = found.remark
             except BenchError as error:
-                known["refused"] = [str(error)]
+                known["refused"] = [*known.get("refused", []), str(error)]
+            except (NotImplementedError, RuntimeError, TypeError) as error:
+                if "meta" not in str(error):
+                    raise
+                known["refused"] = [f"the program needs data where there is none: {str(error).splitlines()[0]}"]
         return Estimate(**known)
 
     def _largest(self, cell: Cell, known: PredictedMemory, budget: int) -> Largest:
@@ -104,6 +109,8 @@ class Estimator:
             **model.facts(),
             "question_tokens": longest.question_tokens,
             "answer_tokens": longest.answer_tokens,
+            "eval_question_tokens": shapes.test[-1].question_tokens,
+            "eval_answer_tokens": shapes.test[-1].answer_tokens,
             "lengths_from": shapes.source,
             "batches": [[each.question_tokens, each.answer_tokens] for each in shapes.train],
             "precision": cell.train.precision,
@@ -116,7 +123,7 @@ class Estimator:
             "max_new_tokens": cell.evaluate.max_new_tokens,
             "gpu": self._name,
             "context_from": self._gpu.source,
-            "torch": torch.__version__,
+            **{package: version(package) for package in ("torch", "transformers", "peft")},
         }
 
 
@@ -146,7 +153,7 @@ class Attempt:
 
     def stored(self) -> dict[str, torch.Tensor]:
         """What one must keep per task."""
-        with self.tracker:  # peft copies prompts to the CPU
+        with self.tracker, reading(self._operations):  # peft copies prompts to the CPU
             return stored_tensors(self.built.model, self._cell.parts, self.built.adapters)
 
     def train(self) -> tuple[PredictedPhase | None, tuple[int, int] | None]:
@@ -178,7 +185,7 @@ class Attempt:
         model.module.eval()
         self.tracker.begin_phase()
         self.tracker.reset_flops()
-        with self.tracker, generating(self._operations, settings.max_new_tokens):
+        with self.tracker, reading(self._operations), generating(settings.max_new_tokens):
             batch = self._batch(settings.batch_size, self.shapes.test[-1])
             with torch.no_grad(), self._precision.context():
                 model.generate(self._precision.place(batch.tensors), options)
@@ -192,7 +199,17 @@ class Attempt:
 
 
 @contextmanager
-def generating(operations: Operations, max_new_tokens: int) -> Iterator[None]:
+def reading(operations: Operations) -> Iterator[None]:
+    """Inside, results may be read, as nothing that follows depends on them."""
+    operations.reading = True
+    try:
+        yield
+    finally:
+        operations.reading = False
+
+
+@contextmanager
+def generating(max_new_tokens: int) -> Iterator[None]:
     """Inside, generation takes as many steps as it may: when an answer is complete depends on data.
 
     Raises EstimateError if this transformers has no place to say so.
@@ -201,13 +218,9 @@ def generating(operations: Operations, max_new_tokens: int) -> Iterator[None]:
 
     if not hasattr(GenerationMixin, "_has_unfinished_sequences"):
         raise EstimateError("this version of transformers does not let generation run to its last token without data")
-    operations.generating = True
     unfinished = [True] * max_new_tokens + [False]
     with mock.patch.object(GenerationMixin, "_has_unfinished_sequences", side_effect=unfinished):
-        try:
-            yield
-        finally:
-            operations.generating = False
+        yield
 
 
 def _flops(cell: Cell, train: tuple[int, int] | None, evaluation: int) -> Flops:
@@ -220,9 +233,9 @@ def _flops(cell: Cell, train: tuple[int, int] | None, evaluation: int) -> Flops:
     )
 
 
-def _allocator_settings() -> list[str]:
+def _memory_settings() -> list[str]:
     return [
-        f"reserved memory under {name}={os.environ[name]}: the caching allocator is modelled with its default settings"
-        for name in _ALLOCATOR_SETTINGS
+        f"memory under {name}={os.environ[name]}: the allocator and cuBLAS are modelled with their default settings"
+        for name in _MEMORY_SETTINGS
         if os.environ.get(name)
     ]

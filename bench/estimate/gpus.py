@@ -10,8 +10,9 @@ from dataclasses import dataclass
 MIB = 1 << 20
 _AMPERE_CONTEXT = 647_500_000
 _AMPERE_SOURCE = (
-    "A10G with PyTorch 2.5 or later after a forward pass of BERT: device memory in use minus what PyTorch reserved, "
-    "1238.9 - 591.4 MB of 1e6 bytes (Hugging Face data set optimum-benchmark/cuda, cuda_pytorch_bert)"
+    "after a forward pass of BERT, device memory in use (the driver's share included) minus what PyTorch reserved: "
+    "1238.9 - 591.4 MB of 1e6 bytes, by neighbouring entries on an A10G with PyTorch 2.5 or later (Hugging Face data "
+    "set optimum-benchmark/cuda, cuda_pytorch_bert)"
 )
 _NONE_PUBLISHED = "no figure with lazily loaded kernels (CUDA 11.7 and later) was found; Ampere's is taken"
 _SMALL_WORKSPACE = (2 * 4096 + 8 * 16) * 1024

@@ -6,6 +6,7 @@ steps, cells), so what a call made is kept and made again from its shapes.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,15 +82,20 @@ class Operations:
         self._known: dict[Any, _Known] = {}
         self._unknowable: set[Any] = set()
         """Operations whose results share storage with their arguments in other ways than in place."""
-        self._zeros: set[int] = set()
-        self.generating = False
-        """While texts are generated: how long they have become may be read, and matters only after the last step."""
+        self._views: set[Any] = set()
+        """Operations that return views: they make nothing, and are quicker run than remembered."""
+        self._zeros: dict[int, weakref.ref[Any]] = {}
+        """Address of a storage -> its life: scalars that are zero in a run that goes well."""
+        self.reading = False
+        """While texts are generated or adapters collected, results may be read: nothing later depends on them."""
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran:
         """Raises EstimateError where the program asks for data that a meta tensor does not have."""
         answer = self._answer(func, args, kwargs)
         if answer is not None:
             return answer
+        if func in self._views:
+            return Ran(func(*args, **kwargs), (), 0, ())
         key = None if func in self._unknowable else _key(func, args, kwargs)
         if key is not None:
             known = self._known.get(key)
@@ -100,8 +106,8 @@ class Operations:
     def _first(self, key: Any, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran:
         try:
             out = func(*args, **kwargs)
-        except NotImplementedError as error:
-            if "meta" not in str(error).lower():
+        except (NotImplementedError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "meta" not in str(error).lower():
                 raise
             raise EstimateError(f"operation {func} cannot run without data: {str(error).splitlines()[0]}") from error
         packet = func._overloadpacket
@@ -136,7 +142,7 @@ class Operations:
                 results.append(position)
                 continue
             if not isinstance(value, torch.Tensor) or not value.is_meta or value.untyped_storage()._cdata in shared:
-                self._unknowable.add(func)
+                (self._views if _is_view(func) else self._unknowable).add(func)
                 return None
             shared.add(value.untyped_storage()._cdata)
             results.append(Fresh(tuple(value.shape), value.stride(), value.dtype))
@@ -148,10 +154,14 @@ class Operations:
         if func is aten._local_scalar_dense.default and args[0].is_meta:
             return Ran(self._scalar(args[0]), (), 0, ())
         if func is aten._to_copy.default and args[0].is_meta and _leaves_meta(kwargs):
-            dtype = kwargs.get("dtype") or args[0].dtype
-            return Ran(torch.zeros(args[0].shape, dtype=dtype), (), 0, ())  # texts are decoded from it
+            if not self.reading:
+                raise EstimateError(_reads(args[0]))
+            return Ran(torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype), (), 0, ())
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default and args[1].is_meta:
-            self._zeros.add(args[1].untyped_storage()._cdata)  # no overflow: the optimizer takes its step
+            storage = args[1].untyped_storage()
+            key = storage._cdata
+            # no overflow: the optimizer takes its step
+            self._zeros[key] = weakref.ref(storage, lambda _: self._zeros.pop(key, None))
             return Ran(None, (), 0, ())
         return None
 
@@ -160,12 +170,22 @@ class Operations:
             return False
         if tensor.untyped_storage()._cdata in self._zeros:
             return 0.0
-        if self.generating and not tensor.is_floating_point():
-            return 1
-        raise EstimateError(
-            f"the program reads the value of a {tensor.dtype} tensor (.item() or the like), "
-            "which has none without data; its memory cannot be predicted"
-        )
+        if self.reading and not tensor.is_floating_point():
+            return 1  # a length, by which a result is cut
+        raise EstimateError(_reads(tensor))
+
+
+def _is_view(func: Any) -> bool:
+    """Whether all that it returns shares storage with its arguments, by its own word."""
+    returns = func._schema.returns
+    return bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)
+
+
+def _reads(tensor: torch.Tensor) -> str:
+    return (
+        f"the program reads the value of a {tensor.dtype} tensor (.item(), .tolist(), .cpu() or the like), "
+        "which has none without data; its memory cannot be predicted"
+    )
 
 
 def _leaves_meta(kwargs: Mapping[str, Any]) -> bool:

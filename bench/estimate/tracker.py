@@ -50,13 +50,16 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: str = "meta",
         operations: Operations | None = None,
         allocator: CachingAllocator | None = None,
+        sums_in_place: bool = True,
     ) -> None:
+        """``sums_in_place=False``: gradients are summed as under any other mode, for comparison with such."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.allocator = allocator or CachingAllocator()
         self.forward_flops = 0
         self.backward_flops = 0
         """Recomputation of checkpointed activations included."""
         self._device = device
+        self._sums_in_place = sums_in_place
         self._operations = operations or Operations()
         self._known: dict[int, _Storage] = {}
         """Address of the C++ storage -> what is known about it."""
@@ -64,6 +67,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._event = 0
         self._peak = 0
         self._peak_event = 0
+        self._watching = False
+        """A training is going on."""
         self._in_step = False
         self._node: object = None
         self._nodes = 0
@@ -81,7 +86,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_backward = torch._C._current_graph_task_id() != -1
         if not in_backward:
             self._node = None
-        elif self._is_in_place_sum(func, args, kwargs or {}):
+        elif self._sums_in_place and self._is_in_place_sum(func, args, kwargs or {}):
             func = torch.ops.aten.add_.Tensor
         out, made, flops, scratch = self._operations.run(func, args, kwargs or {})
         if flops and in_backward:
@@ -89,9 +94,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self.forward_flops += flops
         if made:
-            # A backward formula runs without grad mode; with it, checkpointed activations are being made again.
-            backward = in_backward and not torch.is_grad_enabled()
-            kind = TEMPORARY if backward or self._in_step else ACTIVATIONS
+            # A backward formula runs without grad mode, as clipping does; with it, in a backward pass, checkpointed
+            # activations are being made again.
+            passing = self._watching and not torch.is_grad_enabled()
+            kind = TEMPORARY if passing or self._in_step else ACTIVATIONS
             for tensor in made:
                 self._note(tensor, kind)
         if scratch:
@@ -124,9 +130,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         hooks = [p.register_post_accumulate_grad_hook(self._is_gradient) for p in parameters]  # type: ignore[no-untyped-call]
         hooks += [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+        self._watching = True
         try:
             yield
         finally:
+            self._watching = self._in_step = False
             for hook in hooks:
                 hook.remove()
 

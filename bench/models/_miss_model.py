@@ -151,6 +151,11 @@ class MissModel:
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:
     """See ``bench.models.miss.build``."""
     words, own = _words(settings, texts, device)
+    if not own and not texts and settings.text_config()["vocab_size"] is None:
+        raise WeightsError(
+            "the vocabulary, and so the size of the embedding, comes from the data set's texts, which are not here; "
+            "without them set model.text.vocab_size"
+        )
     tokens = Tokens(words)
     config = _config(settings, tokens, device)
     with torch.device("meta" if device == "meta" else "cpu"):

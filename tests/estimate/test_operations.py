@@ -104,9 +104,25 @@ def test_a_shape_that_depends_on_data_is_refused_by_name() -> None:
         tensor(3).nonzero()
 
 
-def test_texts_are_read_as_zeros() -> None:
-    with Through(Operations()):
+def test_results_are_read_as_zeros_only_where_nothing_depends_on_them() -> None:
+    operations = Operations()
+    with Through(operations):
+        with pytest.raises(EstimateError, match=r"\.tolist\(\)"):
+            tensor(2, 3, dtype=torch.int64).tolist()
+        operations.reading = True
         assert tensor(2, 3, dtype=torch.int64).tolist() == [[0] * 3] * 2
+
+
+def test_a_scalar_is_zero_no_longer_than_it_lives() -> None:
+    operations = Operations()
+    found = torch.zeros(1, device=META)
+    with Through(operations):
+        torch._amp_foreach_non_finite_check_and_unscale_([tensor(2)], found, tensor(1))
+        assert found.item() == 0
+        del found
+        for _ in range(50):
+            with pytest.raises(EstimateError):
+                tensor(1).item()
 
 
 def test_no_gradient_overflows() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bench.errors import WeightsError
 from bench.models import _miss_source, miss
 from bench.models._miss_model import MissModel
 from bench.models._miss_tokens import SPECIAL
@@ -40,7 +41,12 @@ def test_the_longest_lengths_are_those_of_endless_texts() -> None:
 
 def test_the_vocabulary_of_random_weights_is_made_of_the_texts() -> None:
     assert on_meta().has_vocabulary
-    assert not on_meta(texts=[]).has_vocabulary
+    assert not on_meta(texts=[], text=TINY["text"] | {"vocab_size": 50}).has_vocabulary
+
+
+def test_an_unknown_vocabulary_of_unknown_size_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"set model\.text\.vocab_size"):
+        on_meta(texts=[])
 
 
 @pytest.mark.parametrize(
