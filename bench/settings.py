@@ -39,6 +39,14 @@ class ModelSettings(Settings):
         return self.family
 
 
+class MethodTraining(Settings):
+    """What a method trains differently from ``train``; null: as there."""
+
+    lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of this method's tensors; warm-up and schedule scale it as they scale the other one."""
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
 class MethodSettings(Settings):
     """What every PEFT method has; a method's file adds its own fields."""
 
@@ -46,6 +54,8 @@ class MethodSettings(Settings):
     """Name of the method: a file in ``bench/methods``."""
     targets: dict[str, list[str] | str] | None = None
     """Part -> module names the adapter is put on; without it, the model family's default."""
+    train: MethodTraining | None = None
+    """Learning rate and weight decay of this method's own."""
 
 
 class DataSettings(Settings):

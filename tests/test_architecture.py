@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_plugin_keeps_its_contract(kind: registry.Kind, name: str) -> None:
         if isinstance(declared, staticmethod):
             expected = list(inspect.signature(declared.__func__).parameters)
             assert list(inspect.signature(getattr(module, key)).parameters) == expected, key
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_a_method_puts_an_adapter_on_or_selects(name: str) -> None:
+    module = registry.load("methods", name)
+    (kind,) = [kind for kind in (protocols.AdapterPlugin, protocols.SelectivePlugin) if _offers(module, kind)]
+    (declared,) = (value for value in vars(kind).values() if isinstance(value, staticmethod))
+    own = getattr(module, declared.__name__)
+    assert list(inspect.signature(own).parameters) == list(inspect.signature(declared.__func__).parameters)
+
+
+def _offers(module: ModuleType, kind: type) -> bool:
+    return all(hasattr(module, key) for key, value in vars(kind).items() if isinstance(value, staticmethod))
 
 
 def test_plugins_import_nothing_heavy() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,18 +12,15 @@ from bench.cell import Cell
 from bench.errors import EstimateError
 from bench.estimate.tracker import WEIGHTS, Tracker
 from bench.protocols import BenchModel
-from bench.worker.adapt import adapt
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from bench.worker.adapt import Adapted, adapt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
-    """The adapted model and its adapters by part."""
+    """The adapted model and what its methods did, by part."""
 
     model: BenchModel
-    adapters: dict[str, PeftModel]
+    adapters: dict[str, Adapted]
 
 
 def build(cell: Cell, texts: Sequence[str], tracker: Tracker, precision_of_weights: torch.dtype) -> Built:

@@ -47,5 +47,5 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
         task_type=_shared.task_type(part),
         target_modules=_shared.targets(settings, part),
         modules_to_save=(settings.modules_to_save or {}).get(part.name),
-        **settings.model_dump(exclude={"type", "targets", "modules_to_save"}),
+        **settings.model_dump(exclude={*MethodSettings.model_fields, "modules_to_save"}),
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from bench import registry
+from bench.errors import BenchError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
 
@@ -16,31 +20,76 @@ FROZEN, TRAINED = "F", "T"
 """The two actions that are not the name of a method."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapted:
+    """What a method did to a part."""
+
+    names: frozenset[str]
+    """Tensors that it trains, by name in the part as it now is."""
+    peft: PeftModel | None
+    """The library's wrapper with the adapter; null if the method trains tensors of the part itself."""
+
+
 def adapt(
     model: BenchModel,
     facts: Mapping[str, PartFacts],
     parts: Mapping[str, str],
     methods: Mapping[str, MethodSettings],
-) -> dict[str, PeftModel]:
+) -> dict[str, Adapted]:
     """Apply ``parts`` (part -> action) to ``model`` in place; works on the meta device, too.
 
-    Returns the adapted module of every part that got a method. Parameters outside all parts stay frozen.
+    Returns what was done to every part that got a method. Parameters outside all parts stay frozen. Raises BenchError
+    if a method cannot be put on its part; what only meta tensors are in the way of is raised as it is.
     """
     model.module.requires_grad_(False)
-    adapters: dict[str, PeftModel] = {}
+    adapted: dict[str, Adapted] = {}
     for part, action in parts.items():
         if action == TRAINED:
             model.part(part).requires_grad_(True)
         elif action != FROZEN:
-            adapters[part] = _put_on(model, facts[part], methods[action])
-    return adapters
+            try:
+                adapted[part] = _put_on(model, facts[part], methods[action])
+            except (BenchError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                if needs_values(error):
+                    raise
+                told = f"{type(error).__name__}: {error}"
+                raise BenchError(f"method {action} cannot be put on part {part}: {told}") from error
+    return adapted
 
 
-def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> PeftModel:
+def needs_values(error: Exception) -> bool:
+    """Whether a method failed on the meta device only because it computes from the weights."""
+    return isinstance(error, RuntimeError) and "meta" in str(error)
+
+
+def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapted:
+    plugin, plain = registry.load("methods", method.type), model.part(part.name)
+    if hasattr(plugin, "select"):
+        return _train(plain, plugin.select(method, part, plain))
     from peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
-    plain = model.part(part.name)
-    config = registry.load("methods", method.type).config(method, part, plain)
-    adapted: PeftModel = get_peft_model(plain, config)
-    model.replace_part(part.name, adapted)
-    return adapted
+    before = set(plain.parameters())
+    wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
+    model.replace_part(part.name, wrapper)
+    _freeze_constants(wrapper)
+    trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
+    return Adapted(names=frozenset(trained), peft=wrapper)
+
+
+def _train(module: torch.nn.Module, names: set[str]) -> Adapted:
+    for name in names:
+        module.get_parameter(name).requires_grad_(True)
+    return Adapted(names=frozenset(names), peft=None)
+
+
+def _freeze_constants(wrapper: PeftModel) -> None:
+    """Numbers that peft keeps beside an adapter, such as AdaLoRA's rank, come out trained when it moves them to the
+    device of the layer; on the CPU, where it moves nothing, they stay frozen.
+    """
+    for layer in wrapper.modules():
+        for name in getattr(layer, "other_param_names", ()):
+            constants = getattr(layer, name, None)
+            if isinstance(constants, torch.nn.ParameterDict):
+                constants.requires_grad_(False)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Set as AbstractSet
 
 import torch
 
 from bench.errors import AuditError
 from bench.protocols import BenchModel
-from bench.worker.adapt import FROZEN, TRAINED
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from bench.worker.adapt import FROZEN, TRAINED, Adapted
 
 _SHOWN = 5
 
 
-def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, PeftModel]) -> None:
-    """Per part: ``F`` trains nothing, ``T`` everything, a method its adapter and nothing else.
+def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]) -> None:
+    """Per part: ``F`` trains nothing, ``T`` everything, a method what it says and nothing else.
 
     Raises AuditError that names the part and the tensors.
     """
@@ -32,37 +29,23 @@ def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[
         elif action == TRAINED:
             _refuse(named.keys() - trained, f"part {part} is trained (T), yet keeps frozen")
         else:
-            _check_adapter(part, action, named, trained, adapters)
+            _check_method(part, action, named.keys(), trained, adapters)
     outside = {n for n, p in model.module.named_parameters() if p.requires_grad and id(p) not in in_parts}
     _refuse(outside, "trained, yet in no part of the freeze pattern:")
 
 
-def _check_adapter(
-    part: str,
-    method: str,
-    named: Mapping[str, torch.nn.Parameter],
-    trained: set[str],
-    adapters: Mapping[str, PeftModel],
+def _check_method(
+    part: str, method: str, named: AbstractSet[str], trained: set[str], adapters: Mapping[str, Adapted]
 ) -> None:
     if part not in adapters:
         raise AuditError(f"part {part}: no adapter of {method} was put on it")
-    adapter = adapters[part]
-    if not trained:
+    own, peft = adapters[part].names, adapters[part].peft
+    if not trained or not own:
         raise AuditError(f"part {part}: {method} trains nothing; do its targets name modules of this part?")
-    own = _adapter_names(adapter, named)
-    with_biases = getattr(adapter.active_peft_config, "bias", "none") != "none"
+    with_biases = peft is not None and getattr(peft.active_peft_config, "bias", "none") not in ("none", False)
     allowed = own | {name for name in named if with_biases and name.endswith("bias")}
     _refuse(trained - allowed, f"part {part} has {method}, yet trains tensors of the model itself:")
     _refuse(own - trained, f"part {part}: adapter tensors of {method} are frozen:")
-
-
-def _adapter_names(adapter: PeftModel, named: Mapping[str, torch.nn.Parameter]) -> set[str]:
-    """Names of the tensors that peft added, and of its trained copies (``modules_to_save``)."""
-    if adapter.active_peft_config.is_prompt_learning:
-        prompt = {id(p) for p in adapter.prompt_encoder.parameters()}
-        return {name for name, p in named.items() if id(p) in prompt}
-    marks = (str(adapter.base_model.prefix), "modules_to_save.", "trainable_tokens_")
-    return {name for name in named if any(mark in name for mark in marks)}
 
 
 def check_gradients(model: BenchModel, *, finite: bool = True) -> None:
@@ -86,7 +69,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())  # NaN is both
 
 
-def _refuse(names: set[str], what: str) -> None:
+def _refuse(names: AbstractSet[str], what: str) -> None:
     if names:
         shown = ", ".join(sorted(names)[:_SHOWN])
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -9,13 +9,13 @@ import torch
 
 from bench.protocols import BenchModel
 from bench.record import Params, PartParams
-from bench.worker.adapt import TRAINED
+from bench.worker.adapt import FROZEN, Adapted
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, PeftModel]) -> Params:
+def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]) -> Params:
     """Count on the adapted model; a tensor that several names share counts once. Works on the meta device.
 
     ``pct = 100 * trainable / total``, the total including the adapters: the definition under which all 23 rows of
@@ -36,50 +36,59 @@ def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[
         trainable=trainable,
         total=total,
         pct=100 * trainable / total,
-        stored=sum(p.numel() for p in trained_tensors(model, parts).values())
-        + sum(_stored_elements(adapter) for adapter in adapters.values()),
+        stored=sum(p.numel() for p in trained_tensors(model, parts, adapters).values())
+        + sum(_stored_elements(adapter.peft) for adapter in adapters.values() if adapter.peft is not None),
         by_part=by_part,
     )
 
 
-def trained_tensors(model: BenchModel, parts: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """``part.name`` -> parameter of the parts trained as a whole, tied tensors once."""
+def trained_tensors(
+    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]
+) -> dict[str, torch.Tensor]:
+    """``part.name`` -> trained parameter of the model itself: of parts trained as a whole and of those of which a
+    method selected some; tied tensors once.
+    """
     found: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for part, action in parts.items():
-        if action != TRAINED:
+        if action == FROZEN or (part in adapters and adapters[part].peft is not None):
             continue
         for name, parameter in model.part(part).named_parameters():
-            if id(parameter) not in seen:
+            if (part not in adapters or name in adapters[part].names) and id(parameter) not in seen:
                 seen.add(id(parameter))
                 found[f"{part}.{name}"] = parameter
     return found
 
 
 def stored_tensors(
-    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, PeftModel]
+    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]
 ) -> dict[str, torch.Tensor]:
-    """What one must keep per task: adapters as peft saves them, and the trained parts. Not on the meta device."""
+    """What one must keep per task: adapters as peft saves them, and trained tensors of the model itself. Not on the
+    meta device.
+    """
     from peft import get_peft_model_state_dict
 
-    found = trained_tensors(model, parts)
+    found = trained_tensors(model, parts, adapters)
     for part, adapter in adapters.items():
-        # "auto" would ask the Hub whether the vocabulary grew.
-        state = get_peft_model_state_dict(adapter, save_embedding_layers=False)
-        found |= {f"{part}.{name}": tensor for name, tensor in state.items()}
+        if adapter.peft is not None:
+            # "auto" would ask the Hub whether the vocabulary grew.
+            state = get_peft_model_state_dict(adapter.peft, save_embedding_layers=False)
+            found |= {f"{part}.{name}": tensor for name, tensor in state.items()}
     return found
 
 
 def _stored_elements(adapter: PeftModel) -> int:
     from peft import get_peft_model_state_dict
 
-    config = adapter.active_peft_config
-    if not config.is_prompt_learning:
+    on_meta = next(adapter.parameters()).device.type == "meta"
+    if not (on_meta and adapter.active_peft_config.is_prompt_learning):
         return sum(t.numel() for t in get_peft_model_state_dict(adapter, save_embedding_layers=False).values())
     # peft stores the prompt itself, not the network that makes it, and copies it to the CPU, which meta tensors cannot.
     encoder = adapter.prompt_encoder[adapter.active_adapter]
-    device = next(encoder.parameters()).device
-    tokens = adapter.prompt_tokens[adapter.active_adapter][: config.num_virtual_tokens]
-    with torch.no_grad():
-        prompt: torch.Tensor = encoder(tokens.unsqueeze(0).to(device))
+    tokens = adapter.prompt_tokens[adapter.active_adapter][: adapter.active_peft_config.num_virtual_tokens]
+    try:
+        with torch.no_grad():
+            prompt: torch.Tensor = encoder(tokens.unsqueeze(0).to("meta"))
+    except RuntimeError:  # it asks for values of its tokens: then it has an embedding of each
+        prompt = encoder.get_parameter("embedding.weight")
     return prompt.numel()

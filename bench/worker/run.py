@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,7 +14,7 @@ from bench.estimate.gpus import DEFAULT, generation
 from bench.protocols import BenchModel, Progress
 from bench.record import CellRecord
 from bench.store import write_atomic
-from bench.worker.adapt import adapt
+from bench.worker.adapt import Adapted, adapt
 from bench.worker.audit import check_frozen
 from bench.worker.data import LoadedData, evaluation_batches, load_data, training_batches
 from bench.worker.draft import PREDICTIONS_FILE, Draft
@@ -26,9 +25,6 @@ from bench.worker.optimise import Precision, make_plan, make_precision
 from bench.worker.params import count_params, stored_tensors
 from bench.worker.seeds import seed_everything
 from bench.worker.train import train
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 
 def run_cell(cell: Cell, job: Path) -> CellRecord:
@@ -119,7 +115,7 @@ def _train(cell: Cell, data: LoadedData, model: BenchModel, precision: Precision
         draft.gpu.energy_to_here()
 
 
-def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, PeftModel], draft: Draft) -> None:
+def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, Adapted], draft: Draft) -> None:
     """Write what one must keep per task, to know its size, and keep it if asked to."""
     tensors = stored_tensors(model, cell.parts, adapters)
     draft.host.note()  # writing copies the tensors: not the cell's own memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,12 +11,9 @@ from bench import registry
 from bench.cell import Cell
 from bench.errors import AuditError
 from bench.protocols import BenchModel
-from bench.worker.adapt import adapt
+from bench.worker.adapt import Adapted, adapt
 from bench.worker.audit import check_frozen, check_gradients
 from bench.worker.data import LoadedData, load_data
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 Make = Callable[..., Cell]
 
@@ -30,7 +26,7 @@ def data() -> LoadedData:
     return load_data(EasyVqaSettings(name="easy_vqa", train_limit=8, test_limit=8))
 
 
-def adapted(cell: Cell, device: str = "cpu") -> tuple[BenchModel, dict[str, PeftModel]]:
+def adapted(cell: Cell, device: str = "cpu") -> tuple[BenchModel, dict[str, Adapted]]:
     plugin = registry.load("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=["what shape is it yes no"], device=device)
     return model, adapt(model, plugin.PARTS, cell.parts, cell.methods)

@@ -1,0 +1,34 @@
+"""BitFit (Ben Zaken et al. 2022): only the biases are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import SpecError
+from bench.methods import _select
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Settings(MethodSettings):
+    """All biases of a part, or with ``targets`` those of the modules named there (and of what is in them)."""
+
+    type: Literal["bitfit"]
+
+
+def check(settings: Settings, part: PartFacts) -> None:
+    """Every part may have biases: whether it does, only the built model can say."""
+
+
+def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
+    """Names of the biases. Raises SpecError if there are none."""
+    targets = (settings.targets or {}).get(part.name)
+    owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
+    biases = (p for owner in owners for name, p in owner.named_parameters() if name.endswith("bias"))
+    names = _select.parameters(module, biases)
+    if not names:
+        raise SpecError(f"there is no bias in {targets or 'it'}: nothing would be trained")
+    return names

@@ -1,0 +1,41 @@
+"""Only the head of a part is trained (linear probing, if it is one layer)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import SpecError
+from bench.methods import _select
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+if TYPE_CHECKING:
+    import torch
+
+CUSTOMARY = ("classifier", "score", "lm_head", "head", "heads", "qa_outputs", "cls", "fc")
+"""What transformers, timm and torchvision call a head."""
+
+
+class Settings(MethodSettings):
+    """The modules that ``targets`` names, else the model family's, else those of a customary name. A head that is tied
+    to an embedding is trained with it: they are one tensor."""
+
+    type: Literal["head"]
+
+
+def check(settings: Settings, part: PartFacts) -> None:
+    """Every part may have a head: whether it does, only the built model can say."""
+
+
+def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
+    """Names of the head's parameters. Raises SpecError if there is none."""
+    targets = (settings.targets or {}).get(part.name, part.targets.get(settings.type))
+    if targets is None:
+        children = dict(module.named_children())
+        targets = [name for name in CUSTOMARY if name in children]
+    names = _select.parameters(
+        module, (p for own in _select.modules(module, targets, part.name).values() for p in own.parameters())
+    )
+    if not names:
+        raise SpecError(f"no head was found; name it: targets: {{{part.name}: [...]}}")
+    return names

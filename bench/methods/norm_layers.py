@@ -1,0 +1,37 @@
+"""Only the normalisation layers are trained: their scales and shifts (Frankle et al. 2021 for batch normalisation,
+Qi et al. 2022 for layer normalisation).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import SpecError
+from bench.methods import _select
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Settings(MethodSettings):
+    """All layers of a part whose class is named so (``LayerNorm``, ``T5LayerNorm``, ``LlamaRMSNorm``,
+    ``BatchNorm2d``, ...), or with ``targets`` those in the modules named there."""
+
+    type: Literal["norm_layers"]
+
+
+def check(settings: Settings, part: PartFacts) -> None:
+    """Every part may have such layers: whether it does, only the built model can say."""
+
+
+def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
+    """Names of the scales and shifts. Raises SpecError if there are none."""
+    targets = (settings.targets or {}).get(part.name)
+    owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
+    layers = (layer for owner in owners for layer in owner.modules() if "norm" in type(layer).__name__.lower())
+    names = _select.parameters(module, (p for layer in layers for p in layer.parameters(recurse=False)))
+    if not names:
+        raise SpecError(f"there is no normalisation layer in {targets or 'it'}: nothing would be trained")
+    return names
