@@ -11,10 +11,10 @@ from bench.errors import BenchError
 from bench.protocols import BenchModel, Example, InputLengths
 from bench.worker.data import LoadedData, load_data
 
-_VARIED = 2
+_VARIED = 3
 """Batches of different lengths before the longest one: their sizes fragment the allocator's cache, which is most of the
 way from allocated to reserved memory. With SLAKE's lengths, 40 batches add at most 1.4 % to the reserved peak."""
-_SHARES = (0.5, 0.25)
+_SHARES = (0.5, 0.25, 0.75)
 """Lengths of these batches where no annotations tell: shares of the longest."""
 _SHORTEST = 3
 """Tokens: two special ones and a word."""
