@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any
 
 import pytest
 import torch
 
-from bench.estimate.estimator import generating
-from bench.estimate.operations import Operations
-from bench.estimate.tracker import Tracker
-from bench.models import ofa
 from bench.models._ofa_search import DEAD, Ends, Trie, beam_search
-from bench.protocols import GenerateOptions, InputLengths
-from tests.models.ofa_models import ANSWERS, MICRO, batch_of, micro
+from bench.protocols import GenerateOptions
+from tests.models.ofa_models import ANSWERS, batch_of, micro
 
 EOS, PAD, VOCABULARY, LONGEST = 2, 1, 6, 4
 ENDS = Ends(eos=EOS, pad=PAD)
@@ -109,25 +104,3 @@ def test_a_model_answers_with_known_answers_only() -> None:
     bound.learn_answers(ANSWERS)
     assert set(bound.generate(batch_of(bound), options)) <= set(ANSWERS)
     assert not set(free.generate(batch_of(free), options)) <= set(ANSWERS)
-
-
-@pytest.mark.parametrize("constrain", ["answers", "none"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_generation_runs_to_its_last_step_without_data(constrain: str, attention: str) -> None:
-    settings = ofa.Settings.model_validate(MICRO | {"constrain": constrain, "attention": attention})
-    model = ofa.build(settings, texts=["yes no"], device="meta")
-    operations, steps = Operations(), 0
-    original = model.module.decoder.step
-
-    def counted(*args: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        return original(*args)
-
-    model.module.decoder.step = counted
-    model.module.eval()
-    batch = model.meta_inputs(2, InputLengths(question_tokens=7, answer_tokens=4), with_answers=False)
-    with Tracker(operations=operations) as tracker, generating(operations, 5), torch.no_grad():
-        model.generate(batch, GenerateOptions(num_beams=3, max_new_tokens=5))
-    assert steps == 4, "the first token needs none"
-    assert tracker.forward_flops > 0

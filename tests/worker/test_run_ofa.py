@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cell import Cell
 from bench.estimate.estimator import estimate
+from bench.models._ofa_network import Decoded, Decoder, Encoded
 from bench.record import Status
 from bench.worker.data import load_data
 from bench.worker.run import run_cell
@@ -49,6 +51,24 @@ def test_costs_are_estimated_with_nothing_refused(make_cell: Make, attention: st
     assert found.memory.train is not None
     assert found.memory.train.allocated_peak_bytes > 2**20
     assert found.assumed["constrain"] == "answers"
+
+
+@pytest.mark.parametrize("constrain", ["answers", "none"])
+def test_an_estimate_searches_to_the_last_step(
+    make_cell: Make, constrain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    step = Decoder.step
+
+    def counted(self: Decoder, ids: torch.Tensor, encoded: Encoded, so_far: Decoded) -> Decoded:
+        rows.append(len(ids))
+        return step(self, ids, encoded, so_far)
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    parts = {"encoder": "F", "decoder": "Prefix"}
+    cell = cell_of(make_cell, parts, model={"constrain": constrain}, evaluate={"max_new_tokens": 7})
+    assert estimate(cell).refused == []
+    assert rows == [cell.evaluate.batch_size * cell.evaluate.num_beams] * 6, "the first token needs no step"
 
 
 @pytest.mark.parametrize("method", ["LoRA", "Prefix"])
