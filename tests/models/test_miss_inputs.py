@@ -41,7 +41,7 @@ def test_the_longest_lengths_are_those_of_endless_texts() -> None:
 
 def test_the_vocabulary_of_random_weights_is_made_of_the_texts() -> None:
     assert on_meta().has_vocabulary
-    assert not on_meta(texts=[], text=TINY["text"] | {"vocab_size": 50}).has_vocabulary
+    assert not on_meta(texts=[], text={"hidden_size": 32, "vocab_size": 50}).has_vocabulary
 
 
 def test_an_unknown_vocabulary_of_unknown_size_is_refused() -> None:
