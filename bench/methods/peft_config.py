@@ -141,25 +141,39 @@ def check(settings: Settings, part: PartFacts) -> None:
         raise SpecError(f"{settings.peft_type} has no target modules; remove `targets`")
 
 
-def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001
+def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
     """The library's configuration for this part. Raises what the library raises for values that it refuses."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import PeftType
 
     method = _library.method(settings.peft_type)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
-    fields = _defaults(method, part) | settings.fields()
+    fields = _defaults(method, part, module) | settings.fields()
     if settings.targets and part.name in settings.targets:
         fields["target_modules"] = settings.targets[part.name]
     fields = {name: _shared.as_library_class(config_class, name, value) for name, value in fields.items()}
     return config_class(task_type=_shared.task_type(part), **fields)
 
 
-def _defaults(method: _library.LibraryMethod, part: PartFacts) -> dict[str, Any]:
+def _defaults(method: _library.LibraryMethod, part: PartFacts, module: torch.nn.Module) -> dict[str, Any]:
     """What the model family says about this method on this part; else the library's own defaults hold."""
     name = method.peft_type.lower()
     options = {field: part.targets[f"{name}.{field}"] for field in method.fields if f"{name}.{field}" in part.targets}
     targets = part.targets.get(name)
     if targets is None and "Linear" in method.layers:
-        targets = part.targets.get(_DEFAULT_TARGETS)
+        targets = [
+            target
+            for target in part.targets.get(_DEFAULT_TARGETS, [])
+            if any(_layer_kind(own) in method.layers for name, own in module.named_modules() if _means(target, name))
+        ]
     return options | ({"target_modules": targets} if targets and "target_modules" in method.fields else {})
+
+
+def _means(target: str, name: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _layer_kind(module: torch.nn.Module) -> str:
+    """As the library names its adapters' classes; transformers' ``Conv1D`` of GPT-2 is a linear layer."""
+    kind = type(module).__name__
+    return "Linear" if kind == "Conv1D" else kind

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench import registry
+from bench.cell import Cell
 from bench.errors import BenchError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
+from bench.worker.optimise import Group
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 FROZEN, TRAINED = "F", "T"
 """The two actions that are not the name of a method."""
+_NO_TEXTS = ("?",)
+"""Stands for the data's when only the shape of a model matters: no method asks how large the vocabulary is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,32 @@ def adapt(
                 told = f"{type(error).__name__}: {error}"
                 raise BenchError(f"method {action} cannot be put on part {part}: {told}") from error
     return adapted
+
+
+def check_methods(cell: Cell) -> None:
+    """Put the methods of a cell on its model on the meta device, which costs neither weights nor memory.
+
+    Raises BenchError, naming method and part, for one that cannot be put on its part. Of a method that computes from
+    the weights nothing is learnt here.
+    """
+    if all(action in (FROZEN, TRAINED) for action in cell.parts.values()):
+        return
+    plugin = registry.load("models", cell.model.family)
+    model: BenchModel = plugin.build(cell.model, texts=_NO_TEXTS, device="meta")
+    try:
+        adapt(model, plugin.PARTS, cell.parts, cell.methods)
+    except RuntimeError as error:
+        if not needs_values(error):
+            raise
+
+
+def method_groups(model: BenchModel, parts: Mapping[str, str], methods: Mapping[str, MethodSettings]) -> list[Group]:
+    """The trained tensors of each part whose method has a learning rate or a weight decay of its own."""
+    return [
+        Group(parameters=[p for p in model.part(part).parameters() if p.requires_grad], training=training)
+        for part, action in parts.items()
+        if action in methods and (training := methods[action].train) is not None
+    ]
 
 
 def needs_values(error: Exception) -> bool:

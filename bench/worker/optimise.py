@@ -14,6 +14,7 @@ from torch.optim import optimizer as _torch_optimizer
 from torch.utils import _foreach_utils
 
 from bench.errors import BenchError
+from bench.settings import MethodTraining
 from bench.spec.models import OptimizerSettings, TrainSettings
 
 _ONE_CYCLE_RISE = 0.3
@@ -28,6 +29,14 @@ _KERNEL_SUPPORT = (
     (_torch_optimizer, "_get_fused_kernels_supported_devices"),
 )
 """Where torch asks which devices have foreach and fused kernels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Trained tensors of a method that has a learning rate or a weight decay of its own."""
+
+    parameters: list[torch.nn.Parameter]
+    training: MethodTraining
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +83,38 @@ def make_plan(settings: TrainSettings, examples: int) -> Plan:
     return Plan(settings=settings, steps=steps, steps_per_epoch=per_epoch)
 
 
+SHARE = "rate_share"
+"""Key of a parameter group: its peak learning rate, as a multiple of the one of the settings."""
+
+
+def make_groups(
+    settings: OptimizerSettings, trained: Iterable[torch.nn.Parameter], own: Iterable[Group]
+) -> list[dict[str, Any]]:
+    """Parameter groups for torch: one for each of ``own``, and first one of what is in none of them."""
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    for group in own:
+        parameters = [p for p in group.parameters if id(p) not in taken]
+        taken |= {id(p) for p in parameters}
+        given: dict[str, Any] = {"params": parameters, SHARE: (group.training.lr or settings.lr) / settings.lr}
+        if group.training.weight_decay is not None:
+            given["weight_decay"] = group.training.weight_decay
+        groups.append(given)
+    rest = [p for p in trained if id(p) not in taken]
+    return [group for group in [{"params": rest, SHARE: 1.0}, *groups] if group["params"]]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the plan's rate of a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(SHARE, 1.0)
+
+
 def make_optimizer(
-    settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter], device: torch.device
+    settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter] | list[dict[str, Any]], device: torch.device
 ) -> torch.optim.Optimizer:
-    """The optimizer as torch or bitsandbytes ships it, on the trained tensors alone. Raises BenchError without the
-    latter.
+    """The optimizer as torch or bitsandbytes ships it, on the trained tensors alone, or on groups of them. Raises
+    BenchError without the latter.
     """
     kernels: dict[str, Any] = _KERNELS[settings.implementation]
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}

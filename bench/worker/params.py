@@ -66,23 +66,29 @@ def stored_tensors(
     """What one must keep per task: adapters as peft saves them, and trained tensors of the model itself. Not on the
     meta device.
     """
-    from peft import get_peft_model_state_dict
-
     found = trained_tensors(model, parts, adapters)
     for part, adapter in adapters.items():
         if adapter.peft is not None:
-            # "auto" would ask the Hub whether the vocabulary grew.
-            state = get_peft_model_state_dict(adapter.peft, save_embedding_layers=False)
-            found |= {f"{part}.{name}": tensor for name, tensor in state.items()}
+            found |= {f"{part}.{name}": tensor for name, tensor in adapter_state(adapter.peft).items()}
     return found
 
 
-def _stored_elements(adapter: PeftModel) -> int:
+def adapter_state(adapter: PeftModel) -> dict[str, torch.Tensor]:
+    """What peft saves of an adapter; a tensor that several of its layers share once, under its first name."""
     from peft import get_peft_model_state_dict
 
+    once: dict[tuple[object, ...], tuple[str, torch.Tensor]] = {}
+    # "auto" would ask the Hub whether the vocabulary grew.
+    for name, tensor in get_peft_model_state_dict(adapter, save_embedding_layers=False).items():
+        where = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
+        once.setdefault(where, (name, tensor))
+    return dict(once.values())
+
+
+def _stored_elements(adapter: PeftModel) -> int:
     on_meta = next(adapter.parameters()).device.type == "meta"
     if not (on_meta and adapter.active_peft_config.is_prompt_learning):
-        return sum(t.numel() for t in get_peft_model_state_dict(adapter, save_embedding_layers=False).values())
+        return sum(t.numel() for t in adapter_state(adapter).values())
     # peft stores the prompt itself, not the network that makes it, and copies it to the CPU, which meta tensors cannot.
     encoder = adapter.prompt_encoder[adapter.active_adapter]
     tokens = adapter.prompt_tokens[adapter.active_adapter][: adapter.active_peft_config.num_virtual_tokens]

@@ -14,14 +14,14 @@ from bench.estimate.gpus import DEFAULT, generation
 from bench.protocols import BenchModel, Progress
 from bench.record import CellRecord
 from bench.store import write_atomic
-from bench.worker.adapt import Adapted, adapt
+from bench.worker.adapt import Adapted, adapt, check_methods, method_groups
 from bench.worker.audit import check_frozen
 from bench.worker.data import LoadedData, evaluation_batches, load_data, training_batches
 from bench.worker.draft import PREDICTIONS_FILE, Draft
 from bench.worker.evaluate import predict, write_predictions
 from bench.worker.heartbeat import Heartbeat
 from bench.worker.measure import write_tensors
-from bench.worker.optimise import Precision, make_plan, make_precision
+from bench.worker.optimise import Group, Precision, make_plan, make_precision
 from bench.worker.params import count_params, stored_tensors
 from bench.worker.seeds import seed_everything
 from bench.worker.train import train
@@ -72,6 +72,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
     with draft.phase("setup"):
         device = choose_device(cell.run.device)
         draft.use(device)
+        check_methods(cell)  # before anything is loaded, and before the seed: it may draw random numbers
         if cell.run.threads is not None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)
@@ -91,7 +92,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         draft.params = count_params(model, cell.parts, adapters)
         check_frozen(model, cell.parts, adapters)
     with draft.phase("train"):
-        _train(cell, data, model, precision, draft)
+        _train(cell, data, model, method_groups(model, cell.parts, cell.methods), precision, draft)
     _store(cell, job, model, adapters, draft)
     with draft.phase("eval"):
         _evaluate(cell, job, data, model, precision, draft)
@@ -104,13 +105,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _train(cell: Cell, data: LoadedData, model: BenchModel, precision: Precision, draft: Draft) -> None:
+def _train(
+    cell: Cell,
+    data: LoadedData,
+    model: BenchModel,
+    groups: list[Group],
+    precision: Precision,
+    draft: Draft,
+) -> None:
     if not any(p.requires_grad for p in model.module.parameters()):
         return  # all parts frozen: the model is evaluated as it came
     plan = make_plan(cell.train, len(data.train))
     batches = training_batches(data, model, cell.train, steps=plan.steps, seed=cell.seed)
     try:
-        train(model, batches, plan, precision, draft.training, draft.beat)
+        train(model, batches, plan, precision, draft.training, draft.beat, groups)
     finally:
         draft.gpu.energy_to_here()
 

@@ -14,7 +14,19 @@ from bench.record import LossPoint
 from bench.worker.audit import check_gradients, is_finite
 from bench.worker.data import Batch
 from bench.worker.measure import Stopwatch
-from bench.worker.optimise import Plan, Precision, as_on_cuda, make_optimizer
+from bench.worker.optimise import (
+    Group,
+    Plan,
+    Precision,
+    as_on_cuda,
+    make_groups,
+    make_optimizer,
+    set_rate,
+)
+
+_REALLOCATE = "update_and_allocate"
+"""What peft's adaptive methods want called after each step, to move their rank to where it matters (AdaLoRA's and
+AdaMSS's budget)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,12 +50,14 @@ class TrainLog:
 class Trainer:
     """One optimizer step after another on the trained tensors of a model; the estimate takes the same on meta."""
 
-    def __init__(self, model: BenchModel, plan: Plan, precision: Precision) -> None:
+    def __init__(self, model: BenchModel, plan: Plan, precision: Precision, groups: Sequence[Group] = ()) -> None:
         self._model = model
         self._plan = plan
         self._precision = precision
         self._trained = [p for p in model.module.parameters() if p.requires_grad]
-        self._optimizer = make_optimizer(plan.settings.optimizer, self._trained, precision.device)
+        grouped = make_groups(plan.settings.optimizer, self._trained, groups)
+        self._optimizer = make_optimizer(plan.settings.optimizer, grouped, precision.device)
+        self._reallocating = [m for m in model.module.modules() if hasattr(type(m), _REALLOCATE)]
         if plan.settings.gradient_checkpointing:
             model.checkpoint_activations()
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scales_loss)
@@ -54,9 +68,7 @@ class Trainer:
         Runs on the meta device under a mode that answers ``.item()``: to the loss scaler, which asks for the number of
         infinite gradients (float), with 0, else it skips the update.
         """
-        rate = self._plan.rate(step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self._optimizer, self._plan.rate(step))
         late = self._plan.settings.zero_grad == "before_backward"
         if not late:
             self._optimizer.zero_grad()
@@ -75,15 +87,17 @@ class Trainer:
         if step == 0 and total.isfinite():  # a diverged cell is not one that fails the audit
             check_gradients(self._model, finite=not self._precision.scales_loss)
         with as_on_cuda(self._precision.device):
-            self._update()
+            self._update(step)
         return total
 
-    def _update(self) -> None:
+    def _update(self, step: int) -> None:
         if self._plan.settings.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self._trained, self._plan.settings.gradient_clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        for adapter in self._reallocating if self._precision.device.type != "meta" else ():
+            getattr(adapter, _REALLOCATE)(step)  # needs this step's gradients, and values that meta has not
 
     def has_finite_weights(self) -> bool:
         """Whether the last update left every trained tensor finite."""
@@ -101,14 +115,15 @@ def train(
     precision: Precision,
     log: TrainLog,
     beat: Callable[[Progress], None],
+    groups: Sequence[Group] = (),
 ) -> None:
-    """Take all steps of the plan, each with its micro-batches.
+    """Take all steps of the plan, each with its micro-batches; ``groups`` have rates of their own.
 
     A step's time runs from the end of the step before it, so it includes waiting for its batches, as users pay it.
     Raises DivergedError at the first NaN or infinite loss, AuditError after step 0.
     """
     model.module.train()
-    trainer = Trainer(model, plan, precision)
+    trainer = Trainer(model, plan, precision, groups)
     log.watch.start()
     for step, group in enumerate(batches):
         log.watch.batch_ready()

@@ -30,7 +30,9 @@ def settings(**fields: Any) -> peft_config.Settings:
 
 
 def config(method: peft_config.Settings, part: PartFacts) -> Any:
-    return peft_config.config(method, part, torch.nn.Module())
+    layers = {"query": torch.nn.Linear(2, 2), "value": torch.nn.Linear(2, 2), "qkv": torch.nn.Linear(2, 2)}
+    module = torch.nn.ModuleDict({**layers, "patch_embedding": torch.nn.Conv2d(3, 2, 1)})
+    return peft_config.config(method, part, module)
 
 
 def errors(**fields: Any) -> dict[str, str]:
@@ -54,6 +56,10 @@ def test_targets_come_from_the_spec_then_the_fields_then_the_family() -> None:
     assert ia3.target_modules == {"key", "value", "output.dense"}
     assert ia3.feedforward_modules == {"output.dense"}
     assert config(settings(peft_type="LOHA"), BARE).target_modules is None, "the library's own"
+    vera = config(settings(peft_type="VERA"), PARTS["vit"])
+    assert vera.target_modules == {"qkv"}, "of LoRA's those of a kind that VeRA has adapters for: no convolution"
+    loha = config(settings(peft_type="LOHA"), PARTS["vit"])
+    assert loha.target_modules == {"qkv", "patch_embedding"}
     norms = config(settings(peft_type="LN_TUNING"), PARTS["jtm"])
     assert norms.target_modules is None, "LoRA's are linear layers"
 

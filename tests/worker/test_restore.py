@@ -1,0 +1,218 @@
+"""For every method: an adapter that was trained, stored and loaded into a fresh model predicts as the trained one.
+
+What cannot be put on a model, and what fails in peft itself, is listed with the library's own words.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from bench import registry
+from bench.cell import Cell
+from bench.errors import BenchError, WeightsError
+from bench.methods import _library
+from bench.protocols import PartFacts
+from bench.settings import MethodSettings
+from bench.spec.models import AnyMethod
+from bench.worker.adapt import Adapted, adapt
+from bench.worker.audit import check_frozen
+from bench.worker.data import load_data
+from bench.worker.measure import write_tensors
+from bench.worker.params import count_params, stored_tensors
+from bench.worker.restore import load_adapter
+from tests.worker.tiny_models import TinyModel
+
+NORMS = {
+    "bert": "LayerNorm",
+    "gpt2": "ln_1",
+    "llama": "input_layernorm",
+    "vit": "layernorm_before",
+    "miss": "LayerNorm",
+}
+FIELDS: dict[str, dict[str, Any]] = {
+    "ADALORA": {"total_step": 10},
+    "ADAPTION_PROMPT": {"adapter_len": 4, "adapter_layers": 1},
+    "C3A": {"block_size": 8},
+    "CARTRIDGE": {"num_virtual_tokens": 4},
+    "CPT": {"cpt_token_ids": [1, 2], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]},
+    "IA3": {"feedforward_modules": []},
+    "MISS": {"r": 8},
+    "MULTITASK_PROMPT_TUNING": {"num_virtual_tokens": 4},
+    "PREFIX_TUNING": {"num_virtual_tokens": 4, "prefix_projection": True},
+    "PROMPT_TUNING": {"num_virtual_tokens": 4},
+    "P_TUNING": {"num_virtual_tokens": 4},
+    "ROAD": {"group_size": 8},
+    "SHIRA": {"r": 4},
+    "TRAINABLE_TOKENS": {"token_indices": list(range(12))},
+    "VBLORA": {"vector_length": 8, "num_vectors": 16},
+    "WAVEFT": {"n_frequency": 100},
+}
+"""What a type needs on models this small."""
+OURS: dict[str, dict[str, Any]] = {
+    "lora": {"modules_to_save": {"net": ["intermediate"]}},
+    "ia3": {"targets": {"net": ["key", "output.dense"]}, "feedforward_modules": {"net": ["output.dense"]}},
+    "prefix": {},
+    "ptuning_v2": {},
+    "bitfit": {},
+    "norm_layers": {},
+    "last_blocks": {"k": 1},
+    "head": {"targets": {"net": ["layer.1.output.dense"]}},
+    "subset": {"include": ["*.query.*"]},
+}
+_LINEAR_ONLY = """BEFT BOFT C3A DELORA GLORA HRA LILY LOHA LOKR MISS OFT PEANUT POLY PSOFT ROAD SHIRA SUPERTUNING"""
+REFUSED: dict[tuple[str, str], str] = {
+    **{("gpt2", name): "Conv1D" for name in _LINEAR_ONLY.split()},
+    **{("vit", name): "takes no virtual tokens" for name in _library.types() if _library.method(name).takes_prompts},
+    ("gpt2", "OSF"): "trains nothing",
+    ("bert", "ADAPTION_PROMPT"): "Unsupported model type for adaption prompt: 'bert'",
+    ("vit", "ADAPTION_PROMPT"): "Unsupported model type for adaption prompt: 'vit'",
+    ("miss", "ADAPTION_PROMPT"): "Unsupported model type for adaption prompt: 'blip_text_model'",
+    ("bert", "CPT"): "only supports task_type = CAUSAL_LM",
+    ("miss", "CPT"): "only supports task_type = CAUSAL_LM",
+    ("bert", "SHADOW"): "Unable to automatically find a `nn.ModuleList`",
+    ("miss", "SHADOW"): "Unable to automatically find a `nn.ModuleList`",
+    ("vit", "TRAINABLE_TOKENS"): "'ViTPatchEmbeddings' object has no attribute 'weight'",
+    **{(model, "XLORA"): "`use_cache` must be False" for model in ("bert", "gpt2", "llama", "miss")},
+}
+"""(model, type) -> words of the error before training."""
+FAILING: dict[tuple[str, str], str] = {
+    **{
+        (model, "MULTITASK_PROMPT_TUNING"): "wants a task id with every batch"
+        for model in ("bert", "gpt2", "llama", "miss")
+    },
+    **{(model, "POLY"): "wants a task id with every batch" for model in ("bert", "llama", "vit", "miss")},
+    **{
+        ("miss", name): "lengthens the output, not the mask of who attends to it"
+        for name in ("PROMPT_TUNING", "P_TUNING")
+    },
+    ("vit", "SHADOW"): "its forward pass wants input_ids",
+    ("vit", "XLORA"): "its forward pass wants input_ids",
+}
+"""(model, type) -> why peft's wrapper fails in training."""
+
+
+SEEDS = itertools.count(1)
+
+
+class Trainable(Protocol):
+    module: torch.nn.Module
+
+    def output(self) -> torch.Tensor: ...
+
+
+@pytest.fixture(scope="module")
+def make(make_cell: Callable[..., Cell]) -> Callable[[str], tuple[Any, dict[str, PartFacts]]]:
+    """A model by name, always with the same weights, and what is to be known of its only part."""
+    cell = make_cell(model={"initializer_range": 0.3})  # a wide one, so that the loss depends on every part
+    plugin = registry.load("models", cell.model.family)
+    data = load_data(cell.data)
+
+    def made(name: str) -> tuple[Any, dict[str, PartFacts]]:
+        if name != "miss":
+            tiny = TinyModel(name)
+            return tiny, tiny.facts
+        torch.manual_seed(0)
+        model: Any = plugin.build(cell.model, texts=["what shape is it yes no"], device="cpu")
+        batch = data.batch(model, data.train[:2]).tensors
+        model.output = lambda: model.loss(batch)[None]
+        facts = plugin.PARTS["jtm"]
+        part, replace = model.part, model.replace_part
+        model.part = lambda name: part({"net": "jtm"}.get(name, name))
+        model.replace_part = lambda _, adapted: replace("jtm", adapted)
+        return model, {"net": PartFacts(name="net", task_type=facts.task_type, targets=facts.targets)}
+
+    return made
+
+
+CASES = [(model, name) for model in NORMS for name in _library.types()]
+
+
+@pytest.mark.parametrize(("model", "name"), CASES, ids=[f"{model}-{name}" for model, name in CASES])
+def test_every_type_of_the_library(
+    make: Callable[..., Any], tmp_path: Path, request: pytest.FixtureRequest, model: str, name: str
+) -> None:
+    if name == "ADAMSS":
+        pytest.importorskip("sklearn", reason="peft's AdaMSS needs scikit-learn")
+    own = {"target_modules": [NORMS[model]]} if name == "LN_TUNING" else {}
+    method = TypeAdapter(AnyMethod).validate_python({"peft_type": name, **FIELDS.get(name, {}), **own})
+    if (model, name) in REFUSED:
+        with pytest.raises(BenchError) as raised:
+            adapted(make, model, method)
+        assert REFUSED[model, name] in str(raised.value)
+        return
+    if (model, name) in FAILING:
+        adapted(make, model, method)  # it can be put on: what fails is its forward pass
+        reason = FAILING[model, name]
+        request.applymarker(
+            pytest.mark.xfail(reason=reason, strict=True, raises=(ValueError, AttributeError, RuntimeError))
+        )
+    check(make, model, method, tmp_path / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("type_", OURS)
+def test_every_method_of_our_own(make: Callable[..., Any], tmp_path: Path, type_: str) -> None:
+    method = TypeAdapter(AnyMethod).validate_python({"type": type_, **OURS[type_]})
+    check(make, "bert", method, tmp_path / "adapter.safetensors")
+
+
+def adapted(make: Callable[..., Any], name: str, method: MethodSettings) -> tuple[Any, dict[str, Adapted]]:
+    model, facts = make(name)
+    registry.load("methods", method.type).check(method, facts["net"])
+    torch.manual_seed(next(SEEDS))  # the adapter is drawn anew each time, the model is not
+    adapters = adapt(model, facts, {"net": "M"}, {"M": method})
+    check_frozen(model, {"net": "M"}, adapters)
+    model.module.eval()
+    return model, adapters
+
+
+def check(make: Callable[..., Any], name: str, method: MethodSettings, file: Path) -> None:
+    trained, adapters = adapted(make, name, method)
+    with torch.no_grad():
+        before = trained.output()
+    train(trained)
+    with torch.no_grad():
+        expected = trained.output()
+    assert not torch.allclose(before, expected, atol=1e-5), "training changed nothing, so this test could not fail"
+    tensors = stored_tensors(trained, {"net": "M"}, adapters)
+    assert count_params(trained, {"net": "M"}, adapters).stored == sum(t.numel() for t in tensors.values())
+    write_tensors(file, tensors)
+
+    fresh, others = adapted(make, name, method)
+    load_adapter(fresh, {"net": "M"}, others, file)
+    with torch.no_grad():
+        torch.testing.assert_close(fresh.output(), expected, rtol=0, atol=1e-6)
+
+
+def train(model: Trainable) -> None:
+    """A few steps towards noise: every output moves."""
+    optimizer = torch.optim.AdamW([p for p in model.module.parameters() if p.requires_grad], lr=3e-2)
+    with torch.no_grad():
+        output = model.output()
+        target = torch.randn(output.shape, generator=torch.Generator().manual_seed(2))
+    for _ in range(4):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(model.output(), target).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def test_a_file_of_other_methods_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "adapter.safetensors"
+    lora = TypeAdapter(AnyMethod).validate_python({"peft_type": "LORA"})
+    model, adapters = adapted(make, "bert", lora)
+    tensors = stored_tensors(model, {"net": "M"}, adapters)
+    write_tensors(file, dict(list(tensors.items())[1:]))
+    with pytest.raises(WeightsError, match=r"net: the file lacks net\.base_model.*lora_A"):
+        load_adapter(model, {"net": "M"}, adapters, file)
+    write_tensors(file, tensors | {"other.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"no part that trains: other\.weight"):
+        load_adapter(model, {"net": "M"}, adapters, file)
+    bitfit, selected = adapted(make, "bert", TypeAdapter(AnyMethod).validate_python({"type": "bitfit"}))
+    with pytest.raises(WeightsError, match=r"lacks net\..*bias"):
+        load_adapter(bitfit, {"net": "M"}, selected, file)
