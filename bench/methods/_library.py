@@ -133,9 +133,9 @@ def _folder() -> Path:
 
 
 @cache
-def _registered() -> dict[str, tuple[Path, str]]:
-    """Type -> file that registers it, and name of its configuration class."""
-    found: dict[str, tuple[Path, str]] = {}
+def _registered() -> dict[str, tuple[Path, str, str]]:
+    """Type -> file that registers it, and the names of the classes of its configuration and its model."""
+    found: dict[str, tuple[Path, str, str]] = {}
     for path in sorted((_folder() / "tuners").rglob("__init__.py")):
         text = path.read_text(encoding="utf-8")
         if "register_peft_method(" not in text:
@@ -144,7 +144,8 @@ def _registered() -> dict[str, tuple[Path, str]]:
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             name, config = given.get("name"), given.get("config_cls")
             if isinstance(name, ast.Constant) and isinstance(config, ast.Name):
-                found[str(name.value).upper()] = (path, config.id)
+                model = given.get("model_cls")
+                found[str(name.value).upper()] = (path, config.id, model.id if isinstance(model, ast.Name) else "")
     return found
 
 
@@ -159,7 +160,7 @@ def method(peft_type: str) -> LibraryMethod:
     name = peft_type.upper()
     if name not in _registered():
         raise SpecError(f"{peft_type!r} is no type of the installed peft{did_you_mean(name, types())}")
-    path, config_class = _registered()[name]
+    path, config_class, _ = _registered()[name]
     found = _module(path).find(config_class)
     assert found is not None, f"{path} registers {config_class}, which is nowhere to be found"
     ancestry = list(_ancestry(*found))
@@ -172,6 +173,14 @@ def method(peft_type: str) -> LibraryMethod:
         layers=_layers(path.parent),
         settings=_model(config_class, {key: own for key, own in fields.items() if key not in NOT_OF_THE_METHOD}),
     )
+
+
+def summary(peft_type: str) -> str:
+    """The first sentence that the library says of a type's model; empty if it says nothing."""
+    path, _, model = _registered()[peft_type.upper()]
+    found = _module(path).find(model) if model else None
+    told = " ".join((ast.get_docstring(found[1]) or "").split("\n\n")[0].split()) if found else ""
+    return re.split(r"(?<=[^.][^.]\.) ", told)[0]
 
 
 def _ancestry(module: _Module, node: ast.ClassDef) -> Iterator[tuple[_Module, ast.ClassDef]]:
