@@ -79,8 +79,8 @@ class DataPlugin(Protocol):
     @staticmethod
     def load(settings: Any) -> VqaData: ...
 
-    # A plugin whose ``load`` looks for images may have ``load_annotations(settings) -> VqaData``, too: questions and answers
-    # without them, for an estimate.
+    # A plugin whose ``load`` looks for images may have ``load_annotations(settings) -> VqaData``, too: questions and
+    # answers without them, for an estimate.
 
 
 # --- models --------------------------------------------------------------------------------------------------
