@@ -148,3 +148,22 @@ def test_adaptive_methods_move_their_rank(make_cell: Make) -> None:
     kept = [p for name, p in model.module.named_parameters() if "lora_E" in name]
     ranks = [int((p != 0).sum()) for p in kept]
     assert sum(ranks) < 4 * len(ranks), "nothing was pruned"
+
+
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [
+        ({"peft_type": "VERA", "r": 8, "train": {"lr": 1e-2}}, {"type": "bitfit"}),
+        ({"peft_type": "RANDLORA", "r": 4}, {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3}),
+        ({"peft_type": "FROD"}, {"peft_type": "LN_TUNING", "target_modules": ["LayerNorm"]}),
+    ],
+)
+def test_a_whole_run_counts_what_its_estimate_counts(
+    make_cell: Make, tmp_path: Path, method: dict[str, Any], other: dict[str, Any]
+) -> None:
+    cell = make_cell(parts={"vit": "F", "jtm": "M", "dec": "O"}, methods={"M": method, "O": other})
+    record = run.run_and_estimate(cell, tmp_path, tmp_path / "result.json")
+    assert (record.status, record.error) == (Status.OK, None)
+    assert record.estimate is not None
+    assert record.estimate.params == record.params
+    assert record.estimate.adapter_bytes == record.adapter_bytes
