@@ -1,0 +1,194 @@
+"""The 23 cells of Tables 1 to 4 on a real NVIDIA GPU beside their predictions: random weights, generated inputs.
+
+Each cell is measured in a process of its own, with the trainer, the phases and the meters of a run, and takes batches
+of exactly the shapes that its estimate took.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from bench import environment, registry
+from bench.cell import Cell
+from bench.errors import BenchError
+from bench.estimate.estimator import generating
+from bench.estimate.gpus import DEFAULT, generation
+from bench.estimate.validation.paper import Row, lengths_of, memory_of
+from bench.estimate.validation.steps import generated, shapes, take_steps
+from bench.protocols import BenchModel, GenerateOptions
+from bench.record import Estimate, PhaseMemory, PredictedPhase
+from bench.worker.adapt import adapt
+from bench.worker.environment import describe
+from bench.worker.gpu import open_gpu_meter
+from bench.worker.measure import cuda_peaks
+from bench.worker.seeds import seed_everything
+
+ALLOCATED_LIMIT, RESERVED_LIMIT = 0.02, 0.05
+"""Largest relative errors of a phase's predicted peaks."""
+PHASES = ("train", "eval")
+Measure = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
+
+
+def require_gpu() -> None:
+    """Raises BenchError, which says what is missing, where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise BenchError(
+            f"gpu: torch {torch.__version__} ({built}) finds no CUDA device. Run this command on a machine with an "
+            "NVIDIA GPU, its driver and a torch with CUDA; it needs neither weights nor data"
+        )
+
+
+def assumed_generation() -> str:
+    """Of the first visible GPU; the default if NVML does not say. Takes no memory on it."""
+    gpus = environment.visible_gpus()
+    capability = gpus[0].capability if gpus else None
+    return (generation(capability) if capability else None) or DEFAULT
+
+
+def measured_environment() -> dict[str, Any]:
+    """The environment as a run records it; in a process that ends, as it opens a context on the GPU."""
+    return in_own_process(describe, torch.device("cuda"))
+
+
+def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Raises BrokenProcessPool if the process dies."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure_in_own_process(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, Any]:
+    """``measure``, whatever becomes of its process."""
+    try:
+        return in_own_process(measure, cell, dict(assumed))
+    except BrokenProcessPool:
+        return {"status": "crashed", "message": "the process died"}
+
+
+def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dict[str, Any]:
+    """``status``, peaks of each phase, the process's peak by NVML and its context after the first step, bytes.
+
+    A want of memory is a result (``oom``), with what was measured before it.
+    """
+    target = torch.device(device)
+    if target.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting peaks needs it
+    seed_everything(cell.seed, target)
+    meter = open_gpu_meter(target)
+    meter.start()
+    peaks: dict[str, PhaseMemory] = {}
+    found: dict[str, Any] = {"status": "ok", "context_bytes": None}
+    started = time.perf_counter()
+    try:
+        with cuda_peaks(target, peaks, "load"):
+            model = _build(cell, device)
+        _train_and_evaluate(cell, model, assumed, device, peaks, found)
+    except torch.OutOfMemoryError as error:
+        found |= {"status": "oom", "message": str(error).splitlines()[0]}
+    finally:
+        meter.stop()
+    reserved = max((peak.reserved_peak_bytes or 0 for peak in peaks.values()), default=0)
+    return found | {
+        "phases": {name: peak.model_dump() for name, peak in peaks.items()},
+        "nvml_process_peak_bytes": meter.process_peak_bytes(at_least=reserved),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _build(cell: Cell, device: str) -> BenchModel:
+    plugin = registry.load("models", cell.model.family)
+    settings = cell.model.model_copy(update={"weights": None})
+    model: BenchModel = plugin.build(settings, texts=(), device=device)
+    adapt(model, plugin.PARTS, cell.parts, cell.methods)
+    model.module.to(torch.device(device), generated(cell.train.precision, device).weights)
+    return model
+
+
+def _train_and_evaluate(
+    cell: Cell,
+    model: BenchModel,
+    assumed: Mapping[str, Any],
+    device: str,
+    peaks: dict[str, PhaseMemory],
+    found: dict[str, Any],
+) -> None:
+    target = torch.device(device)
+    precision = generated(cell.train.precision, device)
+    train, evaluation = lengths_of(assumed)
+
+    def after(step: int) -> None:
+        if step == 0:
+            found["context_bytes"] = _context(target)
+
+    with cuda_peaks(target, peaks, "train"):
+        take_steps(model, cell.train, train, precision, after)
+        _wait(target)
+    with cuda_peaks(target, peaks, "eval"):
+        model.module.eval()
+        settings = cell.evaluate
+        options = GenerateOptions(num_beams=settings.num_beams, max_new_tokens=settings.max_new_tokens)
+        batch = shapes(model, settings.batch_size, evaluation)
+        with torch.no_grad(), precision.context(), generating(settings.max_new_tokens):
+            model.generate(precision.place(batch.tensors), options)
+        _wait(target)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _context(device: torch.device) -> int | None:
+    """What the process takes on the GPU beside what torch reserved; null where NVML does not know the process."""
+    _wait(device)
+    reserved = torch.cuda.memory_reserved(device)
+    meter = open_gpu_meter(device)
+    meter.sample()
+    total = meter.process_peak_bytes(at_least=reserved)
+    return None if total is None else total - reserved
+
+
+def compare(row: Row, estimate: Estimate, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of ``gpu.jsonl``: predicted, measured, errors and verdicts of each phase that was measured."""
+    memory = memory_of(estimate)
+    phases = {}
+    for name in PHASES:
+        predicted, peak = getattr(memory, name), measured.get("phases", {}).get(name)
+        if measured["status"] == "ok" and predicted is not None and peak is not None:
+            phases[name] = _errors(predicted, PhaseMemory.model_validate(peak))
+    return {
+        "table": row.table,
+        "label": row.cell.label,
+        "printed_gib": row.printed,
+        "estimate": estimate.model_dump(mode="json"),
+        "measured": dict(measured),
+        "phases": phases,
+    }
+
+
+def _errors(predicted: PredictedPhase, measured: PhaseMemory) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind, limit in (("allocated", ALLOCATED_LIMIT), ("reserved", RESERVED_LIMIT)):
+        ours, theirs = getattr(predicted, f"{kind}_peak_bytes"), getattr(measured, f"{kind}_peak_bytes")
+        if theirs:
+            error = ours / theirs - 1
+            found |= {f"{kind}_error": error, f"{kind}_holds": abs(error) <= limit}
+    return found
+
+
+def run(
+    rows: Sequence[Row], estimates: Sequence[Estimate], measured_by: Measure, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Measure and compare one row after the other."""
+    lines = []
+    for row, estimate in zip(rows, estimates, strict=True):
+        lines.append(compare(row, estimate, measured_by(row.cell, estimate.assumed)))
+        say(f"{row.table}: {row.cell.label}: {lines[-1]['measured']['status']} {lines[-1]['phases']}")
+    return lines
