@@ -53,7 +53,7 @@ def test_a_worker_writes_its_record_and_leaves_nothing_else(make_cell: Make, tmp
         "result.json",
     }
     progress = json.loads((job / "progress.json").read_text())
-    assert (progress["phase"], progress["done"], progress["total"]) == ("eval", 10, 10)
+    assert (progress["phase"], progress["done"], progress["total"]) == ("estimate", 0, 0)
     here = run_cell(make_cell(), tmp_path / "here")
     assert here.loss_curve == record.loss_curve, "the same bits in another process"
     assert (tmp_path / "here" / "predictions.jsonl").read_bytes() == (job / "predictions.jsonl").read_bytes()
