@@ -96,7 +96,6 @@ class OfaModel:
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
         """Beam search behind the question, within the trie of the known answers if the settings say so."""
         prompt, mask = batch["question_ids"][:, :-1], batch["question_mask"][:, 1:]  # without its end of sentence
-        prompt = prompt.masked_fill(mask == 0, PAD)
         encoded = self._encoded(batch)
         part: Any = self.part("decoder")
         decoder = part.get_base_model() if hasattr(part, "get_base_model") else part

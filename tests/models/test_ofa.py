@@ -14,6 +14,8 @@ from torch.nn import functional
 from bench.errors import BenchError
 from bench.models import ofa
 from bench.models._ofa_model import OfaModel
+from bench.models._ofa_search import Ends, beam_search
+from bench.models._ofa_tokens import EOS, PAD
 from bench.protocols import GenerateOptions
 from bench.worker.audit import check_gradients
 from tests.models.ofa_models import METHODS, MICRO, QUESTIONS, adapted, batch_of, disturb, images, micro
@@ -51,6 +53,22 @@ def greedy_by_scoring(model: OfaModel, question: int) -> str:
     return model.tokens.decode(answer)
 
 
+def beams_by_scoring(model: OfaModel, question: int) -> str:
+    """Beam search over one question without a cache: each beam's whole text is scored again for every token."""
+    one = model.collate([images()[question]], [QUESTIONS[question]], [])
+    batch = {name: tensor.expand(BEAMS.num_beams, *tensor.shape[1:]) for name, tensor in one.items()}
+    texts = batch["question_ids"][:, :-1]
+
+    def advance(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        nonlocal texts
+        texts = torch.cat([texts[rows], tokens[:, None]], dim=1)
+        return logits(model, batch, texts)[:, -1]
+
+    first = logits(model, one, texts[:1])[:, -1]
+    found = beam_search(first, advance, beams=BEAMS.num_beams, steps=BEAMS.max_new_tokens, ends=Ends(eos=EOS, pad=PAD))
+    return model.tokens.decode(found[0].tolist())
+
+
 @pytest.mark.parametrize(("part", "method"), list(itertools.product(ofa.PARTS, METHODS)))
 def test_method_on_part_trains_and_generates(model: OfaModel, batch: Batch, part: str, method: str) -> None:
     trained = adapted(model, part, method)
@@ -65,7 +83,7 @@ def test_method_on_part_trains_and_generates(model: OfaModel, batch: Batch, part
     assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
     together = model.generate(batch, BEAMS)
     alone = [model.generate(model.collate([i], [q], []), BEAMS)[0] for i, q in zip(images(), QUESTIONS, strict=True)]
-    assert together == alone
+    assert together == alone == [beams_by_scoring(model, i) for i in range(len(QUESTIONS))]
 
 
 def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: Batch) -> None:
