@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -14,6 +15,8 @@ from bench.estimate.tracker import WEIGHTS, Tracker
 from bench.protocols import BenchModel
 from bench.worker.adapt import Adapted, adapt
 
+_STD = 0.02
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
@@ -23,7 +26,7 @@ class Built:
     adapters: dict[str, Adapted]
 
 
-def build(cell: Cell, texts: Sequence[str], tracker: Tracker, precision_of_weights: torch.dtype) -> Built:
+def build(cell: Cell, texts: Sequence[str], tracker: Tracker, weights_dtype: torch.dtype) -> Built:
     """Allocate in the order of a run: the plain model in fp32, adapters, then the conversion of all weights.
 
     Methods that compute from real weights cannot be put on meta tensors: their model is built on the CPU with random
@@ -35,11 +38,12 @@ def build(cell: Cell, texts: Sequence[str], tracker: Tracker, precision_of_weigh
     try:
         with tracker:
             adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
-            model.module.to("meta", precision_of_weights)
+            model.module.to("meta", weights_dtype)
     except (NotImplementedError, EstimateError):
-        model = plugin.build(cell.model.model_copy(update={"weights": None}), texts=texts, device="cpu")
+        model = plugin.build(cell.model, texts=texts, device="meta")
+        replace_tensors(model.module, _random)
         adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
-        move_to_meta(model.module, precision_of_weights)
+        replace_tensors(model.module, partial(_on_meta, dtype=weights_dtype))
     tracker.register(in_order(model.module), WEIGHTS)
     return Built(model=model, adapters=adapters)
 
@@ -52,19 +56,26 @@ def in_order(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     yield from (b for b in module._buffers.values() if b is not None)
 
 
-def move_to_meta(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """As ``module.to("meta", dtype)``, but a tensor of several names stays one tensor."""
-    moved: dict[int, torch.Tensor] = {}
+def replace_tensors(module: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Put ``make(tensor)`` in the place of every parameter and buffer; a tensor of several names stays one tensor."""
+    made: dict[int, torch.Tensor] = {}
     for owner in module.modules():
         for name, parameter in owner._parameters.items():
             if parameter is not None:
-                known = moved.get(id(parameter))
-                if known is None:
-                    target = dtype if parameter.is_floating_point() else parameter.dtype
-                    data = torch.empty_like(parameter, device="meta", dtype=target)
-                    known = moved[id(parameter)] = torch.nn.Parameter(data, parameter.requires_grad)
-                owner._parameters[name] = known  # type: ignore[assignment]
+                if id(parameter) not in made:
+                    made[id(parameter)] = torch.nn.Parameter(make(parameter), parameter.requires_grad)
+                owner._parameters[name] = made[id(parameter)]  # type: ignore[assignment]
         for name, buffer in owner._buffers.items():
             if buffer is not None:
-                target = dtype if buffer.is_floating_point() else buffer.dtype
-                owner._buffers[name] = torch.empty_like(buffer, device="meta", dtype=target)
+                owner._buffers[name] = make(buffer)
+
+
+def _random(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU, as new weights are; methods that decompose weights need finite ones."""
+    made = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return made.normal_(std=_STD) if tensor.is_floating_point() else made
+
+
+def _on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    target = dtype if tensor.is_floating_point() else tensor.dtype
+    return torch.empty_like(tensor, device="meta", dtype=target)
