@@ -20,6 +20,7 @@ Examples:
   run_bench.py specs/table1.yaml --set train.steps=20 --seeds 1,2,3
   run_bench.py specs/table?.yaml --scale demo --json    several specs, records as JSON on stdout
   run_bench.py specs/table1.yaml --report-only         tables and plots anew from results/
+  run_bench.py --methods                               every method a spec can name, those of the installed peft included
   run_bench.py specs/table1.yaml --estimate            parameters, GPU memory and FLOPs of every cell, without a run
   run_bench.py specs/table1.yaml --estimate --budget 24GiB --max-batch 24GiB
   run_bench.py specs/table1.yaml --budget 24GiB        run the cells that fit; the others become records, too
@@ -119,6 +120,9 @@ def command(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="List every method a spec can name, where it applies and what it needs.")
+    ] = False,
     print_schema: Annotated[
         bool,
         typer.Option(
@@ -135,6 +139,10 @@ def command(
     try:
         if version:
             typer.echo(__version__)
+        elif methods:
+            from bench.method_list import print_methods
+
+            print_methods(as_json=as_json)
         elif print_schema:
             typer.echo(_schema(specs or []), nl=False)
         else:
