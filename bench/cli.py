@@ -20,7 +20,7 @@ Examples:
   run_bench.py specs/table1.yaml --set train.steps=20 --seeds 1,2,3
   run_bench.py specs/table?.yaml --scale demo --json    several specs, records as JSON on stdout
   run_bench.py specs/table1.yaml --report-only         tables and plots anew from results/
-  run_bench.py --methods                               every method a spec can name, those of the installed peft included
+  run_bench.py --methods                               every method that a spec can name
   run_bench.py specs/table1.yaml --estimate            parameters, GPU memory and FLOPs of every cell, without a run
   run_bench.py specs/table1.yaml --estimate --budget 24GiB --max-batch 24GiB
   run_bench.py specs/table1.yaml --budget 24GiB        run the cells that fit; the others become records, too
