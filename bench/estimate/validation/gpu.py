@@ -7,7 +7,7 @@ of exactly the shapes that its estimate took.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -33,7 +33,6 @@ from bench.worker.seeds import seed_everything
 ALLOCATED_LIMIT, RESERVED_LIMIT = 0.02, 0.05
 """Largest relative errors of a phase's predicted peaks."""
 PHASES = ("train", "eval")
-Measure = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
 
 
 def require_gpu() -> None:
@@ -65,11 +64,13 @@ def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> 
 
 
 def measure_in_own_process(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, Any]:
-    """``measure``, whatever becomes of its process."""
+    """``measure``, whatever becomes of its process: ``error`` or ``crashed`` are no results."""
     try:
         return in_own_process(measure, cell, dict(assumed))
     except BrokenProcessPool:
         return {"status": "crashed", "message": "the process died"}
+    except Exception as error:
+        return {"status": "error", "message": f"{type(error).__name__}: {error}"}
 
 
 def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dict[str, Any]:
@@ -181,14 +182,3 @@ def _errors(predicted: PredictedPhase, measured: PhaseMemory) -> dict[str, Any]:
             error = ours / theirs - 1
             found |= {f"{kind}_error": error, f"{kind}_holds": abs(error) <= limit}
     return found
-
-
-def run(
-    rows: Sequence[Row], estimates: Sequence[Estimate], measured_by: Measure, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Measure and compare one row after the other."""
-    lines = []
-    for row, estimate in zip(rows, estimates, strict=True):
-        lines.append(compare(row, estimate, measured_by(row.cell, estimate.assumed)))
-        say(f"{row.table}: {row.cell.label}: {lines[-1]['measured']['status']} {lines[-1]['phases']}")
-    return lines
