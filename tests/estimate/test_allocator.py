@@ -151,7 +151,10 @@ class Naive:
 
 
 SIZES = st.one_of(
-    st.integers(1, 4096), st.integers(1, 3 * MIB), st.integers(8 * MIB, 12 * MIB), st.integers(1, 40 * MIB)
+    st.integers(1, 4096),
+    st.integers(1, 3 * MIB),
+    st.integers(1, 40 * MIB),
+    st.integers(1, 30).map(lambda size: size * MIB),  # where one rule ends and the next begins
 )
 
 
