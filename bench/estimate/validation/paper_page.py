@@ -23,9 +23,10 @@ as in the released code. Training batches, question x answer tokens from the {so
 Evaluation: {evaluation} question tokens, {beams} beams of {new} new tokens.
 
 ## What the column is, nobody says
-The paper names neither the GPU nor how memory was read. The released code prints no memory; its requirements hold
-`nvitop`, which shows what `nvidia-smi` shows: all that the process takes on the GPU. That is the reading we stand by,
-in GiB; these are the others:
+The paper names neither the GPU nor how memory was read. The released training script does not read it; the utilities
+that it builds on, BLIP's, print what is allocated at most, and its requirements hold `nvitop`, which shows what
+`nvidia-smi` shows: all that the process takes on the GPU. We compare with the latter, in GiB, since it is what must fit
+on a card; it is also the reading that fits best, which proves nothing. The others:
 
 {readings}
 Do not conclude from this table that the estimate is right to within its mean error on any GPU: that is for
@@ -37,7 +38,7 @@ None was chosen or changed to fit this column.
 - **Context**, {context} GiB: {context_source}.
 - **Rounding and segment sizes** of the allocator: `c10/core/AllocatorConfig.h` of PyTorch 2.15.
 - **cuBLAS workspace**, {workspace} MiB a call, and cuBLASLt's 1 MiB: PyTorch's defaults. The paper's PyTorch, 2.1 by
-  the requirements of the released code, kept two such workspaces for good.
+  the requirements of the released code, kept such workspaces for good, which is not modelled.
 - **Lengths**: the longest question and answer of the annotations, and the first three different batches before it.
 - **Kernels**: what PyTorch 2.15 chooses for the model as its authors wrote it (eager attention).
 
