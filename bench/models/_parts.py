@@ -1,0 +1,242 @@
+"""Parts of any torch module, named by patterns of module paths, and adapters on them.
+
+A part of several modules is shown to peft as a ``View`` that holds the same modules under the same names. An adapter
+replaces layers inside their parents, so that the model's own forward pass goes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.errors import SpecError
+from bench.registry import did_you_mean
+
+Paths = dict[str, tuple[str, ...]]
+"""Part -> dotted paths of its modules and parameters, none below another; ``""`` is the whole model."""
+
+
+def matched(module: nn.Module, patterns: Mapping[str, str | Sequence[str]]) -> Paths:
+    """What the patterns of each part mean in ``module``.
+
+    A pattern is the path of a module or parameter, each step with the wildcards of ``fnmatch``: ``blocks.*``,
+    ``blocks.[0-5]``, ``cls_token``; ``""`` is the whole module. Modules without parameters are passed over.
+    Raises SpecError, with the nearest names, for a pattern that means nothing, and for parts that overlap.
+    """
+    names = [name for name, own in module.named_modules(remove_duplicate=False) if any(True for _ in own.parameters())]
+    names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    found: Paths = {}
+    for part, given in patterns.items():
+        several = [given] if isinstance(given, str) else given
+        paths = dict.fromkeys(path for pattern in several for path in _meant(pattern, names, part))
+        found[part] = tuple(path for path in paths if not any(_is_below(path, other) for other in paths))
+    _refuse_overlap(found)
+    return found
+
+
+def covering(module: nn.Module, parameters: Collection[str], prefix: str = "") -> tuple[str, ...]:
+    """The fewest paths that hold these parameters (names as in ``module.named_parameters``) and no others."""
+    own = [f"{prefix}{name}" for name, _ in module.named_parameters(remove_duplicate=False)]
+    if own and all(name in parameters for name in own):
+        return (prefix.removesuffix("."),)
+    paths = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False) if f"{prefix}{name}" in parameters]
+    for name, child in module.named_children():
+        paths += covering(child, parameters, f"{prefix}{name}.")
+    return tuple(paths)
+
+
+class View(nn.Module):
+    """Modules and parameters of a model under their names there; never called."""
+
+    def __init__(self, root: nn.Module, paths: Iterable[str]) -> None:
+        super().__init__()
+        self._places: list[tuple[nn.Module, str, nn.Module]] = []  # here, name, owner in the model
+        for path in paths:
+            own = [*root._modules, *root._parameters] if path == "" else [path]
+            for name in own:
+                self._show(root, name)
+
+    def _show(self, owner: nn.Module, path: str) -> None:
+        here: nn.Module = self
+        *steps, leaf = path.split(".")
+        for step in steps:
+            owner = owner.get_submodule(step)
+            if step not in here._modules:  # a list of blocks stays one, so that methods find it by its type
+                listed = isinstance(owner, nn.ModuleList | nn.Sequential)
+                here.add_module(step, nn.ModuleList() if listed else nn.Module())
+            here = here.get_submodule(step)
+        if leaf in owner._modules:
+            here.add_module(leaf, owner._modules[leaf])
+        else:
+            here.register_parameter(leaf, owner._parameters[leaf])
+        self._places.append((here, leaf, owner))
+
+    def put_back(self) -> None:
+        """Put modules that were replaced here into the model, too."""
+        for here, leaf, owner in self._places:
+            if leaf in here._modules:
+                setattr(owner, leaf, here._modules[leaf])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> View:
+        """A move to another kind of device makes new parameters: take the model's, which moved before."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for here, leaf, owner in self._places:
+            if leaf in here._parameters:
+                here._parameters[leaf] = owner._parameters[leaf]
+        return self
+
+
+class Parts:
+    """The parts of a built model: the half of ``bench.protocols.BenchModel`` that is the same for every module."""
+
+    def __init__(self, model: nn.Module, paths: Paths, in_place: Collection[str] = ()) -> None:
+        """``in_place``: parts of one path that peft wraps where they stand. That is what virtual tokens need, which
+        its wrapper puts into the call; whoever calls such a part must bear with the wrapper."""
+        assert all(len(paths[part]) == 1 for part in in_place), "only a part of one module has a place"
+        self.module = nn.Module()
+        """The model and, registered beside it, the wrappers of adapters: some hold tensors that their layers share."""
+        self.module.add_module("model", model)
+        self.module.add_module("adapters", nn.Module())
+        self._paths = paths
+        self._in_place = in_place
+
+    @property
+    def model(self) -> Any:
+        """The model to be called, adapted or not."""
+        return self.module.get_submodule("model")
+
+    def part(self, name: str) -> nn.Module:
+        """The part, adapted or not; its names are those in the model, but for a part in place."""
+        adapters = self.module.get_submodule("adapters")
+        if name in self._in_place:
+            return self.module.get_submodule(self._place(name))
+        if _attribute(name) in adapters._modules:
+            return adapters.get_submodule(_attribute(name))
+        return View(self.model, self._paths[name])
+
+    def replace_part(self, name: str, adapted: nn.Module) -> None:
+        """Let the model go through the adapted (peft) module."""
+        if name in self._in_place:
+            parent, _, leaf = self._place(name).rpartition(".")
+            setattr(self.module.get_submodule(parent), leaf, adapted)
+            return
+        view = next(own for own in adapted.modules() if isinstance(own, View))
+        view.put_back()
+        self.module.get_submodule("adapters").add_module(_attribute(name), adapted)
+
+    def _place(self, name: str) -> str:
+        (path,) = self._paths[name]
+        return f"model.{path}".removesuffix(".")
+
+
+def called(model: nn.Module, *args: Any, **kwargs: Any) -> set[nn.Module]:
+    """The modules whose ``forward`` runs when ``model`` is called so; the arguments are on the meta device.
+
+    A layer whose weight another module takes for itself never runs, and an adapter on it would do nothing. Costs no
+    memory, whatever device the model is on, and changes nothing in it. Raises what ``model`` raises.
+    """
+    ran: set[nn.Module] = set()
+    hooks = [own.register_forward_pre_hook(lambda own, _: ran.add(own)) for own in model.modules()]
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    training = {own: own.training for own in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, on_meta, args, kwargs)
+    finally:
+        for own, was in training.items():
+            own.training = was
+        for hook in hooks:
+            hook.remove()
+    return ran
+
+
+def default_targets(
+    part: nn.Module, ran: Collection[nn.Module] | None = None, outputs: Collection[nn.Module] = ()
+) -> dict[str, list[str]]:
+    """``PartFacts.targets`` of a part of a model about which no more is known.
+
+    LoRA and its kin go on all linear layers but ``outputs`` (Dettmers et al. 2023, QLoRA), in a part without any on all
+    ungrouped convolutions, and on ``outputs`` where there is nothing else. IA3 rescales keys, values and the input of
+    the second feed-forward layer (Liu et al. 2022) where they have customary names; a fused ``qkv`` as a whole.
+    ``ran``: only layers among these (see ``called``).
+    """
+    layers = {n: own for n, own in part.named_modules() if n and (ran is None or own in ran) and _has_kind(own)}
+    inner = {name: own for name, own in layers.items() if own not in outputs}
+    linear = {name for name, own in inner.items() if not isinstance(own, nn.Conv2d)}
+    chosen = linear or set(inner) or set(layers)
+    feedforward = {name for name in chosen if name.rpartition(".")[2] in _FEEDFORWARD}
+    rescaled = {name for name in chosen if name.rpartition(".")[2] in _KEYS_AND_VALUES} | feedforward
+    targets = {"lora": _ends(chosen, part), "ia3": _ends(rescaled or chosen, part)}
+    targets["ia3.feedforward_modules"] = _ends(feedforward, part)
+    heads = [name for name, own in part.named_modules() if own in outputs]
+    return (targets if chosen else {}) | ({"head": heads} if heads else {})
+
+
+_KEYS_AND_VALUES = ("qkv", "kv", "k", "v", "k_proj", "v_proj", "key", "value", "query_key_value", "c_attn", "in_proj")
+_FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
+"""Customary names in timm and transformers."""
+
+
+def _has_kind(layer: nn.Module) -> bool:
+    """Whether adapters of peft can be put on it. Torch's own attention never calls its output layer."""
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False
+    kind = isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+    return kind or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def _ends(names: Collection[str], part: nn.Module) -> list[str]:
+    """``names`` as target modules: as few of their last steps as mean nothing else, e.g. ``qkv`` or ``attn.proj``."""
+    others = {end for name, _ in part.named_modules() if name not in names for end in _endings(name)}
+    return sorted({next((end for end in _endings(name) if end not in others), name) for name in names})
+
+
+def _endings(name: str) -> list[str]:
+    """``c``, ``b.c``, ``a.b.c``."""
+    steps = name.split(".")
+    return [".".join(steps[start:]) for start in reversed(range(len(steps)))]
+
+
+def _meant(pattern: str, names: Sequence[str], part: str) -> list[str]:
+    steps = pattern.split(".")
+    found = [name for name in names if _agrees(name.split("."), steps)]
+    if not found:
+        alike = [name for name in names if name and name.count(".") <= pattern.count(".")]
+        raise SpecError(
+            f"part {part!r}: {pattern!r} names no module or parameter of the model" + _nearest(pattern, alike)
+        )
+    return found
+
+
+def _nearest(pattern: str, names: list[str]) -> str:
+    return did_you_mean(pattern, list(dict.fromkeys(names)))
+
+
+def _agrees(name: list[str], steps: list[str]) -> bool:
+    return len(name) == len(steps) and all(fnmatchcase(own, step) for own, step in zip(name, steps, strict=True))
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path != other and (other == "" or path.startswith(f"{other}."))
+
+
+def _refuse_overlap(paths: Paths) -> None:
+    parts = list(paths)
+    for place, part in enumerate(parts):
+        for other in parts[place + 1 :]:
+            for one in paths[part]:
+                for two in paths[other]:
+                    if one == two or _is_below(one, two) or _is_below(two, one):
+                        deeper = max(one, two, key=len) or "the whole model"
+                        raise SpecError(f"parts {part!r} and {other!r} overlap: both hold {deeper}")
+
+
+def _attribute(part: str) -> str:
+    """A name that no attribute of a module has."""
+    return f"part_{part.replace('.', '_')}"
