@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.errors import SpecError
 from bench.settings import local_path_places
-from bench.spec.models import AnyData, AnyMethod, AnyModel, EvaluateSettings, RunSettings, TrainSettings
+from bench.spec.models import (
+    DEFAULT_TASK,
+    AnyData,
+    AnyMethod,
+    AnyModel,
+    AnyTask,
+    EvaluateSettings,
+    RunSettings,
+    TrainSettings,
+)
 from bench.spec.problems import Problems
 from bench.spec.tree import PLUGIN_KEYS
 
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from bench.spec.check import Checked
     from bench.spec.load import ResolvedSpec
 
-DETERMINING = ("model", "data", "train", "evaluate", "methods", "parts", "seed")
+DETERMINING = ("model", "task", "data", "train", "evaluate", "methods", "parts", "seed")
 """Fields of a cell that determine its result."""
 
 
@@ -42,6 +51,7 @@ class Cell(BaseModel):
     parts: dict[str, str]
     seed: int
     model: AnyModel
+    task: AnyTask = DEFAULT_TASK
     data: AnyData
     train: TrainSettings
     evaluate: EvaluateSettings
@@ -103,7 +113,7 @@ def cell_id(content: dict[str, Any]) -> str:
 
 def _cell(resolved: ResolvedSpec, checked: Checked, label: str, seed: int) -> Cell:
     settings = checked.settings
-    parts = {part: settings.parts[part] for part in checked.parts}
+    parts = {part: settings.parts[part] for part in checked.parts if part in settings.parts}
     cell = Cell.model_construct(
         cell_id="",
         spec=resolved.spec.name,
@@ -113,6 +123,7 @@ def _cell(resolved: ResolvedSpec, checked: Checked, label: str, seed: int) -> Ce
         parts=parts,
         seed=seed,
         model=settings.model,
+        task=settings.task,
         data=settings.data,
         train=settings.train,
         evaluate=settings.evaluate,

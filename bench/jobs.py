@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bench import environment
 from bench.cell import Cell
-from bench.protocols import Ended, Progress
+from bench.execution import Ended, Progress
 from bench.record import CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Any, Literal
 
+from bench import registry, tasks
 from bench.errors import SpecError
-from bench.record import CellRecord, Params, PredictedMemory, PredictedPhase, Score, Status
+from bench.protocols import ScoreFacts
+from bench.record import CellRecord, Params, PredictedMemory, PredictedPhase, Status, TaskScore
 from bench.registry import did_you_mean
 
 Direction = Literal["lower", "higher"]
 """Which values are better."""
 Measure = Callable[[CellRecord], float | None]
-Scored = Callable[[CellRecord], Score | None]
+Scored = Callable[[CellRecord], TaskScore | None]
 
 GIB = 2**30
 """What ``nvidia-smi`` and ``torch.cuda`` users (and the papers' "GB") divide bytes by."""
@@ -39,7 +43,7 @@ class Metric:
     """Whether the best value of a column is worth marking; not for what the pattern alone decides."""
     value: Measure
     score: Scored | None = None
-    """For a share: its numerator and denominator."""
+    """For a metric of a task: the raw score, with its numerator and denominator."""
     predicted: Measure | None = None
     """What the cell's estimate says of it, in the same unit."""
 
@@ -73,15 +77,17 @@ _METRICS: dict[str, Metric] = {}
 
 
 def names() -> tuple[str, ...]:
-    """Names of all metrics, in the order of this file."""
-    return tuple(_METRICS)
+    """Names of all metrics: those of this file in its order, then those of the tasks."""
+    return (*_METRICS, *task_scores())
 
 
 def get(name: str) -> Metric:
     """The metric. Raises SpecError, with the nearest known name, if there is none."""
-    if name not in _METRICS:
-        raise SpecError(f"unknown metric {name!r}{did_you_mean(name, names())}")
-    return _METRICS[name]
+    if name in _METRICS:
+        return _METRICS[name]
+    if name in task_scores():
+        return _task_metric(name)
+    raise SpecError(f"unknown metric {name!r}{did_you_mean(name, names())}")
 
 
 def metric(
@@ -275,54 +281,80 @@ def energy(record: CellRecord) -> float | None:
     return _scaled(record.energy_j, 1e3)
 
 
-# --- accuracy --------------------------------------------------------------------------------------------------
+# --- scores ----------------------------------------------------------------------------------------------------
 
 
-def share(score: Score | None) -> float | None:
-    """Percent; null where there was no question to answer."""
-    return 100 * score.correct / score.n if score and score.n else None
+def main(task: str | None) -> str:
+    """Name of the metric by which a task ranks methods; null: the default task."""
+    name: str = _task(task).MAIN
+    return name
 
 
-def accuracy(name: str, *, header: str) -> Callable[[Scored], Scored]:
-    """Register the function below as an accuracy: it returns numerator and denominator."""
-
-    def register(function: Scored) -> Scored:
-        _METRICS[name] = Metric(
-            name=name,
-            header=header,
-            unit="%",
-            digits=2,
-            direction="higher",
-            contest=True,
-            value=lambda record: share(function(record)),
-            score=function,
-        )
-        return function
-
-    return register
+def baselines(task: str | None) -> dict[str, str]:
+    """Baseline -> what tables call it, in the order printed; the first is the prior."""
+    named: dict[str, str] = _task(task).BASELINES
+    return named
 
 
-@accuracy("open", header="Open")
-def open_accuracy(record: CellRecord) -> Score | None:
-    return record.accuracy.open if record.accuracy else None
+def of_task(task: str | None) -> tuple[str, ...]:
+    """Names of a task's own metrics."""
+    return tuple(_task(task).METRICS)
 
 
-@accuracy("closed", header="Closed")
-def closed_accuracy(record: CellRecord) -> Score | None:
-    return record.accuracy.closed if record.accuracy else None
+@cache
+def task_scores() -> dict[str, ScoreFacts]:
+    """The metrics of all tasks. Raises SpecError if two tasks mean different things by a name."""
+    found: dict[str, ScoreFacts] = {}
+    for task in registry.names("tasks"):
+        for name, facts in _task(task).METRICS.items():
+            if name in _METRICS or found.setdefault(name, facts) != facts:
+                raise SpecError(f"task {task!r}: the metric {name!r} exists already and is another one; rename it")
+    return found
 
 
-@accuracy("global", header="Global")
-def global_accuracy(record: CellRecord) -> Score | None:
-    return record.accuracy.overall if record.accuracy else None
+def printed(score: TaskScore | None, name: str) -> float | None:
+    """A score of a task in the unit of its metric; null where there was nothing to score."""
+    facts = task_scores().get(name)
+    return None if score is None or score.value is None or facts is None else facts.factor * score.value
 
 
-@metric(header="Over question-only", unit="points", digits=2, direction="higher")
+def prior(record: CellRecord, name: str | None = None) -> float | None:
+    """What the first of the task's baselines scores by a metric of the task (null: its main one)."""
+    wanted = name or main(record.task)
+    found = record.baseline_scores().get(next(iter(baselines(record.task))), {})
+    return printed(found.get(wanted), wanted)
+
+
+def _task(name: str | None) -> ModuleType:
+    return registry.load("tasks", name or tasks.DEFAULT)
+
+
+@cache
+def _task_metric(name: str) -> Metric:
+    facts = task_scores()[name]
+    return Metric(
+        name=name,
+        header=facts.header,
+        unit=facts.unit,
+        digits=facts.digits,
+        direction="higher",
+        contest=True,
+        value=lambda record: printed(record.score(name), name),
+        score=lambda record: record.score(name),
+    )
+
+
+@metric(header="Score", digits=2, unit="%", direction="higher")
+def score(record: CellRecord) -> float | None:
+    """The metric by which the cell's task ranks methods, whatever it is."""
+    return get(main(record.task)).value(record)
+
+
+@metric(header="Over prior", unit="points", digits=2, direction="higher")
 def over_prior(record: CellRecord) -> float | None:
-    """Global accuracy above the most common answer per question: what the images contributed."""
-    prior = record.accuracy.baselines.get("question_only") if record.accuracy else None
-    own = share(record.accuracy.overall) if record.accuracy else None
-    base = share(prior.overall) if prior else None
+    """The score above what knowing the training answers alone has: the majority class, or for questions the most common
+    answer to each."""
+    own, base = score(record), prior(record)
     return None if own is None or base is None else own - base
 
 

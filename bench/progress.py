@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bench.cell import Cell
-from bench.protocols import Progress
+from bench.execution import Progress
 from bench.record import CellRecord, Status
 
 if TYPE_CHECKING:

@@ -6,19 +6,19 @@ A plugin is a *module* (one file). Its top level stays light; torch and friends 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from bench.errors import DataError
 
+if TYPE_CHECKING:
     import torch
     from peft import PeftConfig
     from PIL.Image import Image
 
-    from bench.cell import Cell
-    from bench.settings import DataSettings, MethodSettings, ModelSettings
+    from bench.record import TaskScore
+    from bench.settings import DataSettings, MethodSettings, ModelSettings, TaskSettings
 
 AnswerType = Literal["open", "closed"]
 
@@ -28,26 +28,39 @@ AnswerType = Literal["open", "closed"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One question about one image."""
+    """What a model is given, an image, a text or both, and what it should answer."""
 
     question_id: str
     """Unique within its split, stable between runs."""
-    image: str
-    """What ``VqaData.image`` needs to find it: for a data set of files, the path below its root."""
-    questions: tuple[str, ...]
-    """The question, or a pool of prompts of which one is drawn at each visit."""
+    image: str | None = None
+    """What ``OpenedData.image`` needs to find it: for a data set of files, the path below its root. Null: no image."""
+    questions: tuple[str, ...] = ()
+    """The question, prompt or text to classify; or a pool of them of which one is drawn at each visit. Empty: no text.
+    """
     answer: str
+    """The answer, or the name of the class."""
     answer_type: AnswerType | None = None
-    """As the data set's own annotation says; null if it has none."""
+    """Of a question, as the data set's own annotation says; null if it has none."""
+
+    @property
+    def image_name(self) -> str:
+        """``image`` where there must be one. Raises DataError if there is none."""
+        if self.image is None:
+            raise DataError(
+                f"example {self.question_id} has no image; choose other data, or name what holds its images"
+            )
+        return self.image
 
     def question(self, rng: random.Random | None = None) -> str:
-        """One of the questions: drawn by ``rng``, or the first without it (evaluation)."""
+        """One of the questions: drawn by ``rng``, or the first without it (evaluation); empty if there is none."""
+        if not self.questions:
+            return ""
         if rng is None or len(self.questions) == 1:
             return self.questions[0]
         return rng.choice(self.questions)
 
 
-class VqaData(Protocol):
+class OpenedData(Protocol):
     """An opened data set."""
 
     def split(self, name: str) -> Sequence[Example]:
@@ -55,7 +68,8 @@ class VqaData(Protocol):
         ...
 
     def image(self, example: Example) -> Image:
-        """The decoded RGB image of any size. Raises DataError that names file and question_id if it is broken."""
+        """The decoded RGB image of any size; never asked for where ``example.image`` is null. Raises DataError that
+        names file and question_id if it is broken."""
         ...
 
     def texts(self) -> Sequence[str]:
@@ -77,10 +91,97 @@ class DataPlugin(Protocol):
         ...
 
     @staticmethod
-    def load(settings: Any) -> VqaData: ...
+    def load(settings: Any) -> OpenedData: ...
 
-    # A plugin whose ``load`` looks for images may have ``load_annotations(settings) -> VqaData``, too: questions and
+    # A plugin whose ``load`` looks for images may have ``load_annotations(settings) -> OpenedData``, too: questions and
     # answers without them, for an estimate.
+
+
+# --- tasks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskFacts:
+    """What a model family must know about the task it is built for."""
+
+    name: str
+    inputs: tuple[Literal["image", "text"], ...]
+    """What an example gives the model."""
+    output: Literal["label", "text"]
+    """A label is chosen among ``labels`` (a ``LabelModel``), a text is generated (a ``TextModel``)."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes in the order of the logits; empty for text."""
+    labels_from: Literal["data", "spec", "assumed"] = "data"
+    """``assumed``: nothing says how many classes there are; good enough to look at a model, not to run it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreFacts:
+    """How a score of a task is printed. Higher is better."""
+
+    header: str
+    title: str = ""
+    """Where it stands alone, as on an axis; empty: the header."""
+    unit: str = "%"
+    factor: float = 100.0
+    """From the raw value in a record to the printed one."""
+    digits: int = 2
+
+
+class Task(Protocol):
+    """A task with its settings, for one data set."""
+
+    facts: TaskFacts
+
+    def check(self, example: Example) -> None:
+        """Raise DataError, with a remedy, if such an example cannot be scored. Called before training."""
+        ...
+
+    def targets(self, answers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What a training batch holds beside the model's own inputs, on the CPU; empty where ``collate`` has it all.
+
+        Raises DataError for an answer that is no label."""
+        ...
+
+    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Scalar mean training loss, shape (); ``model`` is the kind that ``facts.output`` asks for."""
+        ...
+
+    def predict(self, model: Any, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
+        """One answer, or name of a class, per row."""
+        ...
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+        """Metric of ``METRICS`` -> score."""
+        ...
+
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+        """Baseline of ``BASELINES`` -> the same metrics, of answering without a look at the input."""
+        ...
+
+    def details(self, example: Example, prediction: str) -> dict[str, Any]:
+        """Further fields of the example's line in the file of predictions, JSON; ``correct`` (bool) among them."""
+        ...
+
+
+class TaskPlugin(Protocol):
+    """A file in ``bench/tasks``."""
+
+    Settings: type[TaskSettings]
+    FACTS: TaskFacts
+    """Without labels."""
+    METRICS: dict[str, ScoreFacts]
+    """In the order of a table's columns."""
+    MAIN: str
+    """The metric by which methods are ranked."""
+    BASELINES: dict[str, str]
+    """Baseline -> what tables call it. The first is the prior: what knowing the training answers alone scores."""
+
+    @staticmethod
+    def create(settings: Any, evaluate: Any, train: Sequence[Example]) -> Task:
+        """The task as set by ``task`` and ``evaluate`` of a spec; of ``train`` (all training examples; empty if they
+        are not here) it learns the labels."""
+        ...
 
 
 # --- models --------------------------------------------------------------------------------------------------
@@ -101,21 +202,26 @@ class PartFacts:
     """peft.TaskType name for prompt methods (``FEATURE_EXTRACTION``, ``CAUSAL_LM``); null if they do not fit here."""
     targets: dict[str, list[str]]
     """Method type -> default target module names; a key ``<method>.<option>`` holds a further list of that method."""
+    optional: bool = False
+    """Whether a spec need not name it: it is frozen then, and a model may lack it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputLengths:
-    """Tokens of the longest question and answer of a batch, special tokens included, as ``collate`` pads them."""
+    """Tokens of the longest question and answer of a batch, special tokens included, as ``collate`` pads them; 0 where
+    a task has none."""
 
     question_tokens: int
     answer_tokens: int
 
 
 class BenchModel(Protocol):
-    """A built model of some family, as the worker and the estimate see it."""
+    """A built model of some family, as the worker and the estimate see it: a ``TextModel`` or a ``LabelModel``."""
 
     module: torch.nn.Module
     """The whole model; its ``parameters()`` are what is counted, trained and stored."""
+    part_facts: Mapping[str, PartFacts]
+    """The parts that this model has."""
     has_vocabulary: bool
     """Whether the tokenizer is the run's own, so that ``lengths`` can be trusted; false for a model built on meta of
     whose vocabulary nothing is here."""
@@ -129,15 +235,7 @@ class BenchModel(Protocol):
     def collate(
         self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
     ) -> dict[str, torch.Tensor]:
-        """Preprocess and tokenise: tensors on the CPU, ready for ``loss`` and (without answers) ``generate``."""
-        ...
-
-    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Scalar mean training loss, shape ()."""
-        ...
-
-    def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
-        """One answer text per row, special tokens removed."""
+        """Preprocess and tokenise: tensors on the CPU, the batch first. Without answers: ready to predict."""
         ...
 
     def checkpoint_activations(self) -> None:
@@ -147,7 +245,7 @@ class BenchModel(Protocol):
         ...
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
-        """Of a batch of these texts, neither list empty: what ``collate`` would pad them to, cuts included."""
+        """Of a batch of these texts: what ``collate`` would pad them to, cuts included."""
         ...
 
     def max_lengths(self) -> InputLengths:
@@ -166,11 +264,38 @@ class BenchModel(Protocol):
     # before training, with the answers of all training examples.
 
 
+class TextModel(BenchModel, Protocol):
+    """Answers in words."""
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Scalar mean training loss, shape ()."""
+        ...
+
+    def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
+        """One answer text per row, special tokens removed."""
+        ...
+
+
+class LabelModel(BenchModel, Protocol):
+    """Chooses among the labels of its task."""
+
+    def logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Shape (batch, labels)."""
+        ...
+
+
 class ModelPlugin(Protocol):
     """A file in ``bench/models``."""
 
     Settings: type[ModelSettings]
     PARTS: dict[str, PartFacts]
+    """The parts of the family, or of a spec that declares none of its own."""
+
+    @staticmethod
+    def parts(settings: Any, task: TaskFacts) -> dict[str, PartFacts]:
+        """The parts that a spec may speak of. Light: runs when the spec is validated. Raises SpecError if the family
+        cannot be built for this task."""
+        ...
 
     @staticmethod
     def weights_digest(settings: Any) -> str | None:
@@ -178,8 +303,8 @@ class ModelPlugin(Protocol):
         ...
 
     @staticmethod
-    def build(settings: Any, *, texts: Sequence[str], device: str) -> BenchModel:
-        """Build with weights loaded. ``device="meta"``: shapes only, no weights read, for counting."""
+    def build(settings: Any, *, texts: Sequence[str], device: str, task: TaskFacts) -> BenchModel:
+        """Build for the task, with weights loaded. ``device="meta"``: shapes only, no weights read, for counting."""
         ...
 
     @staticmethod
@@ -219,69 +344,4 @@ class SelectivePlugin(MethodPlugin, Protocol):
     @staticmethod
     def select(settings: Any, part: PartFacts, module: torch.nn.Module) -> set[str]:
         """Names of those tensors, as ``module.named_parameters()`` has them. Raises SpecError if there are none."""
-        ...
-
-
-# --- executors -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """What a worker last wrote to its progress file (``progress.json`` in the cell's job folder)."""
-
-    phase: str
-    """``setup``, ``load``, ``train`` or ``eval``."""
-    done: int = 0
-    total: int = 0
-    """Steps in training, questions in evaluation; 0 where there is nothing to count."""
-    note: str = ""
-    """E.g. ``loss 0.412``."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """How a cell's process ended; whether it left a result is another question."""
-
-    returncode: int
-    """Exit code; minus the signal's number if a signal ended it."""
-    passed_limit: Literal["wall_clock", "no_progress"] | None = None
-    """The limit for which the executor ended it."""
-    host_out_of_memory: bool = False
-    """The kernel is known to have killed it for want of host memory."""
-
-
-class RunningCell(Protocol):
-    """A cell that was started."""
-
-    device: str
-    """``cpu`` or the GPU's name."""
-
-    def poll(self) -> Ended | None:
-        """How it ended, or None while it runs. Enforces the cell's limits; leaves no process behind."""
-        ...
-
-    def cancel(self, *, grace_s: float) -> None:
-        """End it with all its descendants: asked first, killed after ``grace_s`` seconds."""
-        ...
-
-
-class Executor(Protocol):
-    """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
-
-    slots: int
-    """How many cells it runs at a time."""
-    in_process: bool
-    """Whether ``start`` returns only when the cell has ended."""
-
-    def start(self, cell: Cell, job: Path) -> RunningCell:
-        """Run the cell whose ``cell.json`` lies in the job folder."""
-        ...
-
-
-class ExecutorPlugin(Protocol):
-    """A file in ``bench/executors``."""
-
-    @staticmethod
-    def create(cells: Sequence[Cell]) -> Executor:
-        """An executor for these cells. Raises SpecError if it cannot run them here."""
         ...

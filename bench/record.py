@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -115,6 +116,22 @@ class Score(Part):
     n: int
 
 
+class TaskScore(Part):
+    """A score of a task, as it is defined: a share or a mean from 0 to 1, a correlation from -1 to 1."""
+
+    value: float | None
+    """Null where there was nothing to score."""
+    n: int
+    """Examples it was taken over."""
+    correct: int | None = None
+    """Numerator of a share; null for a score that is none, such as F1."""
+
+    @classmethod
+    def share(cls, correct: int, n: int) -> TaskScore:
+        """``correct`` of ``n``."""
+        return cls(value=correct / n if n else None, n=n, correct=correct)
+
+
 class Baseline(Part):
     open: Score
     closed: Score
@@ -132,6 +149,37 @@ class Accuracy(Part):
     baselines: dict[str, Baseline] = {}
     """``always_yes``, ``always_no``, ``question_only`` on the same questions."""
     model_config = ConfigDict(populate_by_name=True)
+
+    @classmethod
+    def of(cls, scores: Mapping[str, TaskScore], baselines: Mapping[str, Mapping[str, TaskScore]]) -> Accuracy | None:
+        """Of a task that tells open and closed questions apart; null of any other."""
+        own = _shares(scores)
+        if own is None:
+            return None
+        others = {name: shares for name, found in baselines.items() if (shares := _shares(found)) is not None}
+        return cls(**own, baselines={name: Baseline(**shares) for name, shares in others.items()})
+
+    def scores(self) -> dict[str, TaskScore]:
+        """The same by the names of metrics."""
+        return _task_scores(self)
+
+    def baseline_scores(self) -> dict[str, dict[str, TaskScore]]:
+        """Likewise of the baselines."""
+        return {name: _task_scores(baseline) for name, baseline in self.baselines.items()}
+
+
+def _shares(scores: Mapping[str, TaskScore]) -> dict[str, Score] | None:
+    shares = {
+        name: Score(correct=s.correct, n=s.n)
+        for name in ("open", "closed", "global")
+        if (s := scores.get(name)) is not None and s.correct is not None
+    }
+    return shares if len(shares) == 3 else None
+
+
+def _task_scores(shares: Accuracy | Baseline) -> dict[str, TaskScore]:
+    found = {"open": shares.open, "closed": shares.closed, "global": shares.overall}
+    return {name: TaskScore.share(share.correct, share.n) for name, share in found.items()}
 
 
 MEMORY_KINDS = ("weights", "gradients", "optimizer_state", "activations", "inputs", "temporary")
@@ -232,7 +280,14 @@ class CellRecord(Part):
     time: Time = Time()
     energy_j: float | None = None
     """GPU energy over training, joules; null without NVML support."""
+    task: str | None = None
+    """Name of the task; null in records of a program that knew but one, generative VQA."""
     accuracy: Accuracy | None = None
+    """Of a task that tells open and closed questions apart."""
+    scores: dict[str, TaskScore] = {}
+    """Metric -> score, of every task."""
+    baselines: dict[str, dict[str, TaskScore]] = {}
+    """Baseline -> metric -> score, on the same examples."""
     loss_curve: list[LossPoint] = []
     steps: int | None = None
     """Optimizer steps done."""
@@ -249,3 +304,15 @@ class CellRecord(Part):
     started_at: str | None = None
     """ISO 8601, UTC."""
     finished_at: str | None = None
+
+    def score(self, metric: str) -> TaskScore | None:
+        """Of the record's task; null if the cell was not scored, or not by this metric."""
+        if not self.scores and self.accuracy is not None:
+            return self.accuracy.scores().get(metric)
+        return self.scores.get(metric)
+
+    def baseline_scores(self) -> dict[str, dict[str, TaskScore]]:
+        """Baseline -> metric -> score, whatever program wrote the record."""
+        if not self.baselines and self.accuracy is not None:
+            return self.accuracy.baseline_scores()
+        return self.baselines

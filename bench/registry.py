@@ -1,6 +1,6 @@
 """A plugin's name is its file's name; installed packages add theirs through entry points.
 
-Kinds are the folders ``models``, ``methods``, ``datasets`` and ``executors``. A package outside this one
+Kinds are the folders ``models``, ``methods``, ``datasets``, ``tasks`` and ``executors``. A package outside this one
 registers a module under the entry point group ``bench.<kind>``.
 """
 
@@ -16,7 +16,7 @@ from typing import Literal
 
 from bench.errors import SpecError
 
-Kind = Literal["models", "methods", "datasets", "executors"]
+Kind = Literal["models", "methods", "datasets", "tasks", "executors"]
 
 
 @cache

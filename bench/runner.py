@@ -17,10 +17,10 @@ from bench import registry
 from bench.cell import Cell
 from bench.environment import usable_gpus
 from bench.errors import RecordError
+from bench.execution import Executor, RunningCell
 from bench.executors._processes import end_leftovers
 from bench.jobs import Job, now
 from bench.progress import Reporter, outcome
-from bench.protocols import Executor, RunningCell
 from bench.record import CellRecord, Estimate, Status
 from bench.store import ResultsFile, write_error
 

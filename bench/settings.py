@@ -39,6 +39,13 @@ class ModelSettings(Settings):
         return self.family
 
 
+class TaskSettings(Settings):
+    """What every task has; a task's file adds its own fields."""
+
+    name: str
+    """Name of the task: a file in ``bench/tasks``."""
+
+
 class MethodTraining(Settings):
     """What a method trains differently from ``train``; null: as there."""
 

@@ -15,11 +15,12 @@ from bench import protocols, registry
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 SOURCES = sorted(BENCH.rglob("*.py"))
-PLUGIN_FOLDERS = ("models", "methods", "datasets")
+PLUGIN_FOLDERS = ("models", "methods", "datasets", "tasks")
 CONTRACTS = {
     "models": protocols.ModelPlugin,
     "methods": protocols.MethodPlugin,
     "datasets": protocols.DataPlugin,
+    "tasks": protocols.TaskPlugin,
 }
 PLUGINS = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]
 HEAVY = (
@@ -33,6 +34,7 @@ HEAVY = (
     "pandas",
     "matplotlib",
     "PIL",
+    "sklearn",
     "onnx",
 )
 

@@ -10,7 +10,19 @@ import pytest
 from bench import metrics
 from bench.cell import Cell
 from bench.errors import SpecError
-from bench.record import Accuracy, CellRecord, Flops, LossPoint, Memory, Params, PhaseMemory, Score, Status, Time
+from bench.record import (
+    Accuracy,
+    CellRecord,
+    Flops,
+    LossPoint,
+    Memory,
+    Params,
+    PhaseMemory,
+    Score,
+    Status,
+    TaskScore,
+    Time,
+)
 from tests.factories import GIB, accuracy, load_cells, make_estimate, make_record
 
 
@@ -48,7 +60,8 @@ def test_zero_is_a_value(cell: Cell) -> None:
         estimate=make_estimate(0.0, flops=Flops(train_forward=0, train_backward=0, train_step=0, eval_sample=0)),
     )
     relative = ("over_prior", "memory_error", "memory_reserved_error")
-    zero = {name: value(name, record) for name in metrics.names() if name not in relative}
+    others = metrics.task_scores().keys() - set(metrics.of_task(None))
+    zero = {name: value(name, record) for name in metrics.names() if name not in {*relative, *others}}
     assert zero == dict.fromkeys(zero, 0.0)
     assert value("memory_error", record) is None, "no error relative to nothing"
     assert value("over_prior", record) == pytest.approx(-100 * 575 / 1061)
@@ -78,8 +91,8 @@ def test_a_share_knows_numerator_and_denominator(cell: Cell) -> None:
     record = make_record(cell, accuracy=accuracy(10, 20))
     scores = {name: metrics.get(name).score for name in ("open", "closed", "global", "memory")}
     assert {name: score and score(record) for name, score in scores.items()} == {
-        "open": Score(correct=10, n=706), "closed": Score(correct=20, n=355),
-        "global": Score(correct=30, n=1061), "memory": None,
+        "open": TaskScore.share(10, 706), "closed": TaskScore.share(20, 355),
+        "global": TaskScore.share(30, 1061), "memory": None,
     }  # fmt: skip
 
 
@@ -113,7 +126,7 @@ def test_an_unknown_metric_names_the_nearest() -> None:
 
 def test_directions() -> None:
     higher = {name for name in metrics.names() if metrics.get(name).direction == "higher"}
-    assert higher == {"samples_per_s", "open", "closed", "global", "over_prior"}
+    assert higher == {"samples_per_s", "over_prior", "score", *metrics.task_scores()}
 
 
 def test_predictions_are_of_the_same_quantity(cell: Cell) -> None:

@@ -23,25 +23,25 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 
 
 class Splits:
-    """The part of ``VqaData`` that is the same for all data sets whose questions fit into memory."""
+    """The part of ``OpenedData`` that is the same for all data sets whose questions fit into memory."""
 
     def __init__(self, splits: Mapping[str, Sequence[Example]]) -> None:
         self._splits = splits
 
     def split(self, name: str) -> Sequence[Example]:
-        """See ``VqaData.split``."""
+        """See ``OpenedData.split``."""
         if name not in self._splits:
             raise DataError(f"unknown split {name!r}{did_you_mean(name, tuple(self._splits))}")
         return self._splits[name]
 
     def texts(self) -> Sequence[str]:
-        """See ``VqaData.texts``."""
+        """See ``OpenedData.texts``."""
         examples = (example for split in self._splits.values() for example in split)
         return sorted({text for example in examples for text in (*example.questions, example.answer)})
 
 
 class ImageFolder(Splits):
-    """``VqaData`` on annotation files and a folder of images, which are opened when asked for."""
+    """``OpenedData`` on annotation files and a folder of images, which are opened when asked for."""
 
     def __init__(
         self, splits: Mapping[str, Sequence[Example]], *, images: Path, annotations: Sequence[Path], remedy: str
@@ -52,12 +52,12 @@ class ImageFolder(Splits):
         self._remedy = remedy
 
     def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        return open_image(image_path(self.images, example.image), example.question_id)
+        """See ``OpenedData.image``."""
+        return open_image(image_path(self.images, example.image_name), example.question_id)
 
     def digest(self) -> str:
         """See ``files_digest``."""
-        names = {example.image for split in self._splits.values() for example in split}
+        names = {example.image_name for split in self._splits.values() for example in split}
         return files_digest(self._annotations, self.images, names, self._remedy)
 
 

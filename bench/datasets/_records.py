@@ -83,7 +83,7 @@ def split_by_image(examples: Iterable[Example]) -> dict[str, Sequence[Example]]:
     """
     splits: dict[str, list[Example]] = {"train": [], "test": []}
     for example in examples:
-        number = int.from_bytes(hashlib.sha256(example.image.encode()).digest())
+        number = int.from_bytes(hashlib.sha256(example.image_name.encode()).digest())
         splits["test" if number % 5 == 0 else "train"].append(example)
     return dict(splits)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.datasets import _files, _records, slake, vqa_rad
 from bench.errors import DataError
-from bench.protocols import Example, VqaData
+from bench.protocols import Example, OpenedData
 from bench.settings import DataSettings, LocalPath
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def digest(settings: MileInstructionSettings) -> str:
     return own.digest() if other is None else sha256((own.digest() + other.digest()).encode()).hexdigest()
 
 
-def load(settings: MileInstructionSettings) -> VqaData:
+def load(settings: MileInstructionSettings) -> OpenedData:
     """See ``DataPlugin.load``."""
     own, other = _open(settings)
     return own if other is None else WithTest(own, other)
@@ -110,12 +110,12 @@ def _test_data(settings: MileInstructionSettings) -> _files.ImageFolder | None:
 
 def _without_test(path: Path, examples: Sequence[Example], test: Sequence[Example], folder: str) -> list[Example]:
     """Records whose question, the text in the prompts' first braces, is no test question about the same image."""
-    if folder == "slake" and any(example.image.startswith("slake/") for example in examples):
+    if folder == "slake" and any(example.image_name.startswith("slake/") for example in examples):
         raise DataError(
             f"{path}: holds SLAKE questions, whose images are named differently in SLAKE's own test file, so that test "
             "questions cannot be told apart; evaluate on held_out or vqa_rad, or set `data.allow_leaky: true`"
         )
-    known = {_records.question_key(example.image, example.question()) for example in test}
+    known = {_records.question_key(example.image_name, example.question()) for example in test}
     return [example for example in examples if plain_question(example) not in known]
 
 
@@ -123,27 +123,27 @@ def plain_question(example: Example) -> tuple[str, str]:
     """The image's file name and the bare question of a record, as ``question_key`` has them."""
     prompt = example.question()
     braces = _FIRST_BRACES.search(prompt)
-    return _records.question_key(example.image.rpartition("/")[2], braces.group(1) if braces else prompt)
+    return _records.question_key(example.image_name.rpartition("/")[2], braces.group(1) if braces else prompt)
 
 
 class WithTest:
-    """``VqaData`` with ``train`` from one data set and ``test`` from another."""
+    """``OpenedData`` with ``train`` from one data set and ``test`` from another."""
 
-    def __init__(self, train: VqaData, test: VqaData) -> None:
+    def __init__(self, train: OpenedData, test: OpenedData) -> None:
         self._parts = {"train": train, "test": test}
 
     def split(self, name: str) -> Sequence[Example]:
-        """See ``VqaData.split``."""
+        """See ``OpenedData.split``."""
         if name not in self._parts:
             raise DataError(f"unknown split {name!r} (known: train, test)")
         examples = self._parts[name].split(name)
-        return [dataclasses.replace(example, image=f"{name}:{example.image}") for example in examples]
+        return [dataclasses.replace(example, image=f"{name}:{example.image_name}") for example in examples]
 
     def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        part, _, name = example.image.partition(":")
+        """See ``OpenedData.image``."""
+        part, _, name = example.image_name.partition(":")
         return self._parts[part].image(dataclasses.replace(example, image=name))
 
     def texts(self) -> Sequence[str]:
-        """See ``VqaData.texts``."""
+        """See ``OpenedData.texts``."""
         return sorted({text for part in self._parts.values() for text in part.texts()})

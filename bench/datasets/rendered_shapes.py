@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pydantic import Field, PositiveFloat
 
 from bench.errors import DataError
-from bench.protocols import Example, VqaData
+from bench.protocols import Example, OpenedData
 from bench.settings import DataSettings
 from bench.settings import Settings as Base
 
@@ -128,7 +128,7 @@ def digest(settings: RenderedShapesSettings) -> str:
     return hashlib.sha256(Path(__file__).read_bytes() + settings.model_dump_json().encode()).hexdigest()
 
 
-def load(settings: RenderedShapesSettings) -> VqaData:
+def load(settings: RenderedShapesSettings) -> OpenedData:
     """See ``DataPlugin.load``."""
     return RenderedShapes(settings)
 
@@ -151,7 +151,7 @@ class Scene:
 
 
 class RenderedShapes:
-    """``VqaData`` without files."""
+    """``OpenedData`` without files."""
 
     def __init__(self, settings: RenderedShapesSettings) -> None:
         self._splits = {
@@ -160,14 +160,14 @@ class RenderedShapes:
         }
 
     def split(self, name: str) -> Sequence[Example]:
-        """See ``VqaData.split``; examples are made when asked for."""
+        """See ``OpenedData.split``; examples are made when asked for."""
         if name not in self._splits:
             raise DataError(f"unknown split {name!r} (known: train, test)")
         return self._splits[name]
 
     def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        split, _, index = example.image.partition("/")
+        """See ``OpenedData.image``."""
+        split, _, index = example.image_name.partition("/")
         return render(self._splits[split].scene(int(index)))
 
     def texts(self) -> Sequence[str]:

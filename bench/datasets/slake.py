@@ -151,16 +151,16 @@ class VerifiedImages(_files.ImageFolder):
         image's content when it is first opened. Raises DataError that names image and manifest."""
         self._manifest = manifest
         self._expected = dict(expected)
-        self._unopened = {example.image for split in self._splits.values() for example in split}
+        self._unopened = {example.image_name for split in self._splits.values() for example in split}
         for name in sorted(self._unopened):
             self._check_size(name)
             if full:
                 self._check_content(name)
 
     def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        if self._manifest is not None and example.image in self._unopened:
-            self._check_content(example.image)
+        """See ``OpenedData.image``."""
+        if self._manifest is not None and example.image_name in self._unopened:
+            self._check_content(example.image_name)
         return super().image(example)
 
     def _check_size(self, name: str) -> None:

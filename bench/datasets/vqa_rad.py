@@ -110,8 +110,8 @@ def refuse_leaky(source: str, train: Sequence[Example], test: Sequence[Example])
     ones of both parts, 284 of test questions. It is known by its row count; any other by the share of test questions
     that stand in it word for word.
     """
-    known = {_records.question_key(example.image, example.question()) for example in train}
-    common = sum(_records.question_key(example.image, example.question()) in known for example in test)
+    known = {_records.question_key(example.image_name, example.question()) for example in train}
+    common = sum(_records.question_key(example.image_name, example.question()) in known for example in test)
     if len(train) != LEAKY_ROWS and common <= LEAKY_SHARE * len(test):
         return
     raise DataError(

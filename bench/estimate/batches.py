@@ -91,12 +91,15 @@ def _from_spec(model: BenchModel, source: str) -> Shapes:
     longest = model.max_lengths()
     varied = tuple(
         InputLengths(
-            question_tokens=max(_SHORTEST, round(share * longest.question_tokens)),
-            answer_tokens=max(_SHORTEST, round(share * longest.answer_tokens)),
+            question_tokens=_share(longest.question_tokens, share), answer_tokens=_share(longest.answer_tokens, share)
         )
         for share in _SHARES
     )
     return Shapes(train=(*varied, longest), test=(longest,), source=source)
+
+
+def _share(longest: int, share: float) -> int:
+    return min(longest, max(_SHORTEST, round(share * longest)))
 
 
 def _batches(model: BenchModel, examples: Sequence[Example], size: int, *, shuffled: bool) -> tuple[InputLengths, ...]:

@@ -12,7 +12,7 @@ from bench import registry
 from bench.cell import Cell
 from bench.errors import EstimateError
 from bench.estimate.tracker import WEIGHTS, Tracker
-from bench.protocols import BenchModel
+from bench.protocols import BenchModel, TaskFacts
 from bench.worker.adapt import Adapted, adapt
 
 _STD = 0.02
@@ -26,23 +26,23 @@ class Built:
     adapters: dict[str, Adapted]
 
 
-def build(cell: Cell, texts: Sequence[str], tracker: Tracker, weights_dtype: torch.dtype) -> Built:
+def build(cell: Cell, texts: Sequence[str], tracker: Tracker, weights_dtype: torch.dtype, task: TaskFacts) -> Built:
     """Allocate in the order of a run: the plain model in fp32, adapters, then the conversion of all weights.
 
     Methods that compute from real weights cannot be put on meta tensors: their model is built on the CPU with random
     weights and moved, in no particular order. What goes wrong there is raised as it is.
     """
     plugin = registry.load("models", cell.model.family)
-    model: BenchModel = plugin.build(cell.model, texts=texts, device="meta")
+    model: BenchModel = plugin.build(cell.model, texts=texts, device="meta", task=task)
     tracker.register(in_order(model.module), WEIGHTS)
     try:
         with tracker:
-            adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
+            adapters = adapt(model, model.part_facts, cell.parts, cell.methods)
             model.module.to("meta", weights_dtype)
     except (NotImplementedError, EstimateError):
-        model = plugin.build(cell.model, texts=texts, device="meta")
+        model = plugin.build(cell.model, texts=texts, device="meta", task=task)
         replace_tensors(model.module, _random)
-        adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
+        adapters = adapt(model, model.part_facts, cell.parts, cell.methods)
         replace_tensors(model.module, partial(_on_meta, dtype=weights_dtype))
     tracker.register(in_order(model.module), WEIGHTS)
     return Built(model=model, adapters=adapters)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 from unittest import mock
@@ -17,16 +17,16 @@ from bench.cell import Cell
 from bench.errors import BenchError, EstimateError
 from bench.estimate.adapter_file import safetensors_bytes
 from bench.estimate.autocast import autocast_on_meta
-from bench.estimate.batches import Library, Shapes
+from bench.estimate.batches import Library
 from bench.estimate.build import build
 from bench.estimate.cuda_like import cuda_kernels
 from bench.estimate.gpus import DEFAULT, GPUS, Gpu
 from bench.estimate.max_batch import Largest, Need, largest
 from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
-from bench.protocols import BenchModel, GenerateOptions, InputLengths
+from bench.protocols import GenerateOptions, InputLengths
 from bench.record import Estimate, Flops, PredictedMemory, PredictedPhase
-from bench.worker.data import Batch
+from bench.worker.data import Batch, task_of
 from bench.worker.optimise import Plan, Precision, make_precision
 from bench.worker.params import count_params, stored_tensors
 from bench.worker.train import Trainer
@@ -67,7 +67,7 @@ class Estimator:
             known: dict[str, Any] = {
                 "params": params,
                 "adapter_bytes": safetensors_bytes(stored) if stored else None,
-                "assumed": self._assumed(cell, built.model, attempt.shapes),
+                "assumed": self._assumed(cell, attempt),
             }
             try:
                 train, train_flops = attempt.train()
@@ -101,12 +101,14 @@ class Estimator:
 
         return largest(predict, budget, start=cell.train.batch_size)
 
-    def _assumed(self, cell: Cell, model: BenchModel, shapes: Shapes) -> dict[str, Any]:
+    def _assumed(self, cell: Cell, attempt: Attempt) -> dict[str, Any]:
+        shapes, task = attempt.shapes, attempt.task.facts
         longest = shapes.train[-1]
         return {
             "batch_size": cell.train.batch_size,
             "eval_batch_size": cell.evaluate.batch_size,
-            **model.facts(),
+            **attempt.built.model.facts(),
+            **({"labels": len(task.labels), "labels_from": task.labels_from} if task.labels else {}),
             "question_tokens": longest.question_tokens,
             "answer_tokens": longest.answer_tokens,
             "eval_question_tokens": shapes.test[-1].question_tokens,
@@ -148,7 +150,9 @@ class Attempt:
         self._operations = operations
         base = make_precision(cell.train.precision, _META)
         self._precision = _MetaPrecision(device=_META, weights=base.weights, compute=base.compute, tracker=self.tracker)
-        self.built = build(cell, library.annotations(cell).texts(), self.tracker, base.weights)
+        annotations = library.annotations(cell)
+        self.task = task_of(cell, annotations.data)
+        self.built = build(cell, annotations.texts(), self.tracker, base.weights, self.task.facts)
         self.shapes = library.shapes(cell, self.built.model)
 
     def stored(self) -> dict[str, torch.Tensor]:
@@ -170,10 +174,12 @@ class Attempt:
         self.tracker.begin_phase()
         with self.tracker, self.tracker.watching(trained):
             plan = Plan(settings=settings, steps=len(self.shapes.train), steps_per_epoch=len(self.shapes.train))
-            trainer = Trainer(self.built.model, plan, self._precision)
+            trainer = Trainer(self.built.model, partial(self.task.loss, self.built.model), plan, self._precision)
             for step, lengths in enumerate(self.shapes.train):
                 self.tracker.reset_flops()
-                trainer.step(step, [self._batch(settings.batch_size, lengths) for _ in range(micro_batches)])
+                trainer.step(
+                    step, [self._batch(settings.batch_size, lengths, training=True) for _ in range(micro_batches)]
+                )
             flops = (self.tracker.forward_flops // micro_batches, self.tracker.backward_flops // micro_batches)
             module.zero_grad()
         return self.tracker.end_phase(), flops
@@ -186,15 +192,19 @@ class Attempt:
         self.tracker.begin_phase()
         self.tracker.reset_flops()
         with self.tracker, reading(self._operations), generating(settings.max_new_tokens):
-            batch = self._batch(settings.batch_size, self.shapes.test[-1])
+            batch = self._batch(settings.batch_size, self.shapes.test[-1], training=False)
             with torch.no_grad(), self._precision.context():
-                model.generate(self._precision.place(batch.tensors), options)
+                self.task.predict(model, self._precision.place(batch.tensors), options)
             del batch
         return self.tracker.end_phase(), self.tracker.forward_flops
 
-    def _batch(self, size: int, lengths: InputLengths) -> Batch:
+    def _batch(self, size: int, lengths: InputLengths, *, training: bool) -> Batch:
+        facts = self.task.facts
         with torch.utils._python_dispatch._disable_current_modes():  # on the host, not on the GPU
-            tensors = self.built.model.meta_inputs(size, lengths, with_answers=True)
+            tensors = self.built.model.meta_inputs(size, lengths, with_answers=training and facts.output == "text")
+            if training:
+                targets = self.task.targets([facts.labels[0] if facts.labels else ""] * size)
+                tensors |= {name: tensor.to("meta") for name, tensor in targets.items()}
         return Batch(examples=(), tensors=tensors)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cell import Cell
-from bench.protocols import Ended
+from bench.execution import Ended
 
 
 def create(cells: Sequence[Cell]) -> InlineExecutor:  # noqa: ARG001

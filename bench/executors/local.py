@@ -15,7 +15,7 @@ from bench.cell import Cell
 from bench.environment import Gpu, child_environ, usable_gpus
 from bench.executors._host_memory import oom_kills
 from bench.executors._processes import JOB_MARK, end_leftovers, end_worker
-from bench.protocols import Ended
+from bench.execution import Ended
 
 # -P: a folder named "bench" in the user's working directory is not ours.
 WORKER = (sys.executable, "-P", "-m", "bench.worker")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from transformers import BlipConfig, BlipForQuestionAnswering, DynamicCache, Enc
 from bench.errors import WeightsError
 from bench.models import _miss_attention, _miss_checkpointing, _miss_source, _miss_weights
 from bench.models._miss_tokens import Tokens, words_of
-from bench.protocols import BenchModel, GenerateOptions, InputLengths
+from bench.models.miss import PARTS
+from bench.protocols import BenchModel, GenerateOptions, InputLengths, PartFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +38,7 @@ class MissModel:
         self.module: Any = module
         self.tokens = tokens
         self.has_vocabulary = has_vocabulary
+        self.part_facts: Mapping[str, PartFacts] = PARTS
 
     def part(self, name: str) -> torch.nn.Module:
         """The part's module, adapted or not."""

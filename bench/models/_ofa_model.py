@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from bench.models._ofa_network import Decoded, Decoder, Encoded, Network
 from bench.models._ofa_search import Ends, Trie, beam_search
 from bench.models._ofa_stack import Sizes, Stack
 from bench.models._ofa_tokens import EOS, PAD, Tokens
-from bench.protocols import BenchModel, GenerateOptions, InputLengths
+from bench.models.ofa import PARTS
+from bench.protocols import BenchModel, GenerateOptions, InputLengths, PartFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,7 @@ class OfaModel:
         self.sizes = sizes
         self.tokens = tokens
         self.has_vocabulary = has_vocabulary
+        self.part_facts: Mapping[str, PartFacts] = PARTS
         self._embedding = module.decoder._embedding[0]
         self._trie: Trie | None = None
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.protocols import BenchModel, PartFacts
+from bench.models import _vqa
+from bench.protocols import BenchModel, PartFacts, TaskFacts
 from bench.settings import LocalPath, ModelSettings
 from bench.settings import Settings as Base
 
@@ -270,6 +271,12 @@ def _resolved(preset: dict[str, Any], given: Base) -> dict[str, Any]:
     return {"intermediate_size": 4 * resolved["hidden_size"]} | resolved
 
 
+def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:  # noqa: ARG001 - the same whatever is set
+    """``PARTS``. Raises SpecError for a task that is no VQA."""
+    _vqa.check_task("miss", task)
+    return PARTS
+
+
 def weights_digest(settings: Settings) -> str | None:
     """SHA-256 over the weight files; null for random initialisation. Raises WeightsError if they are not there."""
     if settings.weights is None:
@@ -279,8 +286,8 @@ def weights_digest(settings: Settings) -> str | None:
     return _miss_source.digest(settings.weights)
 
 
-def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:
-    """Build with weights loaded; ``device="meta"`` reads no weights. Raises WeightsError."""
+def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts | None = None) -> MissModel:  # noqa: ARG001
+    """Build with weights loaded; ``device="meta"`` reads no weights. There is but one task. Raises WeightsError."""
     from bench.models import _miss_model
 
     return _miss_model.build(settings, texts=texts, device=device)

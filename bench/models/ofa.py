@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.protocols import BenchModel, PartFacts
+from bench.models import _vqa
+from bench.protocols import BenchModel, PartFacts, TaskFacts
 from bench.settings import LocalPath, ModelSettings
 from bench.settings import Settings as Base
 
@@ -203,6 +204,12 @@ class Settings(ModelSettings):
         return self
 
 
+def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:  # noqa: ARG001 - the same whatever is set
+    """``PARTS``. Raises SpecError for a task that is no VQA."""
+    _vqa.check_task("ofa", task)
+    return PARTS
+
+
 def weights_digest(settings: Settings) -> str | None:
     """SHA-256 over the weight files; null for random initialisation. Raises WeightsError if they are not there."""
     if settings.weights is None:
@@ -212,8 +219,8 @@ def weights_digest(settings: Settings) -> str | None:
     return _ofa_files.digest(settings.weights)
 
 
-def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
-    """Build with weights loaded; ``device="meta"`` reads no weights. Raises WeightsError."""
+def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts | None = None) -> OfaModel:  # noqa: ARG001
+    """Build with weights loaded; ``device="meta"`` reads no weights. There is but one task. Raises WeightsError."""
     from bench.models import _ofa_model
 
     return _ofa_model.build(settings, texts=texts, device=device)

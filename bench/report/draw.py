@@ -52,6 +52,7 @@ class Plot:
     """Measured score, predicted cost."""
     published: list[Point]
     baseline: float | None
+    baseline_label: str
     """Score of answering without the image."""
     failures: list[str]
     """Cells without a score, and why."""
@@ -95,7 +96,7 @@ def _series(axes: Axes, plot: Plot) -> None:
         axes, plot, plot.published, "Published", PUBLISHED, marker="D", markerfacecolor="white", markersize=5, zorder=3
     )
     if plot.baseline is not None:
-        axes.axhline(plot.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label="Question only (no image)")
+        axes.axhline(plot.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=plot.baseline_label)
     if not plot.ours:
         axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=GREY)
     if not plot.tag:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.metrics import Metric
-from bench.record import Baseline, CellRecord, Status
+from bench.record import CellRecord, Status, TaskScore
 from bench.report import published, text
 
 if TYPE_CHECKING:
@@ -79,11 +79,12 @@ def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, Cell
     )
 
 
-def baselines_of(groups: Sequence[Group]) -> list[dict[str, Baseline]]:
+def baselines_of(groups: Sequence[Group]) -> list[dict[str, dict[str, TaskScore]]]:
     """The distinct sets of baselines that the records hold; one, unless cells were scored on different questions."""
-    distinct: list[dict[str, Baseline]] = []
+    distinct: list[dict[str, dict[str, TaskScore]]] = []
     for group in groups:
         for record in group.ok:
-            if record.accuracy and record.accuracy.baselines and record.accuracy.baselines not in distinct:
-                distinct.append(record.accuracy.baselines)
+            found = record.baseline_scores()
+            if found and found not in distinct:
+                distinct.append(found)
     return distinct

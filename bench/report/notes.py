@@ -71,13 +71,21 @@ def _records(groups: Sequence[Group]) -> list[CellRecord]:
 def _scoring_note(groups: Sequence[Group]) -> str:
     accuracies = [record.accuracy for group in groups for record in group.ok if record.accuracy]
     if not accuracies:
-        return ""
+        return _examples_note(groups)
     rules = sorted({CLOSED_RULES[cell.evaluate.closed] for group in groups for cell in group.cells})
     return (
         f"Accuracy: exact match after normalisation; {', '.join(rules)}. Questions: "
         f"open {_counts([a.open for a in accuracies])}, closed {_counts([a.closed for a in accuracies])}, "
         f"global {_counts([a.overall for a in accuracies])}."
     )
+
+
+def _examples_note(groups: Sequence[Group]) -> str:
+    sizes = sorted({score.n for group in groups for record in group.ok for score in record.scores.values()})
+    if not sizes:
+        return ""
+    shown = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}, depending on the cell"
+    return f"Test examples: n = {shown}."
 
 
 def _counts(scores: Sequence[Score]) -> str:

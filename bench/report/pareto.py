@@ -20,11 +20,11 @@ LABEL_WIDTH = 36
 
 
 def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
-    """Measured cells, the paper's numbers for them, the question-only baseline and what failed.
+    """Measured cells, the paper's numbers for them, the task's prior and what failed.
 
     Finished cells whose cost was predicted but not measured are a series of their own, with a front of its own.
     """
-    wanted, score = metrics.get(spec.pareto.cost), metrics.get(spec.pareto.score)
+    wanted, score = metrics.get(spec.pareto.cost), metrics.get(spec.pareto.score or metrics.main(spec.task.name))
     cost = _known_cost(wanted, groups)
     measured = front(_measured(groups, cost, score), cost, score)
     predicted = front(_predicted(groups, cost, score), cost, score)
@@ -35,19 +35,25 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
         subtitle=text.clipped(notes.facts(scale, groups), 210),
         tag=notes.scale_tag(scale),
         x_label=cost.titled + _about_cost(wanted, cost, measured, predicted),
-        y_label=metrics.with_unit(f"{score.header} accuracy" if score.score else score.header, score.unit),
+        y_label=_score_label(score),
         x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
         lower_cost_is_better=cost.direction == "lower",
         measured=measured,
         predicted=predicted,
         published=published,
-        baseline=_baseline(groups, score),
+        baseline=_baseline(spec, groups, score),
+        baseline_label=next(iter(metrics.baselines(spec.task.name).values())),
         failures=[
             text.clipped(f"{text.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
             for group in groups
             if not group.ok and any(group.records)
         ],
     )
+
+
+def _score_label(score: Metric) -> str:
+    facts = metrics.task_scores().get(score.name)
+    return metrics.with_unit(facts.title or facts.header if facts else score.header, score.unit)
 
 
 def front(points: list[Point], cost: Metric, score: Metric) -> list[Point]:
@@ -112,8 +118,7 @@ def _points(
     ]
 
 
-def _baseline(groups: Sequence[Group], score: Metric) -> float | None:
-    """What the most common answer per question scores, in the same accuracy."""
-    found = (baselines_of(groups) or [{}])[0].get("question_only")
-    scores = {"open": found.open, "closed": found.closed, "global": found.overall} if found else {}
-    return metrics.share(scores.get(score.name))
+def _baseline(spec: Spec, groups: Sequence[Group], score: Metric) -> float | None:
+    """What the first of the task's baselines scores by the same metric."""
+    prior = next(iter(metrics.baselines(spec.task.name)))
+    return metrics.printed((baselines_of(groups) or [{}])[0].get(prior, {}).get(score.name), score.name)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench import metrics
 from bench.errors import SpecError
 from bench.metrics import Metric
-from bench.record import Baseline, Score
+from bench.record import TaskScore
 from bench.registry import did_you_mean
 from bench.report import notes, text
 from bench.report.groups import Group, baselines_of
@@ -19,10 +19,8 @@ from bench.report.model import Entry, Row, Table, TableColumn
 if TYPE_CHECKING:
     from bench.spec.models import Spec
 
-USUAL_METRICS = ("params", "memory", "open", "closed", "global")
-"""Columns of a spec that names none."""
-BASELINES = {"question_only": "Question only", "always_yes": "Always yes", "always_no": "Always no"}
-"""What answers without looking at the image, in the order printed."""
+USUAL_METRICS = ("params", "memory")
+"""Columns of a spec that names none, before those of its task."""
 
 
 def table_of(spec: Spec, scale: str, groups: Sequence[Group]) -> Table:
@@ -36,7 +34,7 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group]) -> Table:
         tag=notes.scale_tag(scale),
         caption=notes.caption(scale, groups),
         columns=tuple(columns),
-        rows=(*rows, *_baseline_rows(columns, groups)),
+        rows=(*rows, *_baseline_rows(spec, columns, groups)),
         footnotes=tuple(notes.footnotes(spec, groups, columns)),
     )
 
@@ -46,7 +44,7 @@ def _columns(spec: Spec, groups: Sequence[Group]) -> list[TableColumn]:
     known = [*labels, "seed", "status", *metrics.names()]
     if not spec.columns:
         shown = dict.fromkeys(key for group in groups for key in (*group.cells[0].parts, *group.cells[0].labels))
-        return [_column(value, None, known) for value in (*shown, *USUAL_METRICS)]
+        return [_column(value, None, known) for value in (*shown, *USUAL_METRICS, *metrics.of_task(spec.task.name))]
     columns = [_column(column.value, column.header, known) for column in spec.columns]
     return columns if any(c.metric is None for c in columns) else [_column("cell", "Cell", ["cell"]), *columns]
 
@@ -90,7 +88,7 @@ def _entry(column: TableColumn, group: Group) -> Entry:
         value=mean,
         predicted=predicted,
         std=std,
-        correct=sum(score.correct for score in scores) if scores else None,
+        correct=_added(scores),
         n=sum(score.n for score in scores) if scores else None,
         published=printed,
         flagged=column.value == "global" and group.published is not None and group.published.implied is not None,
@@ -134,14 +132,20 @@ def _with_best(columns: Sequence[TableColumn], rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
+def _baseline_rows(spec: Spec, columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
     found = (baselines_of(groups) or [{}])[0]
-    order = [name for name in BASELINES if name in found] + [name for name in found if name not in BASELINES]
-    return [_baseline_row(columns, BASELINES.get(name, text.plain(name)), found[name]) for name in order]
+    names = metrics.baselines(spec.task.name)
+    order = [name for name in names if name in found] + [name for name in found if name not in names]
+    return [_baseline_row(columns, names.get(name, text.plain(name)), found[name]) for name in order]
 
 
-def _baseline_row(columns: Sequence[TableColumn], name: str, baseline: Baseline) -> Row:
-    scores = {"open": baseline.open, "closed": baseline.closed, "global": baseline.overall}
+def _added(scores: Sequence[TaskScore]) -> int | None:
+    """Numerators of shares, added over the seeds; null for scores that are no shares."""
+    correct = [score.correct for score in scores if score.correct is not None]
+    return sum(correct) if correct and len(correct) == len(scores) else None
+
+
+def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, TaskScore]) -> Row:
     first = next(column for column in columns if column.metric is None)
     entries = [
         _score_entry(scores.get(column.value), column.metric)
@@ -152,8 +156,8 @@ def _baseline_row(columns: Sequence[TableColumn], name: str, baseline: Baseline)
     return Row(label=name, entries=tuple(entries), baseline=True)
 
 
-def _score_entry(score: Score | None, metric: Metric) -> Entry:
-    value = metrics.share(score)
+def _score_entry(score: TaskScore | None, metric: Metric) -> Entry:
+    value = metrics.printed(score, metric.name)
     if score is None or value is None:
         return Entry(text=text.DASH if score else "")
     return Entry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bench import metrics, registry
@@ -12,7 +13,7 @@ from bench.protocols import PartFacts
 from bench.registry import did_you_mean
 from bench.spec.explain import validate
 from bench.spec.matrix import PLACE_ROOTS, MatrixTree, Point, short_names, split_place
-from bench.spec.models import Spec
+from bench.spec.models import DEFAULT_TASK, Spec
 from bench.spec.problems import Problems, quoted
 from bench.spec.tree import Node, Path
 
@@ -51,27 +52,42 @@ def check(tree: Node, problems: Problems) -> tuple[Spec | None, list[Checked]]:
     if not points and matrix.tree.elements("matrix", "exclude"):
         node = tree.get("matrix") or tree
         problems.add(node.key_mark, "matrix", "leaves no cell to run; remove an `exclude` entry or add an axis value")
-    checked = [_check_point(point, facts, problems, spec is not None) for point in points]
+    checked = [_check_point(point, problems, spec is not None) for point in points]
     return spec, [c for c in checked if c is not None]
 
 
 def _parts(tree: Node) -> dict[str, PartFacts]:
-    """Parts of the model family; none if the family is not known."""
+    """Parts of the model; those of its family if its settings are wrong, none if the family is not known."""
     family = tree.get("model", "family")
     if family is None or family.value not in registry.names("models"):
         return {}
-    parts: dict[str, PartFacts] = registry.load("models", str(family.value)).PARTS
+    plugin = registry.load("models", str(family.value))
+    parts: dict[str, PartFacts] = plugin.PARTS
+    settings = validate(plugin.Settings, tree.get("model") or tree, Problems())  # what is wrong is told elsewhere
+    task = tree.get("task")
+    name = (task.get("name") or task).value if task else DEFAULT_TASK.name
+    if settings is not None and name in registry.names("tasks"):
+        with suppress(SpecError):
+            parts = plugin.parts(settings, registry.load("tasks", str(name)).FACTS)
     return parts
 
 
-def _check_point(point: Point, facts: dict[str, PartFacts], problems: Problems, valid: bool) -> Checked | None:
+def _check_point(point: Point, problems: Problems, valid: bool) -> Checked | None:
     """Pattern first (it is readable even where the rest is broken), then the settings."""
+    facts = _parts(point.tree)
     runnable = _check_pattern(point, facts, problems)
     if not valid:
         return None
     kept = {key: child for key, child in point.tree.items() if key not in _NOT_IN_CELLS}
     settings = validate(Spec, Node(kept, point.tree.mark, point.tree.key_mark), problems)
     if settings is None or not runnable:
+        return None
+    try:
+        registry.load("models", settings.model.family).parts(
+            settings.model, registry.load("tasks", settings.task.name).FACTS
+        )
+    except SpecError as error:
+        problems.add((point.tree.get("task") or point.tree.get("model") or point.tree).mark, "task", str(error))
         return None
     for part, action in point.actions().items():
         if action.value not in FROZEN_OR_TRAINED:
@@ -94,7 +110,7 @@ def _check_pattern(point: Point, facts: dict[str, PartFacts], problems: Problems
     for part, action in wrong.items():
         hint = did_you_mean(str(action.value), known)
         problems.add(action.mark, f"parts.{part}", f"no action {quoted(action.value)}{hint}")
-    missing = [part for part in facts if part not in actions]
+    missing = [part for part in facts if part not in actions and not (facts[part].optional and actions)]
     where = (actions and point.tree.get("parts")) or point.tree.get("matrix") or point.tree
     if missing:
         example = ", ".join(f"{part}: F" for part in missing)

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.spec.tree import Node
 
-PLACE_ROOTS = ("parts", "methods", "model", "data", "train", "evaluate")
+PLACE_ROOTS = ("parts", "methods", "model", "task", "data", "train", "evaluate")
 """Fields of a spec that an axis may vary: those that determine a result."""
 
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bench import registry
-from bench.settings import DataSettings, LocalPath, MethodSettings, ModelSettings, Settings
+from bench import registry, tasks
+from bench.settings import DataSettings, LocalPath, MethodSettings, ModelSettings, Settings, TaskSettings
 
 if TYPE_CHECKING:
     AnyModel = ModelSettings
     AnyData = DataSettings
+    AnyTask = TaskSettings
     AnyMethod = MethodSettings
 else:
 
@@ -29,8 +30,15 @@ else:
                     return {"type": name, **value}
         return value
 
+    def _with_name(value: Any) -> Any:
+        """A task of which nothing is set is written as its name."""
+        if isinstance(value, str) and value not in (known := registry.names("tasks")):
+            raise ValueError(f"no task {value!r}{registry.did_you_mean(value, known)}")
+        return {"name": value} if isinstance(value, str) else value
+
     AnyModel = _any_of("models", "family")
     AnyData = _any_of("datasets", "name")
+    AnyTask = Annotated[_any_of("tasks", "name"), BeforeValidator(_with_name)]
     AnyMethod = Annotated[_any_of("methods", "type"), BeforeValidator(_with_type)]
 
 
@@ -123,6 +131,10 @@ class RunSettings(Settings):
     """A cell that reports no progress for so long is ended as ``timeout``."""
 
 
+DEFAULT_TASK: TaskSettings = registry.load("tasks", tasks.DEFAULT).Settings(name=tasks.DEFAULT)
+"""Not in a cell's id, as all defaults are."""
+
+
 class Matrix(Settings):
     """The product of ``axes`` (first axis slowest), minus ``exclude``, plus ``include``.
 
@@ -164,7 +176,8 @@ class Published(Settings):
 
 class ParetoSettings(Settings):
     cost: str = "memory"
-    score: str = "global"
+    score: str | None = None
+    """A metric; null: the one by which the task ranks methods."""
 
 
 class Spec(Settings):
@@ -175,6 +188,8 @@ class Spec(Settings):
     title: str = ""
     """Caption of the tables."""
     model: AnyModel
+    task: AnyTask = DEFAULT_TASK
+    """What is asked of the model; a bare name is short for ``{name: ...}``."""
     data: AnyData
     train: TrainSettings
     evaluate: EvaluateSettings

@@ -13,6 +13,7 @@ from bench.cell import Cell
 from bench.errors import BenchError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
+from bench.worker.data import task_of
 from bench.worker.optimise import Group
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def check_methods(cell: Cell) -> None:
     if all(action in (FROZEN, TRAINED) for action in cell.parts.values()):
         return
     plugin = registry.load("models", cell.model.family)
-    model: BenchModel = plugin.build(cell.model, texts=_NO_TEXTS, device="meta")
+    model: BenchModel = plugin.build(cell.model, texts=_NO_TEXTS, device="meta", task=task_of(cell).facts)
     try:
-        adapt(model, plugin.PARTS, cell.parts, cell.methods)
+        adapt(model, model.part_facts, cell.parts, cell.methods)
     except RuntimeError as error:
         if not needs_values(error):
             raise

@@ -13,8 +13,9 @@ import torch
 from PIL.Image import Image
 
 from bench import registry
+from bench.cell import Cell
 from bench.errors import DataError
-from bench.protocols import BenchModel, Example, VqaData
+from bench.protocols import BenchModel, Example, OpenedData, Task
 from bench.settings import DataSettings
 from bench.spec.models import TrainSettings
 
@@ -35,44 +36,79 @@ class Batch:
 class LoadedData:
     """The opened data set and the examples this cell uses."""
 
-    source: VqaData
+    source: OpenedData
     train: Sequence[Example]
     test: Sequence[Example]
+    all_train: Sequence[Example] = ()
+    """The training split without the cell's limit, for the labels of a task."""
     _images: dict[str, Image] = field(default_factory=dict)
     _image_bytes: int = 0
 
     def image(self, example: Example) -> Image:
         """The decoded image, from memory if it was decoded before."""
-        image = self._images.get(example.image)
+        name = example.image_name
+        image = self._images.get(name)
         if image is None:
             image = self.source.image(example)
             size = image.width * image.height * len(image.getbands())
             if self._image_bytes + size <= _CACHE_BYTES:
-                self._images[example.image] = image
+                self._images[name] = image
                 self._image_bytes += size
         return image
 
-    def batch(self, model: BenchModel, examples: Sequence[Example], rng: random.Random | None = None) -> Batch:
-        """Questions drawn by ``rng`` from their pools, images and texts as tensors on the CPU."""
-        tensors = model.collate(
-            [self.image(e) for e in examples], [e.question(rng) for e in examples], [e.answer for e in examples]
-        )
-        return Batch(examples=examples, tensors=tensors)
+    def training_batch(self, model: BenchModel, task: Task, examples: Sequence[Example], rng: random.Random) -> Batch:
+        """Questions drawn by ``rng`` from their pools; inputs and answers as tensors on the CPU."""
+        answers = [e.answer for e in examples]
+        inputs = self._inputs(task, examples, rng)
+        tensors = model.collate(*inputs, answers if task.facts.output == "text" else ())
+        return Batch(examples=examples, tensors=tensors | task.targets(answers))
+
+    def test_batch(self, model: BenchModel, task: Task, examples: Sequence[Example]) -> Batch:
+        """Inputs alone, each with the first question of its pool."""
+        return Batch(examples=examples, tensors=model.collate(*self._inputs(task, examples, None), ()))
+
+    def _inputs(
+        self, task: Task, examples: Sequence[Example], rng: random.Random | None
+    ) -> tuple[list[Image], list[str]]:
+        images = [self.image(e) for e in examples] if "image" in task.facts.inputs else []
+        with_text = "text" in task.facts.inputs
+        return images, [e.question(rng) if with_text else "" for e in examples]
 
 
 def load_data(settings: DataSettings, *, images: bool = True) -> LoadedData:
     """Open the data set and draw this cell's subsets; ``images=False``: questions and answers suffice."""
     plugin = registry.load("datasets", settings.name)
     opens = plugin.load if images else getattr(plugin, "load_annotations", plugin.load)
-    source: VqaData = opens(settings)
+    source: OpenedData = opens(settings)
+    train = _splits(source, settings.train_split)
     return LoadedData(
         source=source,
-        train=subset(_splits(source, settings.train_split), settings.train_limit, settings.subset_seed),
+        all_train=train,
+        train=subset(train, settings.train_limit, settings.subset_seed),
         test=subset(_splits(source, settings.test_split), settings.test_limit, settings.subset_seed),
     )
 
 
-def _splits(source: VqaData, names: str) -> Sequence[Example]:
+def task_of(cell: Cell, data: LoadedData | None = None) -> Task:
+    """The cell's task; without data its labels may be assumed. Raises DataError for data that it cannot use."""
+    plugin = registry.load("tasks", cell.task.name)
+    task: Task = plugin.create(cell.task, cell.evaluate, data.all_train if data else ())
+    for examples in (data.train, data.test) if data else ():
+        _check_inputs(task, examples[0])
+        task.check(examples[0])
+    return task
+
+
+def _check_inputs(task: Task, example: Example) -> None:
+    for kind, given in (("image", example.image is not None), ("text", bool(example.questions))):
+        if kind in task.facts.inputs and not given:
+            raise DataError(
+                f"example {example.question_id} has no {kind}, which {task.facts.name} needs; choose other data or "
+                "name the column that holds it"
+            )
+
+
+def _splits(source: OpenedData, names: str) -> Sequence[Example]:
     parts = [source.split(name.strip()) for name in names.split("+")]
     examples = parts[0] if len(parts) == 1 else [example for part in parts for example in part]
     if not len(examples):
@@ -88,7 +124,7 @@ def subset(examples: Sequence[Example], limit: int | None, seed: int) -> Sequenc
 
 
 def training_batches(
-    data: LoadedData, model: BenchModel, settings: TrainSettings, *, steps: int, seed: int
+    data: LoadedData, model: BenchModel, task: Task, settings: TrainSettings, *, steps: int, seed: int
 ) -> Iterator[Sequence[Batch]]:
     """The micro-batches of ``steps`` optimizer steps, reshuffled each epoch if asked for.
 
@@ -105,15 +141,17 @@ def training_batches(
                 order = rng.sample(order, len(order))
             for start in range(0, len(order), per_step):
                 group = [data.train[i] for i in order[start : start + per_step]]
-                yield [data.batch(model, group[at : at + size], rng) for at in range(0, len(group), size)]
+                yield [
+                    data.training_batch(model, task, group[at : at + size], rng) for at in range(0, len(group), size)
+                ]
 
     return prefetched(islice(endless(), steps))
 
 
-def evaluation_batches(data: LoadedData, model: BenchModel, *, batch_size: int) -> Iterator[Batch]:
-    """All test examples in order, each with the first question of its pool."""
+def evaluation_batches(data: LoadedData, model: BenchModel, task: Task, *, batch_size: int) -> Iterator[Batch]:
+    """All test examples in order."""
     starts = range(0, len(data.test), batch_size)
-    return prefetched(data.batch(model, data.test[start : start + batch_size]) for start in starts)
+    return prefetched(data.test_batch(model, task, data.test[start : start + batch_size]) for start in starts)
 
 
 def prefetched(batches: Iterator[_Item]) -> Iterator[_Item]:

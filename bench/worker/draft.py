@@ -12,8 +12,8 @@ import torch
 
 from bench import environment
 from bench.cell import Cell
-from bench.protocols import Progress
-from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, Time
+from bench.execution import Progress
+from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
 from bench.worker.environment import describe
 from bench.worker.failure import failure_of, status_of
 from bench.worker.gpu import GpuMeter, open_gpu_meter
@@ -29,7 +29,8 @@ class Draft:
 
     def __init__(self, cell: Cell, job: Path) -> None:
         self.params: Params | None = None
-        self.accuracy: Accuracy | None = None
+        self.scores: dict[str, TaskScore] = {}
+        self.baselines: dict[str, dict[str, TaskScore]] = {}
         self.adapter_bytes: int | None = None
         self.data_digest: str | None = None
         self.weights_digest: str | None = None
@@ -95,11 +96,14 @@ class Draft:
             memory=self._memory(),
             time=self._time(),
             energy_j=self.gpu.energy_j if self.training.watch.step_s else None,
-            accuracy=self.accuracy,
+            task=cell.task.name,
+            accuracy=Accuracy.of(self.scores, self.baselines),
+            scores=self.scores,
+            baselines=self.baselines,
             loss_curve=self.training.curve,
             steps=self.training.steps,
             adapter_bytes=self.adapter_bytes,
-            predictions=f"{cell.scale}/{cell.cell_id}/{PREDICTIONS_FILE}" if self.accuracy else None,
+            predictions=f"{cell.scale}/{cell.cell_id}/{PREDICTIONS_FILE}" if self.scores else None,
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
             environment=describe(self._device),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench import registry, scoring
+from bench import registry
 from bench.cell import Cell
 from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT, generation
-from bench.protocols import BenchModel, Progress
+from bench.execution import Progress
+from bench.protocols import BenchModel, Task
 from bench.record import CellRecord
 from bench.store import write_atomic
 from bench.worker.adapt import Adapted, adapt, check_methods, method_groups
 from bench.worker.audit import check_frozen
-from bench.worker.data import LoadedData, evaluation_batches, load_data, training_batches
+from bench.worker.data import LoadedData, evaluation_batches, load_data, task_of, training_batches
 from bench.worker.draft import PREDICTIONS_FILE, Draft
 from bench.worker.evaluate import predict, write_predictions
 from bench.worker.heartbeat import Heartbeat
@@ -77,25 +79,24 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)
         data = load_data(cell.data)
-        for examples in (data.train, data.test):
-            scoring.is_closed(examples[0], cell.evaluate.closed)  # a rule that cannot be used: say so before training
+        task = task_of(cell, data)
         draft.data_digest = registry.load("datasets", cell.data.name).digest(cell.data)
         draft.weights_digest = registry.load("models", cell.model.family).weights_digest(cell.model)
     with draft.phase("load"):
         plugin = registry.load("models", cell.model.family)
-        model: BenchModel = plugin.build(cell.model, texts=data.source.texts(), device=str(device))
+        model: BenchModel = plugin.build(cell.model, texts=data.source.texts(), device=str(device), task=task.facts)
         if learn := getattr(model, "learn_answers", None):
             learn(example.answer for example in data.train)
-        adapters = adapt(model, plugin.PARTS, cell.parts, cell.methods)
+        adapters = adapt(model, model.part_facts, cell.parts, cell.methods)
         precision = make_precision(cell.train.precision, device)
         model.module.to(device, precision.weights)
         draft.params = count_params(model, cell.parts, adapters)
         check_frozen(model, cell.parts, adapters)
     with draft.phase("train"):
-        _train(cell, data, model, method_groups(model, cell.parts, cell.methods), precision, draft)
+        _train(cell, data, task, model, method_groups(model, cell.parts, cell.methods), precision, draft)
     _store(cell, job, model, adapters, draft)
     with draft.phase("eval"):
-        _evaluate(cell, job, data, model, precision, draft)
+        _evaluate(cell, job, data, task, model, precision, draft)
 
 
 def choose_device(name: str) -> torch.device:
@@ -108,6 +109,7 @@ def choose_device(name: str) -> torch.device:
 def _train(
     cell: Cell,
     data: LoadedData,
+    task: Task,
     model: BenchModel,
     groups: list[Group],
     precision: Precision,
@@ -116,9 +118,9 @@ def _train(
     if not any(p.requires_grad for p in model.module.parameters()):
         return  # all parts frozen: the model is evaluated as it came
     plan = make_plan(cell.train, len(data.train))
-    batches = training_batches(data, model, cell.train, steps=plan.steps, seed=cell.seed)
+    batches = training_batches(data, model, task, cell.train, steps=plan.steps, seed=cell.seed)
     try:
-        train(model, batches, plan, precision, draft.training, draft.beat, groups)
+        train(model, partial(task.loss, model), batches, plan, precision, draft.training, draft.beat, groups)
     finally:
         draft.gpu.energy_to_here()
 
@@ -138,10 +140,11 @@ def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, Adapted
     draft.host.restart()
 
 
-def _evaluate(cell: Cell, job: Path, data: LoadedData, model: BenchModel, precision: Precision, draft: Draft) -> None:
-    rule = cell.evaluate.closed
-    batches = evaluation_batches(data, model, batch_size=cell.evaluate.batch_size)
-    predictions = predict(model, batches, cell.evaluate, precision, len(data.test), draft.beat)
-    write_predictions(job / PREDICTIONS_FILE, data.test, predictions, rule)
-    accuracy = scoring.score(data.test, predictions, rule)
-    draft.accuracy = accuracy.model_copy(update={"baselines": scoring.baselines(data.train, data.test, rule)})
+def _evaluate(
+    cell: Cell, job: Path, data: LoadedData, task: Task, model: BenchModel, precision: Precision, draft: Draft
+) -> None:
+    batches = evaluation_batches(data, model, task, batch_size=cell.evaluate.batch_size)
+    predictions = predict(model, task, batches, cell.evaluate, precision, len(data.test), draft.beat)
+    write_predictions(job / PREDICTIONS_FILE, task, data.test, predictions)
+    draft.scores = task.score(data.test, predictions)
+    draft.baselines = task.baselines(data.train, data.test)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from bench.errors import DivergedError
-from bench.protocols import BenchModel, Progress
+from bench.execution import Progress
+from bench.protocols import BenchModel
 from bench.record import LossPoint
 from bench.worker.audit import check_gradients, is_finite
 from bench.worker.data import Batch
@@ -24,6 +25,8 @@ from bench.worker.optimise import (
     set_rate,
 )
 
+Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+"""From a batch to its mean loss, shape ()."""
 _REALLOCATE = "update_and_allocate"
 """What peft's adaptive methods want called after each step, to move their rank to where it matters (AdaLoRA's and
 AdaMSS's budget)."""
@@ -50,8 +53,11 @@ class TrainLog:
 class Trainer:
     """One optimizer step after another on the trained tensors of a model; the estimate takes the same on meta."""
 
-    def __init__(self, model: BenchModel, plan: Plan, precision: Precision, groups: Sequence[Group] = ()) -> None:
+    def __init__(
+        self, model: BenchModel, loss: Loss, plan: Plan, precision: Precision, groups: Sequence[Group] = ()
+    ) -> None:
         self._model = model
+        self._loss = loss
         self._plan = plan
         self._precision = precision
         self._trained = [p for p in model.module.parameters() if p.requires_grad]
@@ -76,7 +82,7 @@ class Trainer:
         losses: list[torch.Tensor] = []
         for batch, own in zip(batches, rows, strict=True):
             with self._precision.context():
-                loss = self._model.loss(self._precision.place(batch.tensors))
+                loss = self._loss(self._precision.place(batch.tensors))
             if late and not losses:
                 self._optimizer.zero_grad()
             if len(batches) > 1:  # as if the examples had gone through in one batch, also where the last one is smaller
@@ -110,6 +116,7 @@ def _rows(batch: Batch) -> int:
 
 def train(
     model: BenchModel,
+    loss: Loss,
     batches: Iterator[Sequence[Batch]],
     plan: Plan,
     precision: Precision,
@@ -123,16 +130,16 @@ def train(
     Raises DivergedError at the first NaN or infinite loss, AuditError after step 0.
     """
     model.module.train()
-    trainer = Trainer(model, plan, precision, groups)
+    trainer = Trainer(model, loss, plan, precision, groups)
     log.watch.start()
     for step, group in enumerate(batches):
         log.watch.batch_ready()
-        loss = trainer.step(step, group).item()  # waits for the device
+        value = trainer.step(step, group).item()  # waits for the device
         log.watch.step_done(sum(len(batch.examples) for batch in group))
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss became {loss} in step {step}; {_remedy(precision)}")
-        log.add(loss, plan.rate(step), every=plan.settings.log_every, last=step == plan.steps - 1)
-        beat(Progress(phase="train", done=step + 1, total=plan.steps, note=f"loss {loss:.3f}"))
+        if not math.isfinite(value):
+            raise DivergedError(f"the loss became {value} in step {step}; {_remedy(precision)}")
+        log.add(value, plan.rate(step), every=plan.settings.log_every, last=step == plan.steps - 1)
+        beat(Progress(phase="train", done=step + 1, total=plan.steps, note=f"loss {value:.3f}"))
     if not trainer.has_finite_weights():
         raise DivergedError(f"the weights became NaN or infinite in the last step ({plan.steps - 1})")
     model.module.zero_grad()  # evaluation must not pay for gradients that nobody needs any more

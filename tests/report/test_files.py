@@ -83,7 +83,7 @@ def test_no_label_covers_another() -> None:
     figure = draw(
         Plot(
             title="t", subtitle="s", tag="", x_label="x", y_label="y", x_log=False, lower_cost_is_better=True,
-            measured=points, predicted=[], published=[], baseline=54.0, failures=[],
+            measured=points, predicted=[], published=[], baseline=54.0, baseline_label="Question only", failures=[],
         )
     )  # fmt: skip
     labels = [text for text in figure.axes[0].texts if text.get_text().startswith("LoRA")]

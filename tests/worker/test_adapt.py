@@ -18,7 +18,7 @@ from bench.spec.models import OptimizerSettings
 from bench.worker import run
 from bench.worker.adapt import adapt, check_methods, method_groups
 from bench.worker.audit import check_frozen
-from bench.worker.data import load_data, training_batches
+from bench.worker.data import load_data, task_of, training_batches
 from bench.worker.optimise import Group, make_groups, make_optimizer, make_plan, make_precision, set_rate
 from bench.worker.train import Trainer
 
@@ -123,8 +123,8 @@ def stepped(make_cell: Make, method: dict[str, Any], **train: Any) -> tuple[Any,
     before = {name: p.detach().clone() for name, p in model.module.named_parameters() if p.requires_grad}
     plan = make_plan(cell.train, len(data.train))
     groups = method_groups(model, cell.parts, cell.methods)
-    trainer = Trainer(model, plan, make_precision("fp32", CPU), groups)
-    batches = training_batches(data, model, cell.train, steps=plan.steps, seed=0)
+    trainer = Trainer(model, model.loss, plan, make_precision("fp32", CPU), groups)
+    batches = training_batches(data, model, task_of(cell), cell.train, steps=plan.steps, seed=0)
     for step, group in enumerate(batches):
         trainer.step(step, group)
     return model, trainer, {name: model.module.get_parameter(name).detach() - old for name, old in before.items()}

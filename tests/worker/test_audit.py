@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 from bench import registry
 from bench.cell import Cell
 from bench.errors import AuditError
-from bench.protocols import BenchModel
+from bench.protocols import BenchModel, Task
+from bench.spec.models import DEFAULT_TASK, EvaluateSettings
 from bench.worker.adapt import Adapted, adapt
 from bench.worker.audit import check_frozen, check_gradients
 from bench.worker.data import LoadedData, load_data
 
 Make = Callable[..., Cell]
+
+VQA: Task = registry.load("tasks", "generative_vqa").create(DEFAULT_TASK, EvaluateSettings(batch_size=4), [])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,8 @@ def adapted(cell: Cell, device: str = "cpu") -> tuple[BenchModel, dict[str, Adap
 
 
 def first_backward(model: BenchModel, data: LoadedData) -> None:
-    model.loss(data.batch(model, data.train).tensors).backward()  # type: ignore[no-untyped-call]
+    batch = data.training_batch(model, VQA, data.train, random.Random(0))
+    VQA.loss(model, batch.tensors).backward()  # type: ignore[no-untyped-call]
 
 
 METHODS = {

@@ -14,7 +14,8 @@ from bench.cell import Cell
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.settings import DataSettings
-from bench.spec.models import OptimizerSettings, TrainSettings
+from bench.spec.models import EvaluateSettings, OptimizerSettings, TrainSettings
+from bench.tasks import generative_vqa
 from bench.worker.data import Batch, LoadedData, evaluation_batches, load_data, prefetched, subset, training_batches
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 EXAMPLES = [
     Example(question_id=str(i), image=f"{i % 3}.png", questions=(f"q{i}", f"Q{i}"), answer="yes") for i in range(10)
 ]
+
+
+VQA = generative_vqa.create(
+    generative_vqa.Settings(name="generative_vqa"), EvaluateSettings(batch_size=4, closed="yes_no"), EXAMPLES
+)
 
 
 class Source:
@@ -60,7 +66,7 @@ def train_settings(*, shuffle: bool = True) -> TrainSettings:
 def questions_asked(seed: int, steps: int = 8) -> list[str]:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model = Asked()
-    list(training_batches(data, cast(Any, model), train_settings(), steps=steps, seed=seed))
+    list(training_batches(data, cast(Any, model), VQA, train_settings(), steps=steps, seed=seed))
     return model.questions
 
 
@@ -75,7 +81,7 @@ def test_order_and_prompts_follow_the_seed_alone() -> None:
 def test_an_epoch_visits_every_example_once_and_the_last_batch_may_be_smaller() -> None:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model: Any = Asked()
-    batches = [b for step in training_batches(data, model, train_settings(), steps=3, seed=0) for b in step]
+    batches = [b for step in training_batches(data, model, VQA, train_settings(), steps=3, seed=0) for b in step]
     assert [len(b.examples) for b in batches] == [4, 4, 2]
     assert sorted(e.question_id for b in batches for e in b.examples) == sorted(e.question_id for e in EXAMPLES)
 
@@ -84,7 +90,7 @@ def test_micro_batches_of_a_step_never_reach_into_the_next_epoch() -> None:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model: Any = Asked()
     settings = train_settings(shuffle=False).model_copy(update={"gradient_accumulation_steps": 2})
-    steps = list(training_batches(data, model, settings, steps=4, seed=0))
+    steps = list(training_batches(data, model, VQA, settings, steps=4, seed=0))
     assert [[len(b.examples) for b in step] for step in steps] == [[4, 4], [2], [4, 4], [2]]
     first, second = steps[:2], steps[2:]
     assert [e for step in first for b in step for e in b.examples] == EXAMPLES
@@ -94,14 +100,14 @@ def test_micro_batches_of_a_step_never_reach_into_the_next_epoch() -> None:
 def test_a_curriculum_is_taken_in_its_own_order() -> None:
     data = LoadedData(source=Source(), train=EXAMPLES, test=[])
     model: Any = Asked()
-    batches = training_batches(data, model, train_settings(shuffle=False), steps=3, seed=0)
+    batches = training_batches(data, model, VQA, train_settings(shuffle=False), steps=3, seed=0)
     assert [e.question_id for step in batches for b in step for e in b.examples] == [e.question_id for e in EXAMPLES]
 
 
 def test_evaluation_keeps_the_order_and_asks_the_first_prompt() -> None:
     data = LoadedData(source=Source(), train=[], test=EXAMPLES)
     model: Any = Asked()
-    batches = list(evaluation_batches(data, model, batch_size=4))
+    batches = list(evaluation_batches(data, model, VQA, batch_size=4))
     assert [e for b in batches for e in b.examples] == EXAMPLES
     assert model.questions == [f"q{i}" for i in range(10)]
 

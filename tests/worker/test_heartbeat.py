@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.protocols import Progress
+from bench.execution import Progress
 from bench.worker.heartbeat import Heartbeat
 
 

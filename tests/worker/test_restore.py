@@ -6,6 +6,7 @@ What cannot be put on a model, and what fails in peft itself, is listed with the
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from bench.settings import MethodSettings
 from bench.spec.models import AnyMethod
 from bench.worker.adapt import Adapted, adapt
 from bench.worker.audit import check_frozen
-from bench.worker.data import load_data
+from bench.worker.data import load_data, task_of
 from bench.worker.measure import write_tensors
 from bench.worker.params import count_params, stored_tensors
 from bench.worker.restore import load_adapter
@@ -120,7 +121,7 @@ def make(make_cell: Callable[..., Cell]) -> Callable[[str], tuple[Any, dict[str,
             return tiny, tiny.facts
         torch.manual_seed(0)
         model: Any = plugin.build(cell.model, texts=["what shape is it yes no"], device="cpu")
-        batch = data.batch(model, data.train[:2]).tensors
+        batch = data.training_batch(model, task_of(cell, data), data.train[:2], random.Random(0)).tensors
         model.output = lambda: model.loss(batch)[None]
         facts = plugin.PARTS["jtm"]
         part, replace = model.part, model.replace_part

@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import environment, scoring
+from bench import environment
 from bench.cell import Cell
 from bench.environment import Revision
 from bench.models._miss_model import MissModel
 from bench.record import CellRecord, Memory, PhaseMemory, Status
+from bench.tasks._vqa_scoring import normalise
 from bench.worker import run
 from bench.worker.gpu import GpuMeter
 from bench.worker.run import run_cell
@@ -75,10 +76,7 @@ def test_predictions_agree_with_the_score(finished: tuple[CellRecord, Path, Cell
         own = [line for line in lines if line["answer_type"] == kind]
         assert (score.correct, score.n) == (sum(line["correct"] for line in own), len(own))
     assert record.accuracy.overall.n == len(lines) == 10
-    assert all(
-        line["correct"] == (scoring.normalise(line["prediction"]) == scoring.normalise(line["answer"]))
-        for line in lines
-    )
+    assert all(line["correct"] == (normalise(line["prediction"]) == normalise(line["answer"])) for line in lines)
     assert set(record.accuracy.baselines) == {"always_yes", "always_no", "question_only"}
 
 

@@ -13,7 +13,7 @@ from bench import registry
 from bench.cell import Cell
 from bench.record import CellRecord, Status
 from bench.worker.adapt import adapt
-from bench.worker.data import load_data, training_batches
+from bench.worker.data import load_data, task_of, training_batches
 from bench.worker.optimise import make_plan, make_precision
 from bench.worker.run import run_cell
 from bench.worker.seeds import seed_everything
@@ -31,9 +31,9 @@ def trained(cell: Cell) -> tuple[list[float], list[torch.Tensor]]:
     model = plugin.build(cell.model, texts=data.source.texts(), device="cpu")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     plan = make_plan(cell.train, len(data.train))
-    trainer = Trainer(model, plan, make_precision(cell.train.precision, CPU))
+    trainer = Trainer(model, model.loss, plan, make_precision(cell.train.precision, CPU))
     model.module.train()
-    groups = training_batches(data, model, cell.train, steps=plan.steps, seed=cell.seed)
+    groups = training_batches(data, model, task_of(cell), cell.train, steps=plan.steps, seed=cell.seed)
     losses = [trainer.step(step, group).item() for step, group in enumerate(groups)]
     return losses, [p.detach() for p in model.module.parameters() if p.requires_grad]
 

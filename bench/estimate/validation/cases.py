@@ -11,10 +11,11 @@ import torch
 from bench import registry
 from bench.cell import Cell, expand
 from bench.estimate.batches import Library, Shapes
-from bench.protocols import BenchModel, InputLengths
+from bench.protocols import BenchModel, InputLengths, TextModel
 from bench.spec.load import read_spec
 from bench.spec.models import TrainSettings
 from bench.worker.adapt import adapt
+from bench.worker.data import task_of
 from bench.worker.optimise import make_precision
 
 LENGTHS = tuple(InputLengths(question_tokens=q, answer_tokens=a) for q, a in ((16, 8), (24, 35)))
@@ -29,7 +30,7 @@ class Case:
     model: str
     """In words, for the table."""
     settings: TrainSettings
-    build: Callable[[str], BenchModel]
+    build: Callable[[str], TextModel]
     """The adapted model, its weights in the settings' precision, on ``cpu`` or ``meta``."""
     cell: Cell | None
     """Whose estimate is compared; null: steps of the run's trainer on meta are."""
@@ -55,11 +56,11 @@ def cells() -> list[Case]:
 def case_of(cell: Cell) -> Case:
     """Builds what a run of the cell would train."""
 
-    def build(device: str) -> BenchModel:
+    def build(device: str) -> TextModel:
         plugin = registry.load("models", cell.model.family)
         texts = FixedLengths(LENGTHS).annotations(cell).texts()
-        model: BenchModel = plugin.build(cell.model, texts=texts, device=device)
-        adapt(model, plugin.PARTS, cell.parts, cell.methods)
+        model: TextModel = plugin.build(cell.model, texts=texts, device=device, task=task_of(cell).facts)
+        adapt(model, model.part_facts, cell.parts, cell.methods)
         model.module.to(make_precision(cell.train.precision, torch.device(device)).weights)
         return model
 

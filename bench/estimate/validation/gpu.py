@@ -22,9 +22,10 @@ from bench.estimate.estimator import generating
 from bench.estimate.gpus import DEFAULT, generation
 from bench.estimate.validation.paper import Row, lengths_of, memory_of
 from bench.estimate.validation.steps import generated, shapes, take_steps
-from bench.protocols import BenchModel, GenerateOptions
+from bench.protocols import GenerateOptions, TextModel
 from bench.record import Estimate, PhaseMemory, PredictedPhase
 from bench.worker.adapt import adapt
+from bench.worker.data import task_of
 from bench.worker.environment import describe
 from bench.worker.gpu import open_gpu_meter
 from bench.worker.measure import cuda_peaks
@@ -103,18 +104,18 @@ def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dic
     }
 
 
-def _build(cell: Cell, device: str) -> BenchModel:
+def _build(cell: Cell, device: str) -> TextModel:
     plugin = registry.load("models", cell.model.family)
     settings = cell.model.model_copy(update={"weights": None})
-    model: BenchModel = plugin.build(settings, texts=(), device=device)
-    adapt(model, plugin.PARTS, cell.parts, cell.methods)
+    model: TextModel = plugin.build(settings, texts=(), device=device, task=task_of(cell).facts)
+    adapt(model, model.part_facts, cell.parts, cell.methods)
     model.module.to(torch.device(device), generated(cell.train.precision, device).weights)
     return model
 
 
 def _train_and_evaluate(
     cell: Cell,
-    model: BenchModel,
+    model: TextModel,
     assumed: Mapping[str, Any],
     device: str,
     peaks: dict[str, PhaseMemory],
@@ -165,7 +166,7 @@ def compare(row: Row, estimate: Estimate, measured: Mapping[str, Any]) -> dict[s
         if measured["status"] == "ok" and predicted is not None and peak is not None:
             phases[name] = _errors(predicted, PhaseMemory.model_validate(peak))
     return {
-        "table": row.table,
+        "spec": row.table,
         "label": row.cell.label,
         "printed_gib": row.printed,
         "estimate": estimate.model_dump(mode="json"),

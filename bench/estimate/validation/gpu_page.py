@@ -58,7 +58,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         cells = [_pair(row, phase, kind) for phase, kind in kinds]
         peak = row["measured"].get("nvml_process_peak_bytes")
-        name = f"{row['table']}: {row['label']}"
+        name = f"{row['spec']}: {row['label']}"
         lines.append([name, *cells, gib(peak) if peak else "–", row["measured"]["status"]])
     return table(headers, lines)
 

@@ -62,7 +62,7 @@ def lines(
     ours = next(iter(readings.values()))
     rows: list[dict[str, Any]] = [
         {
-            "table": row.table,
+            "spec": row.table,
             "label": row.cell.label,
             "printed_gib": row.printed,
             "error": error,
@@ -134,5 +134,5 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
             memory.process_peak_bytes,
         )
         printed = f"{row['printed_gib']:.2f}"
-        cells.append([f"{row['table']}: {row['label']}", printed, *map(gib, numbers), percent(row["error"])])
+        cells.append([f"{row['spec']}: {row['label']}", printed, *map(gib, numbers), percent(row["error"])])
     return table(headers, cells)

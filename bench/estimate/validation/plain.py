@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.estimate.validation.cases import LENGTHS, Case
-from bench.protocols import BenchModel, InputLengths
+from bench.protocols import InputLengths, TextModel
 from bench.spec.models import OptimizerSettings, TrainSettings
 from bench.worker.optimise import make_precision
 
@@ -26,7 +26,7 @@ _SIZES: dict[str, Any] = {
 
 
 class Plain:
-    """As much of a ``BenchModel`` as a trainer needs, around a model of ``transformers`` that computes its loss."""
+    """As much of a ``TextModel`` as a trainer needs, around a model of ``transformers`` that computes its loss."""
 
     def __init__(self, module: Any, inputs: dict[str, tuple[int, ...]]) -> None:
         self.module = module
@@ -72,7 +72,7 @@ def _case(name: str, make: Callable[[], Any], changes: dict[str, Any], inputs: d
         optimizer=optimizer,
     )
 
-    def build(device: str) -> BenchModel:
+    def build(device: str) -> TextModel:
         with torch.device(device):
             module = make()
         module.to(make_precision(settings.precision, torch.device(device)).weights)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.protocols import BenchModel, InputLengths
+from bench.protocols import InputLengths, TextModel
 from bench.spec.models import TrainSettings
 from bench.worker.data import Batch
 from bench.worker.optimise import Plan, Precision, make_precision
@@ -41,7 +41,7 @@ def generated(name: str, device: str, note: Callable[[list[torch.Tensor]], None]
 
 
 def take_steps(
-    model: BenchModel,
+    model: TextModel,
     settings: TrainSettings,
     lengths: Sequence[InputLengths],
     precision: Precision,
@@ -49,7 +49,9 @@ def take_steps(
 ) -> None:
     """A step with all its micro-batches for each of ``lengths``; ends without gradients, as a run's training does."""
     model.module.train()
-    trainer = Trainer(model, Plan(settings=settings, steps=len(lengths), steps_per_epoch=len(lengths)), precision)
+    trainer = Trainer(
+        model, model.loss, Plan(settings=settings, steps=len(lengths), steps_per_epoch=len(lengths)), precision
+    )
     for step, each in enumerate(lengths):
         batch = shapes(model, settings.batch_size, each)
         trainer.step(step, [batch] * settings.gradient_accumulation_steps)
@@ -57,7 +59,7 @@ def take_steps(
     model.module.zero_grad()
 
 
-def shapes(model: BenchModel, batch_size: int, lengths: InputLengths) -> Batch:
+def shapes(model: TextModel, batch_size: int, lengths: InputLengths) -> Batch:
     """A batch as ``Generated`` takes it: it stands for what is not yet on the device, so no mode may count it."""
     with torch.utils._python_dispatch._disable_current_modes():
         return Batch(examples=(), tensors=model.meta_inputs(batch_size, lengths, with_answers=True))

@@ -75,7 +75,7 @@ def test_measures_every_phase_beside_its_prediction(specs: Path, tmp_path: Path)
     command.main(["gpu", "--specs", str(specs), "--out", str(tmp_path / "out")])
     environment, *rows = map(json.loads, (tmp_path / "out" / "gpu.jsonl").read_text().splitlines())
     assert environment["environment"]["device"] == "NVIDIA Fake"
-    assert [row["table"] for row in rows] == ["table1", "table2", "table3", "table4"]
+    assert [row["spec"] for row in rows] == ["table1", "table2", "table3", "table4"]
     for row in rows:
         assert row["measured"]["status"] == "ok"
         assert row["measured"]["context_bytes"] == CONTEXT

@@ -1,0 +1,142 @@
+"""What the tasks share that choose one label per example: labels, cross-entropy, and scores by scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from bench.errors import DataError
+from bench.protocols import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
+from bench.record import TaskScore
+from bench.registry import did_you_mean
+from bench.settings import TaskSettings
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS = {
+    "accuracy": ScoreFacts(header="Accuracy"),
+    "macro_f1": ScoreFacts(header="Macro F1"),
+    "mcc": ScoreFacts(header="MCC", unit="", factor=1.0, digits=3),
+}
+BASELINES = {"majority": "Majority class"}
+_ASSUMED_LABELS = 2
+
+
+class LabelTaskSettings(TaskSettings):
+    """A task whose answers are classes."""
+
+    labels: list[str] | None = None
+    """Names of the classes in the order of the model's outputs, e.g. those of a fine-tuned head; null: the answers of
+    the training split, sorted."""
+    num_labels: int | None = Field(default=None, ge=2)
+    """How many classes there are, for an estimate where the data are not; null: as many as the data have, else 2."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> LabelTaskSettings:
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise ValueError("names a label twice")
+        if self.labels is not None and len(self.labels) < 2:
+            raise ValueError("names fewer than two labels")
+        if self.labels is not None and self.num_labels not in (None, len(self.labels)):
+            raise ValueError(f"num_labels is {self.num_labels}, but labels has {len(self.labels)}; remove num_labels")
+        return self
+
+
+class LabelTask:
+    """See ``bench.protocols.Task``; ``metrics`` are some of ``METRICS``."""
+
+    def __init__(
+        self, facts: TaskFacts, settings: LabelTaskSettings, metrics: Sequence[str], train: Sequence[Example]
+    ) -> None:
+        self.facts = _with_labels(facts, settings, train)
+        self._settings = settings
+        self._metrics = metrics
+        self._index = {label: index for index, label in enumerate(self.facts.labels)}
+
+    def check(self, example: Example) -> None:
+        """Raise DataError if the answer is no class."""
+        self._label(example.answer)
+
+    def targets(self, answers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """``labels``: (batch,) int64."""
+        import torch
+
+        return {"labels": torch.tensor([self._label(answer) for answer in answers])}
+
+    def loss(self, model: LabelModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy over the batch."""
+        from torch.nn.functional import cross_entropy
+
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        return cross_entropy(model.logits(inputs), batch["labels"], label_smoothing=self._settings.label_smoothing)
+
+    def predict(
+        self,
+        model: LabelModel,
+        batch: dict[str, torch.Tensor],
+        options: GenerateOptions,  # noqa: ARG002 - nothing is generated
+    ) -> list[str]:
+        """The class of the largest logit."""
+        return [self.facts.labels[index] for index in model.logits(batch).argmax(dim=-1).tolist()]
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+        """Accuracy; macro-averaged F1 over the classes among answers and predictions (a class never predicted counts
+        0), and Matthews' correlation, both as scikit-learn defines them.
+        """
+        from sklearn.metrics import f1_score, matthews_corrcoef
+
+        gold, given = [example.answer for example in examples], list(predictions)
+        n = len(gold)
+        if len(given) != n:
+            raise ValueError(f"{len(given)} predictions for {n} examples")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a single class: the scores then are 1 or 0, as documented
+            found = {
+                "accuracy": TaskScore.share(sum(a == b for a, b in zip(gold, given, strict=True)), n),
+                "macro_f1": TaskScore(value=float(f1_score(gold, given, average="macro", zero_division=0)), n=n),
+                "mcc": TaskScore(value=float(matthews_corrcoef(gold, given)), n=n),
+            }
+        return {name: found[name] for name in self._metrics}
+
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+        """The most common training class for every example; of equally common ones the first in the alphabet."""
+        counts = Counter(example.answer for example in train)
+        majority = min(counts, key=lambda label: (-counts[label], label))
+        return {"majority": self.score(test, [majority] * len(test))}
+
+    def details(self, example: Example, prediction: str) -> dict[str, Any]:
+        """``correct``."""
+        return {"correct": prediction == example.answer}
+
+    def _label(self, answer: str) -> int:
+        if answer not in self._index:
+            known = did_you_mean(answer, self.facts.labels)
+            raise DataError(
+                f"{answer!r} is none of the task's labels{known}; correct the data, or name it in task.labels"
+            )
+        return self._index[answer]
+
+
+def _with_labels(facts: TaskFacts, settings: LabelTaskSettings, train: Sequence[Example]) -> TaskFacts:
+    if settings.labels is not None:
+        return replace(facts, labels=tuple(settings.labels), labels_from="spec")
+    if train:
+        labels = tuple(sorted({example.answer for example in train}))
+        if len(labels) < 2:
+            raise DataError(f"all training examples are of the class {labels[0]!r}; give examples of a second one")
+        if settings.num_labels not in (None, len(labels)):
+            raise DataError(
+                f"task.num_labels is {settings.num_labels}, but the training split has {len(labels)} classes"
+            )
+        return replace(facts, labels=labels)
+    count = settings.num_labels or _ASSUMED_LABELS
+    return replace(
+        facts, labels=tuple(map(str, range(count))), labels_from="spec" if settings.num_labels else "assumed"
+    )
