@@ -232,12 +232,8 @@ def test_a_look_at_what_runs_leaves_the_model_as_it_was() -> None:
 
 
 def test_targets_of_convolutions_where_nothing_is_linear() -> None:
-    with torch.device("meta"):
-        resnet, convnext = (
-            timm.create_model("resnet18"),
-            timm.create_model("convnext_tiny", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8)),
-        )
-    assert "conv1" in _parts.default_targets(resnet.layer1)["lora"]
+    assert "conv1" in _parts.default_targets(on_meta("resnet18").layer1)["lora"]
+    convnext = on_meta("convnext_tiny", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
     assert _parts.default_targets(convnext.stages)["lora"] == ["fc1", "fc2"]
     assert _parts.default_targets(vit("meta").norm) == {}
 
