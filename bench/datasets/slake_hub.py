@@ -65,7 +65,7 @@ def _archive(settings: SlakeHubSettings) -> Path:
 
 
 class ZippedImages(_files.Splits):
-    """``VqaData`` on images in an archive, which is not unpacked."""
+    """``OpenedData`` on images in an archive, which is not unpacked."""
 
     def __init__(self, splits: Mapping[str, Sequence[Example]], archive: Path) -> None:
         super().__init__(splits)
@@ -74,15 +74,15 @@ class ZippedImages(_files.Splits):
             self._archive = zipfile.ZipFile(archive)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{archive}: cannot be read as a zip archive: {error}") from error
-        names = {example.image for split in splits.values() for example in split}
+        names = {example.image_name for split in splits.values() for example in split}
         missing = sorted(names - {name.removeprefix("imgs/") for name in self._archive.namelist()})
         if missing:
             raise DataError(f"{archive}: {len(missing)} of {len(names)} images are missing; the first is {missing[0]}")
 
     def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        where = f"{self._path}: imgs/{example.image} (question {example.question_id})"
-        info = self._archive.getinfo(f"imgs/{example.image}")
+        """See ``OpenedData.image``."""
+        where = f"{self._path}: imgs/{example.image_name} (question {example.question_id})"
+        info = self._archive.getinfo(f"imgs/{example.image_name}")
         if info.file_size > MAX_BYTES:
             raise DataError(f"{where}: unpacks to more than {MAX_BYTES:,} bytes")
         try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.datasets import _files, _hub, _records, vqa_rad
@@ -48,12 +47,10 @@ def load(settings: VqaRadHubSettings) -> TableImages:
 
 
 class TableImages(_files.Splits):
-    """``VqaData`` on tables whose rows hold the image files' bytes; equal images have one name."""
+    """``OpenedData`` on tables whose rows hold the image files' bytes; equal images have one name."""
 
     def __init__(self, source: str, tables: Mapping[str, Any]) -> None:
-        self._source = source
-        self._tables = tables
-        self._rows: dict[str, tuple[str, int]] = {}
+        self._images = _hub.StoredImages(source, tables, "image")
         splits = {}
         for split, table in tables.items():
             records = _records.records_of(f"{source} ({split})", table)
@@ -61,31 +58,17 @@ class TableImages(_files.Splits):
         super().__init__(splits)
 
     def _example(self, split: str, record: _records.Record) -> Example:
-        image = hashlib.sha256(_bytes(record)).hexdigest()
-        self._rows.setdefault(image, (split, record.index))
         return Example(
             question_id=f"{split}-{record.index}",
-            image=image,
+            image=self._images.name(split, record.index, record.fields.get("image")),
             questions=(record.text("question"),),
             answer=record.text("answer"),
         )
 
     def image(self, example: Example) -> Image:
-        """See ``VqaData.image``."""
-        split, index = self._rows[example.image]
-        record = _records.Record(source=f"{self._source} ({split})", index=index, fields=self._tables[split][index])
-        where = f"{record.source}: record {index} (question {example.question_id})"
-        return _files.decode_image(_bytes(record), where)
+        """See ``OpenedData.image``."""
+        return self._images.open(example.image_name, example.question_id)
 
     def digest(self) -> str:
         """SHA-256 over all questions, answers and image contents."""
         return hashlib.sha256(repr(sorted(self._splits.items())).encode()).hexdigest()
-
-
-def _bytes(record: _records.Record) -> bytes:
-    match record.fields.get("image"):
-        case {"bytes": bytes(data)}:
-            return data
-        case {"path": str(path)} if Path(path).is_file():
-            return Path(path).read_bytes()
-    raise record.error("has no image")
