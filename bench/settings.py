@@ -101,6 +101,6 @@ def _is_local_path(metadata: list[Any], annotation: Any) -> bool:
     if any(isinstance(mark, LocalPathMark) for mark in metadata):
         return True
     return any(
-        _is_local_path(list(getattr(option, "__metadata__", ())), None)
+        _is_local_path(list(getattr(option, "__metadata__", ())), option)
         for option in getattr(annotation, "__args__", ())
     )

@@ -1,0 +1,243 @@
+"""From the columns of any table to examples; errors name source, row and column."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from bench.errors import DataError
+from bench.protocols import AnswerType, Example
+from bench.registry import did_you_mean
+from bench.settings import DataSettings, Settings
+
+Missing = Literal["error", "drop", "blank"]
+
+
+class Columns(Settings):
+    """Which column holds what. A dot leads into a nested value: ``answers.text``."""
+
+    text: str | None = None
+    """Text to classify, question or prompt; or a template over several columns: ``"{premise} [SEP] {hypothesis}"``. A
+    column of lists is a pool of texts, of which one is drawn at each visit. Null: no text."""
+    image: str | None = None
+    """Image; in a file, its path below ``image_root``. Null: no image."""
+    label: str | None = None
+    """Class. Either this or ``answer``."""
+    answer: str | None = None
+    """Answer in words; of a column of lists, the first of each."""
+    answer_type: str | None = None
+    """``open`` or ``closed``, of a question about an image."""
+    id: str | None = None
+    """Unique name of the row within its split; without it, its number."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Columns:
+        if self.text is None and self.image is None:
+            raise ValueError("names no input; add the column of the text or the image, e.g. `text: sentence`")
+        if (self.label is None) == (self.answer is None):
+            raise ValueError("must name either a label (a class) or an answer (a text), e.g. `label: sentiment`")
+        if self.text is not None:
+            fields_of(self.text)
+        return self
+
+
+class ColumnSettings(DataSettings):
+    """What data sets of rows have in common."""
+
+    columns: Columns
+    label_names: list[str] | dict[str, str] | None = None
+    """Names of classes that the data give as numbers 0, 1, ...; or value in the data -> name. Null: as in the data."""
+    missing: Missing = "error"
+    """What becomes of a row without text, image, label or answer: an error; left out (``drop``); or, where nothing but
+    a text is missing, kept with an empty text there (``blank``)."""
+
+
+def fields_of(template: str) -> tuple[str, ...]:
+    """Columns of a template; the name of a column is a template of itself. Raises ValueError if it is malformed."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"the template {template!r} is malformed: {error}; write a literal brace twice") from error
+    found = []
+    for _, field, options, conversion in parts:
+        if field is None:
+            continue
+        if not field or options or conversion:
+            raise ValueError(f"the template {template!r} may hold nothing but names of columns in braces")
+        found.append(field)
+    if "{" in template and not found:
+        raise ValueError(f"the template {template!r} names no column in its braces")
+    return tuple(found) or (template,)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table."""
+
+    where: str
+    """File and line, or source and number of the record, for errors."""
+    fields: Mapping[str, Any]
+    number: int
+    """From 0."""
+
+    def error(self, column: str, problem: str) -> DataError:
+        """The error to raise about a value."""
+        return DataError(f"{self.where}: column {column!r}: {problem}")
+
+
+class Blank(Exception):  # noqa: N818 - caught here, whatever ``missing`` says
+    """A value that a row lacks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mapper:
+    """Makes examples of rows."""
+
+    settings: ColumnSettings
+    source: str
+    """File, or id on the Hub and split."""
+    image: Callable[[Row, Any], str]
+    """Name for ``Example.image``, of a row and the value in its column. Raises DataError."""
+    class_names: Sequence[str] | None = None
+    """What the data themselves call the classes 0, 1, ..."""
+
+    def check(self, known: Iterable[str]) -> None:
+        """Raise DataError for a column that the table does not have."""
+        columns = list(known)
+        for field, value in self.settings.columns:
+            for name in _columns_in(field, value):
+                if name not in columns and name.partition(".")[0] not in columns:
+                    raise DataError(
+                        f"{self.source}: there is no column {name!r}{did_you_mean(name, columns)}; "
+                        f"correct data.columns.{field}"
+                    )
+
+    def examples(self, rows: Iterable[Row]) -> list[Example]:
+        """In the order of the rows. Raises DataError if two have one id."""
+        examples: list[Example] = []
+        seen: dict[str, str] = {}
+        for row in rows:
+            example = self._example(row)
+            if example is None:
+                continue
+            if example.question_id in seen:
+                name = str(self.settings.columns.id)
+                raise row.error(name, f"{example.question_id!r:.80} is also the id at {seen[example.question_id]}")
+            seen[example.question_id] = row.where
+            examples.append(example)
+        return examples
+
+    def _example(self, row: Row) -> Example | None:
+        columns = self.settings.columns
+        try:
+            image = None if columns.image is None else self.image(row, _get(row, columns.image))
+            return Example(
+                question_id=str(row.number) if columns.id is None else _text(row, columns.id),
+                image=image,
+                questions=() if columns.text is None else self._texts(row, columns.text),
+                answer=self._label(row, columns.label) if columns.label is not None else self._answer(row),
+                answer_type=None if columns.answer_type is None else _answer_type(row, columns.answer_type),
+            )
+        except Blank as error:
+            if self.settings.missing == "drop":
+                return None
+            advice = "fill it, or leave such rows out with `data.missing: drop`"
+            raise row.error(str(error), f"is empty; {advice}") from None
+
+    def _texts(self, row: Row, template: str) -> tuple[str, ...]:
+        if template in row.fields or "{" not in template:
+            value = _get(row, template, required=False)
+            if isinstance(value, list):
+                texts = tuple(_plain(row, template, item) for item in value)
+                if not texts or not all(texts):
+                    raise Blank(template)
+                return texts
+            return (self._one_text(row, template),)
+        parts = string.Formatter().parse(template)  # not str.format, which takes a dot for an attribute
+        return ("".join(text + ("" if name is None else self._one_text(row, name)) for text, name, _, _ in parts),)
+
+    def _one_text(self, row: Row, name: str) -> str:
+        return _text(row, name, required=self.settings.missing != "blank")
+
+    def _answer(self, row: Row) -> str:
+        name = str(self.settings.columns.answer)
+        value = _get(row, name)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        text = _plain(row, name, value)
+        if not text:
+            raise Blank(name)
+        return text
+
+    def _label(self, row: Row, name: str) -> str:
+        names = self.settings.label_names or self.class_names
+        value = _get(row, name)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if self.class_names is not None and value == -1:
+            raise Blank(name)  # how the Hub writes that a row has no label
+        text = _plain(row, name, value)
+        if not text:
+            raise Blank(name)
+        if names is None:
+            return text
+        if isinstance(names, Mapping):
+            if text not in names:
+                raise row.error(name, f"{text!r:.80} is not in data.label_names{did_you_mean(text, list(names))}")
+            return names[text]
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(names)):
+            raise row.error(
+                name, f"must be a number from 0 to {len(names) - 1}, as classes have names, not {text!r:.80}"
+            )
+        return names[int(text)]
+
+
+def _columns_in(field: str, value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return fields_of(value) if field == "text" else (value,)
+
+
+def _get(row: Row, name: str, *, required: bool = True) -> Any:
+    """The value, of a nested one by a dot. Raises Blank if it is missing and required."""
+    value: Any = row.fields
+    if name in row.fields:
+        value = row.fields[name]
+    else:
+        for step in name.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+    if required and (value is None or value == "" or value != value):
+        raise Blank(name)
+    return value
+
+
+def _text(row: Row, name: str, *, required: bool = True) -> str:
+    text = _plain(row, name, _get(row, name, required=required))
+    if required and not text:
+        raise Blank(name)
+    return text
+
+
+def _plain(row: Row, name: str, value: Any) -> str:
+    """A value as text, without white space around it."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float):
+        raise row.error(name, f"must be text, found {value!r:.80}")
+    return str(value).strip()
+
+
+def _answer_type(row: Row, name: str) -> AnswerType:
+    match _text(row, name).lower():
+        case "open":
+            return "open"
+        case "closed":
+            return "closed"
+        case other:
+            raise row.error(name, f"must be open or closed, found {other!r:.80}")

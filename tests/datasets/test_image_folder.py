@@ -1,0 +1,171 @@
+"""Folders of images as people have them: hidden files, odd suffixes, links, broken and absent ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from bench.datasets import image_folder
+from bench.errors import DataError
+from bench.settings import local_path_places
+from tests.datasets.conftest import picture
+from tests.datasets.test_files import png_bomb
+
+
+def settings(root: Path, **changes: Any) -> image_folder.Settings:
+    return image_folder.Settings(name="image_folder", root=root, **changes)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Two splits of two classes."""
+    for split, count in (("train", 3), ("test", 2)):
+        for number in range(count):
+            picture(tmp_path / "pets" / split / "cat" / f"{number}.jpg", (200, 10, 10))
+            picture(tmp_path / "pets" / split / "dog" / f"{number}.JPEG", (10, 200, 10))
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Classes without splits."""
+    for name in ("cat", "dog"):
+        for number in range(50):
+            picture(tmp_path / "flat" / name / f"{number}.jpg", size=(2, 2))
+    return tmp_path / "flat"
+
+
+def test_splits_classes_and_images(pets: Path) -> None:
+    data = image_folder.load(settings(pets))
+    test = data.split("test")
+    assert [(e.question_id, e.image, e.answer, e.questions) for e in test] == [
+        ("test/cat/0.jpg", "test/cat/0.jpg", "cat", ()),
+        ("test/cat/1.jpg", "test/cat/1.jpg", "cat", ()),
+        ("test/dog/0.JPEG", "test/dog/0.JPEG", "dog", ()),
+        ("test/dog/1.JPEG", "test/dog/1.JPEG", "dog", ()),
+    ]
+    assert data.image(test[0]).size == (12, 8)
+    assert data.texts() == ["cat", "dog"]
+    assert len(data.split("train")) == 6
+
+
+def test_it_reads_what_torchvision_reads(pets: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    picture(pets / "train" / "cat" / "more" / "deep.Jpg")
+    theirs = ImageFolder(str(pets / "train"))
+    ours = image_folder.load(settings(pets)).split("train")
+    found = [(str(pets / str(example.image)), example.answer) for example in ours]
+    assert sorted(found) == sorted((path, theirs.classes[label]) for path, label in theirs.samples)
+
+
+def test_hidden_and_other_files_are_passed_over_and_folders_below_a_class_belong_to_it(pets: Path) -> None:
+    (pets / ".cache" / "cat").mkdir(parents=True)
+    (pets / "readme.txt").write_text("hello")
+    (pets / "train" / ".DS_Store").write_bytes(b"\0")
+    picture(pets / "train" / ".trash" / "1.jpg")
+    (pets / "train" / "cat" / "Thumbs.db").write_bytes(b"\0")
+    picture(pets / "train" / "cat" / "._0.jpg")
+    picture(pets / "train" / "cat" / ".hidden" / "1.jpg")
+    Image.new("RGB", (3, 3)).save(pets / "train" / "cat" / "A.PNG")
+    train = image_folder.load(settings(pets)).split("train")
+    assert [e.image for e in train if e.answer == "cat"] == [
+        *("train/cat/0.jpg", "train/cat/1.jpg", "train/cat/2.jpg", "train/cat/A.PNG")
+    ]
+    assert {e.answer for e in train} == {"cat", "dog"}
+
+
+def test_a_share_of_the_names_is_for_testing_and_stays_when_files_are_added(flat: Path) -> None:
+    def sides() -> dict[str, str]:
+        data = image_folder.load(settings(flat, test_share=0.3))
+        return {e.question_id: split for split in ("train", "test") for e in data.split(split)}
+
+    before = sides()
+    assert len(before) == 100
+    assert 15 < sum(side == "test" for side in before.values()) < 45
+    picture(flat / "cat" / "new.jpg")
+    assert before.items() < sides().items()
+
+
+def test_digest_follows_names_and_sizes(pets: Path) -> None:
+    first = image_folder.digest(settings(pets))
+    assert image_folder.digest(settings(pets)) == first
+    assert image_folder.digest(settings(pets.rename(pets.with_name("moved")))) == first
+    moved = pets.with_name("moved")
+    picture(moved / "test" / "cat" / "0.jpg", size=(40, 40))
+    second = image_folder.digest(settings(moved))
+    assert second != first
+    (moved / "test" / "cat" / "0.jpg").rename(moved / "test" / "dog" / "9.jpg")
+    assert image_folder.digest(settings(moved)) not in (first, second)
+
+
+def test_several_splits_are_named_as_elsewhere(pets: Path) -> None:
+    (pets / "train").rename(pets / "training")
+    with pytest.raises(DataError, match=r"split 'train'; did you mean 'training'\?(?s:.*)data\.test_share"):
+        image_folder.load(settings(pets))
+    picture(pets / "val" / "cat" / "0.jpg")
+    data = image_folder.load(settings(pets, train_split="training + val"))
+    assert (len(data.split("training")), len(data.split("val"))) == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda _root: None, "there is no such folder"),
+        (lambda root: (root / "train").mkdir(parents=True), r"train: has no folders; expected one per class"),
+        (lambda root: (root / "train" / "cat").mkdir(parents=True), r"cat: the class has no images \(\.bmp"),
+        (lambda root: picture(root / "train" / "1.jpg"), r"train: has no folders; expected one per class"),
+        (picture, "there is no such folder"),
+    ],
+)
+def test_other_layouts_are_explained(tmp_path: Path, make: Any, expected: str) -> None:
+    make(tmp_path / "root")
+    with pytest.raises(DataError, match=expected):
+        image_folder.digest(settings(tmp_path / "root"))
+
+
+def test_broken_huge_and_absent_images_are_named(pets: Path) -> None:
+    data = image_folder.load(settings(pets))
+    cat, bomb, absent = data.split("test")[:3]
+    (pets / str(cat.image)).write_bytes(b"\xff\xd8\xff no more")
+    (pets / str(bomb.image)).write_bytes(png_bomb(8_000, 8_000))
+    (pets / str(absent.image)).unlink()
+    for example, problem in ((cat, "cannot be read as an image"), (bomb, "pixels"), (absent, "missing")):
+        with pytest.raises(DataError, match=rf"{example.question_id}.*{problem}"):
+            data.image(example)
+    with pytest.raises(DataError, match=r"1 of 10 images are missing; the first is .*test/dog/0\.JPEG"):
+        data.digest()
+
+
+def test_links_out_of_the_folder_and_in_circles(pets: Path, tmp_path: Path) -> None:
+    secret = picture(tmp_path / "secret.jpg")
+    (pets / "test" / "cat" / "9.jpg").symlink_to(secret)
+    (pets / "test" / "cat" / "again").symlink_to(pets)
+    data = image_folder.load(settings(pets))
+    linked = [e for e in data.split("test") if "9.jpg" in e.question_id]
+    assert len(data.split("test")) == 5
+    with pytest.raises(DataError, match="a link that leads out"):
+        data.image(linked[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names need another file system")
+def test_names_that_are_no_text_and_names_of_other_scripts(pets: Path) -> None:
+    picture(pets / "test" / "кошка" / "ё 1.jpg")
+    data = image_folder.load(settings(pets))
+    assert data.split("test")[-1].answer == "кошка"
+    data.digest()
+    picture(pets / "test" / os.fsdecode(b"\xff\xfe") / "1.jpg")
+    with pytest.raises(DataError, match="UTF-8"):
+        image_folder.load(settings(pets))
+
+
+def test_the_root_is_a_path_and_the_share_a_share(tmp_path: Path) -> None:
+    assert local_path_places(settings(tmp_path)) == {("root",)}
+    for share in (0, 1, -0.1, 1.5):
+        with pytest.raises(ValidationError, match="test_share"):
+            settings(tmp_path, test_share=share)

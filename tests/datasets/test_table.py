@@ -1,0 +1,262 @@
+"""Tables in files as people have them: quotes, encodings, delimiters, splits, images beside them, and broken ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bench.datasets import _rows, table
+from bench.errors import DataError
+from bench.settings import local_path_places
+from tests.datasets.conftest import picture
+
+REVIEWS = 'id,review,sentiment\n1,"Good, ""really"" good\n(twice)",pos\n2,bad,neg\n'
+
+
+def settings(**changes: Any) -> table.Settings:
+    columns = changes.pop("columns", {"text": "review", "label": "sentiment"})
+    return table.Settings(name="table", columns=columns, **changes)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> dict[str, Path]:
+    return {split: write(tmp_path / f"{split}.csv", REVIEWS) for split in ("train", "test")}
+
+
+def test_a_file_per_split(reviews: dict[str, Path]) -> None:
+    data = table.load(settings(files=reviews))
+    assert [(e.question_id, e.image, e.questions, e.answer) for e in data.split("test")] == [
+        ("0", None, ('Good, "really" good\n(twice)',), "pos"),
+        ("1", None, ("bad",), "neg"),
+    ]
+    assert data.texts() == ['Good, "really" good\n(twice)', "bad", "neg", "pos"]
+
+
+def test_only_the_splits_that_are_used_are_read(reviews: dict[str, Path], tmp_path: Path) -> None:
+    files = {**reviews, "unlabelled": write(tmp_path / "u.csv", "review\nx\n")}
+    table.load(settings(files=files))
+    with pytest.raises(DataError, match=r"u\.csv: there is no column 'sentiment'"):
+        table.load(settings(files=files, train_split="train+unlabelled"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".CSV"])
+def test_every_format_reads_alike(tmp_path: Path, suffix: str) -> None:
+    rows = [{"review": "NA", "sentiment": "007"}, {"review": 'so, so;\t"é"', "sentiment": "null"}]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet", reason="the [hub] extra is not installed")
+        parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), path)
+    elif "j" in suffix:
+        write(path, json.dumps(rows) if suffix == ".json" else "\n".join(json.dumps(row) for row in rows))
+    else:
+        import pandas as pd
+
+        pd.DataFrame(rows).to_csv(path, sep="\t" if suffix == ".tsv" else ",")  # with pandas' nameless first column
+    data = table.load(settings(file=path, test_share=0.5, missing="error"))
+    found = sorted((e.question(), e.answer) for split in ("train", "test") for e in data.split(split))
+    assert found == [("NA", "007"), ('so, so;\t"é"', "null")]
+
+
+def test_encodings_byte_order_marks_delimiters_and_line_ends(tmp_path: Path) -> None:
+    text = "review;sentiment\r\n\r\nsüß;pos\r\n"
+    for name, content, changes in (
+        ("bom", b"\xef\xbb\xbf" + text.encode(), {}),
+        ("latin", text.encode("cp1252"), {"encoding": "cp1252"}),
+        ("utf16", text.encode("utf-16"), {"encoding": "utf-16"}),
+        ("mac", text.replace("\r\n", "\r").encode(), {}),
+    ):
+        path = write(tmp_path / f"{name}.csv", content)
+        data = table.load(settings(files={"train": path, "test": path}, delimiter=";", **changes))
+        assert [(e.question(), e.answer) for e in data.split("test")] == [("süß", "pos")]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("review,sentiment\ngood,pos\nbad,so,neg\n", r"a\.csv:3: 3 values, but 2 columns; .*quotes"),
+        ('review,sentiment\n"two\nlines",pos\nbad\n', r"a\.csv:4: 1 values, but 2 columns"),
+        ('review,sentiment\ngood,pos\n"bad,neg\nworse,neg\n', r"a\.csv:3: not a valid table: unexpected end of data"),
+        ('review,sentiment\n"bad"ly,neg\n', r"a\.csv:2: not a valid table: .*quote"),
+        ("review,sentiment\n" + "x" * 200_000 + ",neg\n", r"a\.csv:2: not a valid table: field larger than"),
+        ("review,sentiment,review\na,b,c\n", r"a\.csv:1: two columns are called 'review'"),
+        ("review;sentiment\na;b\n", r"there is no column 'review'; did you mean 'review;sentiment'"),
+        ("review,sentiment\ngood,pos\n,neg\n", r"a\.csv:3: column 'review': is empty"),
+        ("review,sentiment\ngood,pos\nbad,\n", r"a\.csv:3: column 'sentiment': is empty"),
+        ("review,sentiment\n", "holds no rows"),
+        ("", "holds no rows"),
+        ("\n\n\r\n", "holds no rows"),
+        (b"review,sentiment\n\xff\xfea,b\n", r"a\.csv: cannot be read as utf-8-sig text: .*data\.encoding"),
+        ("review,sentiment\ngood,pos\n".encode("utf-16"), r"a\.csv: cannot be read as utf-8-sig text"),
+        (b"PK\x03\x04\0\0", r"a\.csv"),
+    ],
+)
+def test_a_broken_table_is_named_with_its_line(tmp_path: Path, content: str | bytes, expected: str) -> None:
+    path = write(tmp_path / "a.csv", content)
+    with pytest.raises(DataError, match=expected):
+        table.load(settings(files={"train": path, "test": path}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", '{"review": "a", "sentiment": "b"}\n{"review": ', r"a\.jsonl:2:\d+: not valid JSON"),
+        ("a.jsonl", '{"review": "a", "sentiment": "b"}\n[1]\n', r"a\.jsonl: record 1: must be an object .* \[1\]"),
+        ("a.jsonl", '{"review": "a", "sentiment": "b"}\n{"review": "c"}', r"record 1: column 'sentiment': is empty"),
+        ("a.jsonl", '{"review": "a", "sentiment": {"x": 1}}', r"record 0: column 'sentiment': must be text"),
+        ("a.json", '{"review": "a"}', "no column 'sentiment'"),
+        ("a.parquet", "PAR1 no more", r"a\.parquet: cannot be read as a Parquet file"),
+        ("a.xlsx", "", r"a\.xlsx: what kind of table this is, its suffix '\.xlsx' does not say \(known: \.csv"),
+        ("a", "", "its suffix '' does not say"),
+        ("a.csv.gz", "", r"its suffix '\.gz' does not say"),
+    ],
+)
+def test_other_broken_files(tmp_path: Path, name: str, content: str, expected: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError, match=expected):
+        table.load(settings(files={"train": path, "test": path}))
+
+
+def test_a_column_of_splits(tmp_path: Path) -> None:
+    rows = "review,sentiment,part\na,pos,train\nb,neg, dev \nc,pos,test\nd,,unlabelled\n"
+    path = write(tmp_path / "a.csv", rows)
+    columns = {"text": "review", "label": "sentiment", "split": "part"}
+    data = table.load(settings(file=path, columns=columns, train_split="train+dev"))
+    assert [len(data.split(split)) for split in ("train", "dev", "test")] == [1, 1, 1]
+    with pytest.raises(DataError, match=r"column 'part' has no row of the split 'trian'; did you mean 'train'\?"):
+        table.load(settings(file=path, columns=columns, train_split="trian"))
+    with pytest.raises(DataError, match=r"there is no column 'prt'; did you mean 'part'\?.*columns\.split"):
+        table.load(settings(file=path, columns={**columns, "split": "prt"}))
+
+
+def test_a_share_for_testing_parts_no_equal_texts(tmp_path: Path) -> None:
+    rows = [f"text {n % 100},{'pos' if n % 2 else 'neg'}" for n in range(300)]
+    path = write(tmp_path / "a.csv", "\n".join(["review,sentiment", *rows]))
+    data = table.load(settings(file=path, test_share=0.25))
+    sides = {split: {e.question() for e in data.split(split)} for split in ("train", "test")}
+    assert not sides["train"] & sides["test"]
+    assert 15 <= len(sides["test"]) <= 35
+    assert len(data.split("train")) + len(data.split("test")) == 300
+    more = write(tmp_path / "b.csv", "\n".join(["review,sentiment", "new,pos", *rows]))
+    assert sides["test"] <= {e.question() for e in table.load(settings(file=more, test_share=0.25)).split("test")}
+
+
+VQA = {"image": "file", "text": "question", "answer": "answer", "answer_type": "type", "id": "qid"}
+
+
+def test_questions_about_images(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    rows = [
+        {"qid": 1, "file": "a.jpg", "question": ["is it red?", "red?"], "answer": "yes", "type": "closed"},
+        {"qid": 2, "file": "b.jpg", "question": "what is it?", "answer": 3, "type": "OPEN"},
+    ]
+    path = write(tmp_path / "vqa.jsonl", "\n".join(map(json.dumps, rows)))
+    described = settings(files={"train": path, "test": path}, columns=VQA, image_root=tmp_path / "images")
+    first, second = (data := table.load(described)).split("train")
+    assert (first.questions, first.answer_type, second.answer) == (("is it red?", "red?"), "closed", "3")
+    assert data.image(first).size == (12, 8)
+    with pytest.raises(DataError, match=r"b\.jpg \(question 2\): the image is missing"):
+        data.image(second)
+    with pytest.raises(DataError, match=r"1 of 2 images are missing; the first is .*b\.jpg\n.*image_root"):
+        table.digest(described)
+    picture(tmp_path / "images" / "b.jpg")
+    digest = table.digest(described)
+    picture(tmp_path / "images" / "b.jpg", size=(30, 30))
+    assert table.digest(described) != digest
+
+
+def test_images_beside_the_tables_of_several_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout that Hugging Face calls an image folder with metadata."""
+    for split, level in (("train", 0), ("test", 250)):
+        picture(tmp_path / "d" / split / "0.jpg", (level, level, level))
+        write(tmp_path / "d" / split / "metadata.csv", "file_name,kind\n0.jpg,x\n")
+    monkeypatch.chdir(tmp_path)
+    files = {split: Path("d") / split / "metadata.csv" for split in ("train", "test")}
+    described = settings(files=files, columns={"image": "file_name", "label": "kind"})
+    data = table.load(described)
+    levels = [data.image(data.split(split)[0]).getpixel((0, 0))[0] for split in ("train", "test")]  # type: ignore[index]
+    assert levels == [pytest.approx(0, abs=3), pytest.approx(250, abs=3)]
+    assert len(table.digest(described)) == 64
+    (tmp_path / "d" / "test" / "0.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 images are missing; the first is .*test/0\.jpg"):
+        table.digest(described)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("../secret.jpg", "leads out of the image folder"),
+        ("/etc/passwd", "leads out of the image folder"),
+        ({"bytes": "", "path": ""}, r"must be the name of a file; .*\{name: hub\}"),
+        (7, "must be the name of a file"),
+    ],
+)
+def test_images_are_names_of_files_below_the_root(tmp_path: Path, value: Any, expected: str) -> None:
+    path = write(tmp_path / "a.json", json.dumps([{"file": value, "kind": "x"}]))
+    with pytest.raises(DataError, match=rf"a\.json: record 0: column 'file': .*{expected}"):
+        table.load(settings(file=path, test_share=0.5, columns={"image": "file", "label": "kind"}))
+
+
+def test_digest_of_texts_follows_the_content_only(reviews: dict[str, Path]) -> None:
+    first = table.digest(settings(files=reviews))
+    moved = {split: path.rename(path.with_name(f"moved_{split}.csv")) for split, path in reviews.items()}
+    assert table.digest(settings(files=moved)) == first
+    write(moved["test"], REVIEWS + "3,more,pos\n")
+    assert table.digest(settings(files=moved)) != first
+    moved["train"].unlink()
+    for function in (table.digest, table.load):
+        with pytest.raises(DataError, match=r"moved_train\.csv: there is no such file\n.*working directory"):
+            function(settings(files=moved))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "needs either `files`"),
+        ({"file": "a.csv", "files": {"train": "a.csv", "test": "b.csv"}}, "needs either `files`"),
+        ({"file": "a.csv"}, "needs either columns.split or `test_share`"),
+        ({"files": {"train": "a.csv"}}, "none for the split 'test'"),
+        ({"files": {"train": "a.csv", "test": "b.csv"}, "train_split": "train+dev"}, "none for the split 'dev'"),
+        ({"files": {"train": "a.csv", "test": "b.csv"}, "test_share": 0.1}, "go with one `file`"),
+        ({"file": "a.csv", "test_share": 0.2, "encoding": "utf-42"}, "unknown encoding: utf-42; e.g. utf-8"),
+        ({"file": "a.csv", "test_share": 0.2, "encoding": "base64"}, "not a text encoding"),
+        ({"file": "a.csv", "test_share": 0.2, "delimiter": "||"}, "delimiter"),
+        ({"file": "a.csv", "test_share": 0.2, "delimiter": "\n"}, "delimiter"),
+        ({"file": "a.csv", "test_share": 1.0}, "test_share"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_the_spec(changes: Any, expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        settings(**changes)
+
+
+def test_where_files_lie_is_not_what_they_are(reviews: dict[str, Path], tmp_path: Path) -> None:
+    places = {("file",), ("files",), ("image_root",)}
+    assert local_path_places(settings(files=reviews, image_root=tmp_path)) == places
+    assert local_path_places(settings(file=tmp_path, test_share=0.5)) == places
+
+
+def test_reading_a_table_needs_no_heavy_package(reviews: dict[str, Path]) -> None:
+    import subprocess
+    import sys
+
+    code = f"import sys, pathlib; from bench.datasets import _rows; _rows.read(pathlib.Path({str(reviews['test'])!r}))"
+    code += "; assert not {'pandas', 'numpy', 'pyarrow', 'datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"pyarrow; .*\[hub\]"):
+        _rows.read(write(tmp_path / "a.parquet", ""))
