@@ -118,9 +118,7 @@ class LabelTask:
     def _label(self, answer: str) -> int:
         if answer not in self._index:
             known = did_you_mean(answer, self.facts.labels)
-            raise DataError(
-                f"{answer!r} is none of the task's labels{known}; correct the data, or name it in task.labels"
-            )
+            raise DataError(f"{answer!r} is no label of the task{known}; correct the data, or name it in task.labels")
         return self._index[answer]
 
 
@@ -133,7 +131,7 @@ def _with_labels(facts: TaskFacts, settings: LabelTaskSettings, train: Sequence[
             raise DataError(f"all training examples are of the class {labels[0]!r}; give examples of a second one")
         if settings.num_labels not in (None, len(labels)):
             raise DataError(
-                f"task.num_labels is {settings.num_labels}, but the training split has {len(labels)} classes"
+                f"task.num_labels is {settings.num_labels}, but the training data have {len(labels)} classes"
             )
         return replace(facts, labels=labels)
     count = settings.num_labels or _ASSUMED_LABELS
