@@ -48,6 +48,7 @@ class Failure(Part):
     type: str
     """Class of the exception, or ``Timeout``, ``Signal``, ``NoResult``."""
     message: str
+    """What went wrong, as the exception says it."""
     phase: str | None = None
     """``setup``, ``load``, ``train`` or ``eval``; null if unknown."""
     step: int | None = None
@@ -60,32 +61,44 @@ class PartParams(Part):
     """Parameter counts of one part."""
 
     trainable: int
+    """Parameters that get gradients."""
     total: int
+    """All parameters of the part, adapters included."""
 
 
 class Params(Part):
     """Parameter counts of the adapted model, tied tensors once."""
 
     trainable: int
+    """Parameters that get gradients."""
     total: int
+    """All parameters, adapters included."""
     pct: float
     """100 * trainable / total, percent."""
     stored: int
     """Elements of what one must keep per task: saved adapters plus trained tensors."""
     by_part: dict[str, PartParams]
+    """Part -> its counts."""
 
 
 class PhaseMemory(Part):
     """CUDA memory peaks of one phase, after a reset at its start; bytes; null without CUDA."""
 
     allocated_peak_bytes: int | None = None
+    """Most that live tensors took at one moment."""
     reserved_peak_bytes: int | None = None
+    """Most that PyTorch's allocator held, cached and fragmented memory included."""
 
 
 class Memory(Part):
+    """Peaks of a run."""
+
     load: PhaseMemory = PhaseMemory()
+    """While the model was loaded."""
     train: PhaseMemory = PhaseMemory()
+    """In training."""
     eval: PhaseMemory = PhaseMemory()
+    """In evaluation."""
     nvml_process_peak_bytes: int | None = None
     """Peak of what NVML reports for the worker's process (includes the CUDA context), sampled; null without NVML."""
     host_rss_peak_bytes: int | None = None
@@ -96,11 +109,15 @@ class Time(Part):
     """Seconds; synchronised with the device."""
 
     load_s: float | None = None
+    """Building the model, loading its weights and the data."""
     train_s: float | None = None
     """Training without data set-up, warm-up steps and evaluation."""
     eval_s: float | None = None
+    """Predicting the test examples."""
     step_median_s: float | None = None
+    """Median of the timed training steps."""
     step_p95_s: float | None = None
+    """Their 95th percentile."""
     samples_per_s: float | None = None
     """Training samples per second over ``train_s``."""
     data_wait_s: float | None = None
@@ -191,7 +208,9 @@ class PredictedPhase(Part):
     """What CUDA's caching allocator would report for one phase, bytes."""
 
     allocated_peak_bytes: int
+    """Most that live tensors take at one moment."""
     reserved_peak_bytes: int
+    """Most that the allocator holds, cached and fragmented memory included."""
     by_kind: dict[str, int]
     """``MEMORY_KINDS`` -> bytes at the moment of the allocated peak; they add up to it."""
 
@@ -203,9 +222,12 @@ class PredictedPhase(Part):
 
 
 class PredictedMemory(Part):
+    """Predicted peaks of a run on a CUDA device."""
+
     train: PredictedPhase | None
-    """Null if the cell trains nothing."""
+    """In training; null if the cell trains nothing."""
     eval: PredictedPhase
+    """In evaluation."""
     context_bytes: int
     """What the process takes on the GPU beside PyTorch's allocator: CUDA context and loaded kernels."""
 
@@ -252,18 +274,24 @@ class LossPoint(Part):
     """One point of the training curve."""
 
     step: int
+    """Optimizer step, from 0."""
     loss: float
     """Mean loss since the last point."""
     lr: float
+    """Learning rate of the step."""
 
 
 class CellRecord(Part):
     """One line of ``results/<spec>/<scale>.jsonl``."""
 
     schema_version: int = SCHEMA_VERSION
+    """Version of the schema the record was written by."""
     cell_id: str
+    """First 16 hex digits of the SHA-256 of what determines the cell's result."""
     spec: str
+    """Name of the spec."""
     scale: str
+    """Name of the scale it was run at, such as ``paper`` or ``demo``."""
     label: str
     """Readable name of the cell, matched by ``--only``."""
     labels: dict[str, Any]
@@ -271,13 +299,19 @@ class CellRecord(Part):
     parts: dict[str, str]
     """Part -> action (``F``, ``T`` or a method's name)."""
     seed: int
+    """Of all random numbers of the run."""
     status: Status
+    """How the cell ended."""
     error: Failure | None = None
+    """Why it did not end ``ok``; null if it did."""
     params: Params | None = None
+    """Parameter counts, exact; null if the cell ended before they were counted."""
     memory: Memory = Memory()
+    """Measured peaks."""
     estimate: Estimate | None = None
     """What was predicted for this cell, for the data and weights it ran with; null if it was not made."""
     time: Time = Time()
+    """Measured times."""
     energy_j: float | None = None
     """GPU energy over training, joules; null without NVML support."""
     task: str | None = None
@@ -289,6 +323,7 @@ class CellRecord(Part):
     baselines: dict[str, dict[str, TaskScore]] = {}
     """Baseline -> metric -> score, on the same examples."""
     loss_curve: list[LossPoint] = []
+    """Mean training loss, a point every ``train.log_every`` steps."""
     steps: int | None = None
     """Optimizer steps done."""
     adapter_bytes: int | None = None
@@ -296,7 +331,9 @@ class CellRecord(Part):
     predictions: str | None = None
     """File of per-question predictions, relative to the results folder of the spec."""
     data_digest: str | None = None
+    """SHA-256 of the data's annotations and images; null if the cell ended before it was taken."""
     weights_digest: str | None = None
+    """SHA-256 of the weight files; null for random initialisation."""
     environment: dict[str, Any] = {}
     """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
     settings: dict[str, Any] = {}
@@ -304,6 +341,7 @@ class CellRecord(Part):
     started_at: str | None = None
     """ISO 8601, UTC."""
     finished_at: str | None = None
+    """ISO 8601, UTC."""
 
     def score(self, metric: str) -> TaskScore | None:
         """Of the record's task; null if the cell was not scored, or not by this metric."""

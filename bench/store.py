@@ -48,6 +48,17 @@ class ResultsFile:
         Raises RecordError if the file cannot be read or a newer version wrote it.
         """
         records: dict[str, CellRecord] = {}
+        for record in self.history():
+            records.pop(record.cell_id, None)
+            records[record.cell_id] = record
+        return records
+
+    def history(self) -> list[CellRecord]:
+        """Every record in the order of the file, those that later ones of the same cell replace among them.
+
+        Warns and raises as ``read`` does.
+        """
+        records: list[CellRecord] = []
         for number, line in enumerate(self._lines(), start=1):
             if not line.strip():
                 continue
@@ -59,8 +70,7 @@ class ResultsFile:
             for content in found:
                 record = self._validated(content, where)
                 if record is not None:
-                    records.pop(record.cell_id, None)
-                    records[record.cell_id] = record
+                    records.append(record)
         return records
 
     def append(self, record: CellRecord) -> None:
