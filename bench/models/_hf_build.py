@@ -1,0 +1,203 @@
+"""From settings to a transformers model with its weights: configuration, auto-class, strict loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.errors import BenchError, SpecError, WeightsError
+from bench.models import _hf_architectures as architectures
+from bench.models import _hf_source, _hf_tokens
+from bench.models._hf_tokens import Tokens
+from bench.protocols import TaskFacts
+from bench.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from bench.models.hf import Settings
+
+_AUTO = {
+    architectures.LABELS: "AutoModelForSequenceClassification",
+    architectures.IMAGES: "AutoModelForImageClassification",
+    architectures.CAUSAL: "AutoModelForCausalLM",
+    architectures.SEQ2SEQ: "AutoModelForSeq2SeqLM",
+    architectures.VISION_TEXT: "AutoModelForImageTextToText",
+    architectures.VQA: "AutoModelForVisualQuestionAnswering",
+}
+_LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
+_ALWAYS = frozenset(
+    ("model_type", "architectures", "torch_dtype", "dtype", "_name_or_path", "auto_map", *_LABEL_FIELDS)
+)
+"""Fields of a configuration file that its class need not have."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A model and what came with it."""
+
+    settings: Settings
+    task: TaskFacts
+    kind: str
+    """The library's list of classes that it is from."""
+    module: Any
+    tokens: Tokens | None
+    """Null for a task without text."""
+    folder: Path | None
+    """Of weights or tokenizer, as far as it is here: where a processor would lie."""
+    has_vocabulary: bool
+    label_order: tuple[int, ...] | None
+    """Rows of the head in the order of the task's labels, where the weights have the same names in another order."""
+
+    @property
+    def decoder_only(self) -> bool:
+        """Whether a text can only be read from left to right, by a model without an encoder."""
+        config = self.module.config
+        return architectures.decoder_only(self.kind, config.model_type, config.is_encoder_decoder)
+
+
+def build(settings: Settings, texts: Sequence[str], task: TaskFacts, *, meta: bool) -> Built:
+    """On the CPU, or on meta. Raises SpecError, WeightsError."""
+    content = _hf_source.config(settings)
+    assert content is not None
+    fresh = settings.config is not None or settings.random_weights
+    config = make_config(content)
+    kind = architectures.kind(config.model_type, task, config.is_encoder_decoder)
+    tokens, known = _hf_tokens.load(settings, texts, meta=meta) if "text" in task.inputs else (None, True)
+    if tokens is not None and (known or fresh):
+        if settings.config is not None and "vocab_size" not in content and "text_config" not in content:
+            config.get_text_config().vocab_size = len(tokens)
+        _hf_tokens.settle(config, tokens, fresh=fresh)
+    order = _set_labels(config, task) if task.output == "label" else None
+    if kind == architectures.CAUSAL and hasattr(config, "is_decoder"):
+        config.is_decoder = True  # BERT and its kin would look ahead
+    if settings.image.size is not None and hasattr(config, "image_size") and fresh:
+        config.image_size = settings.image.size
+    folder = _hf_tokens.folder_of(settings, meta=meta)
+    module = _module(settings, config, kind, folder=None if fresh or meta else folder_of_weights(settings), meta=meta)
+    return Built(
+        settings=settings,
+        task=task,
+        kind=kind,
+        module=module,
+        tokens=tokens,
+        folder=folder,
+        has_vocabulary=known,
+        label_order=order,
+    )
+
+
+def folder_of_weights(settings: Settings) -> Path:
+    """Raises WeightsError if they are not there."""
+    folder = _hf_source.folder(settings)
+    assert folder is not None, "random weights have no folder"
+    _hf_source.weights_in(folder)
+    return folder
+
+
+def make_config(content: dict[str, Any]) -> Any:
+    """The library's configuration. Raises SpecError, with the nearest names, for a field or a type it does not know."""
+    from transformers import CONFIG_MAPPING
+
+    name = content["model_type"]
+    if name not in CONFIG_MAPPING:
+        raise SpecError(f"model_type {name!r} is unknown to transformers{did_you_mean(name, sorted(CONFIG_MAPPING))}")
+    config_class = CONFIG_MAPPING[name]
+    _check_fields(content, config_class, "model.config")
+    try:
+        config = config_class.from_dict({key: value for key, value in content.items() if key != "model_type"})
+    except Exception as error:  # the library's own checks raise several kinds
+        raise SpecError(f"model.config: {type(error).__name__}: {error}") from error
+    config.architectures = config.architectures or []  # some auto-classes choose by them
+    return config
+
+
+def _check_fields(content: dict[str, Any], config_class: Any, place: str) -> None:
+    """A file of a release has fields that others lack; those that a user may have misspelt are near a known one."""
+    if "transformers_version" in content:
+        return
+    known = {*config_class().to_dict(), *config_class.attribute_map, *_ALWAYS}
+    for field in sorted(content.keys() - known):
+        raise SpecError(f"{place}: {config_class.__name__} has no field {field!r}{did_you_mean(field, sorted(known))}")
+    for field, own in getattr(config_class, "sub_configs", {}).items():
+        inner = content.get(field)
+        if isinstance(inner, dict) and own.__name__ != "AutoConfig":
+            _check_fields({k: v for k, v in inner.items() if k != "model_type"}, own, f"{place}.{field}")
+
+
+def _set_labels(config: Any, task: TaskFacts) -> tuple[int, ...] | None:
+    """Give the head a row per label. Weights that know the very same names keep their order."""
+    known = {name: int(row) for name, row in (config.label2id or {}).items()}
+    if set(known) == set(task.labels) and len(set(known.values())) == len(task.labels):
+        order = tuple(known[name] for name in task.labels)
+        return None if order == tuple(range(len(order))) else order
+    config.num_labels = len(task.labels)
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {name: row for row, name in enumerate(task.labels)}
+    return None
+
+
+def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, meta: bool) -> Any:
+    import transformers
+
+    auto = getattr(transformers, _AUTO[kind])
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if settings.attention is not None:
+        options["attn_implementation"] = settings.attention
+    try:
+        if folder is not None:
+            return _load(auto, folder, config, options)
+        with torch.device("meta" if meta else "cpu"):
+            return auto.from_config(config, **options)
+    except BenchError:
+        raise
+    except (ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        told = str(error).splitlines()[0] if str(error) else ""
+        raise SpecError(f"transformers cannot build {config.model_type!r}: {type(error).__name__}: {told}") from error
+
+
+def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> Any:
+    """Strictly: only a head may start at random. Raises WeightsError that names the tensors."""
+    try:
+        module, told = auto.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{folder}: {error}") from error
+    mismatched = {entry[0] for entry in told["mismatched_keys"]}
+    problems = [
+        _named("missing", {name for name in told["missing_keys"] if not _may_be_new(name, module)}),
+        _named("of another shape", {name for name in mismatched if not _may_be_new(name, module)}),
+        *map(str, told.get("error_msgs", ())),
+    ]
+    if found := [problem for problem in problems if problem]:
+        raise WeightsError(f"{folder} does not fit {type(module).__name__}: {'; '.join(found)}")
+    return module.train(False)
+
+
+def _may_be_new(name: str, module: Any) -> bool:
+    """Whether a tensor is of a head for labels, which a pre-trained model has none of: outside the base model, or a
+    pooler. A model that writes text has all of its tensors, or writes noise.
+    """
+    if not getattr(module, "num_labels", 0) or module.can_generate():
+        return False
+    prefix = module.base_model_prefix
+    return "pooler" in name or (hasattr(module, prefix) and not name.startswith(f"{prefix}."))
+
+
+def _named(what: str, names: set[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} tensors {what}: {', '.join(sorted(names)[:_SHOWN])}{more}"

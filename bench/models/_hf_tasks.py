@@ -1,0 +1,44 @@
+"""Which class does which task, and how any of them is built and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import WeightsError
+from bench.models import _hf_architectures as architectures
+from bench.models import _hf_build
+from bench.models._hf_model import HfModel
+from bench.models._hf_sees import BlipAnswers, Seeing
+from bench.models._hf_text import Continuation, Rewriting, TextLabels
+from bench.models._hf_vision import ImageLabels
+from bench.protocols import BenchModel, TaskFacts
+
+if TYPE_CHECKING:
+    from bench.models.hf import Settings
+
+_CLASSES: dict[str, type[HfModel]] = {
+    architectures.LABELS: TextLabels,
+    architectures.IMAGES: ImageLabels,
+    architectures.CAUSAL: Continuation,
+    architectures.SEQ2SEQ: Rewriting,
+    architectures.VISION_TEXT: Seeing,
+    architectures.VQA: BlipAnswers,
+}
+
+
+def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts) -> HfModel:
+    """See ``bench.models.hf.build``."""
+    built = _hf_build.build(settings, texts, task, meta=device == "meta")
+    if device not in ("meta", "cpu"):
+        built.module.to(device)
+    return _CLASSES[built.kind](built)
+
+
+def save(model: BenchModel, folder: Path) -> None:
+    """See ``bench.models.hf.save``. Raises WeightsError for a model with adapters, which has no plain layout."""
+    assert isinstance(model, HfModel)
+    if model.has_adapters:
+        raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
+    model.save(folder)

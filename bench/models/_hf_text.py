@@ -1,0 +1,206 @@
+"""Transformers models that read a text: they choose a label, go on writing, or write anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.models import _hf_tokens
+from bench.models._hf_model import Batch, HfModel
+from bench.models._hf_tokens import Tokens, padded
+from bench.protocols import GenerateOptions, InputLengths
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.models._hf_build import Built
+
+IGNORED = -100
+"""Label of a token that no loss is taken of."""
+_LONGEST = 128
+"""Tokens of a question where nothing sets fewer."""
+
+
+class TextModel(HfModel):
+    """What they share: prompts and lengths."""
+
+    def __init__(self, built: Built) -> None:
+        super().__init__(built)
+        assert built.tokens is not None
+        self.tokens: Tokens = built.tokens
+        self._longest_question = self.settings.question_max_tokens or min(
+            _LONGEST, _hf_tokens.longest_question(self.base.config, len(self._prompt("")) + self._answer_room())
+        )
+
+    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
+        """What ``collate`` pads these to."""
+        return InputLengths(
+            question_tokens=max(len(self.question(text)) for text in questions),
+            answer_tokens=max(len(self._target(text)) for text in answers) if self._writes else 0,
+        )
+
+    def max_lengths(self) -> InputLengths:
+        """``question_max_tokens`` and what is put around a question, and ``answer_max_tokens``."""
+        return InputLengths(
+            question_tokens=self._longest_question + len(self._prompt("")),
+            answer_tokens=self.settings.answer_max_tokens if self._writes else 0,
+        )
+
+    def save(self, folder: Path) -> None:
+        """With the tokenizer."""
+        super().save(folder)
+        self.tokens.tokenizer.save_pretrained(folder)
+
+    def question(self, text: str) -> list[int]:
+        """Ids of a question, cut, with all that is put around it."""
+        return self._prompt(self.tokens.cut(text, self._longest_question))
+
+    @property
+    def _writes(self) -> bool:
+        return self.built.task.output == "text"
+
+    def _answer_room(self) -> int:
+        """Positions that an answer takes beside the question."""
+        return 0
+
+    def _prompt(self, text: str) -> list[int]:
+        return self.tokens.ids((self.settings.prompt or "{question}").replace("{question}", text))
+
+    def _target(self, text: str) -> list[int]:
+        return self.tokens.answer(text, self.settings.answer_max_tokens)
+
+    def _inputs(self, questions: Sequence[str], *, left: bool) -> Batch:
+        ids, mask = padded([self.question(text) for text in questions], self.tokens.pad, left=left)
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+class TextLabels(TextModel):
+    """Chooses a label for a text: ``AutoModelForSequenceClassification``."""
+
+    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
+        """``input_ids``, ``attention_mask`` (batch, longest) int64; padded in front for a model that only decodes,
+        which reads the label off the last token."""
+        return self._inputs(questions, left=self.built.decoder_only)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Shape (batch, labels), in the order of the task's labels."""
+        return ordered(self, self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits)
+
+    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:  # noqa: ARG002
+        """As ``collate``, on meta."""
+        return on_meta(batch_size, {"input_ids": lengths.question_tokens, "attention_mask": lengths.question_tokens})
+
+
+class Writer(TextModel):
+    """Writes an answer; the loss is the library's, the mean over all tokens of the answers."""
+
+    def __init__(self, built: Built) -> None:
+        super().__init__(built)
+        plan_generation(self.base, self.tokens)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Scalar mean over the tokens of the answers."""
+        loss: torch.Tensor = self.model(**batch).loss
+        return loss
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
+        """Beam search."""
+        ids = self.model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            num_beams=options.num_beams,
+            max_new_tokens=options.max_new_tokens,
+        )
+        return self.tokens.texts(self._written(ids, batch["input_ids"].shape[1]))
+
+    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
+        """Without what was given to it."""
+        raise NotImplementedError
+
+
+class Continuation(Writer):
+    """Goes on writing behind the prompt: ``AutoModelForCausalLM``."""
+
+    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
+        """``input_ids``, ``attention_mask`` (batch, longest) int64: prompts, padded in front; with answers, prompts and
+        answers, padded behind, and ``labels``, which leave the prompts out."""
+        if not answers:
+            return self._inputs(questions, left=True)
+        prompts, targets = [self.question(text) for text in questions], [self._target(text) for text in answers]
+        pairs = list(zip(prompts, targets, strict=True))
+        ids, mask = padded([[*prompt, *target] for prompt, target in pairs], self.tokens.pad)
+        labels, _ = padded([[IGNORED] * len(prompt) + target for prompt, target in pairs], IGNORED)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
+        """As ``collate``, on meta, where the longest question has the longest answer."""
+        both = lengths.question_tokens + (lengths.answer_tokens if with_answers else 0)
+        names = ("input_ids", "attention_mask", *(("labels",) if with_answers else ()))
+        return on_meta(batch_size, dict.fromkeys(names, both))
+
+    def _answer_room(self) -> int:
+        return self.settings.answer_max_tokens
+
+    def _prompt(self, text: str) -> list[int]:
+        if self.settings.prompt is None and getattr(self.tokens.tokenizer, "chat_template", None):
+            return list(
+                self.tokens.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            )
+        return self.tokens.prompt((self.settings.prompt or "{question}\n").replace("{question}", text))
+
+    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
+        return ids[:, read:]
+
+
+class Rewriting(Writer):
+    """Reads the prompt and writes anew: ``AutoModelForSeq2SeqLM``."""
+
+    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
+        """``input_ids``, ``attention_mask`` (batch, longest question) int64; with answers, ``labels`` (batch, longest
+        answer)."""
+        batch = self._inputs(questions, left=False)
+        if answers:
+            batch["labels"], _ = padded([self._target(text) for text in answers], IGNORED)
+        return batch
+
+    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
+        """As ``collate``, on meta."""
+        sizes = dict.fromkeys(("input_ids", "attention_mask"), lengths.question_tokens)
+        return on_meta(batch_size, sizes | ({"labels": lengths.answer_tokens} if with_answers else {}))
+
+    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:  # noqa: ARG002
+        return ids
+
+
+def ordered(model: HfModel, logits: torch.Tensor) -> torch.Tensor:
+    """The columns in the order of the task's labels."""
+    order = model.built.label_order
+    return logits if order is None else logits[:, list(order)]
+
+
+def on_meta(batch_size: int, names: dict[str, int]) -> Batch:
+    """Tensors of token ids and their like of these lengths."""
+    return {n: torch.empty(batch_size, size, dtype=torch.long, device="meta") for n, size in names.items()}
+
+
+def plan_generation(model: Any, tokens: Tokens) -> None:
+    """Plain beam search. What weights bring beside their special tokens (sampling, a least length, ...) is of the
+    texts they were made for."""
+    from transformers import GenerationConfig
+
+    make: Any = GenerationConfig
+    old = model.generation_config
+    ends = old.eos_token_id if isinstance(old.eos_token_id, list) else [old.eos_token_id]
+    model.generation_config = make(
+        do_sample=False,
+        pad_token_id=tokens.pad,
+        bos_token_id=old.bos_token_id,
+        eos_token_id=sorted({end for end in (*ends, tokens.end) if end is not None}) or None,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None) or old.decoder_start_token_id,
+    )
