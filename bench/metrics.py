@@ -325,6 +325,13 @@ def prior(record: CellRecord, name: str | None = None) -> float | None:
     return printed(found.get(wanted), wanted)
 
 
+def score_behind(record: CellRecord, name: str) -> str | None:
+    """The metric of the record's task that decides this one: itself, or the main one; null for what is no score."""
+    if name in (score.__name__, over_prior.__name__):
+        return main(record.task)
+    return name if name in task_scores() else None
+
+
 def _task(name: str | None) -> ModuleType:
     return registry.load("tasks", name or tasks.DEFAULT)
 

@@ -126,6 +126,11 @@ class ScoreFacts:
     factor: float = 100.0
     """From the raw value in a record to the printed one."""
     digits: int = 2
+    outcome: str | None = None
+    """Field of an example's line in the file of predictions whose mean over the examples is the raw value; null for a
+    score that is no mean, such as a correlation. What is known of a score's uncertainty comes from it."""
+    only: tuple[str, str] | None = None
+    """Field and value of the lines that count; null: all."""
 
 
 class Task(Protocol):

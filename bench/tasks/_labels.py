@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 METRICS = {
-    "accuracy": ScoreFacts(header="Accuracy"),
+    "accuracy": ScoreFacts(header="Accuracy", outcome="correct"),
     "macro_f1": ScoreFacts(header="Macro F1"),
     "mcc": ScoreFacts(header="MCC", unit="", factor=1.0, digits=3),
 }

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 FACTS = TaskFacts(name="generative_vqa", inputs=("image", "text"), output="text")
 METRICS = {
-    "open": ScoreFacts(header="Open", title="Open accuracy"),
-    "closed": ScoreFacts(header="Closed", title="Closed accuracy"),
-    "global": ScoreFacts(header="Global", title="Global accuracy"),
+    "open": ScoreFacts(header="Open", title="Open accuracy", outcome="correct", only=("answer_type", "open")),
+    "closed": ScoreFacts(header="Closed", title="Closed accuracy", outcome="correct", only=("answer_type", "closed")),
+    "global": ScoreFacts(header="Global", title="Global accuracy", outcome="correct"),
 }
 MAIN = "global"
 BASELINES = {"question_only": "Question only", "always_yes": "Always yes", "always_no": "Always no"}

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import torch
 
 FACTS = TaskFacts(name="text_generation", inputs=("text",), output="text")
-METRICS = {"exact_match": ScoreFacts(header="Exact match"), "token_f1": ScoreFacts(header="Token F1")}
+METRICS = {
+    "exact_match": ScoreFacts(header="Exact match", outcome="correct"),
+    "token_f1": ScoreFacts(header="Token F1", outcome="token_f1"),
+}
 MAIN = "exact_match"
 BASELINES = {"majority": "Most common answer"}
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
