@@ -232,8 +232,9 @@ class _Names:
 
     def _check_pareto(self) -> None:
         for key, node in self.tree.items("pareto"):
-            if isinstance(node.value, str):
-                self._unless(self.metrics, node, ("pareto", key), node.value, "metric")
+            for named in node.value if isinstance(node.value, list) else [node]:
+                if isinstance(named.value, str):
+                    self._unless(self.metrics, named, ("pareto", key), named.value, "metric")
 
     def _check_published(self, key: str, value: Node, path: Path) -> None:
         self._unless(

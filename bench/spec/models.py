@@ -175,9 +175,16 @@ class Published(Settings):
 
 
 class ParetoSettings(Settings):
+    """What the Pareto front weighs against each other; each a metric."""
+
     cost: str = "memory"
     score: str | None = None
-    """A metric; null: the one by which the task ranks methods."""
+    """Null: the metric by which the task ranks methods."""
+    costs: list[str] = []
+    """Several, in place of ``cost``: the front is taken over all costs and scores at once, and the plot has a panel for
+    each pair of them, e.g. ``costs: [memory, step_time]``."""
+    scores: list[str] = []
+    """Several, in place of ``score``, e.g. ``scores: [open, closed]``."""
 
 
 class Spec(Settings):
