@@ -160,7 +160,8 @@ def _labels(points: Sequence[Checked]) -> list[str]:
 
 
 def _label(checked: Checked) -> str:
-    parts = {part: checked.settings.parts[part] for part in checked.parts}
+    given = checked.settings.parts
+    parts = {part: given[part] for part in checked.parts if part in given}
     return " ".join([pattern(parts), *(f"{name}={_text(value)}" for name, value in checked.point.labels.items())])
 
 

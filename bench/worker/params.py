@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+_ONE_PROMPT = ("PREFIX_TUNING", "CARTRIDGE")
+"""Of these an encoder-decoder model has one prompt for both, of others one each."""
+
+
 def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]) -> Params:
     """Count on the adapted model; a tensor that several names share counts once. Works on the meta device.
 
@@ -90,11 +94,14 @@ def _stored_elements(adapter: PeftModel) -> int:
     if not (on_meta and adapter.active_peft_config.is_prompt_learning):
         return sum(t.numel() for t in adapter_state(adapter).values())
     # peft stores the prompt itself, not the network that makes it, and copies it to the CPU, which meta tensors cannot.
-    encoder = adapter.prompt_encoder[adapter.active_adapter]
-    tokens = adapter.prompt_tokens[adapter.active_adapter][: adapter.active_peft_config.num_virtual_tokens]
+    encoder, config = adapter.prompt_encoder[adapter.active_adapter], adapter.active_peft_config
+    tokens = adapter.prompt_tokens[adapter.active_adapter]
+    if config.peft_type in _ONE_PROMPT:
+        tokens = tokens[: config.num_virtual_tokens]
     try:
         with torch.no_grad():
             prompt: torch.Tensor = encoder(tokens.unsqueeze(0).to("meta"))
     except RuntimeError:  # it asks for values of its tokens: then it has an embedding of each
         prompt = encoder.get_parameter("embedding.weight")
-    return prompt.numel()
+    beside = {id(p) for p in adapter.parameters() if p.requires_grad} - {id(p) for p in encoder.parameters()}
+    return prompt.numel() + sum(p.numel() for p in adapter.parameters() if id(p) in beside)
