@@ -23,6 +23,13 @@ def targets(settings: MethodSettings, part: PartFacts) -> list[str] | str:
     return given
 
 
+def known_targets(settings: MethodSettings, part: PartFacts) -> list[str] | str | None:
+    """The same when a spec is validated: null for a part whose layers only the built model knows (no facts of it)."""
+    if not part.targets and part.name not in (settings.targets or {}):
+        return None
+    return targets(settings, part)
+
+
 def task_type(part: PartFacts) -> TaskType | None:
     """The library's task type of a part: it chooses the wrapper, and so how prompts reach ``generate``."""
     from peft import TaskType

@@ -24,7 +24,7 @@ class Settings(MethodSettings):
 
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if there is nothing to rescale, or a feed-forward module is not a target."""
-    targets, feedforward = _shared.targets(settings, part), _feedforward(settings, part)
+    targets, feedforward = _shared.known_targets(settings, part), _feedforward(settings, part)
     if isinstance(targets, list) and (strangers := sorted(set(feedforward) - set(targets))):
         raise SpecError(
             f"ia3: feedforward_modules of part {part.name!r} must be among its targets {targets}; not so: {strangers}"

@@ -36,7 +36,7 @@ class Settings(MethodSettings):
 
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if there is nothing to put the update on."""
-    _shared.targets(settings, part)
+    _shared.known_targets(settings, part)
 
 
 def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001

@@ -109,6 +109,11 @@ class Parts:
         """The model to be called, adapted or not."""
         return self.module.get_submodule("model")
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether peft has wrapped a part, in place or not."""
+        return any(type(own).__module__.partition(".")[0] == "peft" for own in self.module.modules())
+
     def part(self, name: str) -> nn.Module:
         """The part, adapted or not; its names are those in the model, but for a part in place."""
         adapters = self.module.get_submodule("adapters")

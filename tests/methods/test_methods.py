@@ -17,7 +17,8 @@ from bench.models.miss import PARTS
 from bench.protocols import PartFacts
 from bench.settings import MethodSettings
 
-BARE = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={})
+BARE = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={"other": ["layer"]})
+UNKNOWN = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={})
 
 
 def settings(type_: str, **fields: Any) -> MethodSettings:
@@ -81,6 +82,7 @@ def test_virtual_tokens_need_a_text_model(type_: str) -> None:
 def test_a_part_without_known_targets_needs_them_in_the_spec(type_: str) -> None:
     with pytest.raises(SpecError, match=r"targets: \{neck: \[...\]\}"):
         check(settings(type_), BARE)
+    check(settings(type_), UNKNOWN)
     check(settings(type_, targets={"neck": ["query"]}), BARE)
 
 

@@ -1,0 +1,78 @@
+"""Where weights of timm models lie, and their digest. No torch in here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import WeightsError
+
+if TYPE_CHECKING:
+    from bench.models import timm
+
+TENSORS = ("model.safetensors", "pytorch_model.bin")
+CONFIG = "config.json"
+
+
+def digest(weights: timm.Weights) -> str:
+    """SHA-256 (hex) over the name and contents of the file of tensors."""
+    path = tensors(weights)
+    with path.open("rb") as stream:
+        own = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(f"{path.suffix}\0{own}\n".encode()).hexdigest()
+
+
+def tensors(weights: timm.Weights) -> Path:
+    """The file of tensors. Raises WeightsError if it is not there."""
+    if weights.kind == "hub":
+        return _from_hub(weights)
+    if weights.kind == "file":
+        if not weights.path.is_file():
+            raise WeightsError(f"no weights at {weights.path}: give the file, or weights: null for random ones")
+        return weights.path
+    for name in TENSORS:
+        if (weights.path / name).is_file():
+            return weights.path / name
+    raise WeightsError(
+        f"no {' or '.join(TENSORS)} in {weights.path}: give a folder that train.save_model or timm wrote, or weights: "
+        "null for random ones"
+    )
+
+
+def config(weights: timm.Weights) -> dict[str, Any]:
+    """What ``config.json`` beside the tensors says of them (architecture, number of classes, preprocessing), flat;
+    empty for a single file.
+    """
+    if weights.kind == "file":
+        return {}
+    path = tensors(weights).parent / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise WeightsError(f"no {CONFIG} in {path.parent}: timm writes it beside the tensors") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is no JSON: {error}") from error
+    return {**content, **content.get("pretrained_cfg", {})}
+
+
+def _from_hub(weights: timm.HubWeights) -> Path:
+    """The tensors, with ``config.json`` beside them: the local cache's copy as it is, else a download."""
+    from huggingface_hub import hf_hub_download
+
+    failed: Exception | None = None
+    for offline in (True, False):
+        for name in TENSORS:
+            try:
+                paths = [
+                    Path(hf_hub_download(weights.id, wanted, revision=weights.revision, local_files_only=offline))
+                    for wanted in (CONFIG, name)
+                ]
+                return paths[1]
+            except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
+                failed = error
+    raise WeightsError(
+        f"cannot get {weights.id} (revision {weights.revision or 'default'}) from the Hub, and the local cache has no "
+        f"copy. Download it elsewhere and use weights: {{kind: folder, path: ...}}. {failed}"
+    ) from failed

@@ -1,0 +1,233 @@
+"""timm models: published sizes, parts by timm's own grouping, sizes of images, and errors that say what to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from bench.errors import BenchError, SpecError
+from bench.models import timm as family
+from bench.models._timm_model import TimmModel
+from bench.protocols import InputLengths, TaskFacts
+from bench.worker.adapt import adapt
+from bench.worker.audit import check_frozen
+from bench.worker.params import count_params
+
+IMAGENET = tuple(str(label) for label in range(1000))
+TINY_VIT = {"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
+NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
+
+
+def task(labels: tuple[str, ...] = ("a", "b", "c"), **changed: Any) -> TaskFacts:
+    facts: dict[str, Any] = {"name": "image_classification", "inputs": ("image",), "output": "label", "labels": labels}
+    return TaskFacts(**facts | changed)
+
+
+def settings(architecture: str = "vit_tiny_patch16_224", **fields: Any) -> family.Settings:
+    if architecture == "vit_tiny_patch16_224" and "arguments" not in fields:
+        fields = {"arguments": TINY_VIT, "image": {"size": 32}} | fields
+    return family.Settings.model_validate({"family": "timm", "architecture": architecture, **fields})
+
+
+def built(architecture: str = "vit_tiny_patch16_224", device: str = "cpu", **fields: Any) -> TimmModel:
+    torch.manual_seed(0)
+    return family.build(settings(architecture, **fields), texts=[], device=device, task=task())
+
+
+def picture(width: int = 50, height: int = 40) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "published", "exact"),
+    [
+        # millions: timm's results tables, https://github.com/huggingface/pytorch-image-models/tree/main/results
+        # the same to the last parameter: what torchvision prints for its models of that name,
+        # https://docs.pytorch.org/vision/stable/models.html#table-of-all-available-classification-weights
+        ("vit_base_patch16_224", 86.57, 86_567_656),
+        ("resnet50", 25.56, 25_557_032),
+        ("resnet18", 11.69, 11_689_512),
+        ("convnext_tiny", 28.59, 28_589_128),
+        ("swin_tiny_patch4_window7_224", 28.29, 28_288_354),
+        ("deit_small_patch16_224", 22.05, None),
+        ("efficientnet_b0", 5.29, 5_288_548),
+        ("mobilenetv3_small_100", 2.54, 2_542_856),
+        ("densenet121", 7.98, 7_978_856),
+        ("inception_v3", 23.83, None),
+        ("poolformer_s12", 11.92, None),
+    ],
+)
+def test_published_sizes_and_parts_that_add_up(architecture: str, published: float, exact: int | None) -> None:
+    model = family.build(settings(architecture), texts=[], device="meta", task=task(IMAGENET))
+    total = sum(p.numel() for p in model.module.parameters())
+    assert round(total / 1e6, 2) == published
+    assert exact is None or total == exact
+    params = count_params(model, dict.fromkeys(family.PARTS, "F"), {})
+    assert sum(part.total for part in params.by_part.values()) == params.total == total
+    assert all(part.total for part in params.by_part.values())
+    assert set(model.part_facts) == set(family.PARTS)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stem", "head"),
+    [
+        ("vit_tiny_patch16_224", {"cls_token", "pos_embed", "patch_embed"}, {"head"}),
+        (
+            "deit_tiny_distilled_patch16_224",
+            {"cls_token", "pos_embed", "dist_token", "patch_embed"},
+            {"head", "head_dist"},
+        ),
+        ("resnet18", {"conv1", "bn1"}, {"fc"}),
+        ("convnext_atto", {"stem"}, {"head"}),
+        ("mobilenetv3_small_050", {"conv_stem", "bn1"}, {"classifier"}),
+        ("regnety_002", {"stem"}, {"head"}),
+    ],
+)
+def test_default_parts_are_those_of_timm(architecture: str, stem: set[str], head: set[str]) -> None:
+    model = family.build(settings(architecture), texts=[], device="meta", task=task())
+    of = {
+        part: {name.partition(".")[0] for name, _ in model.part(part).named_parameters()} for part in model.part_facts
+    }
+    assert of["stem"] == stem
+    assert of["head"] == head
+    assert sum(p.numel() for p in model.part("head").parameters()) % 3 == 0, "three labels, and no norm beside"
+
+
+def test_lora_on_a_vit_counts_what_peft_prints() -> None:
+    """PEFT's guide to LoRA for image classification, https://huggingface.co/docs/peft/v0.6.0/task_guides/
+    image_classification_lora: ViT-base with r=16 on query and value and a classifier of 101 foods trains 667,493 of
+    86,466,149. Query and value are 2 x (768 x 16 + 16 x 768) a layer; timm's one qkv is (768 x 16 + 16 x 2304).
+    """
+    foods = tuple(map(str, range(101)))
+    from bench.methods import lora
+
+    parts = {"stem": "F", "blocks": "LoRA", "head": "T"}
+    model = family.build(settings("vit_base_patch16_224"), texts=[], device="meta", task=task(foods))
+    method = lora.Settings(type="lora", r=16, targets={"blocks": ["qkv"]})
+    adapters = adapt(model, model.part_facts, parts, {"LoRA": method})
+    check_frozen(model, parts, adapters)
+    params = count_params(model, parts, adapters)
+    adapter = 12 * 16 * (768 + 3 * 768)
+    assert params.by_part["head"].trainable == 667_493 - 12 * 2 * 2 * 768 * 16
+    assert params.trainable == adapter + 101 * 769
+    assert params.total - adapter == 86_466_149 - (667_493 - 101 * 769) == 85_876_325
+
+
+def test_images_reach_the_model_as_timm_prepares_them() -> None:
+    model = built("resnet18", image={"size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "crop_pct": 1.0})
+    batch = model.collate([picture(), picture(64, 64)], ["", ""], [])
+    meta = model.meta_inputs(2, NO_TEXT, with_answers=False)
+    assert {n: (t.shape, t.dtype) for n, t in batch.items()} == {n: (t.shape, t.dtype) for n, t in meta.items()}
+    exact = np.asarray(picture(64, 64), dtype=np.float32) / 127.5 - 1
+    assert torch.allclose(batch["pixel_values"][1], torch.from_numpy(exact).permute(2, 0, 1), atol=1e-5)
+    assert model.logits(batch).shape == (2, 3)
+    assert model.max_lengths() == NO_TEXT == model.lengths([""], [])
+    assert model.facts() == {"image_size": 64, "attention": "sdpa", "labels": 3}
+    grey = picture().convert("L")
+    assert model.collate([grey], [""], [])["pixel_values"].shape == (1, 3, 64, 64)
+
+
+def test_the_data_config_of_a_tag_and_of_an_argument() -> None:
+    inception = built("vit_base_patch16_224.augreg_in21k", "meta").model.pretrained_cfg
+    assert inception["mean"] == (0.5, 0.5, 0.5)
+    assert built(arguments=TINY_VIT | {"img_size": 48}, device="meta").image_shape == (3, 48, 48)
+    assert built("vit_tiny_patch16_224", "meta", arguments={}, image={}).image_shape == (3, 224, 224)
+
+
+def test_both_attentions_agree() -> None:
+    fused, eager = built(attention="sdpa"), built(attention="eager")
+    assert [m.fused_attn for m in fused.model.modules() if hasattr(m, "fused_attn")] == [True] * 3
+    assert [m.fused_attn for m in eager.model.modules() if hasattr(m, "fused_attn")] == [False] * 3
+    batch = fused.collate([picture()], [""], [])
+    assert torch.allclose(fused.logits(batch), eager.logits(batch), atol=1e-5)
+
+
+def test_own_parts() -> None:
+    own = {"early": ["patch_embed", "cls_token", "blocks.[0-1]"], "late": "blocks.2"}
+    model = built(parts=own)
+    assert set(family.parts(settings(parts=own), task())) == {"early", "late"} == set(model.part_facts)
+    assert model.part_facts["late"].targets["lora"] == ["fc1", "fc2", "proj", "qkv"]
+    assert model.part_facts["late"].targets["ia3"] == ["fc2", "qkv"]
+    with pytest.raises(SpecError, match=r"'blocks\.7' names no module"):
+        built(parts={"late": "blocks.7"})
+
+
+def test_checkpointing_computes_the_same_gradients_with_fewer_tensors_kept() -> None:
+    kept: dict[bool, int] = {}
+    gradients = {}
+    for checkpoint in (False, True):
+        model = built()
+        if checkpoint:
+            model.checkpoint_activations()
+        model.module.train()
+        sizes: list[int] = []
+
+        def note(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            loss = model.logits(model.collate([picture()] * 2, ["", ""], [])).square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        kept[checkpoint] = sum(sizes)
+        gradients[checkpoint] = model.model.patch_embed.proj.weight.grad
+    assert kept[True] < kept[False] / 2
+    assert torch.allclose(gradients[True], gradients[False], atol=1e-6)
+
+
+def test_a_model_that_cannot_checkpoint_says_so() -> None:
+    model = built("inception_v3", "meta")
+    with pytest.raises(BenchError, match="gradient_checkpointing to false"):
+        model.checkpoint_activations()
+
+
+def test_frozen_batch_norms_keep_their_statistics() -> None:
+    model = built("resnet18", arguments={"channels": [8, 8, 8, 8]}, image={"size": 32})
+    model.module.requires_grad_(False)
+    model.part("blocks").requires_grad_(True)
+    model.module.train()
+    model.logits(model.collate([picture()] * 2, ["", ""], []))
+    assert not model.model.bn1.running_mean.abs().sum()
+    assert model.model.layer1[0].bn1.running_mean.abs().sum()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"architecture": "vit_tinny_patch16_224"}, "did you mean 'vit_tiny_patch16_224'"),
+        ({"architecture": "resnet18.a1_in1"}, "no tag 'a1_in1'; did you mean 'a1_in1k'"),
+        ({"arguments": {"dept": 3}}, "did you mean 'depth'"),
+        ({"architecture": "resnet18", "arguments": {"img_size": 32}}, "img_size"),
+        ({"architecture": "inception_v3", "image": {"size": 32}}, "does not take images of 32 x 32"),
+    ],
+)
+def test_what_timm_does_not_have(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        built(device="meta", **fields)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"arguments": {"num_classes": 3}}, "the data set says how many classes"),
+        ({"arguments": {"pretrained": True}}, "set model.weights"),
+        ({"arguments": {"img_size": 32}, "image": {"size": 48}}, "set one of them"),
+        ({"parts": {}}, "at least 1"),
+        ({"architecture": ""}, "at least 1"),
+    ],
+)
+def test_settings_that_cannot_be(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        settings(**fields)
+
+
+def test_other_tasks_are_refused_when_the_spec_is_validated() -> None:
+    with pytest.raises(SpecError, match="task: image_classification"):
+        family.parts(settings(), task((), name="generative_vqa", inputs=("image", "text"), output="text"))
