@@ -38,6 +38,11 @@ def default_parts(model: Any, *, decoder_only: bool) -> Paths:
     return {part: covering(model, own) for part, own in names.items() if own}
 
 
+def is_vision(name: str) -> bool:
+    """Whether a tensor of a model that sees is of its vision tower or what connects it."""
+    return any(_VISION.fullmatch(step) for step in name.split("."))
+
+
 def _names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters(remove_duplicate=False)]
 
@@ -45,7 +50,7 @@ def _names(model: nn.Module) -> list[str]:
 def _part_of(name: str, model: Any, *, decoder_only: bool) -> str:
     steps = name.split(".")
     sees = hasattr(model.config, "vision_config")
-    if sees and any(_VISION.fullmatch(step) for step in steps):
+    if sees and is_vision(name):
         return ENCODER
     if _is_head(steps, model):
         return HEAD

@@ -6,16 +6,19 @@ stand. Models that write by a decoder apart from what reads (Florence-2, Pix2Str
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from PIL import Image as Pillow
 
-from bench.errors import SpecError, WeightsError
+from bench.errors import EstimateError, SpecError, WeightsError
 from bench.models._hf_model import Batch
+from bench.models._hf_parts import is_vision
 from bench.models._hf_text import IGNORED, Writer
 from bench.models._hf_tokens import padded
 from bench.protocols import GenerateOptions, InputLengths
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 _SIZE = (224, 224)
 """Of the image by which the shapes of a batch are found; a processor that keeps proportions makes other numbers of
 tokens of others."""
+_AROUND_BLIP = 2
+"""``[CLS]`` and ``[SEP]``."""
 _SUFFIX_KIND = {"paligemma": 1}
 """Model type -> ``token_type_ids`` of an answer, where not 0: PaliGemma reads a prompt in both directions."""
 
@@ -42,6 +47,8 @@ class Seeing(Writer):
                 "decoder of its own; choose a model that writes behind its prompt, such as llava, smolvlm or paligemma"
             )
         super().__init__(built)
+        self._idle: list[torch.Tensor] | None = None
+        """Trained tensors of the vision tower behind the features that are taken; null before the first loss."""
 
     @cached_property
     def processor(self) -> Any:
@@ -71,19 +78,36 @@ class Seeing(Writer):
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
         """As ``collate``, on meta. Raises WeightsError where the processor is not here."""
         one = self._read([Pillow.new("RGB", _SIZE)], [""])
-        read = one["input_ids"].shape[1]
         both = lengths.question_tokens + (lengths.answer_tokens if with_answers else 0)
         batch = {}
-        for name, tensor in one.items():
-            rest = [both if tensor.dim() > 1 and size == read and at == 0 else size for at, size in _sizes(tensor)]
+        for name, tensor in one.items():  # of a text, or of an image, whose pieces may lie one behind the other
+            rest = (both,) if tensor.shape == one["input_ids"].shape else tensor.shape[1:]
             batch[name] = torch.empty(batch_size * len(tensor), *rest, dtype=tensor.dtype, device="meta")
         if with_answers:
             batch["labels"] = torch.empty(batch_size, both, dtype=torch.long, device="meta")
         return batch
 
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Scalar mean over the tokens of the answers.
+
+        LLaVA and its kin take the features of a layer before the last: the rest of their vision tower has a part in the
+        loss of zero.
+        """
+        with _without_values(batch):
+            loss = super().loss(batch)
+        if self._idle is None and loss.requires_grad:
+            seeing = (p for name, p in self.base.named_parameters() if is_vision(name) and p.requires_grad)
+            reached = _reached(loss)
+            self._idle = [p for p in seeing if id(p) not in reached]
+        return sum((0.0 * parameter.sum() for parameter in self._idle or ()), loss)
+
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
         """Beam search."""
+        with _without_values(batch):
+            return self._generate(batch, options)
+
+    def _generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
         ids = self.model.generate(**batch, num_beams=options.num_beams, max_new_tokens=options.max_new_tokens)
         return self.tokens.texts(self._written(ids, batch["input_ids"].shape[1]))
 
@@ -94,18 +118,33 @@ class Seeing(Writer):
 
     def _read(self, images: Sequence[Image], questions: Sequence[str]) -> Batch:
         texts = [self.tokens.cut(text, self._longest_question) for text in questions]
-        options = self._image_options()
-        if self.settings.prompt is None and getattr(self.processor, "chat_template", None):
-            said = [self._said(image, text) for image, text in zip(images, texts, strict=True)]
+        options = {**self._padding(), **self._image_options(), "return_tensors": "pt"}
+        if self._talks:
+            said = [_said(text, image) for image, text in zip(images, texts, strict=True)]
             options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, **options}
-            found = self.processor.apply_chat_template(said, padding=True, return_tensors="pt", **options)
+            found = self.processor.apply_chat_template(said, **options)
         else:
-            token = getattr(self.processor, "image_token", "")
-            prompt = self.settings.prompt or "{question}\n"
-            prompts = [f"{token}{prompt.replace('{question}', text)}" for text in texts]
-            own = [[image] for image in images] if token else list(images)
-            found = self.processor(images=own, text=prompts, padding=True, return_tensors="pt", **options)
+            own = [[image] for image in images] if self._image_token else list(images)
+            found = self.processor(images=own, text=[self._written_prompt(text) for text in texts], **options)
         return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+
+    @property
+    def _talks(self) -> bool:
+        """Whether a prompt is put as the processor's chat template puts it."""
+        return self.settings.prompt is None and bool(getattr(self.processor, "chat_template", None))
+
+    @property
+    def _image_token(self) -> str:
+        return str(getattr(self.processor, "image_token", ""))
+
+    def _written_prompt(self, text: str) -> str:
+        """Before the processor puts tokens of the image into it."""
+        if self._talks:
+            return str(self.processor.apply_chat_template(_said(text), tokenize=False, add_generation_prompt=True))
+        return self._image_token + (self.settings.prompt or "{question}\n").replace("{question}", text)
+
+    def _padding(self) -> dict[str, Any]:
+        return {"padding": True}
 
     def _image_options(self) -> dict[str, Any]:
         image = self.settings.image
@@ -113,10 +152,6 @@ class Seeing(Writer):
         given["image_std"] = image.std and list(image.std)
         given["size"] = image.size and {"height": image.size, "width": image.size}
         return {name: value for name, value in given.items() if value is not None}
-
-    @staticmethod
-    def _said(image: Image, text: str) -> list[dict[str, Any]]:
-        return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         ids, mask = padded([self._target(text) for text in answers], self.tokens.pad)
@@ -135,25 +170,47 @@ class Seeing(Writer):
 
     def _prompt(self, text: str) -> list[int]:
         """For lengths alone: as many ids as the processor makes of this text and an image."""
-        return [0] * self._around + self.tokens.ids(text, special=False)
+        if self._around is None:
+            return self.tokens.ids(text)
+        return [0] * self._around + self.tokens.ids(self._written_prompt(text))
 
     @cached_property
-    def _around(self) -> int:
-        """Tokens that the processor puts around a question."""
+    def _around(self) -> int | None:
+        """Tokens that the processor makes of an image; null where it is not here, on meta: counting needs none."""
         self._longest_question = 1  # of none
         try:
-            return int(self._read([Pillow.new("RGB", _SIZE)], [""])["input_ids"].shape[1])
+            found = self._read([Pillow.new("RGB", _SIZE)], [""])["input_ids"].shape[1]
         except WeightsError:
             if next(self.base.parameters()).device.type != "meta":
                 raise
-            return 0  # counting its parameters needs no processor
+            return None
+        return int(found) - len(self.tokens.ids(self._written_prompt("")))
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
         return ids[:, read:]
 
 
 class BlipAnswers(Seeing):
-    """``BlipForQuestionAnswering``: question and image are read together, and a decoder writes the answer."""
+    """``BlipForQuestionAnswering``: question and image are read together, and a decoder writes the answer.
+
+    The library's decoder looks at the padding of a question, too, so all questions are padded to one length: an answer
+    does not depend on the others of its batch. The family ``miss`` masks it instead.
+    """
+
+    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
+        """As ``max_lengths`` for questions."""
+        found = super().lengths(questions, answers)
+        return InputLengths(question_tokens=self.max_lengths().question_tokens, answer_tokens=found.answer_tokens)
+
+    def _padding(self) -> dict[str, Any]:
+        self.processor.tokenizer.padding_side = "right"
+        return {"padding": "max_length", "max_length": self._longest_question + _AROUND_BLIP, "truncation": True}
+
+    def _prompt(self, text: str) -> list[int]:
+        return self.tokens.ids(text)
+
+    def _written_prompt(self, text: str) -> str:
+        return (self.settings.prompt or "{question}").replace("{question}", text)
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         text = self.base.config.text_config
@@ -172,13 +229,42 @@ class BlipAnswers(Seeing):
         made = {n: torch.empty(batch_size, 1 + lengths.answer_tokens, dtype=torch.long, device="meta") for n in names}
         return batch | made
 
-    @torch.no_grad()
-    def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search from the token that starts an answer."""
+    def _generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
         ids = self.model.generate(**batch, num_beams=options.num_beams, max_new_tokens=options.max_new_tokens)
         return self.tokens.texts(ids)
 
 
-def _sizes(tensor: torch.Tensor) -> list[tuple[int, int]]:
-    """Place and size of all axes but the first."""
-    return list(enumerate(tensor.shape[1:]))
+@contextmanager
+def _without_values(batch: Batch) -> Iterator[None]:
+    """On meta, take it that an image has as many features as a text has tokens for it: the library counts them.
+
+    Raises EstimateError where it goes by values in other ways.
+    """
+    if not batch["input_ids"].is_meta:
+        yield
+        return
+    with mock.patch.object(torch, "_check_tensor_all_with", return_value=None):
+        try:
+            yield
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise EstimateError(f"transformers goes by the values of images and texts here: {error}") from error
+
+
+def _reached(loss: torch.Tensor) -> set[int]:
+    """Ids of the leaves that a backward pass from here would reach."""
+    found: set[int] = set()
+    seen, ahead = {loss.grad_fn}, [loss.grad_fn]
+    while ahead:
+        node: Any = ahead.pop()
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        new = {behind for behind, _ in node.next_functions if behind is not None} - seen
+        seen |= new
+        ahead += new
+    return found
+
+
+def _said(text: str, image: Image | None = None) -> list[dict[str, Any]]:
+    """A question as chat templates want it; without an image its place alone."""
+    seen: dict[str, Any] = {"type": "image"} | ({} if image is None else {"image": image})
+    return [{"role": "user", "content": [seen, {"type": "text", "text": text}]}]
