@@ -257,8 +257,11 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> dict[str, Any]:
     from bench.report import build_table, write_report
+    from bench.report.outcomes import Outcomes
 
-    files = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports)
+    told = (plan.spec, plan.choice.scale, plan.cells, records)
+    outcomes = Outcomes(plan.results)
+    files = write_report(*told, plan.reports, outcomes)
     if options.as_json:
         say("report: " + ", ".join(str(file) for file in files))
     else:
@@ -266,7 +269,7 @@ def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> 
 
         from bench.report.summary import print_summary
 
-        print_summary(Console(), build_table(plan.spec, plan.choice.scale, plan.cells, records), files)
+        print_summary(Console(), build_table(*told, outcomes), files)
     return _as_json(plan, records)
 
 

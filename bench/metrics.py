@@ -41,6 +41,8 @@ class Metric:
     direction: Direction
     contest: bool
     """Whether the best value of a column is worth marking; not for what the pattern alone decides."""
+    exact: bool
+    """Whether the same run again gives the same value to the digits printed, so that any difference is one."""
     value: Measure
     score: Scored | None = None
     """For a metric of a task: the raw score, with its numerator and denominator."""
@@ -97,6 +99,7 @@ def metric(
     digits: int,
     direction: Direction,
     contest: bool = True,
+    exact: bool = False,
     predicted: Measure | None = None,
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a metric of its name."""
@@ -110,6 +113,7 @@ def metric(
             digits=digits,
             direction=direction,
             contest=contest,
+            exact=exact or not contest,
             value=function,
             predicted=predicted,
         )
@@ -180,13 +184,13 @@ def _eval_allocated(record: CellRecord) -> float | None:
     return predicted.eval.allocated_peak_bytes / GIB if (predicted := _predicted(record)) else None
 
 
-@metric(header="Memory", unit="GiB", digits=2, direction="lower", predicted=_train_allocated)
+@metric(header="Memory", unit="GiB", digits=2, direction="lower", exact=True, predicted=_train_allocated)
 def memory(record: CellRecord) -> float | None:
     """Peak of the memory that tensors took on the GPU in training."""
     return _scaled(record.memory.train.allocated_peak_bytes, GIB)
 
 
-@metric(header="Reserved memory", unit="GiB", digits=2, direction="lower", predicted=_train_reserved)
+@metric(header="Reserved memory", unit="GiB", digits=2, direction="lower", exact=True, predicted=_train_reserved)
 def memory_reserved(record: CellRecord) -> float | None:
     """Peak of what PyTorch's allocator held on the GPU in training."""
     return _scaled(record.memory.train.reserved_peak_bytes, GIB)
@@ -198,7 +202,7 @@ def memory_nvml(record: CellRecord) -> float | None:
     return _scaled(record.memory.nvml_process_peak_bytes, GIB)
 
 
-@metric(header="Evaluation memory", unit="GiB", digits=2, direction="lower", predicted=_eval_allocated)
+@metric(header="Evaluation memory", unit="GiB", digits=2, direction="lower", exact=True, predicted=_eval_allocated)
 def memory_eval(record: CellRecord) -> float | None:
     """Peak of the memory that tensors took on the GPU in evaluation."""
     return _scaled(record.memory.eval.allocated_peak_bytes, GIB)
@@ -346,6 +350,7 @@ def _task_metric(name: str) -> Metric:
         digits=facts.digits,
         direction="higher",
         contest=True,
+        exact=False,
         value=lambda record: printed(record.score(name), name),
         score=lambda record: record.score(name),
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bench.cell import Cell
     from bench.record import CellRecord
     from bench.report.model import Table
+    from bench.report.outcomes import Outcomes
     from bench.spec.models import Spec
 
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
@@ -19,15 +20,27 @@ if TYPE_CHECKING:
 PICTURES = ("pareto.png", "pareto.svg")
 
 
-def build_table(spec: Spec, scale: str, cells: Sequence[Cell], records: Records) -> Table:
-    """The table that all exporters print. Raises SpecError for a column that is no part, axis or metric."""
+def build_table(
+    spec: Spec, scale: str, cells: Sequence[Cell], records: Records, outcomes: Outcomes | None = None
+) -> Table:
+    """The table that all exporters print; with ``outcomes``, cells are compared on the examples they share.
+
+    Raises SpecError for a column that is no part, axis or metric."""
     from bench.report.groups import group_cells
+    from bench.report.outcomes import Outcomes
     from bench.report.table import table_of
 
-    return table_of(spec, scale, group_cells(spec, cells, _by_id(records)))
+    return table_of(spec, scale, group_cells(spec, cells, _by_id(records)), outcomes or Outcomes(None))
 
 
-def write_report(spec: Spec, scale: str, cells: Sequence[Cell], records: Records, out_dir: Path) -> list[Path]:
+def write_report(
+    spec: Spec,
+    scale: str,
+    cells: Sequence[Cell],
+    records: Records,
+    out_dir: Path,
+    outcomes: Outcomes | None = None,
+) -> list[Path]:
     """Write tables and plots into ``out_dir``, each file replaced at once; plots that would not change are kept."""
     from bench.report import csv_file, latex, markdown
     from bench.report.drawing import Drawing, digest, dismiss
@@ -39,7 +52,7 @@ def write_report(spec: Spec, scale: str, cells: Sequence[Cell], records: Records
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
     drawing = None if _all_carry(pictures, digest(plot)) else Drawing(plot)
-    table = build_table(spec, scale, cells, records)
+    table = build_table(spec, scale, cells, records, outcomes)
     tables = {"table.md": markdown.render, "table.tex": latex.render, "table.csv": csv_file.render}
     for name, render in tables.items():
         _replace(out_dir / name, render(table).encode())

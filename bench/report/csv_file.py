@@ -1,12 +1,14 @@
 """The table as CSV, for programs and spreadsheets: raw values, one row per line.
 
 A prediction has a column of its own, ``<metric> predicted``; the metric's column holds what was measured, or nothing.
+``low`` and ``high`` are the bounds of its interval at 95 %, ``std`` its standard deviation over the seeds.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from bench.report import text
 from bench.report.model import Entry, Row, Table, TableColumn
@@ -30,40 +32,30 @@ def cell(value: object) -> str:
 def render(table: Table) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    with_std = {c.value for i, c in enumerate(table.columns) if any(r.entries[i].std is not None for r in table.rows)}
-    with_predicted = {
-        c.value for i, c in enumerate(table.columns) if any(r.entries[i].predicted is not None for r in table.rows)
-    }
+    kinds = [_kinds(column, [row.entries[i] for row in table.rows]) for i, column in enumerate(table.columns)]
     header = ["spec", "scale", "row"]
-    for column in table.columns:
-        header += _header(column, column.value in with_std, column.value in with_predicted)
+    for column, shown in zip(table.columns, kinds, strict=True):
+        header += [column.header, *(f"{column.header} {kind}" for kind in shown)]
     writer.writerow([cell(name) for name in [*header, "seeds", "status", "note"]])
     for row in table.rows:
         values: list[object] = [table.spec, table.tag or table.scale, row.label]
-        for column, entry in zip(table.columns, row.entries, strict=True):
-            values += _values(column, entry, column.value in with_std, column.value in with_predicted)
+        for column, entry, shown in zip(table.columns, row.entries, kinds, strict=True):
+            values += [_value(column, entry), *(getattr(entry, kind) for kind in shown)]
         writer.writerow([cell(value) for value in [*values, *_ending(row)]])
     return out.getvalue()
 
 
-def _header(column: TableColumn, with_std: bool, with_predicted: bool) -> list[str]:
+def _kinds(column: TableColumn, entries: Sequence[Entry]) -> list[str]:
+    """Fields of an entry that have a column of their own beside the metric's: where any row has them."""
     if column.metric is None:
-        return [column.header]
-    kinds = ["std"] * with_std + ["predicted"] * with_predicted + ["published", "deviation"] * column.published
-    kinds += ["correct", "n"] if column.metric.score else []
-    return [column.header, *(f"{column.header} {kind}" for kind in kinds)]
+        return []
+    kinds = [kind for kind in ("std", "low", "high", "predicted") if any(getattr(e, kind) is not None for e in entries)]
+    kinds += ["published", "deviation"] * column.published
+    return kinds + (["correct", "n"] if column.metric.score else [])
 
 
-def _values(column: TableColumn, entry: Entry, with_std: bool, with_predicted: bool) -> list[object]:
-    if column.metric is None:
-        return [entry.value if entry.value is not None else entry.text]
-    values: list[object] = [entry.value]
-    values += (
-        [entry.std] * with_std
-        + [entry.predicted] * with_predicted
-        + [entry.published, entry.deviation] * column.published
-    )
-    return values + ([entry.correct, entry.n] if column.metric.score else [])
+def _value(column: TableColumn, entry: Entry) -> object:
+    return entry.text if column.metric is None and entry.value is None else entry.value
 
 
 def _ending(row: Row) -> list[object]:

@@ -141,7 +141,7 @@ def _header(table: Table) -> str:
 
 
 def _lines(table: Table, row: Row) -> list[str]:
-    cells = [_bold(entry) if entry.best else escape(entry.text) for entry in row.entries]
+    cells = [_value(entry) for entry in row.entries]
     if row.baseline:
         cells = _baseline_name(table, row) + [escape(e.text) for e in row.entries[_leading_labels(table) :]]
     cells += [escape(row.status)] * table.with_status
@@ -162,8 +162,11 @@ def _baseline_name(table: Table, row: Row) -> list[str]:
     return [rf"\multicolumn{{{width}}}{{@{{}}l}}{{{escape(row.label)}}}"] if width else []
 
 
-def _bold(entry: Entry) -> str:
-    return rf"\textbf{{{escape(entry.text)}}}"
+def _value(entry: Entry) -> str:
+    """The deviation over the seeds small, the best value bold."""
+    main, _, deviation = entry.text.partition(" ± ") if entry.std is not None else (entry.text, "", "")
+    shown = rf"\textbf{{{escape(main)}}}" if entry.best else escape(main)
+    return rf"{shown}\,{{\scriptsize\ensuremath{{\pm}}{escape(deviation)}}}" if deviation else shown
 
 
 def _published(entry: Entry) -> str:

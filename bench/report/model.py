@@ -33,11 +33,15 @@ class Entry:
     """What the estimates say, in the metric's unit; also beside a measured value; null without estimates."""
     std: float | None = None
     """Standard deviation over the seeds; null with fewer than two."""
+    low: float | None = None
+    """Bounds of the value's interval at 95 %; null where nothing is known of it."""
+    high: float | None = None
     correct: int | None = None
     n: int | None = None
     """Numerator and denominator of a share, added over the seeds."""
     published: float | None = None
     best: bool = False
+    """Whether it is the column's best value, or cannot be told from it."""
     flagged: bool = False
     """The published value does not agree with the row's other published values."""
     digits: int = 0

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from bench.record import Status
 from bench.report import text
+from bench.report.contest import Contest
 from bench.report.groups import Group, baselines_of
 from bench.report.model import TableColumn
+from bench.report.uncertainty import DifferenceKind
 
 if TYPE_CHECKING:
     from bench.record import CellRecord, Score
@@ -19,6 +21,12 @@ OWN_SCALES = ("paper", "default")
 CLOSED_RULES = {
     "yes_no": "closed: the gold answer is yes or no",
     "answer_type": "closed: as the data set's annotation says",
+}
+_TESTS: dict[DifferenceKind, str] = {
+    "mcnemar": "exact McNemar test on the same examples",
+    "paired": "paired bootstrap of the same examples and of the seeds",
+    "unpaired": "test of the examples as two samples",
+    "seeds": "Welch's t test over the seeds",
 }
 
 
@@ -49,10 +57,14 @@ def facts(scale: str, groups: Sequence[Group]) -> str:
     return "; ".join(found)
 
 
-def footnotes(spec: Spec, groups: Sequence[Group], columns: Sequence[TableColumn]) -> list[str]:
+def footnotes(
+    spec: Spec, groups: Sequence[Group], columns: Sequence[TableColumn], contests: Sequence[Contest]
+) -> list[str]:
     """In the order printed; only those that apply."""
     notes = [
         _scoring_note(groups),
+        _best_note(groups, columns, contests),
+        _noise_note(columns, contests),
         _published_note(spec, columns),
         _flag_note(groups),
         _predicted_note(groups, columns),
@@ -91,6 +103,27 @@ def _examples_note(groups: Sequence[Group]) -> str:
 def _counts(scores: Sequence[Score]) -> str:
     least, most = min(score.n for score in scores), max(score.n for score in scores)
     return f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}, depending on the cell"
+
+
+def _best_note(groups: Sequence[Group], columns: Sequence[TableColumn], contests: Sequence[Contest]) -> str:
+    """What bold means, how it was tested, and what the tests do not know."""
+    tested = [found for found in contests if found.comparisons]
+    exact = [c.header for c, found in zip(columns, contests, strict=True) if found.best and not found.comparisons]
+    if not tested:
+        return f"Bold: the best value ({', '.join(exact)}: the same again in another run)." if exact else ""
+    kinds = [words for kind, words in _TESTS.items() if any(kind in found.kinds for found in tested)]
+    most = max(found.comparisons for found in tested)
+    holm = f", Holm's correction for {most:,} comparisons in a column" if most > 1 else ""
+    note = f"Bold: the best value and all that cannot be told from it at the 5 % level ({'; '.join(kinds)}{holm})"
+    note += f"; in {', '.join(exact)}, which another run repeats, the best value alone" if exact else ""
+    if any(len(group.ok) == 1 for group in groups) and not all("seeds" in found.kinds for found in tested):
+        note += ". With one seed a test does not know what another would change"
+    return f"{note}. Nothing is bold where no cell can be told from the best."
+
+
+def _noise_note(columns: Sequence[TableColumn], contests: Sequence[Contest]) -> str:
+    unknown = [c.header for c, found in zip(columns, contests, strict=True) if found.noise_unknown]
+    return f"No best value marked, as one run does not tell its noise: {', '.join(unknown)}." if unknown else ""
 
 
 def _published_note(spec: Spec, columns: Sequence[TableColumn]) -> str:

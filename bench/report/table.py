@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,8 +12,11 @@ from bench.metrics import Metric
 from bench.record import TaskScore
 from bench.registry import did_you_mean
 from bench.report import notes, text
+from bench.report.contest import Contest, contest
 from bench.report.groups import Group, baselines_of
 from bench.report.model import Entry, Row, Table, TableColumn
+from bench.report.outcomes import Outcomes
+from bench.report.uncertainty import spread
 
 if TYPE_CHECKING:
     from bench.spec.models import Spec
@@ -23,10 +25,11 @@ USUAL_METRICS = ("params", "memory")
 """Columns of a spec that names none, before those of its task."""
 
 
-def table_of(spec: Spec, scale: str, groups: Sequence[Group]) -> Table:
+def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes) -> Table:
     """Fill the spec's columns. Raises SpecError for a column that is no part, axis or metric."""
     columns = [_with_published(column, groups) for column in _columns(spec, groups)]
-    rows = _with_best(columns, [_row(columns, group) for group in groups])
+    contests = [contest(groups, column.metric, outcomes) if column.metric else Contest() for column in columns]
+    rows = [_row(columns, contests, i, group, outcomes) for i, group in enumerate(groups)]
     return Table(
         spec=spec.name,
         title=text.plain(spec.title or spec.name),
@@ -35,7 +38,7 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group]) -> Table:
         caption=notes.caption(scale, groups),
         columns=tuple(columns),
         rows=(*rows, *_baseline_rows(spec, columns, groups)),
-        footnotes=tuple(notes.footnotes(spec, groups, columns)),
+        footnotes=tuple(notes.footnotes(spec, groups, columns, contests)),
     )
 
 
@@ -65,29 +68,38 @@ def _with_published(column: TableColumn, groups: Sequence[Group]) -> TableColumn
     return replace(column, published=found and column.metric is not None)
 
 
-def _row(columns: Sequence[TableColumn], group: Group) -> Row:
+def _row(
+    columns: Sequence[TableColumn], contests: Sequence[Contest], place: int, group: Group, outcomes: Outcomes
+) -> Row:
+    entries = [
+        replace(_entry(column, group, outcomes), best=place in found.best)
+        for column, found in zip(columns, contests, strict=True)
+    ]
     return Row(
         label=group.label,
-        entries=tuple(_entry(column, group) for column in columns),
+        entries=tuple(entries),
         status=group.status,
         seeds=len(group.ok),
         implied=group.published.implied if group.published else None,
     )
 
 
-def _entry(column: TableColumn, group: Group) -> Entry:
+def _entry(column: TableColumn, group: Group, outcomes: Outcomes) -> Entry:
     if column.metric is None:
         return _label_entry(column.value, group)
-    metric, values = column.metric, group.values(column.metric)
+    metric = column.metric
     scores = [score for record in group.ok if metric.score and (score := metric.score(record))]
     printed = group.published.values.get(column.value) if group.published else None
     mean, predicted = group.mean(metric), group.predicted(metric)
-    std = statistics.stdev(values) if len(values) > 1 and metric.contest else None
+    known = spread(group, metric, outcomes) if metric.contest else None
+    std = known.std if known else None
     return Entry(
         text=_value_text(mean, std, predicted, metric),
         value=mean,
         predicted=predicted,
         std=std,
+        low=known.low if known else None,
+        high=known.high if known else None,
         correct=_added(scores),
         n=sum(score.n for score in scores) if scores else None,
         published=printed,
@@ -111,25 +123,6 @@ def _label_entry(value: str, group: Group) -> Entry:
     }
     raw = group.labels.get(value, own.get(value, ""))
     return Entry(text=text.plain(raw), value=raw)
-
-
-def _with_best(columns: Sequence[TableColumn], rows: list[Row]) -> list[Row]:
-    """Mark the best printed value of every column in which the cells compete and differ; ties share the mark."""
-    for index, column in enumerate(columns):
-        if column.metric is None or not column.metric.contest:
-            continue
-        digits, pick = column.metric.digits, max if column.metric.direction == "higher" else min
-        printed = {
-            i: round(e.value, digits) for i, row in enumerate(rows) if (e := row.entries[index]).value is not None
-        }
-        if len(set(printed.values())) < 2:
-            continue
-        best = pick(printed.values())
-        for i in (i for i, value in printed.items() if value == best):
-            entries = list(rows[i].entries)
-            entries[index] = replace(entries[index], best=True)
-            rows[i] = replace(rows[i], entries=tuple(entries))
-    return rows
 
 
 def _baseline_rows(spec: Spec, columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:

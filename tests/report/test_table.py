@@ -127,11 +127,14 @@ def best(table: Table, column: str) -> list[int]:
     return [i for i in range(len(table.rows)) if entry(table, i, column).best]
 
 
-def test_the_best_printed_value_is_marked_in_its_direction(paper: Case) -> None:
+def test_the_best_value_is_marked_in_its_direction_with_all_that_cannot_be_told_from_it(paper: Case) -> None:
+    """Of 355 closed questions the last three cells answer 257, 268 and 279."""
     table = paper.fill().table()
     assert {c: best(table, c) for c in ("params", "memory", "open", "closed", "global")} == {
-        "params": [], "memory": [0], "open": [9], "closed": [9], "global": [9],
+        "params": [], "memory": [0], "open": [9], "closed": [7, 8, 9], "global": [9],
     }  # fmt: skip
+    assert "Holm's correction for 9 comparisons in a column" in table.footnotes[1]
+    assert "With one seed a test does not know what another would change" in table.footnotes[1]
 
 
 def test_ties_as_printed_share_the_mark(paper: Case) -> None:

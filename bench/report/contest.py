@@ -1,0 +1,57 @@
+"""Which cells of a column to mark as the best: the one with the best value, and all that cannot be told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.metrics import Metric
+from bench.report.groups import Group
+from bench.report.outcomes import Outcomes
+from bench.report.uncertainty import ALPHA, DifferenceKind, difference
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contest:
+    """Of one column."""
+
+    best: frozenset[int] = frozenset()
+    """Places of the groups to mark; empty where all are alike, or nothing is known of the noise."""
+    comparisons: int = 0
+    """Tests made, each of the best value against another."""
+    kinds: frozenset[DifferenceKind] = frozenset()
+    """Of the tests."""
+    noise_unknown: bool = False
+    """Whether the values differ, but one run of each says nothing of how much chance has in it."""
+
+
+def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Contest:
+    """Compare the best value with all others. What repeats exactly needs no test: there the best printed value wins."""
+    values = {i: value for i, group in enumerate(groups) if (value := group.mean(metric)) is not None}
+    printed = {i: round(value, metric.digits) for i, value in values.items()}
+    if not metric.contest or len(set(printed.values())) < 2:
+        return Contest()
+    first = (max if metric.direction == "higher" else min)(values, key=values.__getitem__)
+    ties = {i for i, value in printed.items() if value == printed[first]}
+    if metric.exact:
+        return Contest(best=frozenset(ties))
+    others = [i for i in values if i != first]
+    found = {i: test for i in others if (test := difference(groups[first], groups[i], metric, outcomes)) is not None}
+    if not found:
+        return Contest(noise_unknown=True)
+    worse = _rejected({i: test.p for i, test in found.items()}) - ties
+    return Contest(
+        best=frozenset(values.keys() - worse) if worse else frozenset(),
+        comparisons=len(found),
+        kinds=frozenset(test.kind for test in found.values()),
+    )
+
+
+def _rejected(p_values: Mapping[int, float]) -> set[int]:
+    """Those that differ at the 5 % level together, by Holm's (1979) step-down procedure."""
+    rejected: set[int] = set()
+    for place, i in enumerate(sorted(p_values, key=lambda i: (p_values[i], i))):
+        if p_values[i] > ALPHA / (len(p_values) - place):
+            break
+        rejected.add(i)
+    return rejected
