@@ -1,15 +1,17 @@
-"""What an executor offers, and what runner and worker tell each other: typed contracts, as in ``bench.protocols``."""
+"""What executors and trackers offer, and what runner and worker tell each other: contracts, as ``bench.protocols``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.cell import Cell
+    from bench.record import CellRecord
+    from bench.settings import TrackerSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,4 +73,79 @@ class ExecutorPlugin(Protocol):
     @staticmethod
     def create(cells: Sequence[Cell]) -> Executor:
         """An executor for these cells. Raises SpecError if it cannot run them here."""
+        ...
+
+
+EVENTS_FILE = "events.jsonl"
+"""In the job folder of a cell that trackers follow: one ``Step`` or ``PhaseEnd`` per line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A finished optimizer step."""
+
+    step: int
+    """From 0."""
+    loss: float
+    """Mean over the step's examples."""
+    lr: float
+    step_s: float | None
+    """Seconds, as in ``Time.step_median_s``; null for a warm-up step, which is not timed."""
+    at: float
+    """When, in Unix time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseEnd:
+    """A phase is over, also by a failure."""
+
+    phase: str
+    """As in ``Progress``."""
+    seconds: float
+    allocated_peak_bytes: int | None
+    """CUDA peaks as in ``PhaseMemory``; null without CUDA."""
+    reserved_peak_bytes: int | None
+    at: float
+
+
+class Tracker(Protocol):
+    """Where a run is logged to, beside its records.
+
+    All calls come from one thread of the runner, none from a worker. Whatever a call raises turns the tracker off for
+    the rest of the run, with one warning. Several cells may be running at a time.
+    """
+
+    def start(self, cell: Cell) -> None:
+        """The cell runs, perhaps once more: what an earlier attempt logged no longer counts."""
+        ...
+
+    def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
+        """These steps were done since the last call; the same ones may come again after a run that was cut off."""
+        ...
+
+    def phase_ended(self, cell: Cell, end: PhaseEnd) -> None: ...
+
+    def end(self, cell: Cell, record: CellRecord, job: Path) -> None:
+        """The cell has its record, however it ended; also without ``start``, if it was skipped or an earlier run was
+        cut off. The cell's files are in the folder ``job``."""
+        ...
+
+    def close(self) -> None:
+        """The run is over. A cell that was started and not ended was interrupted."""
+        ...
+
+
+class TrackerPlugin(Protocol):
+    """A file in ``bench/trackers``; its top level stays light."""
+
+    Settings: type[TrackerSettings]
+
+    @staticmethod
+    def check(settings: Any) -> None:
+        """Raise SpecError if a package that the tracker needs is not installed. Called before anything runs; fast."""
+        ...
+
+    @staticmethod
+    def create(settings: Any, folder: Path) -> Tracker:
+        """Open the tracker. ``folder``: where to keep files unless the settings say otherwise; need not exist."""
         ...

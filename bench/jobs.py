@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bench import environment
 from bench.cell import Cell
-from bench.execution import Ended, Progress
+from bench.execution import EVENTS_FILE, Ended, Progress
 from bench.record import CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
 
@@ -32,7 +32,7 @@ class Job:
     def prepare(self) -> None:
         """Leave only a fresh ``cell.json``, so that nothing of an earlier attempt can pass for this one's."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("result.json", "progress.json", "predictions.jsonl", "log.txt"):
+        for name in ("result.json", "progress.json", "predictions.jsonl", "log.txt", EVENTS_FILE):
             (self.folder / name).unlink(missing_ok=True)
         write_atomic(self.folder / "cell.json", self.cell.model_dump_json().encode())
 

@@ -1,7 +1,7 @@
 """A plugin's name is its file's name; installed packages add theirs through entry points.
 
-Kinds are the folders ``models``, ``methods``, ``datasets``, ``tasks`` and ``executors``. A package outside this one
-registers a module under the entry point group ``bench.<kind>``.
+Kinds are the folders ``models``, ``methods``, ``datasets``, ``tasks``, ``executors`` and ``trackers``. A package
+outside this one registers a module under the entry point group ``bench.<kind>``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 from bench.errors import SpecError
 
-Kind = Literal["models", "methods", "datasets", "tasks", "executors"]
+Kind = Literal["models", "methods", "datasets", "tasks", "executors", "trackers"]
 
 
 @cache

@@ -23,6 +23,7 @@ from bench.jobs import Job, now
 from bench.progress import Reporter, outcome
 from bench.record import CellRecord, Estimate, Status
 from bench.store import ResultsFile, write_error
+from bench.tracking import Tracking, tracking
 
 POLL_S = 0.1
 GRACE_S = 5.0
@@ -92,13 +93,13 @@ def run(
     spec, scale = cells[0].spec, cells[0].scale
     assert all((cell.spec, cell.scale) == (spec, scale) for cell in cells), "one results file per spec and scale"
     file = ResultsFile(results / f"{scale}.jsonl", warn=lambda text: reporter.message(f"warning: {text}"))
-    with file.lock():
+    with file.lock(), tracking(cells[0].run.trackers, results=results, say=reporter.message) as trackers:
         end_leftovers(results / scale)  # of a runner that was killed; ours is the only one now
         jobs = _jobs(cells, results / scale)
-        stored = _adopt(file, jobs, reporter)
+        stored = _adopt(file, jobs, reporter, trackers)
         done = {} if fresh else _done(jobs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
-        sweep = _Sweep(file=file, reporter=reporter, stored=stored, records=dict(done))
+        sweep = _Sweep(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
         if find_unfit and todo:
             todo = sweep.skip(todo, find_unfit([job.cell for job in todo]))
         if todo:
@@ -127,7 +128,7 @@ def _jobs(cells: Sequence[Cell], folder: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter) -> dict[str, CellRecord]:
+def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers: Tracking) -> dict[str, CellRecord]:
     """The stored records, joined by results whose runner was killed, or ran out of disk, before it appended them."""
     stored = file.read()
     for job in jobs:
@@ -137,6 +138,7 @@ def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter) -> dict[s
         if known is None or (left.finished_at or "") >= (known.finished_at or ""):
             file.append(left)
             stored[left.cell_id] = left
+            trackers.ended(job, left)
             reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
     return stored
 
@@ -177,6 +179,7 @@ class _Sweep:
 
     file: ResultsFile
     reporter: Reporter
+    trackers: Tracking
     stored: dict[str, CellRecord]
     """The last record of each cell before this run."""
     records: dict[str, CellRecord]
@@ -206,6 +209,7 @@ class _Sweep:
                 if not self._has_result(record):
                     self.file.append(record)
                 self.records[record.cell_id] = record
+                self.trackers.ended(job, record)
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
         return [job for job in todo if job.cell.cell_id not in unfit]
 
@@ -223,6 +227,7 @@ class _Sweep:
         try:
             self._check_space()
             job.prepare()
+            self.trackers.started(job)
             self.reporter.cell_started(job.cell)
             handle = executor.start(job.cell, job.folder)
         except OSError as problem:
@@ -241,6 +246,7 @@ class _Sweep:
 
     def _finish(self, started: _Started, record: CellRecord) -> None:
         self.running.remove(started)
+        self.trackers.ended(started.job, record)
         if record.status is Status.INTERRUPTED and self._has_result(record):
             return
         self.file.append(record)

@@ -46,6 +46,13 @@ class TaskSettings(Settings):
     """Name of the task: a file in ``bench/tasks``."""
 
 
+class TrackerSettings(Settings):
+    """What every tracker has; a tracker's file adds its own fields."""
+
+    name: str
+    """Name of the tracker: a file in ``bench/trackers``."""
+
+
 class MethodTraining(Settings):
     """What a method trains differently from ``train``; null: as there."""
 

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench import registry, tasks
-from bench.settings import DataSettings, LocalPath, MethodSettings, ModelSettings, Settings, TaskSettings
+from bench.settings import (
+    DataSettings,
+    LocalPath,
+    MethodSettings,
+    ModelSettings,
+    Settings,
+    TaskSettings,
+    TrackerSettings,
+)
 
 if TYPE_CHECKING:
     AnyModel = ModelSettings
     AnyData = DataSettings
     AnyTask = TaskSettings
     AnyMethod = MethodSettings
+    AnyTracker = TrackerSettings
 else:
 
     def _any_of(kind: registry.Kind, discriminator: str) -> Any:
@@ -30,15 +39,21 @@ else:
                     return {"type": name, **value}
         return value
 
-    def _with_name(value: Any) -> Any:
-        """A task of which nothing is set is written as its name."""
-        if isinstance(value, str) and value not in (known := registry.names("tasks")):
-            raise ValueError(f"no task {value!r}{registry.did_you_mean(value, known)}")
-        return {"name": value} if isinstance(value, str) else value
+    def _or_name(kind: registry.Kind, word: str) -> Any:
+        """What may be written as its name if nothing of it is set."""
+
+        def with_name(value: Any) -> Any:
+            if isinstance(value, str) and value not in (known := registry.names(kind)):
+                raise ValueError(f"no {word} {value!r}{registry.did_you_mean(value, known)}")
+            return {"name": value} if isinstance(value, str) else value
+
+        settings = _any_of(kind, "name")
+        return Annotated[settings, BeforeValidator(with_name, json_schema_input_type=str | settings)]
 
     AnyModel = _any_of("models", "family")
     AnyData = _any_of("datasets", "name")
-    AnyTask = Annotated[_any_of("tasks", "name"), BeforeValidator(_with_name)]
+    AnyTask = _or_name("tasks", "task")
+    AnyTracker = _or_name("trackers", "tracker")
     AnyMethod = Annotated[_any_of("methods", "type"), BeforeValidator(_with_type)]
 
 
@@ -129,6 +144,8 @@ class RunSettings(Settings):
     """A cell that takes longer is ended as ``timeout``."""
     no_progress_limit_s: float = Field(default=1800, gt=0)
     """A cell that reports no progress for so long is ended as ``timeout``."""
+    trackers: list[AnyTracker] = []
+    """Where runs are logged to beside their records; a bare name is short for ``{name: ...}``."""
 
 
 DEFAULT_TASK: TaskSettings = registry.load("tasks", tasks.DEFAULT).Settings(name=tasks.DEFAULT)

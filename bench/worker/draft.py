@@ -12,9 +12,10 @@ import torch
 
 from bench import environment
 from bench.cell import Cell
-from bench.execution import Progress
+from bench.execution import EVENTS_FILE, PhaseEnd, Progress
 from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
 from bench.worker.environment import describe
+from bench.worker.events import EventLog
 from bench.worker.failure import failure_of, status_of
 from bench.worker.gpu import GpuMeter, open_gpu_meter
 from bench.worker.heartbeat import Heartbeat
@@ -36,7 +37,11 @@ class Draft:
         self.weights_digest: str | None = None
         self.host = HostMemory()
         self.gpu: GpuMeter = open_gpu_meter(torch.device("cpu"))
-        self.training = TrainLog(watch=Stopwatch(warmup=cell.train.timing_warmup_steps, on_start=self._timing_starts))
+        self._events = EventLog(job / EVENTS_FILE) if cell.run.trackers else None
+        self.training = TrainLog(
+            watch=Stopwatch(warmup=cell.train.timing_warmup_steps, on_start=self._timing_starts),
+            on_step=self._events.add if self._events else None,
+        )
         self._cell = cell
         self._device = torch.device("cpu")
         self._heartbeat = Heartbeat(job / "progress.json")
@@ -64,12 +69,22 @@ class Draft:
         self._heartbeat.beat(Progress(phase=name))
         print(f"{_now()} {name}", flush=True)
         started = time.perf_counter()
-        with cuda_peaks(self._device, self._peaks, name):
-            yield
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-        self._phase_s[name] = time.perf_counter() - started
+        try:
+            with cuda_peaks(self._device, self._peaks, name):
+                yield
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+        finally:
+            took = time.perf_counter() - started
+            self._tell_end(name, took)
+        self._phase_s[name] = took
         self._step = None
+
+    def _tell_end(self, phase: str, seconds: float) -> None:
+        if self._events is not None:
+            peaks = self._peaks.get(phase, PhaseMemory()).model_dump()
+            self._events.add(PhaseEnd(phase=phase, seconds=seconds, at=time.time(), **peaks))
+            self._events.flush()
 
     def beat(self, progress: Progress) -> None:
         """A step or a batch is done."""

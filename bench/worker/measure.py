@@ -63,6 +63,11 @@ class Stopwatch:
         self._last = now
 
     @property
+    def last_s(self) -> float | None:
+        """The last step's time; null while warming up."""
+        return self.step_s[-1] if self.step_s else None
+
+    @property
     def total_s(self) -> float | None:
         """Seconds of all timed steps; null if there were none."""
         return sum(self.step_s) if self.step_s else None

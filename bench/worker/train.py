@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from bench.errors import DivergedError
-from bench.execution import Progress
+from bench.execution import Progress, Step
 from bench.protocols import BenchModel
 from bench.record import LossPoint
 from bench.worker.audit import check_gradients, is_finite
@@ -39,6 +40,8 @@ class TrainLog:
     watch: Stopwatch
     steps: int = 0
     curve: list[LossPoint] = field(default_factory=list)
+    on_step: Callable[[Step], None] | None = None
+    """Is told of every step; must take microseconds, since the time of the next step has begun."""
     _since: list[float] = field(default_factory=list)
 
     def add(self, loss: float, rate: float, *, every: int, last: bool) -> None:
@@ -47,6 +50,8 @@ class TrainLog:
         if self.steps % every == every - 1 or last:
             self.curve.append(LossPoint(step=self.steps, loss=sum(self._since) / len(self._since), lr=rate))
             self._since.clear()
+        if self.on_step is not None:
+            self.on_step(Step(step=self.steps, loss=loss, lr=rate, step_s=self.watch.last_s, at=time.time()))
         self.steps += 1
 
 
