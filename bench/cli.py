@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from bench import __version__
+from bench import __version__, subcommands
 from bench.errors import BenchError, RecordError, SpecError
 from bench.spec.problems import printable
 
@@ -24,6 +26,13 @@ Examples:
   run_bench.py specs/table1.yaml --estimate            parameters, GPU memory and FLOPs of every cell, without a run
   run_bench.py specs/table1.yaml --estimate --budget 24GiB --max-batch 24GiB
   run_bench.py specs/table1.yaml --budget 24GiB        run the cells that fit; the others become records, too
+
+\b
+Commands of their own, each with its --help:
+  run_bench.py compare A B                             what changed between two sets of records beyond noise
+  run_bench.py compare --published specs/table1.yaml   which of a paper's numbers are reproduced
+  run_bench.py export results -o all.parquet           every record as one row (or .csv)
+  run_bench.py export specs/table1.yaml -o view.tex --columns vit,rank,memory,global --group-by vit
 
 \b
 --set takes any dotted place of the spec; its value is YAML:
@@ -50,10 +59,24 @@ Exit codes:
   2    the spec, the data, the weights or the arguments are wrong; nothing was run
   130  interrupted
 """
+
+
+class _Dispatching(TyperCommand):
+    """Hands over to a subcommand if the first argument is one's name; a spec file of such a name is ``./compare``."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        if arguments and arguments[0] in subcommands.NAMES:
+            chosen, *arguments = arguments
+            command = subcommands.command(chosen)
+            return command.main(arguments, f"{prog_name or 'run_bench.py'} {chosen}", *rest, **extra)
+        return super().main(arguments, prog_name, *rest, **extra)
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@app.command(cls=_Dispatching, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def command(
     specs: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC", help="Spec files, e.g. specs/table1.yaml.")
@@ -155,7 +178,7 @@ def command(
             options = commands.Options(
                 scale=scale,
                 sets=sets or [],
-                seeds=_seeds(seeds),
+                seeds=subcommands.parse_seeds(seeds),
                 only=only or [],
                 executor=executor,
                 results=results,
@@ -181,15 +204,6 @@ def command(
 def main() -> None:
     """Entry point of ``run_bench.py`` and of the installed command."""
     app(prog_name="run_bench.py")
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise SpecError(f"--seeds {text!r}: write whole numbers with commas between, e.g. --seeds 1,2,3")
-    return [int(word) for word in words]
 
 
 def _size(text: str | None, option: str) -> int | None:

@@ -109,11 +109,11 @@ class Time(Part):
     """Seconds; synchronised with the device."""
 
     load_s: float | None = None
-    """Building the model, loading its weights and the data."""
+    """Building the model, loading its weights and putting the adapters in place."""
     train_s: float | None = None
     """Training without data set-up, warm-up steps and evaluation."""
     eval_s: float | None = None
-    """Predicting the test examples."""
+    """Predicting the test examples and scoring the predictions."""
     step_median_s: float | None = None
     """Median of the timed training steps."""
     step_p95_s: float | None = None

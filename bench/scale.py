@@ -55,6 +55,16 @@ def choose_for_report(source: SpecSource, named: str | None, sets: Sequence[str]
     return choose(source, named, sets, weights=False)
 
 
+def choose_for_paper(source: SpecSource, named: str | None, results: Path) -> Choice:
+    """The named scale; else the spec as it stands, unless only another scale has results."""
+    run = [scale for scale in source.scales if (results / f"{scale}.jsonl").is_file()]
+    if named not in (None, "auto"):
+        return Choice(named, "as asked for")
+    if source.base_scale not in run and len(run) == 1:
+        return Choice(run[0], f"the only scale with results under {results}")
+    return Choice(source.base_scale, "the spec as it stands")
+
+
 def _missing(resolved: ResolvedSpec, *, weights: bool) -> str | None:
     """First line of what the first missing data set or weights say, or None."""
     if resolved.spec.run.device == "cpu":

@@ -1,0 +1,119 @@
+"""What ``run_bench.py compare`` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.compare.changes import Rules
+from bench.compare.tolerance import parse
+from bench.errors import SpecError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Its arguments."""
+
+    names: list[str]
+    published: bool = False
+    alpha: float = 0.05
+    tolerances: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    only: Sequence[str] = ()
+    allow_missing: bool = False
+    everything: bool = False
+    as_json: bool = False
+    results: Path = Path("results")
+    scale: str | None = None
+    sets: Sequence[str] = ()
+    seeds: list[int] | None = None
+
+    def check(self) -> None:
+        """Raises SpecError for options that do not go together."""
+        records = {
+            "--metrics": self.metrics,
+            "--only": self.only,
+            "--allow-missing": self.allow_missing,
+            "--all": self.everything,
+        }
+        specs = {"--scale": self.scale, "--set": self.sets, "--seeds": self.seeds}
+        for option, given in (records if self.published else specs).items():
+            if given:
+                belongs = "two sets of records" if self.published else "a spec's records with --published"
+                raise SpecError(f"{option} is for the comparison of {belongs}; leave it out")
+        if self.published and not self.names:
+            raise SpecError("--published: name a spec that has published numbers, e.g. specs/table1.yaml")
+        if not self.published and len(self.names) != 2:
+            raise SpecError(
+                f"compare takes two sets of records, A and B, and got {len(self.names)}: "
+                "run_bench.py compare main:results/gallery results/gallery; see compare --help. "
+                "A spec file that is called compare runs as ./compare"
+            )
+        if not 0 < self.alpha < 1:
+            raise SpecError(f"--alpha {self.alpha:g}: write a probability between 0 and 1, such as 0.05")
+
+
+def run(options: Options) -> int:
+    """Print the comparison; returns the exit code. Raises BenchError if there is nothing to compare."""
+    options.check()
+    return _published(options) if options.published else _records(options)
+
+
+def _records(options: Options) -> int:
+    from bench.compare import compare
+    from bench.compare.show import as_json, print_comparison
+    from bench.sources import opened
+
+    rules = Rules(alpha=options.alpha, tolerances=parse(options.tolerances), metrics=_known(options.metrics))
+    a, b = options.names
+    with opened(a) as ours, opened(b) as theirs:
+        found = compare(ours, theirs, rules, only=options.only, allow_missing=options.allow_missing)
+        if options.as_json:
+            _print_json(as_json(found))
+        else:
+            print_comparison(_console(), found, everything=options.everything)
+    return found.exit_code
+
+
+def _published(options: Options) -> int:
+    from bench.compare.published import reproduce
+    from bench.compare.show_published import as_json, print_reproduction
+    from bench.report.groups import group_cells
+    from bench.report.outcomes import Outcomes
+    from bench.sources import cells_of
+
+    tolerances, found = parse(options.tolerances), []
+    for name in options.names:
+        of = cells_of(Path(name), results=options.results, scale=options.scale, sets=options.sets, seeds=options.seeds)
+        if of.spec.published is None:
+            raise SpecError(f"{name}: the spec has no published numbers; add `published:` with `source` and `rows`")
+        groups = group_cells(of.spec, of.cells, of.records)
+        found.append(reproduce(of.spec, of.scale, groups, Outcomes(of.folder), tolerances))
+    if options.as_json:
+        shown = [as_json(one) for one in found]
+        _print_json(shown[0] if len(shown) == 1 else shown)
+    else:
+        for one in found:
+            print_reproduction(_console(), one)
+    return max(one.exit_code for one in found)
+
+
+def _known(names: Sequence[str]) -> tuple[str, ...]:
+    from bench import metrics
+
+    return tuple(metrics.get(name).name for name in names)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, allow_nan=False)
+    print(flush=True)
