@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import SpecError
 from bench.registry import did_you_mean
@@ -90,6 +91,23 @@ class View(nn.Module):
         return self
 
 
+class Assembly(nn.Module):
+    """A model and, registered beside it, the wrappers of adapters: some hold tensors that their layers share."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module("model", model)
+        self.add_module("adapters", nn.Module())
+
+    def train(self, mode: bool = True) -> Assembly:
+        """A frozen batch norm keeps its statistics: what is frozen must not change, and no adapter stores them."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm) and not (layer.weight is not None and layer.weight.requires_grad):
+                layer.eval()
+        return self
+
+
 class Parts:
     """The parts of a built model: the half of ``bench.protocols.BenchModel`` that is the same for every module."""
 
@@ -97,10 +115,7 @@ class Parts:
         """``in_place``: parts of one path that peft wraps where they stand. That is what virtual tokens need, which
         its wrapper puts into the call; whoever calls such a part must bear with the wrapper."""
         assert all(len(paths[part]) == 1 for part in in_place), "only a part of one module has a place"
-        self.module = nn.Module()
-        """The model and, registered beside it, the wrappers of adapters: some hold tensors that their layers share."""
-        self.module.add_module("model", model)
-        self.module.add_module("adapters", nn.Module())
+        self.module: nn.Module = Assembly(model)
         self._paths = paths
         self._in_place = in_place
 

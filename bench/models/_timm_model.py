@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import _parts, _timm_build
@@ -54,7 +53,6 @@ class TimmModel(_parts.Parts):
 
     def logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Shape (batch, labels)."""
-        self._keep_statistics()
         logits: torch.Tensor = self.model(batch["pixel_values"])
         return logits
 
@@ -106,12 +104,6 @@ class TimmModel(_parts.Parts):
                 f"timm's {self.settings.architecture} does not take images of {height} x {width}: {error}. "
                 "Set model.image.size, and what follows from it in model.arguments"
             ) from error
-
-    def _keep_statistics(self) -> None:
-        """A frozen batch norm keeps its statistics: what is frozen must not change, and no adapter stores them."""
-        for layer in self.module.modules():
-            if isinstance(layer, _BatchNorm) and not (layer.weight is not None and layer.weight.requires_grad):
-                layer.eval()
 
 
 def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:

@@ -50,7 +50,8 @@ def trained_tensors(
     model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]
 ) -> dict[str, torch.Tensor]:
     """``part.name`` -> trained parameter of the model itself: of parts trained as a whole and of those of which a
-    method selected some; tied tensors once.
+    method selected some; tied tensors once. With it the running statistics of trained batch norms, which training
+    moves: without them, what is stored would not predict the same.
     """
     found: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -61,7 +62,18 @@ def trained_tensors(
             if (part not in adapters or name in adapters[part].names) and id(parameter) not in seen:
                 seen.add(id(parameter))
                 found[f"{part}.{name}"] = parameter
+        found |= _statistics(model.part(part), part, seen)
     return found
+
+
+def _statistics(module: torch.nn.Module, part: str, trained: set[int]) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{at}.{name}": statistic
+        for at, layer in module.named_modules()
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and id(layer.weight) in trained
+        for name in ("running_mean", "running_var")
+        if (statistic := getattr(layer, name)) is not None
+    }
 
 
 def stored_tensors(

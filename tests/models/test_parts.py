@@ -167,6 +167,33 @@ def test_what_is_stored_restores_the_model(name: str, tmp_path: Path) -> None:
     assert not torch.allclose(net.model(images()), vit().eval()(images()))
 
 
+@pytest.mark.parametrize("blocks", ["T", "lora", "bitfit", "norm_layers"])
+def test_what_is_stored_restores_batch_norms(blocks: str, tmp_path: Path) -> None:
+    """Statistics of trained ones are stored; those of frozen ones stay."""
+
+    def made() -> Any:
+        torch.manual_seed(0)
+        sizes: dict[str, Any] = {"channels": [8, 8, 8, 8], "num_classes": 5}
+        patterns = {"stem": ["conv1", "bn1"], "blocks": "layer*", "head": "fc"}
+        return Net(timm.create_model("resnet18", **sizes), patterns)
+
+    parts = {"stem": "F", "blocks": blocks, "head": "T"}
+    net, again = made(), made()
+    found = adapted(net, parts)
+    net.module.train()
+    for _ in range(3):
+        net.model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    disturb([p for p in net.module.parameters() if p.requires_grad])
+    file = tmp_path / "adapter.safetensors"
+    write_tensors(file, stored_tensors(net, parts, found))
+    load_adapter(again, parts, adapted(again, parts), file)
+    pictures = torch.randn(2, 3, 32, 32)
+    assert torch.equal(net.model.eval()(pictures), again.model.eval()(pictures))
+    moved = {name for name, own in net.model.named_buffers() if name.endswith("_mean") and own.abs().sum() > 0}
+    assert all(name.startswith("layer") for name in moved)
+    assert bool(moved) == (blocks in ("T", "norm_layers"))
+
+
 def test_an_adapter_on_a_layer_that_is_itself_named() -> None:
     net = Net(vit(), {"head": "head", "body": "blocks"})
     adapted(net, {"head": "lora", "body": "F"})
