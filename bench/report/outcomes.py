@@ -39,7 +39,7 @@ class Outcomes:
     """Of the records of one spec; ``folder`` is its results folder, null where there are no files to read."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._samples: dict[str, dict[str, Sample]] = {}
         self._orders: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.intp]]] = {}
         self._ids: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -56,7 +56,7 @@ class Outcomes:
     def sample(self, record: CellRecord, metric: str) -> Sample | None:
         """The same as arrays. ``score`` and ``over_prior`` have the outcomes of the task's main metric."""
         name = metrics.score_behind(record, metric)
-        if name is None or self._folder is None or record.predictions is None:
+        if name is None or self.folder is None or record.predictions is None:
             return None
         key = f"{record.cell_id} {record.finished_at} {record.predictions}"
         if key not in self._samples:
@@ -65,7 +65,7 @@ class Outcomes:
 
     def _read(self, record: CellRecord) -> dict[str, Sample]:
         """All metrics of the record's task at once."""
-        lines = _lines(self._folder, record.predictions)
+        lines = _lines(self.folder, record.predictions)
         samples = {}
         for name in metrics.of_task(record.task) if lines else ():
             facts, score = metrics.task_scores()[name], record.score(name)

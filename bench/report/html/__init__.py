@@ -1,0 +1,46 @@
+"""One self-contained HTML file per spec that opens offline: what people decide from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.report.groups import Group
+    from bench.report.model import Table
+    from bench.report.outcomes import Outcomes
+    from bench.spec.models import Spec
+
+PAGE = "index.html"
+_STAMP = re.compile(rb'<meta name="report" content="([0-9a-f]{64}) (with|without) images">')
+
+
+def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, kept: Path) -> bytes | None:
+    """The page, or null if the one at ``kept`` says the same already.
+
+    ``groups``, ``table`` and ``outcomes`` are of the same spec, records and scale. Same input, same bytes; images are
+    shown where the data set of the records is here.
+    """
+    from bench.report.html import content
+
+    found = content.collect(spec, table, groups, outcomes)
+    digest = content.digest(found)
+    if _stamp(kept) == (digest, True):
+        return None
+    pictures = content.pictures(found)
+    if _stamp(kept) == (digest, False) and not pictures.images:
+        return None
+    from bench.report.html import render
+
+    return render.html(content.finish(found, pictures), digest=digest, with_images=bool(pictures.images))
+
+
+def _stamp(path: Path) -> tuple[str, bool] | None:
+    """Digest of the page there, and whether it shows all images it could; null if there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        stamp = _STAMP.search(file.read(2048))
+    return (stamp[1].decode(), stamp[2] == b"with") if stamp else None

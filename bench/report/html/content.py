@@ -1,0 +1,142 @@
+"""All that the page says, as one JSON object; made of the records alone, in an order that never changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.record import MEMORY_KINDS
+from bench.report.groups import Group
+from bench.report.html import details, questions, rows, thumbnails
+from bench.report.html.thumbnails import Thumbnails
+from bench.report.model import Table
+from bench.report.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    from bench.spec.models import Spec
+
+REPORT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collected:
+    """What is cheap to collect, and decides whether the page must be written anew."""
+
+    spec: Spec
+    table: Table
+    groups: Sequence[Group]
+    outcomes: Outcomes
+    axes: Sequence[rows.Axis]
+    questions: questions.Questions
+    data: dict[str, Any]
+    """For the page's script; lacks intervals and images."""
+
+
+def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes) -> Collected:
+    """Everything but statistics and images."""
+    found = rows.axes(groups)
+    records = [record for group in groups for record in group.records]
+    cells = details.cells(groups)
+    asked = questions.read(records, outcomes.folder)
+    cost, score = rows.first_axes(spec, found)
+    data = {
+        "axes": [axis.as_json() for axis in found],
+        "first": {"x": cost, "y": score},
+        "rows": rows.rows(groups, found, {cell["id"]: place for place, cell in enumerate(cells)}),
+        "floors": rows.floors(spec, groups),
+        "cells": cells,
+        "kinds": [kind.replace("_", " ") for kind in MEMORY_KINDS],
+        "facts": details.facts(records),
+        "questions": asked.as_json(),
+        "asked": {"total": asked.total, "problems": asked.problems},
+    }
+    return Collected(
+        spec=spec, table=table, groups=groups, outcomes=outcomes, axes=found, questions=asked, data=data
+    )  # fmt: skip
+
+
+def digest(found: Collected) -> str:
+    """SHA-256 of all that determines the page but the images: content, code, version of the plotting library."""
+    told = json.dumps([found.data, _table(found.table), details.failures(found.groups)], ensure_ascii=True)
+    return hashlib.sha256(b"\0".join([told.encode(), _sizes(found), _code(), library_version().encode()])).hexdigest()
+
+
+def _sizes(found: Collected) -> bytes:
+    """Of the files of predictions, which intervals are taken from as a whole."""
+    records = [record for group in found.groups for record in group.records if record]
+    paths = [questions.file_of(record, found.outcomes.folder) for record in records]
+    return repr([path.stat().st_size if path and path.is_file() else None for path in paths]).encode()
+
+
+def _table(table: Table) -> list[Any]:
+    cells = [
+        [row.label, row.status, [[e.text, e.published_text, e.deviation_text, e.best] for e in row.entries]]
+        for row in table.rows
+    ]
+    return [
+        table.spec,
+        table.title,
+        table.tag,
+        table.caption,
+        [c.header for c in table.columns],
+        cells,
+        table.footnotes,
+    ]
+
+
+@cache
+def _code() -> bytes:
+    """The report's own sources."""
+    files = sorted(path for path in REPORT.rglob("*") if path.suffix in (".py", ".js", ".css", ".html"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).digest()
+
+
+def library_version() -> str:
+    """Of the plotting library, by the name of its metadata's folder: asking for it properly takes longer."""
+    found = find_spec("vl_convert")
+    places = (
+        sorted(Path(found.origin).parents[1].glob("vl_convert_python-*.dist-info")) if found and found.origin else []
+    )
+    return places[-1].name if places else ""
+
+
+def pictures(found: Collected) -> Thumbnails:
+    """The images of the examples, where the data are."""
+    return thumbnails.make(found.questions.shown, {c.cell_id: c for group in found.groups for c in group.cells})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """All of the page."""
+
+    table: Table
+    groups: Sequence[Group]
+    data: dict[str, Any]
+    summary: Sequence[Any]
+    failures: Sequence[dict[str, str]]
+
+
+def finish(found: Collected, images: Thumbnails) -> Content:
+    """Add intervals, images and the summary."""
+    from bench.report.html import words
+
+    intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]
+    shown = [row | {"intervals": own} for row, own in zip(found.data["rows"], intervals, strict=True)]
+    data = found.data | {"rows": shown, "images": list(images.images), "note": images.note}
+    data["questions"] = [
+        question | ({"i": images.of[place]} if place in images.of else {})
+        for place, question in enumerate(found.data["questions"])
+    ]
+    return Content(
+        table=found.table,
+        groups=found.groups,
+        data=data,
+        summary=words.summary(found.spec, found.groups, found.outcomes),
+        failures=details.failures(found.groups),
+    )

@@ -1,0 +1,100 @@
+"""The rows of the page: each group of cells with its values by every metric that any of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench import metrics
+from bench.metrics import Metric
+from bench.report import text
+from bench.report.groups import Group, baselines_of
+from bench.report.html.text import clean
+
+if TYPE_CHECKING:
+    from bench.spec.models import Spec
+
+NOT_RUN = "not run"
+_WITHOUT = ("score", "memory_predicted")
+"""Metrics that are others under a second name."""
+LABEL_LENGTH = 160
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """What an axis of the plot can show."""
+
+    metric: Metric
+    predicted: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.metric.name}:predicted" if self.predicted else self.metric.name
+
+    def value(self, group: Group) -> float | None:
+        return group.predicted(self.metric) if self.predicted else group.mean(self.metric)
+
+    def as_json(self) -> dict[str, Any]:
+        header = f"{self.metric.header}, predicted" if self.predicted else self.metric.header
+        return {
+            "key": self.key,
+            "metric": self.metric.name,
+            "title": text.plain(metrics.with_unit(header, self.metric.unit)),
+            "unit": self.metric.unit,
+            "decimals": self.metric.digits,
+            "lower": self.metric.direction == "lower",
+            "score": self.metric.score is not None or self.metric.name in ("over_prior", "loss"),
+        }
+
+
+def axes(groups: Sequence[Group]) -> list[Axis]:
+    """Those for which any group has a value, in the order of the metrics; measured before predicted."""
+    named = [metrics.get(name) for name in metrics.names() if name not in _WITHOUT]
+    every = [Axis(metric=m, predicted=p) for m in named for p in (False, True) if not p or m.predicted]
+    return [axis for axis in every if any(axis.value(group) is not None for group in groups)]
+
+
+def first_axes(spec: Spec, found: Sequence[Axis]) -> tuple[str | None, str | None]:
+    """The cost and the score that the plot shows first: those of the spec, measured if they were."""
+    keys = {axis.key for axis in found}
+    wanted = [key for name in (*spec.pareto.costs, spec.pareto.cost) for key in (name, f"{name}:predicted")]
+    costs = [key for key in (*wanted, "params") if key in keys]
+    scores = [key for key in (*spec.pareto.scores, spec.pareto.score, metrics.main(spec.task.name)) if key in keys]
+    return next(iter(costs), None), next(iter(scores), None)
+
+
+def rows(groups: Sequence[Group], found: Sequence[Axis], places: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One object per group; ``places`` are those of the cells by id."""
+    return [_row(group, found, places) for group in groups]
+
+
+def _row(group: Group, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
+    parts = group.cells[0].parts
+    values = {axis.key: value for axis in found if (value := axis.value(group)) is not None}
+    statuses = dict.fromkeys(str(record.status) if record else NOT_RUN for record in group.records)
+    published = group.published.values if group.published else {}
+    return {
+        "label": clean(group.label, LABEL_LENGTH),
+        "cells": [places[cell.cell_id] for cell in group.cells],
+        "keys": {k: clean(v, LABEL_LENGTH) for k, v in (parts | group.cells[0].labels).items()},
+        "methods": sorted({action for action in parts.values() if action in group.cells[0].methods}),
+        "statuses": list(statuses),
+        "status": clean(group.status, LABEL_LENGTH),
+        "seeds": len(group.ok),
+        "values": {key: short(value) for key, value in values.items()},
+        "published": {key: short(value) for key, value in published.items()},
+    }
+
+
+def floors(spec: Spec, groups: Sequence[Group]) -> dict[str, Any]:
+    """What the task's prior scores by each metric, and what it is called."""
+    name, called = next(iter(metrics.baselines(spec.task.name).items()))
+    scores = (baselines_of(groups) or [{}])[0].get(name, {})
+    values = {key: short(v) for key, score in scores.items() if (v := metrics.printed(score, key)) is not None}
+    return {"called": text.plain(called), "values": values}
+
+
+def short(value: float) -> float:
+    """Enough digits for any axis."""
+    return float(f"{value:.7g}")

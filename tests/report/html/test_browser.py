@@ -1,0 +1,299 @@
+"""The page in headless Chromium: by pointer and keyboard, light and dark, wide and narrow, without a network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.record import Failure, Status
+from tests.factories import failed_record
+from tests.report.html.conftest import OOM, Report
+from tests.report.html.test_page import HOSTILE, VISIBLE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+CONTROLS = "select, input, button, summary, nav a, section > .scroll"
+COLOURS = ("--ink", "--soft", "--accent", "--good", "--bad")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra [browser])")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        yield started
+        started.close()
+
+
+class Opened:
+    """A page, and what it said and asked for."""
+
+    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page: Page = browser.new_page(**({"viewport": {"width": 1200, "height": 900}} | options))
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url.partition(":")[0]))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("#front-plot svg")
+        self.page.wait_for_selector("#curves-plot svg")
+        self.page.wait_for_selector("#memory-plot svg")
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(selector)
+
+    def points(self) -> int:
+        return self.page.locator("#front-plot [aria-roledescription='point']").count()
+
+
+@pytest.fixture
+def file(report: Report, tmp_path: Path) -> Path:
+    return report.write(tmp_path / "index.html")
+
+
+@pytest.fixture
+def opened(browser: Browser, file: Path) -> Iterator[Opened]:
+    """Wide and light; says nothing on the console and asks for nothing, whatever a test does with it."""
+    made = Opened(browser, file, color_scheme="light")
+    yield made
+    assert made.said == []
+    assert set(made.asked) <= {"file", "data"}
+    assert made.asked.count("file") == 1
+    made.page.close()
+
+
+def test_axes_switch_and_the_front_follows(opened: Opened, report: Report) -> None:
+    assert "#Params (%)" in opened.text("#front-plot")
+    assert opened.points() == 9  # eight measured, one out of memory at the edge
+    assert "Question only 61.67" in opened.text("#front-plot")
+    before = opened.text("#front-words")
+    opened.page.select_option("#x-axis", label="Trainable (M)")
+    opened.page.select_option("#y-axis", value="open")
+    opened.page.wait_for_function("document.querySelector('#front-plot').textContent.includes('Trainable (M)')")
+    assert opened.text("#front-words") != before
+    opened.page.select_option("#x-axis", label="Memory, predicted (GiB)")
+    opened.page.wait_for_function("document.querySelector('#front-legend').textContent.includes('hollow')")
+    opened.page.check("#with-published")
+    opened.page.select_option("#x-axis", label="#Params (%)")
+    opened.page.wait_for_function("document.querySelector('#front-legend').textContent.includes('published')")
+    assert opened.points() == 9 + 10
+    assert report.cells[4].cell_id in opened.text("#front-words")
+
+
+def test_the_filter_holds_for_plot_table_curves_and_cells(opened: Opened) -> None:
+    opened.page.select_option("[data-filter='key:vit']", "F")
+    opened.page.wait_for_function(
+        "document.querySelectorAll(\"#front-plot [aria-roledescription='point']\").length === 4"
+    )
+    assert opened.text("#filter-count") == "4 of 10 rows shown."
+    assert opened.page.locator("#results tbody tr[data-row]:visible").count() == 4
+    assert opened.page.locator("#curves-cells input").count() == 4
+    assert opened.page.locator("#cell-list details").count() == 4
+    opened.page.fill("[data-filter='text']", "no such cell")
+    opened.page.wait_for_function("document.querySelector('#front-words').textContent.startsWith('None of the rows')")
+    opened.page.click("#filter-reset")
+    opened.page.wait_for_function(
+        "document.querySelectorAll(\"#front-plot [aria-roledescription='point']\").length === 9"
+    )
+    opened.page.select_option("[data-filter='status']", "oom")
+    assert opened.text("#filter-count") == "1 of 10 rows shown."
+
+
+def test_the_table_sorts_by_numbers_and_keeps_what_is_missing_last(opened: Opened) -> None:
+    place = opened.page.locator("#results thead th").count() - 5  # before published, deviation, status and cell id
+    head = opened.page.locator("#results thead th").nth(place)
+
+    def column() -> list[str]:
+        return opened.page.locator(f"#results tbody tr[data-row] > :nth-child({place + 1})").all_inner_texts()
+
+    assert "Global" in head.inner_text()
+    assert head.get_attribute("aria-sort") == "none"
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    values = [float(text.split()[0]) for text in column() if text != "—"]
+    assert len(values) == 8
+    assert values == sorted(values)
+    head.locator("button").focus()
+    opened.page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(text.split()[0]) for text in column()[:8]] == values[::-1]
+    assert column()[8:] == ["—", "—"]
+    assert opened.page.locator("#results tbody tr").last.get_attribute("class") == "baseline"
+
+
+def test_the_keyboard_reaches_everything_and_sees_where_it_is(opened: Opened) -> None:
+    wanted = opened.page.evaluate(
+        f"[...document.querySelectorAll('{CONTROLS}')].filter(e => e.offsetParent && !e.disabled).length"
+    )
+    opened.page.evaluate("document.body.focus()")
+    reached, invisible, card = 0, [], ""
+    for _ in range(600):
+        opened.page.keyboard.press("Tab")
+        tag, matches, outline, shown = opened.page.evaluate(
+            "(() => { const e = document.activeElement, s = getComputedStyle(e), c = document.getElementById('card');"
+            f"return [e.tagName, e.matches('{CONTROLS}'), s.outlineStyle + s.outlineWidth,"
+            " c.hidden ? '' : c.textContent]; })()"
+        )
+        if tag == "BODY":
+            break
+        reached += bool(matches)
+        card = card or shown
+        if outline.startswith("none") or outline.endswith("none0px"):
+            invisible.append(tag)
+    assert reached == wanted
+    assert invisible == []
+    assert "95 % interval" in card
+
+
+def test_hovering_a_point_shows_all_its_facts_and_its_cell(opened: Opened, report: Report) -> None:
+    opened.page.locator("#front-plot [aria-roledescription='point']").nth(5).hover()
+    card = opened.text("#card")
+    assert report.cells[5].label in card
+    assert report.cells[5].cell_id in card
+    assert all(fact in card for fact in ("Memory (GiB)", "#Params (%)", "Energy (kJ)", "Seeds", "95 % interval"))
+
+
+def test_answers_are_filtered_and_shown_with_their_image(opened: Opened, report: Report) -> None:
+    assert opened.text("#question-count") == "1 to 12 of 60 examples."
+    image = opened.page.locator("#question-list img").first
+    assert image.evaluate("image => image.naturalWidth") == 64
+    opened.page.select_option("#question-a", label=report.cells[5].label)
+    opened.page.select_option("#question-b", label=report.cells[0].label)
+    told = opened.text("#question-count")
+    right = {i for i in range(60) if i % 17 > 2 and i % 2}
+    assert told == f"1 to 12 of {len(right)} examples."
+    opened.page.fill("#question-text", "is there a shape 21?")
+    assert opened.text("#question-count") == "1 to 1 of 1 example."
+    card = opened.text("#question-list")
+    assert "✓ right yes" in card
+    assert "✗ wrong no" in card
+    assert report.cells[5].cell_id in card
+    opened.page.fill("#question-text", "")
+    opened.page.select_option("#question-a", "")
+    opened.page.select_option("#question-b", "")
+    opened.page.click("#question-next")
+    assert opened.text("#question-count") == "13 to 24 of 60 examples."
+
+
+def test_a_cells_id_leads_to_everything_about_it(opened: Opened, report: Report) -> None:
+    cell = report.cells[4]
+    opened.page.select_option("[data-filter='key:vit']", "LoRA")
+    opened.page.click(f"#summary a[href='#cell-{cell.cell_id}'] >> nth=0")
+    details = opened.page.locator(f"#cell-{cell.cell_id}")
+    details.locator("table").wait_for()
+    assert details.get_attribute("open") is not None
+    assert "memory.train.allocated_peak_bytes" in details.inner_text()
+    assert "last line" in opened.text("#failures")
+    assert report.cells[OOM].cell_id in opened.text("#failures")
+
+
+def test_curves_and_memory_are_chosen(opened: Opened) -> None:
+    lines = "#curves-plot .mark-line path"
+    assert opened.page.locator(lines).count() == 8
+    opened.page.locator("#curves-cells input").first.uncheck()
+    opened.page.wait_for_function(f"document.querySelectorAll('{lines}').length === 7")
+    opened.page.click("#curves-none")
+    opened.page.wait_for_function("document.querySelector('#curves-plot').textContent === 'Choose cells below.'")
+    assert "measured" in opened.text("#memory-legend")
+    before = opened.text("#memory-table")
+    opened.page.select_option("#phase", "eval")
+    opened.page.wait_for_function("before => document.querySelector('#memory-table').innerText !== before", arg=before)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_schemes_can_be_read(browser: Browser, file: Path, scheme: str) -> None:
+    opened = Opened(browser, file, color_scheme=scheme)
+
+    def value(name: str) -> str:
+        return str(
+            opened.page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('{name}').trim()")
+        )
+
+    assert (luminance(value("--page")) > 0.5) == (scheme == "light")
+    pairs = [(ink, page) for ink in COLOURS for page in ("--page", "--panel", "--bar")] + [("--warn", "--warn-page")]
+    for ink, page in pairs:
+        high, low = sorted((luminance(value(ink)), luminance(value(page))), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, page)
+    fills = opened.page.eval_on_selector_all(
+        "#front-plot text", "texts => texts.map(text => text.getAttribute('fill'))"
+    )
+    allowed = {value(name) for name in ("--ink", "--soft", "--bad")}
+    assert set(fills) <= allowed
+    assert opened.said == []
+    opened.page.close()
+
+
+def test_a_phone_never_scrolls_sideways(browser: Browser, file: Path) -> None:
+    opened = Opened(browser, file, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+    opened.page.locator("#front-plot [aria-roledescription='point']").nth(2).tap()
+    assert opened.page.locator("#card").is_visible()
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+    small = opened.page.eval_on_selector_all(
+        "select, button:not(thead button), input[type=search]",
+        "all => all.filter(e => e.offsetParent && e.getBoundingClientRect().height < 32).map(e => e.id || e.outerHTML)",
+    )
+    assert small == []
+    assert opened.said == []
+    opened.page.close()
+
+
+def test_print_and_reduced_motion(opened: Opened) -> None:
+    opened.page.emulate_media(reduced_motion="reduce")
+    assert opened.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    opened.page.emulate_media(media="print", color_scheme="dark")
+    assert not opened.page.is_visible("#filters")
+    assert opened.page.is_visible("#results")
+    assert (
+        opened.page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--page').trim()") == "#fff"
+    )
+
+
+def test_hostile_texts_stay_texts(browser: Browser, report: Report, tmp_path: Path) -> None:
+    report.cells = [cell.model_copy(update={"label": f"{HOSTILE} {i}"}) for i, cell in enumerate(report.cells)]
+    error = Failure(type=HOSTILE, message=HOSTILE, phase="train", log_tail=HOSTILE)
+    failed = failed_record(report.cells[1], Status.ERROR, "train").model_copy(update={"error": error})
+    report.records[report.cells[1].cell_id] = failed
+    opened = Opened(browser, report.write(tmp_path / "hostile.html"))
+    for details in opened.page.locator("#cells details summary").all():
+        details.click()
+    opened.page.locator("#front-plot [aria-roledescription='point']").first.hover()
+    assert VISIBLE in opened.text("#card")
+    assert VISIBLE in opened.text("#failures")
+    assert opened.page.evaluate("window.pwned") is None
+    assert opened.page.locator("img[src='x']").count() == 0
+    assert opened.said == []
+    opened.page.close()
+
+
+def test_a_page_without_records_works(browser: Browser, report: Report, tmp_path: Path) -> None:
+    report.records = {}
+    said: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(report.write(tmp_path / "empty.html").as_uri())
+    page.wait_for_function("document.querySelector('#filter-count').textContent !== ''")
+    assert re.search("0 of 10 cells ended well", page.inner_text("#summary"))
+    assert "Nothing was measured" in page.inner_text("#front-words")
+    assert said == []
+    page.close()

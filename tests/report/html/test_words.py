@@ -1,0 +1,83 @@
+"""What the summary says follows from the records."""
+
+from __future__ import annotations
+
+from bench.report.html.words import Statement, summary
+from bench.report.outcomes import Outcomes
+from tests.report.html.conftest import N_CLOSED, N_OPEN, OOM, Report, above, half
+
+ALL = N_OPEN + N_CLOSED
+
+
+def third(i: int) -> bool:
+    return i % 3 == 0
+
+
+def statements(report: Report) -> list[Statement]:
+    return summary(report.spec, report.groups, Outcomes(report.folder))
+
+
+def titled(report: Report, start: str) -> Statement:
+    (found,) = [one for one in statements(report) if start in one.title]
+    return found
+
+
+def labels(statement: Statement) -> list[str]:
+    return [named.label for named in statement.named]
+
+
+def test_the_best_is_named_with_its_interval_and_cell(report: Report) -> None:
+    report.put(6, above(0))
+    best = statements(report)[0]
+    assert best.title == f"Best global: {report.cells[6].label}"
+    assert best.text.startswith(f"{100 * (ALL - 1) / ALL:.2f} %, 95 % interval 91.14 to 99.71, n = 60")
+    assert best.named[0].cells == (report.cells[6].cell_id,)
+
+
+def test_what_is_inside_the_noise_is_not_told_apart(report: Report) -> None:
+    for place in range(OOM):
+        report.put(place, half if place < 5 else above(place))
+    told = titled(report, "not told apart")
+    assert labels(told) == [report.cells[place].label for place in (6, 7)]
+
+
+def test_it_says_so_if_all_others_are_worse(report: Report) -> None:
+    for place in range(OOM):
+        report.put(place, above(-1) if place == 5 else half)
+    assert titled(report, "Told apart from all").text.startswith("Every other cell is worse")
+
+
+def test_the_best_under_a_size_of_gpu_changes_where_the_answer_does(report: Report) -> None:
+    """Processes need 4 to 11 GiB; the best needs 11, the best but one 8."""
+    for place in range(OOM):
+        report.put(place, above(20 - 2 * place))
+    under = [one for one in statements(report) if one.title.startswith("Best under")]
+    assert [one.title for one in under] == [
+        f"Best under 8 GB: {report.cells[4].label}",
+        f"Best under 12 GB: {report.cells[7].label}",
+    ]
+    assert "needs 8.00 GiB of GPU memory" in under[0].text
+
+
+def test_cells_that_any_constant_answer_equals_are_named(report: Report) -> None:
+    """The prior scores 61.67 %; always yes a third, as always no does."""
+    for place in range(OOM):
+        report.put(place, third if place == 0 else half if place == 1 else above(1))
+    assert labels(titled(report, "not better than question only")) == [report.cells[i].label for i in (1, 0)]
+    assert (
+        titled(report, "not better than always yes").title == f"{report.cells[0].label} is not better than always yes"
+    )
+
+
+def test_nothing_is_recommended_below_the_prior(report: Report) -> None:
+    for place in range(OOM):
+        report.put(place, third)
+    titles = [one.title for one in statements(report)]
+    assert "No cell is better than question only" in titles
+    assert not [title for title in titles if title.startswith(("Best under", "Cheapest"))]
+
+
+def test_failures_are_counted_by_how_they_ended(report: Report) -> None:
+    told = titled(report, "ended well")
+    assert (told.title, told.text) == ("8 of 10 cells ended well", "1 OOM (train, step 3); 1 not run.")
+    assert told.named[0].cells == (report.cells[OOM].cell_id,)
