@@ -41,26 +41,34 @@ def write_report(
     out_dir: Path,
     outcomes: Outcomes | None = None,
 ) -> list[Path]:
-    """Write tables and plots into ``out_dir``, each file replaced at once; plots that would not change are kept."""
-    from bench.report import csv_file, latex, markdown
+    """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once.
+
+    Plots and a page that would not change are kept."""
+    from bench.report import csv_file, html, latex, markdown
     from bench.report.drawing import Drawing, digest, dismiss
     from bench.report.groups import group_cells
+    from bench.report.outcomes import Outcomes
     from bench.report.pareto import build_plot
+    from bench.report.table import table_of
 
-    records = _by_id(records)
-    plot = build_plot(spec, scale, group_cells(spec, cells, records))
+    outcomes = outcomes or Outcomes(None)
+    groups = group_cells(spec, cells, _by_id(records))
+    plot = build_plot(spec, scale, groups)
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
     drawing = None if _all_carry(pictures, digest(plot)) else Drawing(plot)
-    table = build_table(spec, scale, cells, records, outcomes)
+    table = table_of(spec, scale, groups, outcomes)
     tables = {"table.md": markdown.render, "table.tex": latex.render, "table.csv": csv_file.render}
     for name, render in tables.items():
         _replace(out_dir / name, render(table).encode())
+    page = out_dir / html.PAGE
+    if content := html.page(spec, table, groups, outcomes, page):
+        _replace(page, content)
     if drawing:
         for path, picture in zip(pictures, drawing.pictures(), strict=True):
             _replace(path, picture)
     dismiss()
-    return [*(out_dir / name for name in tables), *pictures]
+    return [page, *(out_dir / name for name in tables), *pictures]
 
 
 def _by_id(records: Records) -> Mapping[str, CellRecord]:

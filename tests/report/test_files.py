@@ -12,7 +12,7 @@ from bench.report.draw import Plot, Point, draw
 from tests.factories import failed_record, make_record
 from tests.report.conftest import Case
 
-NAMES = ["table.md", "table.tex", "table.csv", "pareto.png", "pareto.svg"]
+NAMES = ["index.html", "table.md", "table.tex", "table.csv", "pareto.png", "pareto.svg"]
 
 
 def write(case: Case, folder: Path) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def test_plots_are_redrawn_only_when_they_change(demo: Case, tmp_path: Path) -> 
     stamps = {name: (tmp_path / "out" / name).stat().st_ino for name in NAMES}
     assert write(demo, tmp_path / "out") == first
     kept = {name for name in NAMES if (tmp_path / "out" / name).stat().st_ino == stamps[name]}
-    assert kept == {"pareto.png", "pareto.svg"}
+    assert kept == {"pareto.png", "pareto.svg", "index.html"}
     demo.put(0, make_record(demo.cells[0], 7, cuda=False))
     changed = write(demo, tmp_path / "out")
     assert {name for name in NAMES if changed[name] != first[name]} == set(NAMES)
@@ -50,7 +50,12 @@ def test_a_plot_that_fails_leaves_the_tables(demo: Case, tmp_path: Path, monkeyp
     monkeypatch.setattr(drawing, "SCRIPT", script)
     with pytest.raises(RuntimeError, match="no fonts"):
         write_report(demo.spec, demo.scale, demo.cells, demo.records, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md", "table.tex"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "index.html",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    ]
 
 
 def test_a_process_warmed_up_draws_or_is_ended(demo: Case, tmp_path: Path) -> None:
