@@ -17,8 +17,8 @@ class Contest:
 
     best: frozenset[int] = frozenset()
     """Places of the groups to mark; empty where all are alike, or nothing is known of the noise."""
-    comparisons: int = 0
-    """Tests made, each of the best value against another."""
+    pairs: int = 0
+    """Pairs of groups, for which the tests are corrected: any of them might have been the best and another."""
     kinds: frozenset[DifferenceKind] = frozenset()
     """Of the tests."""
     noise_unknown: bool = False
@@ -39,19 +39,21 @@ def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Cont
     found = {i: test for i in others if (test := difference(groups[first], groups[i], metric, outcomes)) is not None}
     if not found:
         return Contest(noise_unknown=True)
-    worse = _rejected({i: test.p for i, test in found.items()}) - ties
+    pairs = len(values) * (len(values) - 1) // 2
+    worse = _rejected({i: test.p for i, test in found.items()}, pairs) - ties
     return Contest(
         best=frozenset(values.keys() - worse) if worse else frozenset(),
-        comparisons=len(found),
+        pairs=pairs,
         kinds=frozenset(test.kind for test in found.values()),
     )
 
 
-def _rejected(p_values: Mapping[int, float]) -> set[int]:
-    """Those that differ at the 5 % level together, by Holm's (1979) step-down procedure."""
+def _rejected(p_values: Mapping[int, float], tests: int) -> set[int]:
+    """Those that differ at the 5 % level together, by Holm's (1979) step-down procedure for ``tests`` tests, of which
+    these are some."""
     rejected: set[int] = set()
     for place, i in enumerate(sorted(p_values, key=lambda i: (p_values[i], i))):
-        if p_values[i] > ALPHA / (len(p_values) - place):
+        if p_values[i] > ALPHA / (tests - place):
             break
         rejected.add(i)
     return rejected

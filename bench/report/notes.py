@@ -107,13 +107,13 @@ def _counts(scores: Sequence[Score]) -> str:
 
 def _best_note(groups: Sequence[Group], columns: Sequence[TableColumn], contests: Sequence[Contest]) -> str:
     """What bold means, how it was tested, and what the tests do not know."""
-    tested = [found for found in contests if found.comparisons]
-    exact = [c.header for c, found in zip(columns, contests, strict=True) if found.best and not found.comparisons]
+    tested = [found for found in contests if found.pairs]
+    exact = [c.header for c, found in zip(columns, contests, strict=True) if found.best and not found.pairs]
     if not tested:
         return f"Bold: the best value ({', '.join(exact)}: the same again in another run)." if exact else ""
     kinds = [words for kind, words in _TESTS.items() if any(kind in found.kinds for found in tested)]
-    most = max(found.comparisons for found in tested)
-    holm = f", Holm's correction for {most:,} comparisons in a column" if most > 1 else ""
+    most = max(found.pairs for found in tested)
+    holm = f"; Holm's correction for the {most:,} pairs of cells" if most > 1 else ""
     note = f"Bold: the best value and all that cannot be told from it at the 5 % level ({'; '.join(kinds)}{holm})"
     note += f"; in {', '.join(exact)}, which another run repeats, the best value alone" if exact else ""
     if any(len(group.ok) == 1 for group in groups) and not all("seeds" in found.kinds for found in tested):

@@ -158,12 +158,17 @@ class _Evidence:
     @property
     def of_examples(self) -> _Part | None:
         """As the test set might have been another; null if it cannot be told."""
+        if self.share and self.n is not None:
+            return _Part(self.factor**2 * self.shrunk * (1 - self.shrunk) / (self.n + 2), math.inf)
         if self.matrix is not None and len(self.ids) > 1:
             return _variance_of_mean(self.factor * self.matrix.mean(axis=0))
-        if not self.share or self.n is None:
-            return None
-        share = (self.raw * self.n + 1) / (self.n + 2)  # Agresti and Caffo (2000): right for a share of 0 or 1, too
-        return _Part(self.factor**2 * share * (1 - share) / (self.n + 2), math.inf)
+        return None
+
+    @property
+    def shrunk(self) -> float:
+        """A share with one more right and one more wrong, after Agresti and Caffo (2000): without them a share of 0 or
+        1 would look certain."""
+        return (self.raw * self.n + 1) / (self.n + 2) if self.n is not None else self.raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +277,11 @@ def _unpaired(ours: _Evidence, theirs: _Evidence) -> Difference | None:
     if not parts and not seeds:
         return None
     mean, half = ours.mean - theirs.mean, _half_width([*parts, *seeds])
-    p = _two_sided(mean, [*parts, *seeds])
-    return Difference(mean=mean, low=mean - half, high=mean + half, p=p, kind="unpaired" if parts else "seeds")
+    centre = mean
+    if parts and ours.share and theirs.share:
+        centre += ours.factor * (ours.shrunk - ours.raw - theirs.shrunk + theirs.raw)
+    p = _two_sided(centre, [*parts, *seeds])
+    return Difference(mean=mean, low=centre - half, high=centre + half, p=p, kind="unpaired" if parts else "seeds")
 
 
 # --- bootstrap -------------------------------------------------------------------------------------------------

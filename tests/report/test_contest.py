@@ -1,0 +1,84 @@
+"""The best of a column: what is marked, what is not, and what the footnote says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import metrics
+from bench.report import build_table
+from bench.report.contest import _rejected, contest
+from bench.report.groups import group_cells
+from bench.report.outcomes import Outcomes
+from bench.spec.models import Column
+from tests.report.answers import answered
+from tests.report.conftest import Case, entry
+
+
+def answers(n: int, wrong: int) -> list[bool]:
+    return [i >= wrong for i in range(n)]
+
+
+@pytest.fixture
+def case(demo: Case, tmp_path: Path) -> Case:
+    """Ten cells that get 60, and 2, 4, ... 18 more questions wrong than the best, and no other."""
+    for i, cell in enumerate(demo.cells):
+        demo.put(i, answered(tmp_path, cell, answers(200, 60 + 2 * i), closed=100))
+    return demo
+
+
+def test_what_pairing_cannot_tell_from_the_best_is_marked(case: Case, tmp_path: Path) -> None:
+    """12 more wrong: p = 2 * 0.5 ** 12 = 0.00049, and Holm asks for 0.05 / 43 = 0.0012; 10 more: 0.0020."""
+    groups = group_cells(case.spec, case.cells, case.records)
+    found = contest(groups, metrics.get("global"), Outcomes(tmp_path))
+    assert found.best == set(range(6))
+    assert found.pairs == 45
+    assert found.kinds == {"mcnemar"}
+
+
+def test_without_the_answers_less_can_be_told(case: Case) -> None:
+    groups = group_cells(case.spec, case.cells, case.records)
+    found = contest(groups, metrics.get("global"), Outcomes(None))
+    assert found.best == set()
+    assert found.kinds == {"unpaired"}
+
+
+def test_the_footnote_names_the_tests(case: Case, tmp_path: Path) -> None:
+    table = build_table(case.spec, case.scale, case.cells, case.records, Outcomes(tmp_path))
+    assert (
+        "Bold: the best value and all that cannot be told from it at the 5 % level (exact McNemar test on the same "
+        "examples; Holm's correction for the 45 pairs of cells). With one seed a test does not know what another "
+        "would change. Nothing is bold where no cell can be told from the best."
+    ) in table.footnotes
+    assert entry(table, 0, "global").low == pytest.approx(63.32, abs=0.01)
+
+
+def test_a_column_whose_noise_nobody_knows_is_not_marked(case: Case) -> None:
+    case.respec(columns=[Column(value="train_time"), Column(value="memory")])
+    table = case.fill().table()
+    assert [row.entries[1].best for row in table.rows if not row.baseline] == [False] * 10
+    assert "No best value marked, as one run does not tell its noise: Training time (s)." in table.footnotes
+    assert [row.entries[2].best for row in table.rows if not row.baseline] == [True] + [False] * 9
+    assert any(note.startswith("Bold: the best value (Memory (GiB)") for note in table.footnotes)
+
+
+def test_holm_rejects_step_by_step() -> None:
+    assert _rejected({0: 0.04, 1: 0.01, 2: 0.02}, 3) == {0, 1, 2}
+    assert _rejected({0: 0.06, 1: 0.01, 2: 0.03}, 3) == {1}
+    assert _rejected({0: 0.001, 1: 0.04, 2: 0.03}, 3) == {0}
+    assert _rejected({0: 0.04, 1: 0.01, 2: 0.02}, 6) == set()
+    assert _rejected({}, 1) == set()
+
+
+def test_noise_is_rarely_bold(demo: Case, tmp_path: Path) -> None:
+    """Ten cells of the same skill: in 60 tables at most 6 leave a cell unmarked (3 expected)."""
+    rng, told = np.random.default_rng(5), 0
+    for _ in range(60):
+        hard = rng.random(150)
+        for i, cell in enumerate(demo.cells):
+            demo.put(i, answered(tmp_path, cell, (rng.random(150) < hard).tolist()))
+        groups = group_cells(demo.spec, demo.cells, demo.records)
+        told += bool(contest(groups, metrics.get("global"), Outcomes(tmp_path)).best)
+    assert told <= 6

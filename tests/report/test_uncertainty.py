@@ -1,0 +1,247 @@
+"""Intervals cover the truth as often as they say, tests agree with SciPy's, and no noise is taken for a difference."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bench import metrics
+from bench.cell import Cell
+from bench.record import Time
+from bench.report.groups import Group, group_cells
+from bench.report.outcomes import Outcomes
+from bench.report.uncertainty import Difference, Spread, _bootstrapped, difference, mcnemar, spread, wilson
+from bench.spec.models import Spec
+from tests.factories import load_cells, make_record
+from tests.report.answers import answered
+from tests.report.conftest import Case
+
+GLOBAL = metrics.get("global")
+
+
+class Bench:
+    """Groups made of what their seeds answered."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder
+        self._root = root
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Anew: the files change between two calls."""
+        return Outcomes(self.folder)
+
+    def groups(self, *groups: Sequence[Sequence[bool]], predictions: bool = True) -> list[Group]:
+        """Each a list of seeds, each a list of questions."""
+        seeds = list(range(max(len(seeds) for seeds in groups)))
+        spec, cells = _cells(self._root, len(seeds))
+        case = Case(spec, cells)
+        for i, group in enumerate(groups):
+            for j, right in enumerate(group):
+                cell = cells[i * len(seeds) + j]
+                record = answered(self.folder, cell, right)
+                kept = record if predictions else record.model_copy(update={"predictions": None})
+                case.put(i * len(seeds) + j, kept)
+        return group_cells(spec, cells, case.records)[: len(groups)]
+
+    def difference(self, a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], **kwargs: bool) -> Difference:
+        one, other = self.groups(a, b, **kwargs)
+        found = difference(one, other, GLOBAL, self.outcomes)
+        assert found is not None
+        return found
+
+    def spread(self, *seeds: Sequence[bool], **kwargs: bool) -> Spread:
+        (group,) = self.groups(seeds, **kwargs)
+        found = spread(group, GLOBAL, self.outcomes)
+        assert found is not None
+        return found
+
+
+@cache
+def _cells(root: Path, seeds: int) -> tuple[Spec, list[Cell]]:
+    return load_cells(root / "specs" / "table1.yaml", "demo", seeds=range(seeds))
+
+
+@pytest.fixture
+def bench(root: Path, tmp_path: Path) -> Bench:
+    return Bench(root, tmp_path)
+
+
+def draw(seed: int, n: int, share: float) -> list[bool]:
+    return [bool(hit) for hit in np.random.default_rng(seed).random(n) < share]
+
+
+# --- against known values --------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_the_exact_binomial_test(more: int, fewer: int) -> None:
+    wanted = stats.binomtest(more, more + fewer).pvalue if more + fewer else 1.0
+    assert mcnemar(more, fewer) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_mcnemar_of_a_textbook() -> None:
+    """The table ``[[101, 121], [59, 33]]`` that statsmodels tests against R's ``mcnemar.test``, exact."""
+    assert mcnemar(121, 59) == pytest.approx(4.434449e-06, rel=1e-5)
+
+
+@given(st.integers(0, 50), st.integers(1, 50))
+def test_wilson_s_interval_is_scipy_s(correct: int, n: int) -> None:
+    correct = min(correct, n)
+    wanted = stats.binomtest(correct, n).proportion_ci(method="wilson")
+    assert wilson(correct / n, n) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_costs_are_compared_by_welch_s_test(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
+    case, times = Case(spec, cells), [(0.10, 0.11, 0.13), (0.12, 0.15, 0.16)]
+    for i, seconds in enumerate(itertools.chain(*times)):
+        case.put(i, make_record(cells[i], time=Time(step_median_s=seconds)))
+    groups, step = group_cells(spec, cells, case.records), metrics.get("step_time")
+    found, one = difference(groups[1], groups[0], step, Outcomes(None)), spread(groups[0], step, Outcomes(None))
+    wanted = stats.ttest_ind(times[1], times[0], equal_var=False)
+    assert found is not None
+    assert one is not None
+    assert found.kind == "seeds"
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.low, found.high) == pytest.approx([1000 * bound for bound in wanted.confidence_interval()])
+    inner = stats.t.interval(0.95, 2, np.mean(times[0]), stats.sem(times[0]))
+    assert (one.kind, one.n, one.low, one.high) == ("seeds", None, *(pytest.approx(1000 * bound) for bound in inner))
+
+
+def test_one_measurement_says_nothing_of_its_noise(paper: Case) -> None:
+    groups, step = group_cells(paper.spec, paper.cells, paper.fill().records), metrics.get("step_time")
+    found = spread(groups[0], step, Outcomes(None))
+    assert found is not None
+    assert (found.std, found.low, found.high, found.kind) == (None, None, None, "none")
+    assert difference(groups[0], groups[1], step, Outcomes(None)) is None
+
+
+# --- on simulated data -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seeds", "of_examples", "of_seeds", "of_both"),
+    [(1, 30, 0, 20), (2, 30, 2, 20), (3, 30, 2, 20), (3, 5, 5, 5), (5, 30, 3, 20), (10, 5, 5, 5)],
+)
+def test_the_bootstrap_covers_the_truth(seeds: int, of_examples: float, of_seeds: float, of_both: float) -> None:
+    """Scores with noise of the examples, the seeds, and both together: 95 % of 400 intervals, give or take 3 points."""
+    rng, n, trials, covered = np.random.default_rng(0), 200, 400, 0
+    ids = tuple(map(str, range(n)))
+    for trial in range(trials):
+        scores = (
+            rng.normal(0, of_examples, n) + rng.normal(0, of_seeds, (seeds, 1)) + rng.normal(0, of_both, (seeds, n))
+        )
+        low, high, _ = _bootstrapped(scores.mean(axis=0), [scores.mean(axis=1).tolist()], ids, [str(trial)])
+        covered += scores.mean() + low <= 0 <= scores.mean() + high
+    assert 0.92 <= covered / trials <= 0.98
+
+
+def test_cells_of_equal_skill_are_told_apart_no_more_often_than_stated(bench: Bench) -> None:
+    """Of 100 pairs of three seeds each, which find the same questions hard."""
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(100):
+        hard = rng.random(120)
+        a, b = ([(rng.random(120) < hard).tolist() for _ in range(3)] for _ in range(2))
+        wrong += bench.difference(a, b).distinct
+    assert wrong <= 9
+
+
+def test_pairing_finds_what_two_samples_hide(bench: Bench) -> None:
+    right = draw(0, 400, 0.5)
+    better = [hit or i < 40 for i, hit in enumerate(right)]
+    assert bench.difference([better], [right]).distinct
+    assert not bench.difference([better], [right], predictions=False).distinct
+
+
+def test_more_examples_narrow_the_interval_as_their_root(bench: Bench) -> None:
+    few, many = bench.spread(draw(0, 100, 0.5)), bench.spread(draw(0, 10_000, 0.5))
+    assert None not in (few.low, few.high, many.low, many.high)
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.05)  # type: ignore[operator]
+
+
+def test_many_examples_are_drawn_from_the_normal_distribution() -> None:
+    values = np.random.default_rng(0).random(6000)
+    low, high, _ = _bootstrapped(values, [[0.5]], tuple(map(str, range(6000))), ["a"])
+    assert (low, high) == pytest.approx(np.array([-1.96, 1.96]) * values.std() / np.sqrt(6000), rel=0.06)
+
+
+# --- borders ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 2**32 - 1), st.booleans())
+def test_identical_cells_are_never_different(
+    tmp_path_factory: pytest.TempPathFactory, root: Path, seeds: int, n: int, seed: int, predictions: bool
+) -> None:
+    bench = Bench(root, tmp_path_factory.mktemp("same"))
+    right = [draw(seed + i, n, 0.5) for i in range(seeds)]
+    found = bench.difference(right, right, predictions=predictions)
+    assert (found.mean, found.p) == (0.0, 1.0)
+    assert found.low <= 0 <= found.high
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("predictions", [True, False])
+def test_one_question_tells_nothing_apart(bench: Bench, seeds: int, predictions: bool) -> None:
+    found = bench.difference([[True]] * seeds, [[False]] * seeds, predictions=predictions)
+    assert (found.mean, found.distinct) == (100.0, False)
+    assert found.low <= 0
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_four_questions_tell_nothing_apart(bench: Bench, seeds: int) -> None:
+    assert not bench.difference([[True] * 4] * seeds, [[False] * 4] * seeds).distinct
+    assert bench.difference([[True] * 12] * seeds, [[False] * 12] * seeds).distinct
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_perfect_score_is_not_a_certain_one(bench: Bench, seeds: int) -> None:
+    found = bench.spread(*[[True] * 20] * seeds)
+    assert found.high == 100.0
+    assert found.low == pytest.approx(100 * stats.binomtest(20, 20).proportion_ci(method="wilson").low)
+
+
+def test_no_questions_no_score(bench: Bench) -> None:
+    group = bench.groups([[]])[0]
+    assert spread(group, GLOBAL, bench.outcomes) is None
+    assert difference(group, group, GLOBAL, bench.outcomes) is None
+
+
+def test_questions_that_differ_are_not_paired(bench: Bench) -> None:
+    found = bench.difference([draw(0, 100, 0.5)], [draw(0, 101, 0.5)])
+    assert found.kind == "unpaired"
+
+
+def test_seeds_that_differ_in_their_questions(bench: Bench) -> None:
+    found = bench.spread(draw(0, 100, 0.5), draw(1, 120, 0.5), draw(2, 110, 0.5))
+    assert (found.kind, found.n, found.seeds) == ("counts and seeds", 100, 3)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.mean < found.high
+
+
+def test_a_cell_of_one_seed_beside_one_of_three(bench: Bench) -> None:
+    """Its own noise of the seeds is taken to be that of the other."""
+    three = [draw(i, 300, 0.4 + 0.1 * i) for i in range(3)]
+    alone, all_three = bench.difference(three, [draw(7, 300, 0.3)]), bench.difference(three, three)
+    assert alone.kind == "paired"
+    assert alone.high - alone.low > all_three.high - all_three.low
+    assert not alone.distinct
+
+
+def test_intervals_stay_within_what_a_score_can_be(bench: Bench) -> None:
+    found = bench.spread(*([i != j for i in range(40)] for j in range(2)))
+    assert found.high == 100.0
+
+
+def test_the_same_cells_give_the_same_interval(bench: Bench) -> None:
+    three = [draw(i, 50, 0.5) for i in range(3)]
+    assert bench.spread(*three) == bench.spread(*three)
