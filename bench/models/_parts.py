@@ -184,7 +184,8 @@ def default_targets(
     LoRA and its kin go on all linear layers but ``outputs`` (Dettmers et al. 2023, QLoRA), in a part without any on all
     ungrouped convolutions, and on ``outputs`` where there is nothing else. IA3 rescales keys, values and the input of
     the second feed-forward layer (Liu et al. 2022) where they have customary names; a fused ``qkv`` as a whole.
-    ``ran``: only layers among these (see ``called``).
+    LN tuning is of all normalisation layers, where names can tell them from all else. ``ran``: only layers among these
+    (see ``called``).
     """
     layers = {n: own for n, own in part.named_modules() if n and (ran is None or own in ran) and _has_kind(own)}
     inner = {name: own for name, own in layers.items() if own not in outputs}
@@ -195,12 +196,19 @@ def default_targets(
     targets = {"lora": _ends(chosen, part), "ia3": _ends(rescaled or chosen, part)}
     targets["ia3.feedforward_modules"] = _ends(feedforward, part)
     heads = [name for name, own in part.named_modules() if own in outputs]
-    return (targets if chosen else {}) | ({"head": heads} if heads else {})
+    norms = {name for name, own in part.named_modules() if _is_norm(own)}
+    others = {end for name, _ in part.named_modules() if name not in norms for end in _endings(name)}
+    found = {"head": heads, "ln_tuning": [] if norms & others else _ends(norms, part)}
+    return (targets if chosen else {}) | {method: names for method, names in found.items() if names}
 
 
 _KEYS_AND_VALUES = ("qkv", "kv", "k", "v", "k_proj", "v_proj", "key", "value", "query_key_value", "c_attn", "in_proj")
 _FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
 """Customary names in timm and transformers."""
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    return "norm" in type(layer).__name__.lower() and bool(layer._parameters)
 
 
 def _has_kind(layer: nn.Module) -> bool:

@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vera": {"type": "peft_config", "peft_type": "VERA", "r": 4, "targets": {"body": ["fc1"], "rest": ["fc1"]}},
     "vblora": {"type": "peft_config", "peft_type": "VBLORA", "r": 2, "num_vectors": 8, "vector_length": 8, "topk": 2},
     "adalora": {"type": "peft_config", "peft_type": "ADALORA", "total_step": 10},
+    "ln_tuning": {"type": "peft_config", "peft_type": "LN_TUNING", "targets": {"body": ["norm1", "norm2"]}},
     "bitfit": {"type": "bitfit"},
     "norm_layers": {"type": "norm_layers"},
     "last_blocks": {"type": "last_blocks", "k": 1},
@@ -262,7 +263,13 @@ def test_targets_of_convolutions_where_nothing_is_linear() -> None:
     assert "conv1" in _parts.default_targets(on_meta("resnet18").layer1)["lora"]
     convnext = on_meta("convnext_tiny", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
     assert _parts.default_targets(convnext.stages)["lora"] == ["fc1", "fc2"]
-    assert _parts.default_targets(vit("meta").norm) == {}
+    assert _parts.default_targets(nn.Sequential(nn.ReLU())) == {}
+
+
+def test_ln_tuning_is_of_all_norms_that_names_can_tell() -> None:
+    model = vit("meta")
+    assert _parts.default_targets(model.blocks)["ln_tuning"] == ["norm1", "norm2"]
+    assert "ln_tuning" not in _parts.default_targets(model), "norm is also an identity in each attention"
 
 
 def test_output_layers_are_targets_where_there_is_nothing_else() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from bench.errors import BenchError, SpecError
+from bench.methods import lora
 from bench.models import timm as family
 from bench.models._timm_model import TimmModel
 from bench.protocols import InputLengths, TaskFacts
@@ -105,8 +106,6 @@ def test_lora_on_a_vit_counts_what_peft_prints() -> None:
     86,466,149. Query and value are 2 x (768 x 16 + 16 x 768) a layer; timm's one qkv is (768 x 16 + 16 x 2304).
     """
     foods = tuple(map(str, range(101)))
-    from bench.methods import lora
-
     parts = {"stem": "F", "blocks": "LoRA", "head": "T"}
     model = family.build(settings("vit_base_patch16_224"), texts=[], device="meta", task=task(foods))
     method = lora.Settings(type="lora", r=16, targets={"blocks": ["qkv"]})
@@ -117,6 +116,19 @@ def test_lora_on_a_vit_counts_what_peft_prints() -> None:
     assert params.by_part["head"].trainable == 667_493 - 12 * 2 * 2 * 768 * 16
     assert params.trainable == adapter + 101 * 769
     assert params.total - adapter == 86_466_149 - (667_493 - 101 * 769) == 85_876_325
+
+
+def test_lora_on_a_poolformer_counts_what_peft_prints() -> None:
+    """PEFT's guide to custom models, https://huggingface.co/docs/peft/developer_guides/custom_models#timm-models: r=8
+    on the feed-forward convolutions, and the classifier of the 6 classes that its count implies: it prints
+    "trainable params: 1,064,454 || all params: 56,467,974 || trainable%: 1.88505789139876".
+    """
+    parts = {"stem": "F", "blocks": "LoRA", "head": "T"}
+    model = family.build(settings("poolformer_m36"), texts=[], device="meta", task=task(tuple("abcdef")))
+    method = lora.Settings(type="lora", targets={"blocks": r".*\.mlp\.fc\d"})
+    params = count_params(model, parts, adapt(model, model.part_facts, parts, {"LoRA": method}))
+    assert (params.trainable, params.total) == (1_064_454, 56_467_974)
+    assert params.pct == pytest.approx(1.88505789139876, abs=1e-13)
 
 
 def test_images_reach_the_model_as_timm_prepares_them() -> None:
