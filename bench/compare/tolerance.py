@@ -11,7 +11,7 @@ from bench.errors import SpecError
 from bench.metrics import Metric
 from bench.spec.problems import quoted
 
-_WRITTEN = re.compile(r"([a-z0-9_]+)=([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)(%?)", re.ASCII | re.IGNORECASE)
+_WRITTEN = re.compile(r"([a-z0-9_]+)=([0-9]{1,15}(?:\.[0-9]{1,15})?(?:e-?[0-9]{1,2})?)(%?)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,108 @@
+"""Records from files and folders, from git, and those that one commit of the program made."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import SpecError
+from bench.sources import cells_of, opened
+from bench.store import ResultsFile
+from tests.factories import load_cells, make_record
+
+
+@pytest.fixture(autouse=True)
+def results(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``results/table1/demo.jsonl`` with two cells and the predictions of the first, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    put(root, 0, environment=made_by("a"), predictions="demo/x/predictions.jsonl")
+    put(root, 1, environment=made_by("a"))
+    job = Path("results/table1/demo/x")
+    job.mkdir(parents=True)
+    (job / "predictions.jsonl").write_text('{"question_id": "q"}\n')
+    (Path("results/table1") / "notes.jsonl").write_text('{"not": "a record"}\n')
+    return Path("results")
+
+
+def made_by(letter: str) -> dict[str, Any]:
+    return {"git": {"commit": letter * 40, "dirty": False}}
+
+
+def put(root: Path, place: int, **changes: Any) -> None:
+    cell = load_cells(root / "specs" / "table1.yaml", "demo")[1][place]
+    ResultsFile(Path("results/table1/demo.jsonl")).append(make_record(cell, place, **changes))
+
+
+def git(*arguments: str) -> None:
+    config = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *config, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["results", "results/table1", "results/table1/demo.jsonl"])
+def test_files_and_folders(name: str) -> None:
+    with opened(name) as source:
+        assert [stored.record.label for stored in source.stored] == ["F-LoRA-LoRA rank=4", "F-LoRA-LoRA rank=8"]
+        assert {stored.folder for stored in source.stored} == {Path("results/table1")}
+
+
+def test_records_that_git_has(root: Path) -> None:
+    git("init", "-q")
+    git("add", "results")
+    git("commit", "-q", "-m", "one")
+    git("tag", "v1")
+    put(root, 2)
+    Path("results/table1/demo/x/predictions.jsonl").unlink()
+    with opened("results") as now, opened("v1:results/table1/demo.jsonl") as then, opened("HEAD:results") as whole:
+        assert (len(now.stored), len(then.stored), len(whole.stored)) == (3, 2, 2)
+        folder = then.stored[0].folder
+        assert (folder / "demo/x/predictions.jsonl").is_file()
+    assert not folder.exists()
+    for name, told in (("v2:results", "no revision 'v2'"), ("v1:reports", "that revision has no such file")):
+        with pytest.raises(SpecError, match=told), opened(name):
+            pass
+
+
+def test_an_option_is_no_revision() -> None:
+    git("init", "-q")
+    with pytest.raises(SpecError, match="no revision '--output=pwned'"), opened("--output=pwned:results"):
+        pass
+    assert not Path("pwned").exists()
+
+
+def test_records_that_one_commit_made(root: Path) -> None:
+    put(root, 0, environment=made_by("b"), energy_j=5.0)
+    with opened("results@aaaa") as old, opened("results/table1/demo.jsonl@bbbb") as new, opened("results") as last:
+        assert [record.energy_j for record in old.records] == [8_100.0, 8_100.0]
+        assert {record.environment["git"]["commit"][0] for record in old.records} == {"a"}
+        assert [record.energy_j for record in new.records] == [5.0]
+        assert [record.energy_j for record in last.records][-1] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere", "no such file or folder; write one of"),
+        ("results/table1/demo", "no records there"),
+        ("results@cccc", "no records there"),
+        ("results@no-commit", "'no-commit' is no revision and no start of a commit's hash"),
+        ("\x1b[2Jx", r"\\x1b"),
+    ],
+)
+def test_what_is_not_there(name: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told), opened(name):
+        pass
+
+
+def test_the_cells_of_a_spec(root: Path) -> None:
+    spec = root / "specs" / "table1.yaml"
+    found = cells_of(spec, results=Path("results"))
+    assert (found.scale, len(found.cells), len(found.records)) == ("demo", 10, 2)  # the only scale with records
+    assert cells_of(spec, results=Path("none")).scale == "paper"
+    assert cells_of(spec, results=Path("results"), scale="paper").records == {}
+    assert cells_of(spec, results=Path("results"), sets=["train.steps=3"]).records == {}
+    assert len(cells_of(spec, results=Path("results"), seeds=[1, 2]).cells) == 20
+    Path("results/table1/paper.jsonl").write_text("")
+    assert cells_of(spec, results=Path("results")).scale == "paper"

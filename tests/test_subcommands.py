@@ -1,0 +1,180 @@
+"""``compare`` and ``export`` on the command line: who gets the arguments, exit codes, what goes to stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.record import Status
+from bench.store import ResultsFile
+from tests.factories import load_cells, make_record
+from tests.test_cli import HEAVY, SPEC
+
+
+@pytest.fixture(autouse=True)
+def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two results folders: in ``b`` the first of two cells runs out of memory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    cells = load_cells(root / "specs" / "table1.yaml", "demo")[1][:2]
+    for name in ("a", "b"):
+        for place, cell in enumerate(cells):
+            status = Status.OOM if (name, place) == ("b", 0) else Status.OK
+            ResultsFile(Path(name) / "table1" / "demo.jsonl").append(make_record(cell, place, status=status))
+    return tmp_path
+
+
+def bench(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_comparisons_end_with_what_ci_needs_to_know() -> None:
+    same, worse, better = bench("compare", "a", "a"), bench("compare", "a", "b"), bench("compare", "b", "a")
+    assert (same.exit_code, worse.exit_code, better.exit_code) == (0, 1, 0)
+    assert "2 cells compared" in same.stdout
+    words = worse.stdout.split()
+    assert words[(at := words.index("status")) : at + 6] == ["status", "(seed", "42)", "ok", "oom", "worse"]
+    assert "\x1b" not in worse.stdout
+    assert worse.stderr == ""
+
+
+def test_all_shows_what_did_not_change() -> None:
+    assert "Global (%)" not in bench("compare", "a", "a").stdout
+    assert "Global (%)" in bench("compare", "a", "a", "--all").stdout
+
+
+def test_comparison_as_json() -> None:
+    done = bench("compare", "a", "b", "--json", "--metrics", "params,global", "--only", "*rank=4")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["exit_code"], found["worse"], found["a"]) == (1, 1, 1, "a")
+    [row] = found["rows"]
+    assert row["cells"][0]["status"] == {"a": "ok", "b": "oom"}
+    assert [change["metric"] for change in row["changes"]] == ["params", "global"]
+
+
+def test_published_as_json(root: Path) -> None:
+    spec = str(root / "specs" / "table1.yaml")
+    done = bench("compare", "--published", spec, "--results", "a", "--json")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["scale"], len(found["verdicts"])) == (0, "demo", 50)
+    assert {verdict["verdict"] for verdict in found["verdicts"]} == {"not comparable"}
+    both = bench("compare", "--published", spec, str(root / "specs" / "table2.yaml"), "--scale", "paper", "--json")
+    assert [one["spec"] for one in json.loads(both.stdout)] == ["table1", "table2"]
+
+
+def test_a_published_number_that_is_off(root: Path) -> None:
+    spec = root / "specs" / "table1.yaml"
+    cell = load_cells(spec)[1][0]
+    ResultsFile(Path("p/table1/paper.jsonl")).append(make_record(cell))
+    done = bench("compare", "--published", str(spec), "--results", "p")
+    assert done.exit_code == 1
+    assert "off by −0.002" in done.stdout
+    assert "reproduced" in done.stdout
+
+
+def test_exports() -> None:
+    done = bench("export", "a", "b", "-o", "out/all.csv")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "wrote out/all.csv\n")
+    assert len(Path("out/all.csv").read_text().splitlines()) == 5
+    assert [path.name for path in Path("out").iterdir()] == ["all.csv"]
+    assert bench("export", "a", "-o", "all.parquet").exit_code == 0
+    assert Path("all.parquet").read_bytes().startswith(b"PAR1")
+    printed = bench("export", "a", "--format", "csv", "--columns", "label,status")
+    assert printed.stdout.splitlines() == ["label,status", "F-LoRA-LoRA rank=4,ok", "F-LoRA-LoRA rank=8,ok"]
+
+
+def test_exports_of_a_spec(root: Path) -> None:
+    spec = str(root / "specs" / "table1.yaml")
+    records = bench("export", spec, "--results", "b", "--format", "csv", "--columns", "status")
+    assert records.stdout.splitlines() == ["status", "oom", "ok"]
+    view = bench("export", spec, "--results", "a", "--format", "md", "--columns", "rank,global", "--group-by", "vit")
+    assert "| *ViT: F* |" in view.stdout
+    assert view.stdout.startswith("# **DEMO**: Table 1")
+    assert bench("export", spec, "--results", "a", "-o", "v.tex").exit_code == 0
+    assert r"\begin{tabular}" in Path("v.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare",), "compare takes two sets of records, A and B, and got 0"),
+        (("compare", "a"), "and got 1"),
+        (("compare", "a", "nowhere"), "nowhere: no such file or folder; write one of"),
+        (("compare", "a", "b", "--tolerance", "memory"), "--tolerance step_time=10%"),
+        (("compare", "a", "b", "--tolerance", "memry=1"), "did you mean 'memory'"),
+        (("compare", "a", "b", "--metrics", "globl"), "did you mean 'global'"),
+        (("compare", "a", "b", "--only", "X*"), "no cell of a has such a label"),
+        (("compare", "a", "b", "--alpha", "5"), "between 0 and 1"),
+        (("compare", "a", "b", "--scale", "demo"), "--scale is for the comparison of a spec's records"),
+        (("compare", "--published"), "name a spec that has published numbers"),
+        (("compare", "--published", "s.yaml"), "the spec has no published numbers"),
+        (("compare", "--published", "s.yaml", "--all"), "--all is for the comparison of two sets of records"),
+        (("compare", "--published", "z.yaml"), "no such file"),
+        (("compare", "a", "b", "--jsn"), "No such option"),
+        (("export", "a"), "name a file with -o"),
+        (("export", "-o", "x.csv"), "name what to export"),
+        (("export", "a", "-o", "x.xlsx"), "no such format"),
+        (("export", "a", "--format", "cvs"), "did you mean 'csv'"),
+        (("export", "a", "--format", "parquet"), "name a file with -o"),
+        (("export", "a", "-o", "x.tex"), "is of one spec"),
+        (("export", "a", "-o", "x.csv", "--digits", "3"), "--digits is for tables"),
+        (("export", "a", "-o", "x.csv", "--scale", "demo"), "--scale says which cells of a spec are meant"),
+        (("export", "a", "-o", "x.csv", "--columns", "statis"), "did you mean 'status'"),
+        (("export", "s.yaml", "-o", "x.csv"), "no records of its cells"),
+        (("export", "s.yaml", "-o", "x.md", "--seeds", "1,x"), "whole numbers"),
+        (("export", "a", "-o", "a/table1"), "name a file with -o"),
+        (("export", "a", "-o", "s.yaml/x.csv"), "cannot be written"),
+    ],
+)
+def test_wrong_arguments(arguments: tuple[str, ...], message: str) -> None:
+    Path("s.yaml").write_text(SPEC)
+    result = bench(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_a_spec_file_of_the_same_name_still_runs() -> None:
+    for name in ("compare", "export"):
+        Path(name).write_text(f"name: my-{name}\n{SPEC}")
+        assert bench(f"./{name}", "--list").exit_code == 0
+        assert f"runs as ./{name}" in bench(name, *(["-o", "x.csv"] if name == "export" else [])).stderr
+    assert bench("--list", "compare").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["compare", "export"])
+def test_help(name: str) -> None:
+    text = bench(name, "--help").stdout
+    for word in (
+        f"{name} [OPTIONS]",
+        "Examples:",
+        "REV:PATH",
+        "PATH@COMMIT",
+        "Exit codes",
+        "--json" if name == "compare" else "-o",
+    ):
+        assert word in text
+    assert "\x1b" not in text
+    assert f"run_bench.py {name}" in bench("--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("compare", "--help"), ("compare", "a", "nowhere"), ("export", "a", "--format", "csv")]
+)
+def test_quick_and_without_heavy_imports(root: Path, folder: Path, arguments: tuple[str, ...]) -> None:
+    (folder / "sitecustomize.py").write_text(
+        "import atexit, sys\n"
+        f"atexit.register(lambda: open('imported', 'w').write(' '.join(m for m in {HEAVY} if m in sys.modules)))\n"
+    )
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])}
+    subprocess.run([sys.executable, str(root / "run_bench.py"), *arguments], env=environ, check=False, timeout=60)
+    assert Path("imported").read_text() == ""
