@@ -26,6 +26,7 @@ from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
 from bench.protocols import GenerateOptions, InputLengths
 from bench.record import Estimate, Flops, PredictedMemory, PredictedPhase
+from bench.worker.adapt import method_groups
 from bench.worker.data import Batch, task_of
 from bench.worker.optimise import Plan, Precision, make_precision
 from bench.worker.params import count_params, stored_tensors
@@ -174,7 +175,9 @@ class Attempt:
         self.tracker.begin_phase()
         with self.tracker, self.tracker.watching(trained):
             plan = Plan(settings=settings, steps=len(self.shapes.train), steps_per_epoch=len(self.shapes.train))
-            trainer = Trainer(self.built.model, partial(self.task.loss, self.built.model), plan, self._precision)
+            groups = method_groups(self.built.model, self._cell.parts, self._cell.methods)
+            loss = partial(self.task.loss, self.built.model)
+            trainer = Trainer(self.built.model, loss, plan, self._precision, groups)
             for step, lengths in enumerate(self.shapes.train):
                 self.tracker.reset_flops()
                 trainer.step(

@@ -1,4 +1,5 @@
-"""Local executor: one worker process per cell; with several GPUs one cell per GPU at a time."""
+"""Local executor: one worker process per cell; with several GPUs one cell per GPU at a time, on a CPU as many as
+``run.parallel`` says."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from typing import Literal
 
 from bench.cell import Cell
 from bench.environment import Gpu, child_environ, usable_gpus
+from bench.execution import Ended
 from bench.executors._host_memory import oom_kills
 from bench.executors._processes import JOB_MARK, end_leftovers, end_worker
-from bench.execution import Ended
 
 # -P: a folder named "bench" in the user's working directory is not ours.
 WORKER = (sys.executable, "-P", "-m", "bench.worker")
@@ -25,7 +26,7 @@ GRACE_S = 5.0
 def create(cells: Sequence[Cell]) -> LocalExecutor:
     """An executor on all visible GPUs, or on the CPU. Raises SpecError for ``run.device: cuda`` without one."""
     gpus = {gpu.token: gpu for device in {cell.run.device for cell in cells} for gpu in usable_gpus(device)}
-    return LocalExecutor(list(gpus.values()))
+    return LocalExecutor(list(gpus.values()), on_cpu=min((cell.run.parallel for cell in cells), default=1))
 
 
 class LocalExecutor:
@@ -33,9 +34,10 @@ class LocalExecutor:
 
     in_process = False
 
-    def __init__(self, gpus: Sequence[Gpu], *, worker: Sequence[str] = WORKER) -> None:
+    def __init__(self, gpus: Sequence[Gpu], *, on_cpu: int = 1, worker: Sequence[str] = WORKER) -> None:
+        """``on_cpu``: cells at a time where there are no GPUs."""
         self._worker = tuple(worker)
-        self._free: list[Gpu | None] = list(gpus) or [None]
+        self._free: list[Gpu | None] = [*gpus] or [None] * on_cpu
         self.slots = len(self._free)
 
     def start(self, cell: Cell, job: Path) -> LocalCell:

@@ -30,7 +30,7 @@ def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[
     """Names of the scales and shifts. Raises SpecError if there are none."""
     targets = (settings.targets or {}).get(part.name)
     owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
-    layers = (layer for owner in owners for layer in owner.modules() if "norm" in type(layer).__name__.lower())
+    layers = (layer for owner in owners for layer in owner.modules() if _select.is_norm(layer))
     names = _select.parameters(module, (p for layer in layers for p in layer.parameters(recurse=False)))
     if not names:
         raise SpecError(f"there is no normalisation layer in {targets or 'it'}: nothing would be trained")

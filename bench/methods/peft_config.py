@@ -4,7 +4,10 @@ file as ``save_pretrained`` writes it. Fields and defaults are those of the inst
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,20 +15,26 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bench.errors import SpecError
-from bench.methods import _library, _shared
+from bench.methods import _library, _select, _shared
 from bench.protocols import PartFacts
 from bench.registry import did_you_mean
 from bench.settings import MethodSettings
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
 
 IMPLIED_BY = ("peft_type", "adapter_config")
 """A method with one of these fields needs no ``type``."""
 _CONFIG_FILE = "adapter_config.json"
 _DEFAULT_TARGETS = "lora"
 """Whose default targets a method of linear layers takes if the model family has none for it."""
+_OF_NORMS = "ln_tuning"
+"""Goes on normalisation layers, whose names the library knows of few architectures."""
+_TASK_COUNTS = ("n_tasks", "num_tasks")
+"""Fields of methods that several tasks share."""
+_MIXED = "adapters"
+"""Field of a method (X-LoRA) that trains nothing but how trained adapters are mixed."""
 
 
 class Settings(MethodSettings):
@@ -133,8 +142,14 @@ def _errors(found: list[tuple[tuple[int | str, ...], Any, dict[str, Any], Any]])
 
 
 def check(settings: Settings, part: PartFacts) -> None:
-    """Raise SpecError if this takes virtual tokens and the part none, or has targets and no module to put them on."""
+    """Raise SpecError if this takes virtual tokens and the part none, has targets and no module to put them on, or
+    lacks what it is made of."""
     method = _library.method(settings.peft_type)
+    if _MIXED in method.fields and not settings.fields().get(_MIXED):
+        raise SpecError(
+            f"{settings.peft_type} mixes LoRA adapters that were trained before; "
+            f"name them: {_MIXED}: {{one: FOLDER, ...}}"
+        )
     if method.takes_prompts:
         _shared.check_prompts(settings, part)
     elif settings.targets and part.name in settings.targets and "target_modules" not in method.fields:
@@ -155,6 +170,36 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     return config_class(task_type=_shared.task_type(part), **fields)
 
 
+def finish(settings: Settings, wrapper: PeftModel) -> None:
+    """Tell an adapter that several tasks would share (Poly, multi-task prompts) of the only one that a cell has."""
+    if not any(name in _library.method(settings.peft_type).fields for name in _TASK_COUNTS):
+        return
+    if wrapper.active_peft_config.is_prompt_learning:  # whose encoder of prompts may be replaced later
+        wrapper.get_prompt = partial(_prompt_of_first_task, wrapper, wrapper.get_prompt)  # type: ignore[method-assign]
+        return
+    for module in wrapper.modules():
+        if "task_ids" in inspect.signature(module.forward).parameters and hasattr(module, "get_base_layer"):
+            module.register_forward_pre_hook(_with_first_task, with_kwargs=True)
+
+
+def _prompt_of_first_task(wrapper: PeftModel, get: Callable[..., Any], batch_size: int, *_: Any, **given: Any) -> Any:
+    device = next(wrapper.prompt_encoder.parameters()).device
+    return get(batch_size, **given | {"task_ids": _first_task(batch_size, device)})
+
+
+def _with_first_task(
+    _: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, given | {"task_ids": _first_task(len(args[0]), args[0].device)}
+
+
+def _first_task(rows: int, device: torch.device) -> torch.Tensor:
+    """Shape (rows), int64."""
+    import torch
+
+    return torch.zeros(rows, dtype=torch.long, device=device)
+
+
 def _defaults(method: _library.LibraryMethod, part: PartFacts, module: torch.nn.Module) -> dict[str, Any]:
     """What the model family says about this method on this part; else the library's own defaults hold."""
     name = method.peft_type.lower()
@@ -166,7 +211,17 @@ def _defaults(method: _library.LibraryMethod, part: PartFacts, module: torch.nn.
             for target in part.targets.get(_DEFAULT_TARGETS, [])
             if any(_layer_kind(own) in method.layers for name, own in module.named_modules() if _means(target, name))
         ]
+    if name == _OF_NORMS and not _knows_norms_of(module):
+        targets = targets or [own for own, layer in module.named_modules() if own and _select.is_norm(layer)]
+    if "hidden_size" in method.fields and (width := getattr(getattr(module, "config", None), "hidden_size", None)):
+        options = {"hidden_size": width} | options
     return options | ({"target_modules": targets} if targets and "target_modules" in method.fields else {})
+
+
+def _knows_norms_of(module: torch.nn.Module) -> bool:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING as KNOWN
+
+    return getattr(getattr(module, "config", None), "model_type", None) in KNOWN
 
 
 def _means(target: str, name: str) -> bool:

@@ -63,12 +63,13 @@ class MissModel:
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Label-smoothed cross-entropy summed over an answer's tokens, mean over the batch, as the released code's."""
+        states = self._question_states(batch)
         labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, -100)
         output = self.part("dec")(
             input_ids=batch["answer_ids"],
             attention_mask=batch["answer_mask"],
-            encoder_hidden_states=self._question_states(batch),
-            encoder_attention_mask=batch["question_mask"],
+            encoder_hidden_states=states,
+            encoder_attention_mask=_mask_of(states, batch),
             labels=labels,
             reduction="none",
         )
@@ -84,7 +85,7 @@ class MissModel:
         ids = decoder.generate(
             input_ids=torch.full((len(states), 1), self.tokens.dec, device=states.device),
             encoder_hidden_states=states,
-            encoder_attention_mask=batch["question_mask"],
+            encoder_attention_mask=_mask_of(states, batch),
             eos_token_id=self.tokens.sep,
             pad_token_id=self.tokens.pad,
             num_beams=options.num_beams,
@@ -148,6 +149,13 @@ class MissModel:
             pixels = pixels / 255
         mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (settings.mean, settings.std))
         return ((pixels - mean) / std).contiguous()
+
+
+def _mask_of(states: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which states of the question the decoder attends to: its words, and virtual tokens that peft put before them, as
+    in an encoder with prompts (Lester et al. 2021). Shape (batch, states)."""
+    mask = batch["question_mask"]
+    return torch.nn.functional.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from bench.spec.matrix import PLACE_ROOTS, MatrixTree, Point, short_names, split
 from bench.spec.models import DEFAULT_TASK, Spec
 from bench.spec.problems import Problems, quoted
 from bench.spec.tree import Node, Path
+from bench.spec.variants import COLUMN, variants_of
 
 FROZEN_OR_TRAINED = ("F", "T")
 RECORD_COLUMNS = ("seed", "status")
@@ -23,7 +24,7 @@ RECORD_COLUMNS = ("seed", "status")
 MAX_CELLS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,31}")
 _SCALE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_NOT_IN_CELLS = ("matrix", "columns", "published", "pareto", "scales")
+_NOT_IN_CELLS = ("matrix", "columns", "published", "pareto", "scales", "variants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +38,35 @@ class Checked:
 
 
 def check(tree: Node, problems: Problems) -> tuple[Spec | None, list[Checked]]:
-    """The validated spec and its points; every problem found is added, and what it leaves unusable is left out."""
-    spec = validate(Spec, tree, problems)
-    facts = _parts(tree)
-    matrix = MatrixTree(tree, tuple(facts))
-    _Names(tree, matrix, problems).check()
-    cells = matrix.size() * max(1, len(tree.elements("seeds")))
-    if cells > MAX_CELLS:
+    """The validated spec (of several variants the first) and its points, one variant's after the other.
+
+    Every problem found is added, and what it leaves unusable is left out."""
+    matrices = [
+        MatrixTree(variant.tree, tuple(_parts(variant.tree)), variant.name) for variant in variants_of(tree, problems)
+    ]
+    cells = sum(matrix.size() for matrix in matrices) * max(1, len(tree.elements("seeds")))
+    fits = cells <= MAX_CELLS
+    if not fits:
         problems.add(
             (tree.get("matrix") or tree).key_mark, "matrix", f"makes {cells:,} cells; at most {MAX_CELLS:,} are allowed"
         )
-        return spec, []
+    own = {matrix.variant: Problems() for matrix in matrices}
+    specs = [validate(Spec, matrix.tree, own[matrix.variant]) for matrix in matrices]
+    points: list[Checked] = []
+    for matrix, spec in zip(matrices, specs, strict=True):
+        _Names(matrix, matrices, own[matrix.variant]).check()
+        points += _check_points(matrix, own[matrix.variant], spec is not None) if fits else []
+    problems.add_of_variants(own)
+    return specs[0], points
+
+
+def _check_points(matrix: MatrixTree, problems: Problems, valid: bool) -> list[Checked]:
     points = matrix.points()
-    if not points and matrix.tree.elements("matrix", "exclude"):
-        node = tree.get("matrix") or tree
+    if not points and matrix.entries("exclude"):
+        node = matrix.tree.get("matrix") or matrix.tree
         problems.add(node.key_mark, "matrix", "leaves no cell to run; remove an `exclude` entry or add an axis value")
-    checked = [_check_point(point, problems, spec is not None) for point in points]
-    return spec, [c for c in checked if c is not None]
+    checked = [_check_point(point, problems, valid) for point in points]
+    return [c for c in checked if c is not None]
 
 
 def _parts(tree: Node) -> dict[str, PartFacts]:
@@ -127,15 +140,25 @@ def _is_text(node: Node) -> bool:
     return isinstance(node.value, str)  # anything else is validation's business
 
 
+def _axes(matrix: MatrixTree) -> list[str]:
+    """Short names of the axes, then their places; without parts."""
+    short = short_names(matrix.places(), matrix.names())
+    own = {place: name for place, name in short.items() if split_place(place)[0] != "parts"}
+    return list(dict.fromkeys([*own.values(), *matrix.names().values(), *own]))
+
+
 class _Names:
     """Names that one place of a spec gives and another uses."""
 
-    def __init__(self, tree: Node, matrix: MatrixTree, problems: Problems) -> None:
-        self.tree, self.matrix, self.problems = tree, matrix, problems
-        self.methods = [name for name, _ in tree.items("methods")]
-        self.short = short_names(matrix.places(), matrix.names())
-        own = {place: name for place, name in self.short.items() if split_place(place)[0] != "parts"}
-        self.axes = list(dict.fromkeys([*own.values(), *matrix.names().values(), *own]))
+    def __init__(self, matrix: MatrixTree, matrices: Sequence[MatrixTree], problems: Problems) -> None:
+        """``matrices``: those of all variants, whose parts and axes share the columns."""
+        self.tree, self.matrix, self.problems = matrix.tree, matrix, problems
+        self.methods = [name for name, _ in matrix.tree.items("methods")]
+        self.axes = _axes(matrix)
+        self.variants = [other.variant for other in matrices if other.variant]
+        self.parts = list(dict.fromkeys(part for other in matrices for part in other.parts))
+        labels = [COLUMN] if self.variants else []
+        self.shown = list(dict.fromkeys([*self.parts, *labels, *(axis for m in matrices for axis in _axes(m))]))
         self.metrics = list(metrics.names())
 
     def check(self) -> None:
@@ -161,7 +184,7 @@ class _Names:
                 rule = "a method's name is at most 32 letters, digits, - _ + (it stands in labels and dotted places)"
                 self.problems.add(node.key_mark, ("methods", name), f"{rule}; rename it")
             for part, targets in node.items("targets"):
-                self._unless(self.matrix.parts or [part], targets, ("methods", name, "targets"), part, "part", key=True)
+                self._unless(self.parts or [part], targets, ("methods", name, "targets"), part, "part", key=True)
         for name, node in self.tree.items("scales"):
             if not _SCALE.fullmatch(name) or name == "auto":
                 rule = "a scale's name is at most 64 letters, digits, - _ . and not `auto` (it names a results file)"
@@ -180,7 +203,10 @@ class _Names:
                         example = "{" + ", ".join(f"{part}: F" for part in self.matrix.parts) + "}"
                         message = f"must be a mapping such as {example}, not {quoted(value.plain())}"
                         self.problems.add(value.mark, ("matrix", "axes", place, i), message)
-        taken = [*self.matrix.parts, *self.metrics, *RECORD_COLUMNS]
+        if self.variants and COLUMN in (*self.matrix.parts, *self.axes):
+            message = f"a part or an axis is called {COLUMN}, as what tells variants apart; choose another name"
+            self.problems.add((self.tree.get("matrix") or self.tree).key_mark, ("matrix", "names"), message)
+        taken = [*self.matrix.parts, *self.metrics, *RECORD_COLUMNS, *([COLUMN] if self.variants else [])]
         names = [node.value for _, node in self.tree.items("matrix", "names")]
         for place, node in self.tree.items("matrix", "names"):
             self._unless(self.matrix.places(), node, ("matrix", "names"), place, "axis", key=True)
@@ -205,7 +231,7 @@ class _Names:
     def _check_keys(self) -> None:
         """Keys of ``include`` and ``exclude``."""
         for kind in ("exclude", "include"):
-            for i, entry in enumerate(self.tree.elements("matrix", kind)):
+            for i, entry in self._entries(kind):
                 here: Path = ("matrix", kind, i)
                 if isinstance(entry.value, dict) and not entry.value:
                     self.problems.add(entry.mark, here, "is empty; name a part or an axis and its value, or remove it")
@@ -213,15 +239,26 @@ class _Names:
                     place = self.matrix.place(key)
                     if kind == "include":
                         self._check_place(place, value, (*here, key))
+                    elif key in self.shown and key not in (*self.matrix.parts, *self.axes):
+                        told = f"is of another variant; add `{COLUMN}: ...` to say of which"
+                        self.problems.add(value.key_mark, (*here, key), told)
                     elif place not in self.matrix.axes() and not place.startswith("parts."):
                         self._unless([*self.matrix.parts, *self.axes], value, here, key, "part or axis", key=True)
                     if place.startswith("parts."):
                         known = [*FROZEN_OR_TRAINED, *self.methods]
                         self._unless(known, value, (*here, key), str(value.value), "action")
 
+    def _entries(self, kind: str) -> list[tuple[int, Node]]:
+        """Entries of ``include`` or ``exclude`` that are of this variant, and their places in the list."""
+        for i, entry in enumerate(self.tree.elements("matrix", kind)):
+            named = entry.get(COLUMN) if self.variants else None
+            if named is not None:
+                self._unless(self.variants, named, ("matrix", kind, i, COLUMN), str(named.value), "variant")
+        return list(self.matrix.entries(kind).items())
+
     def _check_shown(self) -> None:
         """Columns and published rows."""
-        shown = [*self.matrix.parts, *self.axes, *RECORD_COLUMNS, *self.metrics]
+        shown = [*self.shown, *RECORD_COLUMNS, *self.metrics]
         for i, column in enumerate(self.tree.elements("columns")):
             value = column.get("value") or column
             if isinstance(value.value, str):
@@ -237,9 +274,7 @@ class _Names:
                     self._unless(self.metrics, named, ("pareto", key), named.value, "metric")
 
     def _check_published(self, key: str, value: Node, path: Path) -> None:
-        self._unless(
-            [*self.matrix.parts, *self.axes, *self.metrics], value, path, key, "part, axis or metric", key=True
-        )
+        self._unless([*self.shown, *self.metrics], value, path, key, "part, axis or metric", key=True)
         if key in self.matrix.parts:
             self._unless([*FROZEN_OR_TRAINED, *self.methods], value, path, str(value.value), "action")
         if key in self.metrics:

@@ -90,8 +90,7 @@ class SpecSource:
             if key in override.value:
                 mark = override.value[key].key_mark
                 problems.add(mark, ("scales", scale, key), "is the same at every scale; remove it here")
-        kept = {key: node for key, node in override.items() if key not in FIXED_IN_SCALES}
-        return merge(self.tree, Node(kept, override.mark, override.key_mark))
+        return merge(self.tree, override.without(*FIXED_IN_SCALES))
 
 
 def read_spec(path: Path) -> SpecSource:
@@ -161,6 +160,13 @@ def _check_set(tree: Node, mark: str, path: tuple[str, ...], problems: Problems)
     place = ".".join(path)
     if path[0] == "scales":
         problems.add(mark, "", "a scale is chosen with --scale; set the field itself, e.g. --set train.batch_size=8")
+    variants = [name for name, _ in tree.items("variants")]
+    if path[0] == "variants" and len(path) > 1 and path[1] not in variants:
+        problems.add(mark, "", f"there is no variant {quoted(path[1])}{did_you_mean(path[1], variants)}")
+    setting = [name for name in variants if tree.get("variants", name, *path)]
+    if setting:
+        example = f"--set variants.{setting[0]}.{place}=..."
+        problems.add(mark, "", f"{place} is set by variant {', '.join(setting)}; choose one, e.g. {example}")
     methods = [name for name, _ in tree.items("methods")]
     if path[0] == "methods" and len(path) > 2 and path[1] not in methods:
         problems.add(mark, "", f"there is no method {quoted(path[1])}{did_you_mean(path[1], methods)}")

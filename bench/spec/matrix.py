@@ -7,9 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from bench.spec.tree import Node
+from bench.spec.variants import COLUMN
 
 PLACE_ROOTS = ("parts", "methods", "model", "task", "data", "train", "evaluate")
 """Fields of a spec that an axis may vary: those that determine a result."""
@@ -21,7 +23,7 @@ class Point:
 
     tree: Node
     labels: dict[str, Any]
-    """Axis name -> value; without the parts."""
+    """Axis name -> value, the variant first; without the parts."""
     mark: str
     """Where the point was written: its last axis's value, or its ``include`` entry."""
 
@@ -52,15 +54,38 @@ class MatrixTree:
     tree: Node
     parts: tuple[str, ...]
     """Parts of the model family."""
+    variant: str = ""
+    """Name of the variant whose tree this is; empty without variants."""
 
     def axes(self) -> dict[str, list[Node]]:
         """Dotted place -> values, each with the key's mark as its own key mark."""
         return {
-            place: [
-                Node(value.value, value.mark, axis.key_mark) for value in self.tree.elements("matrix", "axes", place)
-            ]
+            place: [Node(value.value, value.mark, axis.key_mark) for value in self._values(place)]
             for place, axis in self.tree.items("matrix", "axes")
         }
+
+    def _values(self, place: str) -> list[Node]:
+        """As written, but for a part's action with wildcards: all methods that it means and the list does not name."""
+        values = self.tree.elements("matrix", "axes", place)
+        if split_place(place)[0] != "parts":
+            return values
+        named, found = {value.value for value in values if isinstance(value.value, str)}, list[Node]()
+        for value in values:
+            pattern = value.value if isinstance(value.value, str) else ""
+            meant = [name for name, _ in self.tree.items("methods") if "*" in pattern and fnmatchcase(name, pattern)]
+            found += (
+                [Node(name, value.mark, value.key_mark) for name in meant if name not in named] if meant else [value]
+            )
+            named |= set(meant)
+        return found
+
+    def entries(self, kind: str) -> dict[int, Node]:
+        """Place in the list -> entry of ``include`` or ``exclude``, without those of other variants."""
+        entries = dict(enumerate(self.tree.elements("matrix", kind)))
+        if not self.variant:
+            return entries
+        own = {i: e for i, e in entries.items() if (named := e.get(COLUMN)) is None or named.value == self.variant}
+        return {i: entry.without(COLUMN) for i, entry in own.items()}
 
     def names(self) -> dict[str, str]:
         """``matrix.names`` as far as it is well formed."""
@@ -69,7 +94,7 @@ class MatrixTree:
     def places(self) -> list[str]:
         """Every place that an axis or an ``include`` entry sets, in that order."""
         found = dict.fromkeys(self.axes())
-        for entry in self.tree.elements("matrix", "include"):
+        for entry in self.entries("include").values():
             found |= dict.fromkeys(self.place(key) for key, _ in entry.items())
         return list(found)
 
@@ -85,15 +110,15 @@ class MatrixTree:
 
     def size(self) -> int:
         """Number of points before ``exclude``, for refusing what nobody can run."""
-        return math.prod(len(values) for values in self.axes().values()) + len(self.tree.elements("matrix", "include"))
+        return math.prod(len(values) for values in self.axes().values()) + len(self.entries("include"))
 
     def points(self) -> list[Point]:
         """All points, the first axis slowest, then those of ``include``."""
         short = short_names(self.places(), self.names())
-        axes, include = self.axes(), self.tree.elements("matrix", "include")
+        axes, include = self.axes(), list(self.entries("include").values())
         products = [] if include and not axes else [dict(chosen) for chosen in _product(axes)]
         found = [self._point(chosen, short) for chosen in products if _usable(chosen)]
-        excluded = self.tree.elements("matrix", "exclude")
+        excluded = list(self.entries("exclude").values())
         found = [point for point in found if not any(self._agrees(point, entry) for entry in excluded)]
         for entry in include:
             chosen = {self.place(key): Node(n.value, n.mark, n.key_mark) for key, n in entry.items()}
@@ -105,7 +130,8 @@ class MatrixTree:
         for place, value in chosen.items():
             if self._exists(place):
                 tree = tree.put(split_place(place), value)
-        labels = {short[p]: v.plain() for p, v in chosen.items() if split_place(p)[0] != "parts"}
+        labels: dict[str, Any] = {COLUMN: self.variant} if self.variant else {}
+        labels |= {short[p]: v.plain() for p, v in chosen.items() if split_place(p)[0] != "parts"}
         marks = [mark, *(value.mark for value in chosen.values()), self.tree.mark]
         return Point(tree, labels, next(m for m in marks if m))
 

@@ -140,6 +140,9 @@ class RunSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of a worker; null for all cores."""
+    parallel: int = Field(default=1, ge=1)
+    """Cells that run at a time on a CPU, each with ``threads``: a few for small models, whose times are then not to be
+    compared with those of a run of other settings. On GPUs it is one a GPU."""
     wall_clock_limit_s: float = Field(default=24 * 3600, gt=0)
     """A cell that takes longer is ended as ``timeout``."""
     no_progress_limit_s: float = Field(default=1800, gt=0)
@@ -158,7 +161,8 @@ class Matrix(Settings):
     Without axes: the cells of ``include``, or the spec itself as one cell if there is no ``include`` either."""
 
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """Dotted place in the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``."""
+    """Dotted place in the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``. Of
+    the actions of one part, a text with ``*`` stands for all methods of such a name: ``parts.vit: [F, "*"]``."""
     names: dict[str, str] = {}
     """Dotted place -> short name for labels, columns and published rows (``methods.LoRA.r: rank``)."""
     exclude: list[dict[str, Any]] = []
@@ -229,7 +233,11 @@ class Spec(Settings):
     """Of the tables, in this order; without them, the parts, the axes and the usual metrics."""
     published: Published | None = None
     pareto: ParetoSettings = ParetoSettings()
+    variants: dict[str, dict[str, Any]] = {}
+    """Name -> overrides of this spec, merged as those of a scale: several models, data sets or tasks in one table. Each
+    has its own matrix of this spec and its overrides; the table has a column ``variant``, which ``exclude``,
+    ``include`` and published rows may name. What all variants set need not stand above."""
     scales: dict[str, dict[str, Any]] = {}
     """Name -> overrides of this spec, merged mapping by mapping; a mapping that names another plugin or variant
-    (``family``, ``name``, ``type``, ``kind``) replaces the whole mapping. The spec as it stands is the scale ``paper``
-    if it has published numbers, else ``default``."""
+    (``family``, ``name``, ``type``, ``peft_type``, ``kind``, ``model_type``) replaces the whole mapping. The spec as it
+    stands is the scale ``paper`` if it has published numbers, else ``default``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bench.errors import SpecError
@@ -25,6 +25,13 @@ class Problems:
         """``mark``: ``file:line:col`` or the option; ``path``: dotted place in the spec."""
         where = path if isinstance(path, str) else dotted(path)
         self.found.setdefault((mark, f"{where}: {message}" if where else message))
+
+    def add_of_variants(self, found: Mapping[str, Problems]) -> None:
+        """Add what was found in each variant; what is wrong in some alone names them."""
+        for mark, text in dict.fromkeys(key for own in found.values() for key in own.found):
+            named = [name for name, own in found.items() if (mark, text) in own.found]
+            where = "" if len(named) == len(found) else f" (in variant {', '.join(named)})"
+            self.add(mark, "", f"{text}{where}")
 
     def __len__(self) -> int:
         return len(self.found)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-PLUGIN_KEYS = ("family", "name", "type", "kind")
-"""Keys that name the plugin (or variant) a mapping belongs to."""
+PLUGIN_KEYS = ("family", "name", "peft_type", "type", "kind", "model_type")
+"""Keys that name the plugin (or variant) a mapping belongs to, the more telling of two first."""
+METHOD_KEYS = ("type", "peft_type", "adapter_config")
+"""Keys of which any one names a PEFT method."""
 
 Path = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
@@ -49,6 +51,12 @@ class Node:
         node = self.get(*path)
         return list(node.value) if node is not None and isinstance(node.value, list) else []
 
+    def without(self, *keys: str) -> Node:
+        """A copy of a mapping without these keys; another value itself."""
+        if not isinstance(self.value, dict):
+            return self
+        return Node({key: node for key, node in self.value.items() if key not in keys}, self.mark, self.key_mark)
+
     def put(self, path: tuple[str, ...], leaf: Node) -> Node:
         """A copy with ``leaf`` merged in at ``path``; mappings on the way are made where they are missing."""
         if not path:
@@ -72,8 +80,15 @@ def merge(base: Node, over: Node) -> Node:
 
 
 def _other_plugin(base: Node, over: Node) -> bool:
-    for key in PLUGIN_KEYS:
-        ours, theirs = base.get(key), over.get(key)
-        if ours and theirs and isinstance(ours.value, str) and isinstance(theirs.value, str):
-            return ours.value != theirs.value
-    return False
+    """Whether a key that both have names different things, or they name methods by different keys."""
+    ours, theirs = _names(base), _names(over)
+    if any(ours[key] != theirs[key] for key in ours.keys() & theirs.keys()):
+        return True
+    ways, others = ours.keys() & set(METHOD_KEYS), theirs.keys() & set(METHOD_KEYS)
+    return bool(ways and others) and not ways & others
+
+
+def _names(mapping: Node) -> dict[str, str]:
+    """What the mapping is, by key; peft's types may be written in upper or lower case."""
+    found = {key: node.value for key, node in mapping.items() if key in (*PLUGIN_KEYS, *METHOD_KEYS)}
+    return {key: name.lower() if key == "peft_type" else name for key, name in found.items() if isinstance(name, str)}

@@ -61,6 +61,8 @@ def adapt(
                     raise
                 told = f"{type(error).__name__}: {error}"
                 raise BenchError(f"method {action} cannot be put on part {part}: {told}") from error
+            if not adapted[part].names:
+                raise BenchError(f"method {action} trains nothing on part {part}; see what it needs with --methods")
     return adapted
 
 
@@ -104,6 +106,8 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     before = set(plain.parameters())
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
     model.replace_part(part.name, wrapper)
+    if finish := getattr(plugin, "finish", None):
+        finish(method, wrapper)
     _freeze_constants(wrapper)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
     return Adapted(names=frozenset(trained), peft=wrapper)

@@ -167,6 +167,18 @@ def test_optimizers_keep_what_they_must(estimate: Estimates) -> None:
     assert 2 * copy <= kind(of(), "optimizer_state") < 2.6 * copy
 
 
+def test_foreach_holds_a_copy_of_one_group_at_a_time(estimate: Estimates) -> None:
+    """A method with a rate of its own is a group of its own, as in the run."""
+    peaks = {}
+    for rate in (None, {"lr": 1e-4}):
+        methods = {"A": {"type": "subset"}, "B": {"type": "subset", "train": rate}}
+        parts = {"vit": "A", "jtm": "B", "dec": "A"}
+        wide = {"vision": {"hidden_size": 512}, "text": {"hidden_size": 512}}
+        found = estimate(parts=parts, methods=methods, train={"batch_size": 1}, model=wide)
+        peaks[rate is None] = trained(found).allocated_peak_bytes
+    assert peaks[False] < peaks[True]
+
+
 def test_foreach_holds_a_copy_where_a_loop_does_not(estimate: Estimates) -> None:
     """With a batch of one in a wide model, the peak is in the optimizer's step."""
     wide = {"vision": {"hidden_size": 512}, "text": {"hidden_size": 512}}

@@ -92,7 +92,23 @@ def test_prompts_need_a_text_model() -> None:
         with pytest.raises(SpecError, match="takes no virtual tokens"):
             peft_config.check(settings(peft_type=name), PARTS["vit"])
     with pytest.raises(SpecError, match="no target modules"):
-        peft_config.check(settings(peft_type="XLORA", targets={"dec": ["query"]}), PARTS["dec"])
+        peft_config.check(settings(peft_type="XLORA", adapters={"a": "b"}, targets={"dec": ["query"]}), PARTS["dec"])
+
+
+def test_a_mixture_needs_adapters() -> None:
+    with pytest.raises(SpecError, match=r"XLORA mixes LoRA adapters .* adapters: \{one: FOLDER"):
+        peft_config.check(settings(peft_type="XLORA"), PARTS["vit"])
+
+
+def test_layer_norms_are_found_where_the_library_does_not_know_their_names() -> None:
+    module = torch.nn.ModuleDict({"norm1": torch.nn.LayerNorm(2), "query": torch.nn.Linear(2, 2)})
+    made: Any = peft_config.config(settings(peft_type="LN_TUNING"), BARE, module)
+    assert list(made.target_modules) == ["norm1"]
+    with torch.device("meta"):
+        known = BertModel(BertConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    known.config.model_type = "bloom"  # type: ignore[misc]
+    made = peft_config.config(settings(peft_type="LN_TUNING"), BARE, known)
+    assert made.target_modules is None
 
 
 @pytest.fixture

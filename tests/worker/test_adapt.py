@@ -167,3 +167,26 @@ def test_a_whole_run_counts_what_its_estimate_counts(
     assert record.estimate is not None
     assert record.estimate.params == record.params
     assert record.estimate.adapter_bytes == record.adapter_bytes
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "jtm"),
+        ({"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_hidden_size": 8}, "jtm"),
+        ({"peft_type": "MULTITASK_PROMPT_TUNING", "num_virtual_tokens": 3, "num_tasks": 2}, "jtm"),
+        ({"peft_type": "MULTITASK_PROMPT_TUNING", "num_virtual_tokens": 3}, "dec"),
+        ({"peft_type": "POLY", "r": 2, "n_tasks": 2}, "vit"),
+        ({"peft_type": "POLY", "r": 2}, "dec"),
+        ({"peft_type": "LN_TUNING"}, "vit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["peft_type"],
+)
+def test_a_cell_runs_to_its_end(make_cell: Make, tmp_path: Path, method: dict[str, Any], part: str) -> None:
+    """Methods whose library wants more of its caller than others: ids of tasks, a mask for virtual tokens, targets."""
+    parts = {"vit": "F", "jtm": "F", "dec": "F"} | {part: "M"}
+    cell = make_cell(parts=parts, methods={"M": method}, train={"steps": 2}, data={"train_limit": 16, "test_limit": 4})
+    record = run.run_cell(cell, tmp_path)
+    assert record.status is Status.OK, record.error
+    assert record.params is not None
+    assert record.params.by_part[part].trainable == record.params.trainable > 0
