@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,11 +119,14 @@ def make_config(content: dict[str, Any]) -> Any:
 
 
 def _check_fields(content: dict[str, Any], config_class: Any, place: str) -> None:
-    """A file of a release has fields that others lack; those that a user may have misspelt are near a known one."""
+    """Every field must be one of the class, or one that its model asks for. A file that the library wrote is not
+    checked: it has fields that other releases lack."""
     if "transformers_version" in content:
         return
     known = {*config_class().to_dict(), *config_class.attribute_map, *_ALWAYS}
-    for field in sorted(content.keys() - known):
+    models = Path(inspect.getfile(config_class)).parent.glob("modeling_*.py")
+    asked = "".join(path.read_text(encoding="utf-8") for path in models)
+    for field in sorted(field for field in content.keys() - known if f'"{field}"' not in asked):
         raise SpecError(f"{place}: {config_class.__name__} has no field {field!r}{did_you_mean(field, sorted(known))}")
     for field, own in getattr(config_class, "sub_configs", {}).items():
         inner = content.get(field)
@@ -162,6 +167,8 @@ def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, 
 
 def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> Any:
     """Strictly: only a head may start at random. Raises WeightsError that names the tensors."""
+    from safetensors import SafetensorError
+
     try:
         module, told = auto.from_pretrained(
             folder,
@@ -171,7 +178,7 @@ def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> Any:
             ignore_mismatched_sizes=True,
             **options,
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise WeightsError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{folder}: {error}") from error

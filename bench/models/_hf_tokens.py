@@ -89,7 +89,11 @@ def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Token
     """
     folder = folder_of(settings, meta=meta)
     if folder is not None and any(True for pattern in _FILES for _ in folder.glob(pattern)):
-        return Tokens(_read(folder)), True
+        try:
+            return Tokens(_read(folder)), True
+        except WeightsError:
+            if not meta:
+                raise
     scratch = settings.config is not None or settings.random_weights
     if settings.tokenizer is not None or not scratch:
         if meta:
@@ -125,7 +129,7 @@ def _read(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of several libraries
-        raise WeightsError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+        raise WeightsError(f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def words_of(texts: Iterable[str]) -> Any:

@@ -1,0 +1,102 @@
+"""Methods of peft on a whole transformers model, virtual tokens above all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench.errors import BenchError
+from bench.models import hf
+from bench.protocols import GenerateOptions, TaskFacts
+from bench.worker.params import count_params
+from tests.models import hf_models as own
+from tests.models.hf_models import ASK, LABEL, LOOK, QUESTIONS, WRITE
+
+WHOLE = {"model": ""}
+GREEDY = GenerateOptions(num_beams=1, max_new_tokens=4)
+PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
+MODELS = [
+    *((n, WRITE) for n in ("gpt2", "llama", "opt", "t5", "bart")),
+    *((n, LABEL) for n in ("bert", "gpt2", "llama")),
+]
+TYPES = {
+    WRITE.name: {"t5": "SEQ_2_SEQ_LM", "bart": "SEQ_2_SEQ_LM"},
+    LABEL.name: dict.fromkeys(("bert", "gpt2", "llama"), "SEQ_CLS"),
+}
+
+
+@torch.no_grad()
+def greedy(model: Any, question: str) -> str:
+    """Token by token by whole forward passes, whose virtual tokens the loss knows."""
+    batch = model.collate([], [question], [])
+    twofold = model.base.config.is_encoder_decoder
+    ids = torch.tensor([[model.base.config.decoder_start_token_id]]) if twofold else batch["input_ids"]
+    read = ids.shape[1]
+    for _ in range(GREEDY.max_new_tokens):
+        given = batch | {"decoder_input_ids": ids} if twofold else {"input_ids": ids, "attention_mask": ids * 0 + 1}
+        ids = torch.cat([ids, model.model(**given).logits[:, -1:].argmax(-1)], dim=1)
+        if ids[0, -1] == model.tokens.end:
+            break
+    return str(model.tokens.texts(ids[:, read:])[0])
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize(("model_type", "task"), MODELS, ids=lambda v: v if isinstance(v, str) else v.name)
+def test_virtual_tokens_train_and_reach_every_answer(model_type: str, task: TaskFacts, name: str) -> None:
+    model = own.make(model_type, task, parts=WHOLE)
+    assert model.part_facts["model"].task_type == TYPES[task.name].get(model_type, "CAUSAL_LM")
+    method = own.method(name, num_virtual_tokens=3)
+    done = own.put(model, {"model": "P"}, P=method)
+    own.loss(model, task).backward()  # type: ignore[no-untyped-call]
+    trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None for p in trained.values())
+    prompts = [p for n, p in trained.items() if "prompt_encoder" in n]
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in prompts)
+    model.module.eval()
+    before = own.loss(model, task).item()
+    with torch.no_grad():
+        for parameter in prompts:
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=5)
+    assert abs(own.loss(model, task).item() - before) > 1e-6
+    together = own.predict(model, task, QUESTIONS)
+    alone = [own.predict(model, task, [question])[0] for question in QUESTIONS]
+    if task.output == "text":
+        assert together == alone
+        assert [greedy(model, question) for question in QUESTIONS] == [
+            model.generate(model.collate([], [question], []), GREEDY)[0] for question in QUESTIONS
+        ]
+    else:
+        assert torch.allclose(torch.stack(together), torch.stack(alone), atol=1e-5)
+
+    counted = count_params(model, {"model": "P"}, done)
+    on_meta = own.make(model_type, task, parts=WHOLE, device="meta")
+    assert count_params(on_meta, {"model": "P"}, own.put(on_meta, {"model": "P"}, P=method)) == counted
+
+
+def test_a_label_head_is_trained_beside_an_adapter_on_the_whole_model() -> None:
+    model = own.make("bert", LABEL, parts=WHOLE)
+    done = own.put(model, {"model": "LoRA"}, LoRA=own.method("LORA", r=2))
+    trained = {n for n, p in model.module.named_parameters() if p.requires_grad}
+    assert {n for n in trained if "lora" not in n} == {
+        f"model.base_model.model.classifier.modules_to_save.default.{n}" for n in ("weight", "bias")
+    }
+    assert not any("lora" in n and ("classifier" in n or "pooler" in n) for n in trained)
+    assert count_params(model, {"model": "LoRA"}, done).stored == sum(
+        p.numel() for p in model.module.parameters() if p.requires_grad
+    )
+    assert own.train(model, lambda: own.loss(model, LABEL), steps=20)[1] < 0.5
+
+
+@pytest.mark.parametrize(("model_type", "task"), [("vit", LOOK), ("t5", LABEL), ("llava", ASK)])
+def test_a_spec_hears_at_once_that_virtual_tokens_do_not_fit(model_type: str, task: TaskFacts) -> None:
+    given = hf.Settings(family="hf", config={"model_type": model_type}, parts={"model": "", "other": "encoder"})
+    assert {facts.task_type for facts in hf.parts(given, task).values()} == {None}
+
+
+def test_no_prefix_under_gradient_checkpointing() -> None:
+    model = own.make("llama", WRITE, parts=WHOLE)
+    own.put(model, {"model": "P"}, P=own.method("PREFIX_TUNING", num_virtual_tokens=3))
+    with pytest.raises(BenchError, match="PREFIX_TUNING"):
+        model.checkpoint_activations()
