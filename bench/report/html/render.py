@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report.html.content import Content
+from bench.report.text import number
 
 ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("common", "filter", "front", "sorting", "curves", "memory", "questions", "cells", "main")
@@ -30,6 +31,7 @@ def html(content: Content, *, digest: str, with_images: bool) -> bytes:
     page = environment.get_template("page.html").render(
         content=content,
         table=content.table,
+        number=number,
         stamp=f"{digest} {'with' if with_images else 'without'} images",
         policy=_policy(scripts),
         style=(ASSETS / "style.css").read_text(encoding="utf-8"),

@@ -15,6 +15,8 @@ LOG_LINE = 400
 def clean(value: Any, longest: int) -> str:
     """One line, cut; spaces as they are, what cannot be seen or turns the direction of a text left out."""
     text = str(value)[: 4 * longest]
+    if text.isprintable():
+        return clipped(text, longest)
     return clipped("".join(c for c in text if c.isprintable() or _kept(c)), longest)
 
 

@@ -22,7 +22,7 @@ CARDS_GIB = (8, 12, 16, 24, 32, 40, 48, 80)
 """Memory of GPUs that people have."""
 NEEDED = "memory_nvml"
 """The metric that says what a process needs on a GPU."""
-MOST_NAMED = 12
+MOST_NAMED = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ def summary(spec: Spec, groups: Sequence[Group], outcomes: Outcomes) -> list[Sta
     better = [group for group in ranked if _above(group, max(floors.values(), default=None), main, outcomes)]
     worth = [group for group in (ranked[0], *ties) if group in better]
     return [
-        _best(ranked[0], main, outcomes),
+        _best(ranked[0], main, outcomes, better=ranked[0] in better),
         *_tie(ranked, ties, found, main),
         *(_cheapest(worth, main) if ranked[0] in better else []),
         *_under(better, main),
@@ -112,7 +112,7 @@ def _statement(kind: Any, title: str, words: str, groups: Sequence[Group], metri
     )
 
 
-def _best(best: Group, main: Metric, outcomes: Outcomes) -> Statement:
+def _best(best: Group, main: Metric, outcomes: Outcomes, *, better: bool) -> Statement:
     spread = uncertainty.spread(best, main, outcomes)
     words = _value(best, main)
     if spread and spread.low is not None and spread.high is not None:
@@ -121,7 +121,8 @@ def _best(best: Group, main: Metric, outcomes: Outcomes) -> Statement:
     if spread and spread.n:
         words += f", n = {spread.n:,}"
     words += f", {text.counted(len(best.ok), 'seed')}."
-    return _statement("best", f"Best {main.header.lower()}: {best.label}", words, [best], main)
+    kind, title = ("best", "Best") if better else ("state", "Highest")
+    return _statement(kind, f"{title} {main.header.lower()}: {best.label}", words, [best], main)
 
 
 def _tie(ranked: Sequence[Group], ties: Sequence[Group], found: Contest, main: Metric) -> list[Statement]:
@@ -231,8 +232,9 @@ def _floor(ranked: Sequence[Group], floors: Mapping[str, float], main: Metric, o
     told = [_statement("floor", _not_better(below[prior], ranked, prior), words, below[prior], main)]
     best = max(constants, key=lambda name: floors[name], default=None)
     if best is not None and below[best]:
-        words = f"That alone scores {_with_unit(floors[best], main)}."
-        told.append(_statement("floor", _not_better(below[best], ranked, best), words, below[best], main))
+        words = f"That answer to everything scores {_with_unit(floors[best], main)}."
+        named = below[best] if len(below[best]) < len(below[prior]) else []
+        told.append(_statement("floor", _not_better(below[best], ranked, best), words, named, main))
     return told
 
 

@@ -59,6 +59,7 @@ function markFront(found, x, y) {
   for (const point of found) {
     const below = floor !== undefined && point.y <= floor;
     point.below = below;
+    point.unsure = floor !== undefined && !below && point.low <= floor;
     if (below || found.some((other) => clearly(other, point))) point.place = BEATEN;
     else point.place = found.some((other) => beats(other, point)) ? NEAR : FRONT;
   }
@@ -82,8 +83,8 @@ function placeLabels(wanted, every, scaleX, scaleY, width, height) {
   const labels = [];
   for (const point of wanted) {
     const w = point.label.length * 6.3 + 4, px = scaleX.to(point.x), py = scaleY.to(point.y);
-    const tries = [[px + 9, py - 7], [px - w - 9, py - 7], [px - w / 2, py - 22], [px - w / 2, py + 9], [px + 9, py - 22],
-      [px + 9, py + 8], [px - w - 9, py - 22], [px - w - 9, py + 8]];
+    const tries = [[px + 8, py - 19], [px - w / 2, py - 24], [px - w - 8, py - 19], [px + 8, py + 6], [px - w - 8, py + 6],
+      [px - w / 2, py + 10], [px + 10, py - 7], [px - w - 10, py - 7]];
     for (const [left, top] of tries) {
       const box = [left, top, left + w, top + 14];
       const inside = left >= 2 && box[2] <= width - 2 && top >= 2 && box[3] <= height - 2;
@@ -213,11 +214,12 @@ function attachCard(plot, view, x, y) {
 }
 
 function facts(point, x, y) {
-  const row = DATA.rows[point.row], list = make("dl");
+  const row = DATA.rows[point.row], list = make("dl"), prior = DATA.floors.called.toLowerCase();
   const add = (name, value) => list.append(make("dt", {}, name), make("dd", {}, value));
   const interval = row.intervals[y.key];
   const said = { measured: "measured", predicted: "predicted", published: "published, not ours", failed: row.status };
-  add("Values", `${said[point.kind]}${point.place ? `; ${point.below ? "not above the prior" : point.place}` : ""}`);
+  add("Values", `${said[point.kind]}${point.place ? `; ${point.below ? `not above ${prior}` : point.place}` : ""}`);
+  if (point.unsure) add("Floor", `not told apart from ${prior} (${number(DATA.floors.values[y.key], y.decimals)})`);
   if (point.kind !== "failed") { add(x.title, withUnit(point.x, x)); add(y.title, withUnit(point.y, y)); }
   if (interval && point.kind !== "published") add("95 % interval", `${number(interval[0], y.decimals)} to ${number(interval[1], y.decimals)}`);
   for (const axis of DATA.axes)
@@ -246,7 +248,7 @@ function frontLegend() {
 
 function frontWords(front, ours, x, y) {
   const words = byId("front-words"), near = ours.filter((point) => point.place === NEAR);
-  const list = (some) => some.flatMap((p, i) => [i ? ", " : "", `${p.label} (${withUnit(p.x, x)}; ${withUnit(p.y, y)}) `, ...DATA.rows[p.row].cells.flatMap((c) => [cellLink(c), " "])]);
+  const list = (some) => some.flatMap((p, i) => [i ? ", " : "", `${p.label} (${withUnit(p.x, x)}; ${withUnit(p.y, y)}${p.unsure ? `; not told apart from ${DATA.floors.called.toLowerCase()}` : ""}) `, ...DATA.rows[p.row].cells.flatMap((c) => [cellLink(c), " "])]);
   words.replaceChildren("On the front: ", ...(front.length ? list(front) : [ours.every((p) => p.below) ? `no row: none is above ${DATA.floors.called.toLowerCase()}` : "no row"]), ". ");
   if (near.length && near.length <= 8) words.append("Beaten, but inside the noise (intervals overlap): ", ...list(near), ".");
   else if (near.length) words.append(`${near.length} more rows are beaten only inside the noise.`);
