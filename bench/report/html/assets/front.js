@@ -182,8 +182,10 @@ function attachCard(plot, view, x, y) {
   const show = (point, left, top) => {
     card.replaceChildren(...facts(point, x, y));
     card.hidden = false;
-    card.style.left = `${Math.max(0, Math.min(left + 14, room.clientWidth - card.offsetWidth - 4))}px`;
-    card.style.top = `${top + 14}px`;
+    const right = left + 14 + card.offsetWidth <= room.clientWidth, most = room.clientWidth - card.offsetWidth;
+    const beside = right || left - card.offsetWidth - 14 >= 0;
+    card.style.left = `${Math.max(0, right ? left + 14 : Math.min(left - card.offsetWidth - 14, most))}px`;
+    card.style.top = `${beside ? Math.max(0, Math.min(top + 14, room.clientHeight - card.offsetHeight)) : top + 14}px`;
   };
   const hide = () => { kept = false; card.hidden = true; };
   const leave = (event) => { if (!kept && !card.contains(event.relatedTarget)) hide(); };
@@ -220,10 +222,10 @@ function facts(point, x, y) {
   const said = { measured: "measured", predicted: "predicted", published: "published, not ours", failed: row.status };
   add("Values", `${said[point.kind]}${point.place ? `; ${point.below ? `not above ${prior}` : point.place}` : ""}`);
   if (point.unsure) add("Floor", `not told apart from ${prior} (${number(DATA.floors.values[y.key], y.decimals)})`);
-  if (point.kind !== "failed") { add(x.title, withUnit(point.x, x)); add(y.title, withUnit(point.y, y)); }
+  if (point.kind !== "failed") { add(x.title, number(point.x, x.decimals)); add(y.title, number(point.y, y.decimals)); }
   if (interval && point.kind !== "published") add("95 % interval", `${number(interval[0], y.decimals)} to ${number(interval[1], y.decimals)}`);
   for (const axis of DATA.axes)
-    if (row.values[axis.key] !== undefined && axis.key !== x.key && axis.key !== y.key) add(axis.title, withUnit(row.values[axis.key], axis));
+    if (row.values[axis.key] !== undefined && axis.key !== x.key && axis.key !== y.key) add(axis.title, number(row.values[axis.key], axis.decimals));
   for (const [key, value] of Object.entries(row.keys)) add(key, value);
   add("Seeds", String(row.seeds));
   add(row.cells.length > 1 ? "Cells" : "Cell", make("span", {}, ...row.cells.flatMap((cell) => [cellLink(cell), " "])));
