@@ -1,0 +1,1 @@
+"""A package of somebody else's: counting dots, as the smallest plugin of each kind."""
