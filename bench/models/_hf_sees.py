@@ -6,6 +6,7 @@ stand. Models that write by a decoder apart from what reads (Florence-2, Pix2Str
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -121,8 +122,11 @@ class Seeing(Writer):
         options = {**self._padding(), **self._image_options(), "return_tensors": "pt"}
         if self._talks:
             said = [_said(text, image) for image, text in zip(images, texts, strict=True)]
-            options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, **options}
-            found = self.processor.apply_chat_template(said, **options)
+            apply = self.processor.apply_chat_template
+            if "processor_kwargs" in inspect.signature(apply).parameters:  # newer ones warn without
+                tensors = options.pop("return_tensors")
+                options = {"return_tensors": tensors, "processor_kwargs": options}
+            found = apply(said, tokenize=True, return_dict=True, add_generation_prompt=True, **options)
         else:
             own = [[image] for image in images] if self._image_token else list(images)
             found = self.processor(images=own, text=[self._written_prompt(text) for text in texts], **options)
