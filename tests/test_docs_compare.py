@@ -6,20 +6,29 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from bench import cli, metrics
+from bench.compare import command as compare_command
 from bench.compare.changes import COSTS, Rules
 from bench.compare.published import MEASURED
 from bench.compare.tolerance import default
+from bench.export import command as export_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "compare-and-export.md").read_text(encoding="utf-8")
 WORDS = " ".join(PAGE.split())
 COMMANDS = [
     line.strip().split("  #")[0].rstrip() for line in PAGE.splitlines() if line.startswith("    python run_bench.py")
+]
+
+README_COMMANDS = [
+    line.strip().split("  #")[0].rstrip()
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    if re.match(r"    python run_bench\.py (compare|export) ", line)
 ]
 
 
@@ -41,6 +50,22 @@ def test_every_command_works(command: str, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     if "-o" in arguments:
         assert (tmp_path / Path(arguments[place]).name).stat().st_size > 1000
+
+
+class Accepted(Exception):  # noqa: N818
+    """The arguments are right: now something would be read."""
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_every_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accept(*_: Any) -> None:
+        raise Accepted
+
+    for module in (compare_command, export_command):
+        for name in ("_records", "_published", "_table"):
+            monkeypatch.setattr(module, name, accept, raising=False)
+    done = CliRunner().invoke(cli.app, shlex.split(command)[2:])
+    assert isinstance(done.exception, Accepted), done.output
 
 
 @pytest.mark.usefixtures("at_root")

@@ -42,10 +42,11 @@ def git(*arguments: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["results", "results/table1", "results/table1/demo.jsonl"])
-def test_files_and_folders(name: str) -> None:
+def test_files_and_folders(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with opened(name) as source:
         assert [stored.record.label for stored in source.stored] == ["F-LoRA-LoRA rank=4", "F-LoRA-LoRA rank=8"]
         assert {stored.folder for stored in source.stored} == {Path("results/table1")}
+    assert capsys.readouterr().err == ""  # other files are no damaged records
 
 
 def test_records_that_git_has(root: Path) -> None:
