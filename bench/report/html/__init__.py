@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.spec.models import Spec
 
 PAGE = "index.html"
-_STAMP = re.compile(rb'<meta name="report" content="([0-9a-f]{64}) (with|without) images">')
+_STAMP = re.compile(rb'<meta name="report" content="([0-9a-f]{64}) (with|without) its images">')
 
 
 def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, kept: Path) -> bytes | None:
@@ -27,18 +27,21 @@ def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, 
 
     found = content.collect(spec, table, groups, outcomes)
     digest = content.digest(found)
-    if _stamp(kept) == (digest, True):
+    stamp = _stamp(kept)
+    if stamp == (digest, True):
         return None
     pictures = content.pictures(found)
-    if _stamp(kept) == (digest, False) and not pictures.images:
+    if stamp == (digest, False) and not pictures.thumbnails.images:
         return None
     from bench.report.html import render
 
-    return render.html(content.finish(found, pictures), digest=digest, with_images=bool(pictures.images))
+    render.library()  # takes as long as the pictures, which are made beside it
+    images = pictures.thumbnails
+    return render.html(content.finish(found, images), digest=digest, complete=bool(images.images) or not found.pictured)
 
 
 def _stamp(path: Path) -> tuple[str, bool] | None:
-    """Digest of the page there, and whether it shows all images it could; null if there is none."""
+    """Digest of the page there, and whether it shows what images it can; null if there is none."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from bench.record import MEMORY_KINDS
 from bench.report.groups import Group
-from bench.report.html import details, questions, rows, thumbnails
-from bench.report.html.thumbnails import Thumbnails
+from bench.report.html import details, questions, rows
+from bench.report.html.thumbnails import Making, Thumbnails
 from bench.report.model import Table
 from bench.report.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from bench.spec.models import Spec
 
-REPORT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+OTHERS = ("contest.py", "outcomes.py", "uncertainty.py")
+"""Sources that the page's content depends on and is not collected from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,11 @@ class Collected:
     questions: questions.Questions
     data: dict[str, Any]
     """For the page's script; lacks intervals and images."""
+
+    @property
+    def pictured(self) -> bool:
+        """Whether any example has an image."""
+        return any(question.image is not None for question in self.questions.shown)
 
 
 def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes) -> Collected:
@@ -92,8 +99,9 @@ def _table(table: Table) -> list[Any]:
 
 @cache
 def _code() -> bytes:
-    """The report's own sources."""
-    files = sorted(path for path in REPORT.rglob("*") if path.suffix in (".py", ".js", ".css", ".html"))
+    """The page's own sources."""
+    files = sorted(path for path in HERE.rglob("*") if path.suffix in (".py", ".js", ".css", ".html"))
+    files += [HERE.with_name(name) for name in OTHERS]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).digest()
 
 
@@ -106,9 +114,9 @@ def library_version() -> str:
     return places[-1].name if places else ""
 
 
-def pictures(found: Collected) -> Thumbnails:
-    """The images of the examples, where the data are."""
-    return thumbnails.make(found.questions.shown, {c.cell_id: c for group in found.groups for c in group.cells})
+def pictures(found: Collected) -> Making:
+    """Begin to make the images of the examples, where the data are."""
+    return Making(found.questions.shown, {c.cell_id: c for group in found.groups for c in group.cells})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

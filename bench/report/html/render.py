@@ -16,8 +16,8 @@ ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("common", "filter", "front", "sorting", "curves", "memory", "questions", "cells", "main")
 
 
-def html(content: Content, *, digest: str, with_images: bool) -> bytes:
-    """The file's bytes."""
+def html(content: Content, *, digest: str, complete: bool) -> bytes:
+    """The file's bytes; ``complete``: there are images, or none to be shown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -32,7 +32,7 @@ def html(content: Content, *, digest: str, with_images: bool) -> bytes:
         content=content,
         table=content.table,
         number=number,
-        stamp=f"{digest} {'with' if with_images else 'without'} images",
+        stamp=f"{digest} {'with' if complete else 'without'} its images",
         policy=_policy(scripts),
         style=(ASSETS / "style.css").read_text(encoding="utf-8"),
         scripts=scripts,

@@ -1,20 +1,30 @@
-"""Small images of the examples shown, as data URIs, from the data set that the records were made with."""
+"""Small images of the examples shown, as data URIs, from the data set that the records were made with.
+
+Made in a process of its own, which reads JSON on stdin and writes JSON to stdout: nothing is downloaded there, whatever
+library a data set is read with, and none of these libraries is imported here.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.cell import Cell
+from bench.environment import child_environ
 from bench.errors import BenchError
 from bench.protocols import Example, OpenedData
 from bench.report.html.questions import Question
+from bench.report.html.text import clean
 from bench.report.text import counted, plain
-from bench.settings import DataSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,84 +35,123 @@ MOST_BYTES = 360_000
 """Of all data URIs together."""
 QUALITY = 62
 """Of WebP, for images that had to be made smaller; others are stored without loss."""
+LIMIT_S = 120.0
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+"""What the Hub has is shown if it was downloaded before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thumbnails:
-    images: Sequence[str]
+    images: Sequence[str] = ()
     """Data URIs."""
-    of: Mapping[int, int]
+    of: Mapping[int, int] = field(default_factory=dict)
     """Place of a question -> place of its image."""
-    note: str
+    note: str = ""
     """Why some or all are not shown; empty if all are."""
 
 
-def make(questions: Sequence[Question], cells: Mapping[str, Cell]) -> Thumbnails:
-    """Of the first questions, up to ``MOST_BYTES``; ``cells`` are by id, and say where the data are."""
-    wanted = [place for place, question in enumerate(questions) if question.image is not None]
-    if not wanted:
-        return Thumbnails(images=(), of={}, note="")
-    images: dict[tuple[str | None, str | None], int] = {}
+class Making:
+    """Thumbnails of the first questions, up to ``MOST_BYTES``, on the way; ``cells`` say where the data are."""
+
+    def __init__(self, questions: Sequence[Question], cells: Mapping[str, Cell]) -> None:
+        wanted = [_wish(place, question) for place, question in enumerate(questions) if question.image is not None]
+        sources = {q.record.data_digest: _source(cells[q.record.cell_id]) for q in questions if q.image is not None}
+        self._process = _start({"wanted": wanted, "sources": list(sources.items())}) if wanted else None
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        """When they are done."""
+        if self._process is None:
+            return Thumbnails()
+        try:
+            out, err = self._process.communicate(timeout=LIMIT_S)
+            found = json.loads(out)
+        except (subprocess.TimeoutExpired, ValueError) as problem:
+            self._process.kill()
+            _, rest = self._process.communicate()
+            said = (err if isinstance(problem, ValueError) else rest).decode(errors="replace").strip()
+            why = said.rpartition("\n")[2] or type(problem).__name__
+            return Thumbnails(note=f"No images are shown: {clean(why, 300)}.")
+        return Thumbnails(images=found["images"], of=dict(found["of"]), note=found["note"])
+
+
+def _wish(place: int, question: Question) -> list[Any]:
+    return [place, question.record.data_digest, question.question_id, question.image, question.answer]
+
+
+def _source(cell: Cell) -> Any:
+    return cell.data.model_dump(mode="json")
+
+
+def _start(told: Any) -> subprocess.Popen[bytes]:
+    pipe, command = subprocess.PIPE, [sys.executable, "-P", "-m", "bench.report.html.thumbnails"]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=child_environ() | OFFLINE)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # told at once, so that it works while we go on
+        process.stdin.write(json.dumps(told).encode())
+    process.stdin = None
+    return process
+
+
+# --- in the process of its own ---------------------------------------------------------------------------------
+
+
+def make(wanted: Sequence[Sequence[Any]], sources: Mapping[str | None, Any]) -> Thumbnails:
+    """Of the wishes in their order; ``sources`` are settings of data sets by the digests of the records."""
+    images: dict[tuple[str | None, str], int] = {}
     uris: list[str] = []
     of: dict[int, int] = {}
-    note, used, sources = "", 0, _Sources(cells)
-    for place in wanted:
-        question = questions[place]
-        key = (question.record.data_digest, question.image)
-        if key not in images:
-            source = sources.of(question)
+    used, opened, note = 0, _Sources(sources), ""
+    for place, digest, question_id, image, answer in wanted:
+        if (digest, image) not in images:
+            source = opened.of(digest)
             if source is None:
-                note = note or sources.problem
                 continue
             try:
-                uri = _uri(source.image(_example(question)))
+                uri = _uri(source.image(Example(question_id=question_id, image=image, answer=answer)))
             except (BenchError, OSError, LookupError) as problem:
                 note = note or f"An image cannot be shown: {_first_line(problem)}."
                 continue
             if used + len(uri) > MOST_BYTES:
-                note = (
-                    note
-                    or f"Images are shown of the first {counted(len(uris), 'example image')}, to keep this file small."
-                )
+                note = note or f"To keep this file small, only the first {counted(len(uris), 'image')} are shown."
                 break
             used += len(uri)
-            images[key] = len(uris)
+            images[digest, image] = len(uris)
             uris.append(uri)
-        of[place] = images[key]
-    return Thumbnails(images=uris, of=of, note=note)
+        of[place] = images[digest, image]
+    return Thumbnails(images=uris, of=of, note=note or opened.problem)
 
 
 class _Sources:
     """The data sets, opened once each."""
 
-    def __init__(self, cells: Mapping[str, Cell]) -> None:
-        self._cells = cells
-        self._opened: dict[str | None, OpenedData | None] = {}
-        self.problem = ""
+    def __init__(self, settings: Mapping[str | None, Any]) -> None:
+        self._opened = {digest: self._open(one, digest) for digest, one in settings.items()}
 
-    def of(self, question: Question) -> OpenedData | None:
-        digest = question.record.data_digest
-        if digest not in self._opened:
-            self._opened[digest] = self._open(self._cells[question.record.cell_id].data, digest)
+    problem = ""
+
+    def of(self, digest: str | None) -> OpenedData | None:
         return self._opened[digest]
 
-    def _open(self, settings: DataSettings, digest: str | None) -> OpenedData | None:
-        plugin = registry.load("datasets", settings.name)
+    def _open(self, told: Any, digest: str | None) -> OpenedData | None:
         try:
-            if plugin.digest(settings) == digest:
-                opened: OpenedData = plugin.load(settings)
-                for split in settings.test_split.split("+"):
-                    opened.split(split)
-                return opened
-            name = plain(settings.name)
-            self.problem = f"No images are shown: the records were made with other data than {name} has here."
-        except (BenchError, OSError) as problem:
+            plugin = registry.load("datasets", told["name"])
+            settings = plugin.Settings.model_validate(told)
+            if plugin.digest(settings) != digest:
+                name = plain(told["name"])
+                self.problem = f"No images are shown: the records were made with other data than {name} has here."
+                return None
+            opened: OpenedData = plugin.load(settings)
+            for split in _splits(settings.test_split):
+                opened.split(split)
+        except (BenchError, OSError, ImportError) as problem:
             self.problem = f"No images are shown: {_first_line(problem)}."
-        return None
+            return None
+        return opened
 
 
-def _example(question: Question) -> Example:
-    return Example(question_id=question.question_id, image=question.image, answer=question.answer)
+def _splits(named: str) -> Iterator[str]:
+    return (split.strip() for split in named.split("+"))
 
 
 def _uri(image: Image) -> str:
@@ -117,3 +166,14 @@ def _uri(image: Image) -> str:
 
 def _first_line(problem: BaseException) -> str:
     return plain(str(problem).partition("\n")[0]).rstrip(".")
+
+
+def _main() -> None:
+    told, out = json.load(sys.stdin), sys.stdout
+    sys.stdout = sys.stderr  # libraries print
+    found = asdict(make(told["wanted"], dict(told["sources"])))
+    json.dump(found | {"of": list(found["of"].items())}, out)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,69 @@
+"""Images: of the right data, small, never downloaded, and never a reason to have no page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import sys
+
+import pytest
+from PIL import Image
+
+from bench import registry
+from bench.cell import Cell
+from bench.report.html import thumbnails
+from bench.report.html.questions import Question, read
+from bench.report.html.thumbnails import Making
+from tests.report.html.conftest import Report
+
+
+def questions(report: Report) -> list[Question]:
+    return read([record for group in report.groups for record in group.records], report.folder).shown
+
+
+def by_id(report: Report) -> dict[str, Cell]:
+    return {cell.cell_id: cell for cell in report.cells}
+
+
+def test_examples_of_one_image_share_it(report: Report) -> None:
+    made = Making(questions(report), by_id(report)).thumbnails
+    assert dict(made.of) == {place: place // 3 for place in range(60)}
+    content = base64.b64decode(made.images[0].partition(",")[2])
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.size) == ("WEBP", (64, 64))
+
+
+def test_together_they_stay_small(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = questions(report)
+    wanted = [thumbnails._wish(place, question) for place, question in enumerate(shown)]
+    sources = {shown[0].record.data_digest: thumbnails._source(report.cells[0])}
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 1000)
+    few = thumbnails.make(wanted, sources)
+    assert 0 < sum(map(len, few.images)) <= 1000
+    assert few.note == f"To keep this file small, only the first {len(few.images)} images are shown."
+
+
+def test_large_images_are_made_smaller() -> None:
+    uri = thumbnails._uri(Image.effect_noise((900, 600), 80))
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        assert image.size == (208, 139)
+
+
+def test_nothing_is_downloaded(report: Report) -> None:
+    pytest.importorskip("datasets")
+    settings = registry.load("datasets", "vqa_rad_hub").Settings(name="vqa_rad_hub", id="nobody/has-this-data-set")
+    cells = {cell_id: cell.model_copy(update={"data": settings}) for cell_id, cell in by_id(report).items()}
+    made = Making(questions(report), cells).thumbnails
+    assert made.images == []
+    assert "nobody/has-this-data-set" in made.note
+    assert "offline" in made.note.lower() or "cannot be loaded" in made.note
+
+
+def test_a_process_that_fails_leaves_a_note(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    false = shutil.which("false")
+    assert false
+    monkeypatch.setattr(sys, "executable", false)
+    making = Making(questions(report), by_id(report))
+    assert making.thumbnails.note.startswith("No images are shown: ")
+    assert making.thumbnails is making.thumbnails
