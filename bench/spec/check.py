@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from bench import metrics, registry
@@ -42,7 +41,8 @@ def check(tree: Node, problems: Problems) -> tuple[Spec | None, list[Checked]]:
 
     Every problem found is added, and what it leaves unusable is left out."""
     matrices = [
-        MatrixTree(variant.tree, tuple(_parts(variant.tree)), variant.name) for variant in variants_of(tree, problems)
+        MatrixTree(variant.tree, tuple(_parts(variant.tree, Problems())), variant.name)  # told of each of its points
+        for variant in variants_of(tree, problems)
     ]
     cells = sum(matrix.size() for matrix in matrices) * max(1, len(tree.elements("seeds")))
     fits = cells <= MAX_CELLS
@@ -69,8 +69,9 @@ def _check_points(matrix: MatrixTree, problems: Problems, valid: bool) -> list[C
     return [c for c in checked if c is not None]
 
 
-def _parts(tree: Node) -> dict[str, PartFacts]:
-    """Parts of the model; those of its family if its settings are wrong, none if the family is not known."""
+def _parts(tree: Node, problems: Problems) -> dict[str, PartFacts]:
+    """Parts of the model; those of its family if its settings are wrong or it cannot do the task, which is told; none
+    if the family is not known."""
     family = tree.get("model", "family")
     if family is None or family.value not in registry.names("models"):
         return {}
@@ -80,27 +81,26 @@ def _parts(tree: Node) -> dict[str, PartFacts]:
     task = tree.get("task")
     name = (task.get("name") or task).value if task else DEFAULT_TASK.name
     if settings is not None and name in registry.names("tasks"):
-        with suppress(SpecError):
+        try:
             parts = plugin.parts(settings, registry.load("tasks", str(name)).FACTS)
+        except SpecError as error:
+            problems.add((task or tree.get("model") or tree).mark, "task", str(error))
     return parts
 
 
 def _check_point(point: Point, problems: Problems, valid: bool) -> Checked | None:
     """Pattern first (it is readable even where the rest is broken), then the settings."""
-    facts = _parts(point.tree)
+    refused = Problems()
+    facts = _parts(point.tree, refused)
+    if refused:  # of its parts, nothing can be said
+        problems.found.update(refused.found)
+        return None
     runnable = _check_pattern(point, facts, problems)
     if not valid:
         return None
     kept = {key: child for key, child in point.tree.items() if key not in _NOT_IN_CELLS}
     settings = validate(Spec, Node(kept, point.tree.mark, point.tree.key_mark), problems)
     if settings is None or not runnable:
-        return None
-    try:
-        registry.load("models", settings.model.family).parts(
-            settings.model, registry.load("tasks", settings.task.name).FACTS
-        )
-    except SpecError as error:
-        problems.add((point.tree.get("task") or point.tree.get("model") or point.tree).mark, "task", str(error))
         return None
     for part, action in point.actions().items():
         if action.value not in FROZEN_OR_TRAINED:

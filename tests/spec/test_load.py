@@ -155,6 +155,15 @@ def test_wrong_set(write: Write, text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_family_that_cannot_do_the_task_is_the_one_problem(write: Write) -> None:
+    """Its parts are not asked about: they may be of a spec that was meant for another task."""
+    with pytest.raises(SpecError) as caught:
+        expand(write("task: image_classification\n" + SPEC.replace("vit: F", "body: F")).resolve("default"))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("s.yaml:1:7: task: model family miss")
+    assert not any("body" in line for line in lines)
+
+
 def test_seeds(write: Write) -> None:
     cells = expand(write(SPEC).resolve("default", seeds=[1, 2]))
     assert [cell.label for cell in cells[:3]] == ["F-LoRA-LoRA seed=1", "F-LoRA-LoRA seed=2", "F-T-LoRA seed=1"]
