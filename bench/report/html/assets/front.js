@@ -120,8 +120,8 @@ async function drawFront() {
   const dx = extent(xs, log, 0.08), dy = extent(ys, false, 0.08);
   const scaleX = linear(dx, 0, width, log), scaleY = linear(dy, height, 0);
   for (const point of points.filter((p) => p.kind === "failed")) {
-    point.x = point.x ?? (x.lower ? dx[1] : dx[0]);
-    point.y = point.y ?? (y.lower ? dy[1] : dy[0]);
+    point.x = point.x ?? scaleX.from(x.lower ? width - 10 : 10);
+    point.y = point.y ?? scaleY.from(y.lower ? 10 : height - 10);
   }
   points.forEach((point, place) => { point.place_of = place; });
   const labels = placeLabels(front, points, scaleX, scaleY, width, height);
@@ -147,7 +147,7 @@ function frontSpec({ x, y, dx, dy, log, width, height, front, labels, floor }) {
     stroke: p.kind === "published" ? orange : p.kind === "failed" ? bad : colours[p.category],
     fill: p.kind === "measured" ? colours[p.category] : p.kind === "failed" ? bad : page,
     shape: p.kind === "published" ? "diamond" : p.kind === "failed" ? "M-.6-.6L.6.6M.6-.6L-.6.6" : SHAPES[p.category],
-    opacity: p.place === BEATEN ? 0.5 : 1, size: p.place === FRONT ? 130 : 80,
+    opacity: p.place === BEATEN ? 0.5 : 1, size: p.kind === "failed" ? 320 : p.place === FRONT ? 130 : 80,
     words: `${p.label}, ${p.kind}${p.place ? `, ${p.place}` : ""}: ${x.title} ${number(p.x, x.decimals)}, ${y.title} ${number(p.y, y.decimals)}`,
   }));
   const ex = { field: "x", type: "quantitative", scale: { domain: dx, nice: false, ...(log ? { type: "log" } : { zero: false }) },

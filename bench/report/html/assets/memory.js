@@ -39,9 +39,9 @@ async function drawMemory() {
   const ey = { field: "bar", type: "ordinal", scale: { domain, paddingInner: narrow ? 0.55 : 0.3 }, axis: null };
   const ex = { field: "size", type: "quantitative", stack: "zero", scale: { domain: [0, (most / unit) * 1.04], nice: false }, axis: { title: `Allocated peak (${name})`, tickCount: narrow ? 4 : 8 } };
   const layer = [
-    { data: { values: bars }, mark: { type: "bar" }, encoding: { y: ey, x: ex, order: { field: "kind" }, description: { field: "words" },
-      color: { field: "kind", type: "ordinal", legend: null, scale: { domain: DATA.kinds.map((_, kind) => kind), range: colours.slice(0, DATA.kinds.length) } } } },
-    { data: { values: ticks }, mark: { type: "tick", color: colour("--ink"), thickness: 3 }, encoding: { y: ey, x: { ...ex, stack: null }, description: { field: "words" } } },
+    ...(bars.length ? [{ data: { values: bars }, mark: { type: "bar" }, encoding: { y: ey, x: ex, order: { field: "kind" }, description: { field: "words" },
+      color: { field: "kind", type: "ordinal", legend: null, scale: { domain: DATA.kinds.map((_, kind) => kind), range: colours.slice(0, DATA.kinds.length) } } } }] : []),
+    ...(ticks.length ? [{ data: { values: ticks }, mark: { type: "tick", color: colour("--ink"), thickness: 3 }, encoding: { y: ey, x: { ...ex, stack: null }, description: { field: "words" } } }] : []),
     { data: { values: labels }, mark: narrow ? { type: "text", align: "left", baseline: "bottom", dy: -8, aria: false } : { type: "text", align: "right", dx: -8, aria: false },
       encoding: { y: ey, x: { value: 0 }, text: { field: "label" } } },
   ];
