@@ -122,7 +122,10 @@ def _best(best: Group, main: Metric, outcomes: Outcomes, *, better: bool) -> Sta
         words += f", n = {spread.n:,}"
     words += f", {text.counted(len(best.ok), 'seed')}."
     kind, title = ("best", "Best") if better else ("state", "Highest")
-    return _statement(kind, f"{title} {main.header.lower()}: {best.label}", words, [best], main)
+    facts = metrics.task_scores().get(main.name)
+    name = (facts.title if facts else "") or main.header
+    shown = name if name.isupper() else name[0].lower() + name[1:]  # MCC stays
+    return _statement(kind, f"{title} {shown}: {best.label}", words, [best], main)
 
 
 def _tie(ranked: Sequence[Group], ties: Sequence[Group], found: Contest, main: Metric) -> list[Statement]:

@@ -29,7 +29,7 @@ def labels(statement: Statement) -> list[str]:
 def test_the_best_is_named_with_its_interval_and_cell(report: Report) -> None:
     report.put(6, above(0))
     best = statements(report)[0]
-    assert best.title == f"Best global: {report.cells[6].label}"
+    assert best.title == f"Best global accuracy: {report.cells[6].label}"
     assert best.text.startswith(f"{100 * (ALL - 1) / ALL:.2f} %, 95 % interval 91.14 to 99.71, n = 60")
     assert best.named[0].cells == (report.cells[6].cell_id,)
 
