@@ -1,0 +1,51 @@
+"""The committed pages say what the committed records say."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.report import build_table
+from bench.report.groups import group_cells
+from bench.report.html import content, words
+from bench.report.outcomes import Outcomes
+from bench.store import ResultsFile
+from tests.conftest import ROOT
+from tests.factories import load_cells
+
+PAGES = sorted((ROOT / "reports" / "gallery").glob("*/index.html"))
+
+
+def test_there_are_pages() -> None:
+    assert {page.parent.name for page in PAGES} >= {"table1", "table2", "table3", "table4", "vqa_rad_small"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_a_page_of_the_gallery_is_of_its_records(page: Path) -> None:
+    name = page.parent.name
+    (file,) = (ROOT / "results" / "gallery" / name).glob("*.jsonl")
+    spec, cells = load_cells(ROOT / "specs" / f"{name}.yaml", file.stem)
+    records, outcomes = ResultsFile(file).read(), Outcomes(file.parent)
+    groups = group_cells(spec, cells, records)
+    found = content.collect(spec, build_table(spec, file.stem, cells, records, outcomes), groups, outcomes)
+    text = page.read_text(encoding="utf-8")
+    kept = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
+    assert len(kept["images"]) > 50 or "made with other data" in kept["note"]
+    assert without_pictures(kept) == json.loads(json.dumps(found.data))
+    intervals = [words.intervals(group, found.axes, outcomes) for group in groups]
+    assert [row["intervals"] for row in kept["rows"]] == json.loads(json.dumps(intervals))
+    for statement in words.summary(spec, groups, outcomes):
+        assert html.escape(statement.title, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
+
+
+def without_pictures(kept: dict[str, Any]) -> dict[str, Any]:
+    """What was collected, before intervals and images were added."""
+    questions = [{key: value for key, value in one.items() if key != "i"} for one in kept["questions"]]
+    rows = [{key: value for key, value in one.items() if key != "intervals"} for one in kept["rows"]]
+    rest = {key: value for key, value in kept.items() if key not in ("images", "note")}
+    return rest | {"questions": questions, "rows": rows}
