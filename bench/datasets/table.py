@@ -51,7 +51,7 @@ class TableSettings(_columns.ColumnSettings):
             raise ValueError("needs either `files`, e.g. {train: a.csv, test: b.csv}, or one `file`")
         parted = (self.columns.split is not None) + (self.test_share is not None)
         if self.file is not None and parted != 1:
-            raise ValueError("one `file` needs either columns.split or `test_share`, e.g. `test_share: 0.2`")
+            raise ValueError("one `file` needs exactly one of columns.split and `test_share`, e.g. `test_share: 0.2`")
         if self.files is not None:
             if parted:
                 raise ValueError("columns.split and test_share go with one `file`, not with `files`")

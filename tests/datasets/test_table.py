@@ -223,7 +223,7 @@ def test_digest_of_texts_follows_the_content_only(reviews: dict[str, Path]) -> N
     [
         ({}, "needs either `files`"),
         ({"file": "a.csv", "files": {"train": "a.csv", "test": "b.csv"}}, "needs either `files`"),
-        ({"file": "a.csv"}, "needs either columns.split or `test_share`"),
+        ({"file": "a.csv"}, "needs exactly one of columns.split and `test_share`"),
         ({"files": {"train": "a.csv"}}, "none for the split 'test'"),
         ({"files": {"train": "a.csv", "test": "b.csv"}, "train_split": "train+dev"}, "none for the split 'dev'"),
         ({"files": {"train": "a.csv", "test": "b.csv"}, "test_share": 0.1}, "go with one `file`"),
