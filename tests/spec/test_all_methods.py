@@ -1,0 +1,59 @@
+"""specs/examples/all_methods.yaml names every method of the peft that it was written for, and of our own."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from bench import registry
+from bench.cell import Cell
+from bench.methods import _library
+from tests.factories import load_cells
+
+WRITTEN_FOR = "0.21.2"
+LEFT_OUT = {"XLORA": "mixes adapters that were trained before"}
+SAME_AS = {
+    "lora": "LORA",
+    "ia3": "IA3",
+    "prefix": "PREFIX_TUNING",
+    "ptuning_v2": "PREFIX_TUNING",
+    "peft_config": "LORA",
+}
+"""Our own names of methods of the library."""
+
+
+@pytest.fixture(scope="module")
+def cells(root: Path) -> list[Cell]:
+    return load_cells(root / "specs/examples/all_methods.yaml", "default")[1]
+
+
+def named(cells: list[Cell], field: str) -> set[str]:
+    methods = [method for cell in cells for method in cell.methods.values()]
+    return {str(getattr(method, field)) for method in methods if getattr(method, field, "")}
+
+
+def test_every_type_of_the_library_is_there(cells: list[Cell]) -> None:
+    there, known = named(cells, "peft_type"), set(_library.types())
+    if (installed := version("peft")) != WRITTEN_FOR and there | LEFT_OUT.keys() != known:
+        pytest.skip(f"written for peft {WRITTEN_FOR}; {installed} has other types: {sorted(there ^ known)}")
+    assert known - there == LEFT_OUT.keys()
+
+
+def test_every_method_of_our_own_is_there(cells: list[Cell]) -> None:
+    assert set(registry.names("methods")) - named(cells, "type") <= SAME_AS.keys()
+    assert set(SAME_AS.values()) <= named(cells, "peft_type")
+
+
+def test_both_models_have_all_that_fits_them(cells: list[Cell]) -> None:
+    of = {name: {cell.parts["model"] for cell in cells if cell.labels["variant"] == name} for name in ("llama", "vit")}
+    texts_alone = {"head", "SHADOW", "ADAPTION_PROMPT", "TRAINABLE_TOKENS"}
+    texts_alone |= {name for name in _library.types() if _library.method(name).takes_prompts}
+    assert of["llama"] - of["vit"] == texts_alone & of["llama"]
+    assert of["vit"] - of["llama"] == {"F"}
+
+
+def test_a_cell_takes_seconds(cells: list[Cell]) -> None:
+    assert len(cells) <= 100
+    assert all(cell.train.steps is not None and cell.train.steps <= 100 for cell in cells)
