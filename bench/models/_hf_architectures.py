@@ -115,7 +115,9 @@ def _pairs(file: str, name: str) -> dict[str, str]:
             function = line.value.func
             targets, value = [function.value] if isinstance(function, ast.Attribute) else [], line.value
         if value is not None and any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            found |= {_text(pair[0]): _text(pair[1]) for node in ast.walk(value) for pair in _entries(node)}
+            nodes = list(ast.walk(value))
+            own = {id(entry) for node in nodes for _, entry in _entries(node)}  # two classes of one type are no entry
+            found |= {_text(k): _text(v) for node in nodes if id(node) not in own for k, v in _entries(node)}
     return {key: own for key, own in found.items() if key}
 
 

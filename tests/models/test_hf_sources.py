@@ -233,6 +233,7 @@ def test_the_librarys_lists_are_read_as_it_has_them() -> None:
     from transformers import CONFIG_MAPPING
     from transformers.models.auto import modeling_auto
 
-    for name in ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_TEXT_TO_TEXT", "MASKED_LM"):
+    texts = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "MASKED_LM")
+    for name in (*texts, "IMAGE_CLASSIFICATION", "IMAGE_TEXT_TO_TEXT", "VISUAL_QUESTION_ANSWERING"):
         assert set(_hf_architectures.classes(name)) == set(getattr(modeling_auto, f"MODEL_FOR_{name}_MAPPING_NAMES"))
     assert set(_hf_architectures.model_types()) == set(CONFIG_MAPPING)
