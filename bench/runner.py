@@ -208,8 +208,8 @@ class _Sweep:
                 record = job.skipped(found.reason, found.estimate)
                 if not self._has_result(record):
                     self.file.append(record)
+                    self.trackers.ended(job, record)
                 self.records[record.cell_id] = record
-                self.trackers.ended(job, record)
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
         return [job for job in todo if job.cell.cell_id not in unfit]
 

@@ -118,6 +118,15 @@ def test_every_record_reaches_the_tracker(recorder: Recorder, sweep: Sweep) -> N
     assert "start never" not in recorder.told
 
 
+def test_a_cell_that_keeps_its_result_is_not_told_as_skipped(recorder: Recorder, sweep: Sweep) -> None:
+    cell = tracked("ok")
+    sweep.run([cell])
+    recorder.told.clear()
+    unfit = {cell.cell_id: Unfit(reason="no", estimate=make_estimate())}
+    sweep.run([cell], fresh=True, find_unfit=lambda _: unfit)
+    assert recorder.told == []
+
+
 def test_a_result_taken_over_is_told_with_its_steps(recorder: Recorder, sweep: Sweep) -> None:
     """Of a runner that was killed before it had appended the record."""
     cell = tracked("ok")

@@ -11,6 +11,7 @@ import pytest
 
 from bench import metrics
 from bench.cell import Cell
+from bench.execution import Step
 from bench.record import CellRecord
 from bench.trackers import _fields
 from tests.sweeps import Sweep, make_cell
@@ -111,6 +112,27 @@ def test_a_run_that_was_left_open_is_closed(finished: tuple[Path, Cell, CellReco
     assert [run.info.status for run in runs(uri, "killed")] == ["KILLED", "RUNNING"]
     again.close()
     assert [run.info.status for run in runs(uri, "killed")] == ["KILLED", "KILLED"]
+
+
+def test_a_run_that_was_cut_off_is_completed(finished: tuple[Path, Cell, CellRecord], tmp_path: Path) -> None:
+    """The next runner takes over the cell's result and sends its steps once more."""
+    from bench.trackers import mlflow
+
+    results, cell, record = finished
+    uri = f"sqlite:///{results}/mlflow/mlflow.db"
+    settings = mlflow.Settings(name="mlflow", tracking_uri=uri, experiment="cut off")
+    steps = [Step(step=i, loss=1.0 / (i + 1), lr=0.1, step_s=None, at=5.0 + i) for i in range(4)]
+    before = mlflow.create(settings, tmp_path)
+    before.start(cell)
+    before.steps(cell, steps[:3])
+    after = mlflow.create(settings, tmp_path)
+    after.steps(cell, steps)
+    after.end(cell, record, tmp_path / "nothing")
+    after.close()
+    (found,) = runs(uri, "cut off")
+    assert found.info.status == "FINISHED"
+    curve = client(uri).get_metric_history(found.info.run_id, "train/loss")
+    assert sorted(point.step for point in curve) == [0, 1, 2, 3]
 
 
 def test_long_values_are_cut(finished: tuple[Path, Cell, CellRecord], tmp_path: Path) -> None:

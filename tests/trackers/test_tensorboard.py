@@ -11,6 +11,8 @@ import pytest
 from bench import metrics
 from bench.cell import Cell
 from bench.record import CellRecord
+from bench.runner import Unfit
+from tests.factories import make_estimate
 from tests.sweeps import Sweep, make_cell
 from tests.trackers.runs import run_here, small_cell
 
@@ -133,3 +135,13 @@ def test_a_failed_cell_is_there_and_a_new_attempt_takes_its_place(sweep: Sweep, 
     (after,) = place.iterdir()
     assert before != after
     assert len(scalars(place)["status"]) == 1
+
+
+def test_a_skipped_cell_is_there(sweep: Sweep, tmp_path: Path) -> None:
+    cell = make_cell("ok", trackers=[TRACKER | {"folder": str(tmp_path / "logs")}])
+    unfit = {cell.cell_id: Unfit(reason="needs 26 GiB", estimate=make_estimate())}
+    sweep.run([cell], find_unfit=lambda _: unfit)
+    found = scalars(folder_of(cell, tmp_path / "logs"))
+    assert found["status"] == [(0, b"skipped: DoesNotFit: needs 26 GiB")]
+    assert "result/params" in found
+    assert "train/loss" not in found
