@@ -30,7 +30,13 @@ function number(value, digits) {
   return (/^-[0.,]*$/.test(text) ? text.slice(1) : text).replace("-", "−");
 }
 
-const withUnit = (value, axis) => `${number(value, axis.decimals)}${axis.unit ? ` ${axis.unit}` : ""}`;
+// As in the table, or to three digits where that would say little of a small value.
+function shown(value, axis) {
+  const size = Math.abs(value ?? 0), small = size > 0 && size < 10 ** (1 - axis.decimals);
+  return number(value, small ? Math.min(12, 2 - Math.floor(Math.log10(size))) : axis.decimals);
+}
+
+const withUnit = (value, axis) => `${shown(value, axis)}${axis.unit ? ` ${axis.unit}` : ""}`;
 const isDark = () => window.matchMedia("(prefers-color-scheme: dark)").matches && !window.matchMedia("print").matches;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const palette = () => (isDark() ? DARK : LIGHT);

@@ -13,7 +13,8 @@ function buildFront() {
     byId(id).addEventListener("change", () => { suggestLog(); drawFront(); });
   }
   const keys = filterKeys().filter(([, values]) => values.length <= LIGHT.length);
-  byId("colour-by").append(option("", "nothing"), ...keys.map(([key], place) => option(key, key, place === 0)));
+  const most = Math.max(0, ...keys.map(([, values]) => values.length)), first = keys.find(([, values]) => values.length === most)?.[0];
+  byId("colour-by").append(option("", "nothing"), ...keys.map(([key]) => option(key, key, key === first)));
   const published = DATA.rows.some((row) => Object.keys(row.published).length);
   byId("with-published").closest("label").hidden = !published;
   for (const id of ["colour-by", "x-log", "with-published"]) byId(id).addEventListener("change", drawFront);
@@ -148,7 +149,7 @@ function frontSpec({ x, y, dx, dy, log, width, height, front, labels, floor }) {
     fill: p.kind === "measured" ? colours[p.category] : p.kind === "failed" ? bad : page,
     shape: p.kind === "published" ? "diamond" : p.kind === "failed" ? "M-.6-.6L.6.6M.6-.6L-.6.6" : SHAPES[p.category],
     opacity: p.place === BEATEN ? 0.5 : 1, size: p.kind === "failed" ? 320 : p.place === FRONT ? 130 : 80,
-    words: `${p.label}, ${p.kind}${p.place ? `, ${p.place}` : ""}: ${x.title} ${number(p.x, x.decimals)}, ${y.title} ${number(p.y, y.decimals)}`,
+    words: `${p.label}, ${p.kind}${p.place ? `, ${p.place}` : ""}: ${x.title} ${shown(p.x, x)}, ${y.title} ${shown(p.y, y)}`,
   }));
   const ex = { field: "x", type: "quantitative", scale: { domain: dx, nice: false, ...(log ? { type: "log" } : { zero: false }) },
     axis: { title: x.title, tickCount: width < 420 ? 4 : 8, labelOverlap: true } };
@@ -158,7 +159,7 @@ function frontSpec({ x, y, dx, dy, log, width, height, front, labels, floor }) {
   const layer = [];
   if (floor !== undefined)
     layer.push({ data: { values: [{ y: floor }] }, mark: { type: "rule", strokeDash: [6, 4], color: bad, strokeWidth: 1.5, ...quiet }, encoding: { y: ey } },
-      { data: { values: [{ y: floor, x: dx[1], t: `${DATA.floors.called} ${number(floor, y.decimals)}` }] },
+      { data: { values: [{ y: floor, x: dx[1], t: `${DATA.floors.called} ${shown(floor, y)}` }] },
         mark: { type: "text", align: "right", dx: -4, dy: -6, color: bad, ...quiet }, encoding: { x: ex, y: ey, text: { field: "t" } } });
   const step = x.lower === y.lower ? "step" : x.lower ? "step-after" : "step-before";
   layer.push(
@@ -221,11 +222,11 @@ function facts(point, x, y) {
   const interval = row.intervals[y.key];
   const said = { measured: "measured", predicted: "predicted", published: "published, not ours", failed: row.status };
   add("Values", `${said[point.kind]}${point.place ? `; ${point.below ? `not above ${prior}` : point.place}` : ""}`);
-  if (point.unsure) add("Floor", `not told apart from ${prior} (${number(DATA.floors.values[y.key], y.decimals)})`);
-  if (point.kind !== "failed") { add(x.title, number(point.x, x.decimals)); add(y.title, number(point.y, y.decimals)); }
-  if (interval && point.kind !== "published") add("95 % interval", `${number(interval[0], y.decimals)} to ${number(interval[1], y.decimals)}`);
+  if (point.unsure) add("Floor", `not told apart from ${prior} (${shown(DATA.floors.values[y.key], y)})`);
+  if (point.kind !== "failed") { add(x.title, shown(point.x, x)); add(y.title, shown(point.y, y)); }
+  if (interval && point.kind !== "published") add("95 % interval", `${shown(interval[0], y)} to ${shown(interval[1], y)}`);
   for (const axis of DATA.axes)
-    if (row.values[axis.key] !== undefined && axis.key !== x.key && axis.key !== y.key) add(axis.title, number(row.values[axis.key], axis.decimals));
+    if (row.values[axis.key] !== undefined && axis.key !== x.key && axis.key !== y.key) add(axis.title, shown(row.values[axis.key], axis));
   for (const [key, value] of Object.entries(row.keys)) add(key, value);
   add("Seeds", String(row.seeds));
   add(row.cells.length > 1 ? "Cells" : "Cell", make("span", {}, ...row.cells.flatMap((cell) => [cellLink(cell), " "])));
