@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
     """By ``cell_id``, or in any order; the last of a cell counts."""
 
-PICTURES = ("pareto.png", "pareto.svg")
-
 
 def build_table(
     spec: Spec, scale: str, cells: Sequence[Cell], records: Records, outcomes: Outcomes | None = None
@@ -45,6 +43,7 @@ def write_report(
 
     Plots and a page that would not change are kept."""
     from bench.report import csv_file, html, latex, markdown
+    from bench.report.draw import PICTURES
     from bench.report.drawing import Drawing, digest, dismiss
     from bench.report.groups import group_cells
     from bench.report.outcomes import Outcomes
@@ -53,7 +52,7 @@ def write_report(
 
     outcomes = outcomes or Outcomes(None)
     groups = group_cells(spec, cells, _by_id(records))
-    plot = build_plot(spec, scale, groups)
+    plot = build_plot(spec, scale, groups, outcomes)
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
     drawing = None if _all_carry(pictures, digest(plot)) else Drawing(plot)

@@ -1,4 +1,4 @@
-"""Draws the Pareto plot. Run as a script it reads a ``Plot`` on stdin and writes PNG and SVG to stdout.
+"""Draws the Pareto plot. Run as a script it reads a ``Plot`` on stdin and writes its pictures to stdout.
 
 A process of its own: matplotlib takes longer to import than the rest of a report to write, so it works beside it,
 and settings of the user's own matplotlib cannot change the result.
@@ -12,19 +12,60 @@ import math
 import os
 import sys
 import textwrap
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.report.placing import Box, Labels, line_boxes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
+PICTURES = tuple(f"{name}.{kind}" for name in ("pareto", "pareto_column") for kind in ("png", "svg", "pdf"))
+"""Files, in the order in which they are drawn."""
 MEASURED, PUBLISHED, GREY = "#0072B2", "#D55E00", "#595959"
 """From Okabe and Ito's palette, told apart with any colour vision."""
 MEASURED_TEXT, PUBLISHED_TEXT = "#003d5c", "#8a3b00"
 """The same hues, dark enough to read."""
-MOST_FAILURES = 12
+MOST_LABELS = 40
+"""Of ours, and of published points."""
+FAINT = 0.4
+"""Opacity of what the front leaves behind."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Style:
+    """Of a figure; inches and points."""
+
+    panel: tuple[float, float]
+    """Width and height of the axes."""
+    margins: tuple[float, float, float, float]
+    """Left, right, below and above each panel."""
+    head: float
+    """Above all panels; 0 for a figure whose title is its caption in a paper."""
+    listed: float
+    """To the right, for the cells without a score; 0 for none listed."""
+    font: float
+    label: float
+    marker: float
+    columns: int
+    """Panels beside each other."""
+    most_failures: int
+
+
+FULL = Style(
+    panel=(6.4, 3.4), margins=(0.68, 0.18, 0.92, 0.06), head=0.85, listed=2.35, font=9, label=7, marker=6, columns=1,
+    most_failures=12,
+)  # fmt: skip
+"""The width of a page: with title, facts and the list of what failed."""
+GRID = replace(FULL, panel=(3.3, 2.7), margins=(0.68, 0.14, 0.92, 0.1), label=5.5, marker=5, columns=2)
+"""Likewise for several panels."""
+COLUMN = Style(
+    panel=(2.75, 1.9), margins=(0.47, 0.08, 0.72, 0.05), head=0.0, listed=0.0, font=7, label=5, marker=3.6, columns=1,
+    most_failures=4,
+)  # fmt: skip
+"""3.3 in, a column of a paper's two: no title."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +74,37 @@ class Point:
     x: float
     y: float
     on_front: bool = False
+    within_noise: bool = False
+    """Beaten by others that cannot be told from it."""
+    x_low: float | None = None
+    """Bounds at 95 %; null where not known."""
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """One score against one cost."""
+
+    x_label: str
+    y_label: str
+    x_log: bool
+    lower_cost_is_better: bool
+    front_line: bool = True
+    """Whether the front is over these two alone, so that a line shows it."""
+    measured: list[Point]
+    predicted: list[Point]
+    """Measured score, predicted cost."""
+    published: list[Point]
+    baseline: float | None
+    """Score of the task's prior: nothing below it is on a front."""
+    baseline_label: str
+
+    @property
+    def ours(self) -> list[Point]:
+        """The points of our own cells."""
+        return self.measured + self.predicted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,85 +115,127 @@ class Plot:
     subtitle: str
     tag: str
     """Printed across the plot; empty for the paper's scale."""
-    x_label: str
-    y_label: str
-    x_log: bool
-    lower_cost_is_better: bool
-    measured: list[Point]
-    predicted: list[Point]
-    """Measured score, predicted cost."""
-    published: list[Point]
-    baseline: float | None
-    baseline_label: str
-    """Score of answering without the image."""
+    panels: list[Panel]
     failures: list[str]
     """Cells without a score, and why."""
 
-    @property
-    def ours(self) -> list[Point]:
-        """The points of our own cells."""
-        return self.measured + self.predicted
 
-
-def draw(plot: Plot) -> Figure:
-    """The figure, with labels placed."""
+def draw(plot: Plot, style: Style | None = None) -> Figure:
+    """The figure, with labels placed. Without a style: that of a page, for one panel or several."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    figure = Figure(figsize=(9.6 if plot.failures else 7.4, 5.2), dpi=150)
+    style = style or (FULL if len(plot.panels) == 1 else GRID)
+    columns = min(style.columns, len(plot.panels))
+    rows = math.ceil(len(plot.panels) / columns)
+    left, right, below, above = style.margins
+    listed = style.listed if plot.failures else 0.0
+    width = columns * (left + style.panel[0] + right) + listed
+    height = rows * (below + style.panel[1] + above) + style.head
+    figure = Figure(figsize=(width, height), dpi=150 if style.listed else 300)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.185, 0.58 if plot.failures else 0.88, 0.645))
-    if plot.x_log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
-    axes.grid(color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.margins(0.16, 0.16)
-    _series(axes, plot)
-    _words(figure, axes, plot)
-    _labels(axes, plot)
+    for place, panel in enumerate(plot.panels):
+        row, column = divmod(place, columns)
+        x, y = (
+            column * (left + style.panel[0] + right) + left,
+            (rows - 1 - row) * (below + style.panel[1] + above) + below,
+        )
+        size = (x / width, y / height, style.panel[0] / width, style.panel[1] / height)
+        last = not row and column == columns - 1
+        _panel(figure.add_axes(size), plot, panel, style, plot.failures if last else [])
+    if style.head:
+        _head(figure, plot, width, height)
     return figure
 
 
-def _series(axes: Axes, plot: Plot) -> None:
-    _points(axes, plot, plot.measured, "Measured", MEASURED, marker="o", markersize=6, zorder=4)
-    _points(
-        axes, plot, plot.predicted, "Cost predicted", MEASURED, front="--",
-        marker="o", markerfacecolor="white", markersize=6, zorder=4,
-    )  # fmt: skip
-    _points(
-        axes, plot, plot.published, "Published", PUBLISHED, marker="D", markerfacecolor="white", markersize=5, zorder=3
-    )
-    if plot.baseline is not None:
-        axes.axhline(plot.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=plot.baseline_label)
-    if not plot.ours:
+def _panel(axes: Axes, plot: Plot, panel: Panel, style: Style, failures: list[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    if panel.x_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(panel.x_label, fontsize=style.font)
+    axes.set_ylabel(panel.y_label, fontsize=style.font)
+    axes.tick_params(labelsize=style.font)
+    axes.spines["right"].set_visible(bool(failures))
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.margins(0.16, 0.16)
+    _series(axes, plot, panel, style)
+    if plot.tag:
+        size = min(64, 420 / len(plot.tag)) * style.panel[0] / FULL.panel[0]
+        across: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "alpha": 0.07, "zorder": 0}
+        axes.text(0.5, 0.5, plot.tag, transform=axes.transAxes, fontsize=size, color="black", **across)
+    _floor(axes, panel)
+    _labels(axes, plot, panel, style, _failures(axes, failures, style))
+
+
+def _series(axes: Axes, plot: Plot, panel: Panel, style: Style) -> None:
+    size = style.marker
+    ours: dict[str, Any] = {"marker": "o", "markersize": size, "zorder": 4}
+    theirs: dict[str, Any] = {"marker": "D", "markersize": size - 1, "zorder": 3, "markerfacecolor": "white"}
+    _points(axes, panel, panel.measured, "Measured", MEASURED, **ours)
+    _points(axes, panel, panel.predicted, "Cost predicted", MEASURED, front="--", markerfacecolor="white", **ours)
+    _points(axes, panel, panel.published, "Published", PUBLISHED, **theirs)
+    near = [point for point in panel.ours if point.within_noise]
+    if near:
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": size + 4,
+            "markerfacecolor": "none",
+            "markeredgewidth": 0.8,
+        }
+        axes.plot([p.x for p in near], [p.y for p in near], linestyle="none", color=MEASURED, zorder=4,
+                  label="Beaten only within the noise", **ring)  # fmt: skip
+    if panel.baseline is not None:
+        label = f"{panel.baseline_label} (floor)"
+        axes.axhline(panel.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=label)
+    if not panel.ours:
         axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=GREY)
     if not plot.tag:
-        _links(axes, plot)
+        _links(axes, panel)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncol=3, frameon=False, fontsize=8)
+        below = -(style.font * 3.1) / (style.panel[1] * 72)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncol=3 if style.panel[0] > 5 else 2, frameon=False,
+                    fontsize=style.font - 1, handlelength=1.6, columnspacing=1.2, borderpad=0.2)  # fmt: skip
 
 
-def _links(axes: Axes, plot: Plot) -> None:
+def _floor(axes: Axes, panel: Panel) -> None:
+    """Shade what is no better than the prior."""
+    if panel.baseline is not None and panel.ours:
+        low, high = axes.get_ylim()
+        axes.axhspan(min(low, panel.baseline), panel.baseline, color="black", alpha=0.05, linewidth=0, zorder=0)
+        axes.set_ylim(low, high)
+
+
+def _links(axes: Axes, panel: Panel) -> None:
     """Join what was measured and what was published of one cell."""
-    published = {point.label: point for point in plot.published}
-    for ours in plot.ours:
+    published = {point.label: point for point in panel.published}
+    for ours in panel.ours:
         if theirs := published.get(ours.label):
             axes.plot([ours.x, theirs.x], [ours.y, theirs.y], color="#999999", linewidth=0.8, linestyle=":", zorder=1)
 
 
-def _points(axes: Axes, plot: Plot, points: list[Point], name: str, color: str, front: str = "-", **style: Any) -> None:
-    if not points:
-        return
-    axes.plot([p.x for p in points], [p.y for p in points], linestyle="none", color=color, label=name, **style)
+def _points(
+    axes: Axes, panel: Panel, points: list[Point], name: str, color: str, front: str = "-", **style: Any
+) -> None:
+    """Those the front leaves behind faint, with bars where their interval is known."""
+    bright = [p for p in points if p.on_front or p.within_noise]
+    for found, opacity in ((bright, 1.0), ([p for p in points if p not in bright], FAINT)):
+        label = name if found is bright or not bright else None
+        if not panel.front_line:
+            label = f"{name}, on the front over all" if found is bright else name
+        if not found:
+            continue
+        axes.plot([p.x for p in found], [p.y for p in found], linestyle="none", color=color, label=label, alpha=opacity,
+                  **style)  # fmt: skip
+        _bars(axes, found, color=color, alpha=0.6 * opacity)
     best = sorted((p.x, p.y) for p in points if p.on_front)
-    if len(best) > 1:
+    if len(best) > 1 and panel.front_line:
         axes.plot(
             *zip(*best, strict=True),
-            drawstyle="steps-post" if plot.lower_cost_is_better else "steps-pre",
+            drawstyle="steps-post" if panel.lower_cost_is_better else "steps-pre",
             color=color,
             linestyle=front,
             linewidth=1.2,
@@ -131,152 +245,109 @@ def _points(axes: Axes, plot: Plot, points: list[Point], name: str, color: str, 
         )
 
 
-def _words(figure: Figure, axes: Axes, plot: Plot) -> None:
+def _bars(axes: Axes, points: list[Point], *, color: str, alpha: float) -> None:
+    """Intervals, where they are known."""
+    bar: dict[str, Any] = {"linewidth": 0.8, "colors": color, "alpha": alpha, "zorder": 2}
+    upright = [(p.x, p.y_low, p.y_high) for p in points if p.y_low is not None and p.y_high is not None]
+    lying = [(p.y, p.x_low, p.x_high) for p in points if p.x_low is not None and p.x_high is not None]
+    if upright:
+        axes.vlines(*zip(*upright, strict=True), **bar)
+    if lying:
+        axes.hlines(*zip(*lying, strict=True), **bar)
+
+
+def _head(figure: Figure, plot: Plot, width: float, height: float) -> None:
+    """Title and facts, as wide as there is room."""
     tag = f"{plot.tag}: " if plot.tag else ""
-    title = textwrap.fill(tag + plot.title, 112 if plot.failures else 84, break_on_hyphens=False)
-    figure.text(0.02, 0.975, title, fontsize=10, fontweight="bold", va="top")
-    subtitle = textwrap.fill(plot.subtitle, 130 if plot.failures else 118, break_on_hyphens=False)
-    figure.text(0.02, 0.895 if "\n" in title else 0.93, subtitle, fontsize=8, color=GREY, va="top")
-    if plot.tag:
-        size = min(64, 420 / len(plot.tag))
-        across: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "alpha": 0.07, "zorder": 0}
-        axes.text(0.5, 0.5, plot.tag, transform=axes.transAxes, fontsize=size, color="black", **across)
-    shown = plot.failures[:MOST_FAILURES]
-    if len(plot.failures) > len(shown):
-        shown = [*shown[:-1], f"and {len(plot.failures) - len(shown) + 1} more"]
-    if shown:
-        axes.text(1.045, 1.0, "No score", transform=axes.transAxes, fontsize=8, fontweight="bold", va="center")
+    title = textwrap.fill(tag + plot.title, int(width * 11.5), break_on_hyphens=False)
+    figure.text(0.02, 1 - 0.13 / height, title, fontsize=10, fontweight="bold", va="top")
+    subtitle = textwrap.fill(plot.subtitle, int(width * 15.5), break_on_hyphens=False)
+    lines = 1 + title.count("\n")
+    figure.text(0.02, 1 - (0.16 + 0.19 * lines) / height, subtitle, fontsize=8, color=GREY, va="top")
+
+
+def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
+    """Crosses at the edge for the cells without a score, beside their list; inside, at the bottom, if there is no room.
+
+    The words that stand inside or beside."""
+    shown = failures[: style.most_failures]
+    if len(failures) > len(shown):
+        shown = [*shown[:-1], f"and {len(failures) - len(shown) + 1} more"]
+    beside = bool(style.listed)
+    x, align, size = (1.045, "left", 7.0) if beside else (0.98, "right", style.label)
+    step = (size + 6) / (style.panel[1] * 72)
+    if shown and beside:
+        axes.text(x, 1.0, "No score", transform=axes.transAxes, fontsize=8, fontweight="bold", va="center")
+    told = []
     for index, failure in enumerate(shown, start=1):
-        y = 1.0 - index * 0.07
-        axes.plot([1.0], [y], "x", color="black", transform=axes.transAxes, clip_on=False, markersize=6, zorder=4)
-        axes.text(1.045, y, failure, transform=axes.transAxes, fontsize=7, va="center")
+        y = 1.0 - index * step if beside else (len(shown) + 0.5 - index) * step
+        axes.plot([1.0], [y], "x", color="black", transform=axes.transAxes, clip_on=False, markersize=style.marker)
+        told.append(axes.text(x, y, failure, transform=axes.transAxes, fontsize=size, va="center", ha=align))
+    return told
 
 
-def _labels(axes: Axes, plot: Plot) -> None:
-    """Put every label at the best place near its point; a published point's is left out where there is no room."""
-    figure = axes.get_figure()
-    assert figure is not None
+def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, told: list[Text]) -> None:
+    """Put every label at the best place near its point; where there is no room, only those of the front must be."""
     axes.get_xlim()  # settles the limits
-    pixels = axes.transData.transform([(p.x, p.y) for p in plot.ours + plot.published] or [(0, 0)])
-    labels = Labels(axes, taken=[Box(x - 8, y - 8, x + 8, y + 8) for x, y in pixels], lines=_line_boxes(axes))
-    for point in sorted(plot.ours, key=lambda p: (not p.on_front, p.x, p.y, p.label)):
-        labels.place(point, MEASURED_TEXT, 7, must=True)
-    named = set() if plot.tag else {point.label for point in plot.ours}
-    for point in sorted(plot.published, key=lambda p: (not p.on_front, p.x, p.y, p.label)):
+    to_pixels = axes.transData.transform
+    pixels = to_pixels([(p.x, p.y) for p in panel.ours + panel.published] or [(0, 0)])
+    half = style.marker * 1.3 * axes.figure.dpi / 150
+    lines = line_boxes(axes)
+    for p in panel.ours:
+        left, right = (p.x if x is None else x for x in (p.x_low, p.x_high))
+        low, high = (p.y if y is None else y for y in (p.y_low, p.y_high))
+        for ends in ([(p.x, low), (p.x, high)], [(left, p.y), (right, p.y)]):
+            (x0, y0), (x1, y1) = to_pixels(ends)
+            lines.append(Box(x0 - 1.5, y0 - 1.5, x1 + 1.5, y1 + 1.5))
+    taken = [Box(x - half, y - half, x + half, y + half) for x, y in pixels]
+    taken += [Box(*text.get_window_extent().extents) for text in told]
+    labels = Labels(axes, taken=taken, lines=lines)
+    narrow = not style.listed
+    crowded = len(panel.ours) > (6 if narrow else MOST_LABELS)
+    near = 14.0 if crowded else 200.0
+    order = sorted(panel.ours, key=lambda p: (not p.on_front, not p.within_noise, p.x, p.y, p.label))
+    for point in order[:MOST_LABELS]:
+        must = point.on_front or not crowded
+        labels.place(point.label, (point.x, point.y), MEASURED_TEXT, style.label, must=must, near=near)
+    if narrow and panel.ours:
+        return
+    named = set() if plot.tag else {point.label for point in panel.ours}
+    for point in sorted(panel.published, key=lambda p: (not p.on_front, p.x, p.y, p.label))[:MOST_LABELS]:
         if point.label not in named:
-            labels.place(point, PUBLISHED_TEXT, 6, must=False)
+            labels.place(point.label, (point.x, point.y), PUBLISHED_TEXT, style.label - 1, must=False)
 
 
-class Box(NamedTuple):
-    """A rectangle in pixels."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def overlap(self, other: Box) -> float:
-        """Area in both."""
-        width = min(self.x1, other.x1) - max(self.x0, other.x0)
-        height = min(self.y1, other.y1) - max(self.y0, other.y0)
-        return width * height if width > 0 and height > 0 else 0.0
-
-
-@dataclass(slots=True)
-class Labels:
-    """Places labels one after another where they cover nothing, or as little as possible."""
-
-    axes: Axes
-    taken: list[Box]
-    """Markers, and the labels placed so far."""
-    lines: list[Box]
-    """What a label had better not cross."""
-
-    def place(self, point: Point, color: str, size: float, *, must: bool) -> None:
-        label = self.axes.annotate(
-            point.label, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=size, color=color,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},
-        )  # fmt: skip
-        figure = self.axes.get_figure()
-        assert figure is not None
-        scale = figure.dpi / 72
-        extent = label.get_window_extent()
-        width, height = float(extent.width), float(extent.height) * 0.9
-        x, y = (float(value) for value in self.axes.transData.transform(label.xy))
-        best = (math.inf, math.inf, 0.0, 0.0, Box(x, y, x, y))
-        for dx, dy in _offsets(width / scale, height / scale):
-            distance = abs(dy) + 2 * (dx > 0)
-            if distance >= best[0]:
-                break
-            box = Box(x + dx * scale, y + dy * scale, x + dx * scale + width, y + dy * scale + height)
-            covered = self._covered(box)
-            if distance + covered * 10 < best[0]:
-                best = min(best, (distance + covered * 10 + self._crossed(box) * 2, covered, dx, dy, box))
-        _, covered, dx, dy, box = best
-        if covered and not must:
-            label.remove()
-            return
-        self.taken.append(box)
-        label.set_position((dx, dy))
-        if label.arrow_patch is not None and abs(dy) < 14 and not -width / scale < dx < 0:
-            label.arrow_patch.set_visible(False)
-
-    def _covered(self, box: Box) -> float:
-        """Area over markers, other labels or, counted double, outside the axes, where it would be cut off."""
-        x0, y0, x1, y1 = self.axes.bbox.extents
-        outside = (box.x1 - box.x0) * (box.y1 - box.y0) - box.overlap(Box(x0 + 5, y0 + 5, x1 - 5, y1 - 5))
-        return max(0.0, 2 * outside - 1e-6) + sum(box.overlap(other) for other in self.taken)
-
-    def _crossed(self, box: Box) -> float:
-        return sum(box.overlap(line) for line in self.lines)
-
-
-def _offsets(width: float, height: float) -> list[tuple[float, float]]:
-    """Places of a label's lower left corner against its point, in points, the nearest first."""
-    beside = [(x, away - height / 2) for x in (6.0, -6.0 - width) for away in (0, 6, -6, 12, -12, 20, -20, 30, -30)]
-    far = [(x, float(away * sign)) for x in (6.0, -6.0 - width) for away in (42, 56, 72, 90, 110) for sign in (1, -1)]
-    above = [(-width / 2, sign * away - height / 2) for away in (10, 18, 28, 40, 56, 72, 90) for sign in (1, -1)]
-    return sorted(beside + above + far, key=lambda place: abs(place[1]))
-
-
-def _line_boxes(axes: Axes) -> list[Box]:
-    """The horizontal and vertical pieces of all lines drawn, as thin boxes."""
-    boxes = []
-    for line in axes.get_lines():
-        if line.get_linestyle() in ("None", ":"):
-            continue
-        vertices: Any = line.get_path().transformed(line.get_transform()).vertices
-        corners: list[list[float]] = vertices.tolist()
-        if line.get_drawstyle() != "default":
-            post = line.get_drawstyle() == "steps-post"
-            turns = [[b[0], a[1]] if post else [a[0], b[1]] for a, b in pairwise(corners)]
-            corners = [corner for pair in zip(corners, turns, strict=False) for corner in pair] + corners[-1:]
-        for (ax, ay), (bx, by) in pairwise(corners):
-            boxes.append(Box(min(ax, bx) - 1.5, min(ay, by) - 1.5, max(ax, bx) + 1.5, max(ay, by) + 1.5))
-    return boxes
-
-
-def render(plot: Plot, digest: str) -> tuple[bytes, bytes]:
-    """PNG and SVG, the same bytes for the same plot; both carry ``digest``."""
+def render(plot: Plot, digest: str) -> list[bytes]:
+    """``PICTURES`` in their order, the same bytes for the same plot; all carry ``digest``."""
     import matplotlib as mpl
 
     mpl.rcdefaults()
     mpl.rcParams.update({"svg.hashsalt": "pareto", "text.parse_math": False, "font.size": 9, "axes.spines.top": False,
-                         "axes.spines.right": bool(plot.failures), "font.family": "DejaVu Sans"})  # fmt: skip
-    figure = draw(plot)
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Description": digest})
-    figure.savefig(svg, format="svg", metadata={"Description": digest, "Date": None})
-    return png.getvalue(), svg.getvalue()
+                         "pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})  # fmt: skip
+    about: dict[str, dict[str, str | None]] = {
+        "png": {"Description": digest},
+        "svg": {"Description": digest, "Date": None},
+        "pdf": {"Subject": digest, "CreationDate": None, "ModDate": None},
+    }
+    pictures = []
+    for style in (None, COLUMN):
+        figure = draw(plot, style)
+        for kind, metadata in about.items():
+            out = io.BytesIO()
+            figure.savefig(out, format=kind, metadata=metadata)
+            pictures.append(out.getvalue())
+    return pictures
 
 
 def main() -> None:
-    """Serve one plot: JSON on stdin; the PNG's length in a line, PNG and SVG on stdout."""
+    """Serve one plot: JSON on stdin; on stdout a line with the pictures' lengths, and the pictures."""
     import warnings
 
     warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print; nothing but the pictures may reach the reader
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_pdf
     import matplotlib.backends.backend_svg  # the slow part, done while the caller finds out what to draw
     import matplotlib.figure  # noqa: F401
 
@@ -285,11 +356,13 @@ def main() -> None:
         return
     data = json.loads(told)
     fields: dict[str, Any] = data["plot"]
-    for series in ("measured", "predicted", "published"):
-        fields[series] = [Point(**point) for point in fields[series]]
-    png, svg = render(Plot(**fields), data["digest"])
+    for panel in fields["panels"]:
+        for series in ("measured", "predicted", "published"):
+            panel[series] = [Point(**point) for point in panel[series]]
+    fields["panels"] = [Panel(**panel) for panel in fields["panels"]]
+    pictures = render(Plot(**fields), data["digest"])
     with out:
-        out.write(f"{len(png)}\n".encode() + png + svg)
+        out.write(" ".join(str(len(picture)) for picture in pictures).encode() + b"\n" + b"".join(pictures))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import accumulate, pairwise
 from pathlib import Path
 
-from bench.report import draw
+from bench.report import draw, placing
 from bench.report.draw import Plot
 
 SCRIPT = Path(draw.__file__)
+ROOT = SCRIPT.parents[2]
+"""Where the script finds this package, installed or not."""
 _warm: list[subprocess.Popen[bytes]] = []
 
 
@@ -25,7 +29,8 @@ def warm_up() -> None:
 def digest(plot: Plot) -> str:
     """SHA-256 of all that determines the pictures: plot, drawing code and matplotlib's version."""
     told = json.dumps(asdict(plot), allow_nan=False, sort_keys=True).encode()
-    return hashlib.sha256(b"\0".join([told, SCRIPT.read_bytes(), _matplotlib_version()])).hexdigest()
+    code = [SCRIPT.read_bytes(), Path(placing.__file__).read_bytes()]
+    return hashlib.sha256(b"\0".join([told, *code, _matplotlib_version()])).hexdigest()
 
 
 class Drawing:
@@ -35,13 +40,14 @@ class Drawing:
         self._told = json.dumps({"plot": asdict(plot), "digest": digest(plot)}, allow_nan=False).encode()
         self._process = _warm.pop() if _warm else _start()
 
-    def pictures(self) -> tuple[bytes, bytes]:
-        """PNG and SVG."""
+    def pictures(self) -> list[bytes]:
+        """``draw.PICTURES`` in their order."""
         out, err = self._process.communicate(self._told)
         if self._process.returncode:
             raise RuntimeError(f"drawing the Pareto plot failed:\n{err.decode(errors='replace')}")
-        length, _, pictures = out.partition(b"\n")
-        return pictures[: int(length)], pictures[int(length) :]
+        lengths, _, pictures = out.partition(b"\n")
+        ends = list(accumulate(map(int, lengths.split()), initial=0))
+        return [pictures[start:end] for start, end in pairwise(ends)]
 
 
 def dismiss() -> None:
@@ -54,7 +60,8 @@ def dismiss() -> None:
 
 def _start() -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-P", str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=pipe)
+    importable = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-P", str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=pipe, env=importable)
 
 
 def _matplotlib_version() -> bytes:

@@ -1,15 +1,20 @@
-"""Which cells are worth their cost: the Pareto front, and the plot of it as data."""
+"""Which cells are worth their cost: the Pareto front over the spec's costs and scores, and its plot as data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from bench import metrics
 from bench.metrics import Metric
 from bench.report import notes, text
-from bench.report.draw import Plot, Point
+from bench.report.draw import Panel, Plot, Point
+from bench.report.front import Standing, standings
 from bench.report.groups import Group, baselines_of
+from bench.report.outcomes import Outcomes
+from bench.report.uncertainty import Spread, difference, spread
 
 if TYPE_CHECKING:
     from bench.spec.models import Spec
@@ -18,31 +23,36 @@ OTHER_COSTS = ("memory", "memory_reserved", "memory_nvml", "params", "step_time"
 """Taken in this order where the chosen cost was not measured, e.g. GPU memory on a CPU."""
 LABEL_WIDTH = 36
 
+Value = Callable[[Group, Metric], float | None]
 
-def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
-    """Measured cells, the paper's numbers for them, the task's prior and what failed.
 
-    Finished cells whose cost was predicted but not measured are a series of their own, with a front of its own.
+def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes | None = None) -> Plot:
+    """Measured cells with intervals, the paper's numbers for them, the task's prior and what failed.
+
+    Finished cells whose cost was predicted but not measured are a series of their own, with a front of its own. Nothing
+    is on a front that is not above the prior in at least one of the scores. With ``outcomes``, noise is judged on the
+    examples that cells share.
     """
-    wanted, score = metrics.get(spec.pareto.cost), metrics.get(spec.pareto.score or metrics.main(spec.task.name))
-    cost = _known_cost(wanted, groups)
-    measured = front(_measured(groups, cost, score), cost, score)
-    predicted = front(_predicted(groups, cost, score), cost, score)
-    published = front(_published(groups, cost, score), cost, score)
-    xs = [point.x for point in measured + predicted + published]
+    wanted = [metrics.get(name) for name in spec.pareto.costs or [spec.pareto.cost]]
+    costs = list(dict.fromkeys(_known_cost(cost, groups) for cost in wanted))
+    names = spec.pareto.scores or [spec.pareto.score or metrics.main(spec.task.name)]
+    scores = [metrics.get(name) for name in dict.fromkeys(names)]
+    floors = _floors(spec, groups, scores)
+    race = _Race(
+        spec=spec, costs=costs, scores=scores, groups=groups, outcomes=outcomes or Outcomes(None), floors=floors
+    )
+    tag = notes.scale_tag(scale)
+    series = {
+        "measured": race.series(lambda group, metric: group.mean(metric) if group.ok else None),
+        "predicted": race.series(race.predicted),
+        "published": race.series(_published, noisy=False, floored=not tag),
+    }
+    origin = dict(zip(costs, wanted, strict=False)) if len(costs) == len(wanted) else {cost: cost for cost in costs}
     return Plot(
         title=text.clipped(text.plain(spec.title or spec.name), 90),
         subtitle=text.clipped(notes.facts(scale, groups), 210),
-        tag=notes.scale_tag(scale),
-        x_label=cost.titled + _about_cost(wanted, cost, measured, predicted),
-        y_label=_score_label(score),
-        x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
-        lower_cost_is_better=cost.direction == "lower",
-        measured=measured,
-        predicted=predicted,
-        published=published,
-        baseline=_baseline(spec, groups, score),
-        baseline_label=next(iter(metrics.baselines(spec.task.name).values())),
+        tag=tag,
+        panels=[race.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)],
         failures=[
             text.clipped(f"{text.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
             for group in groups
@@ -51,24 +61,119 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group]) -> Plot:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entrant:
+    """A group of a series: one value per cost, then one per score."""
+
+    group: Group
+    values: list[float]
+    standing: Standing = "beaten"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Race:
+    """Cells against each other in costs and scores."""
+
+    spec: Spec
+    costs: list[Metric]
+    scores: list[Metric]
+    groups: Sequence[Group]
+    outcomes: Outcomes
+    floors: dict[Metric, float | None]
+    """Of each score, what the first of the task's baselines has."""
+
+    @property
+    def objectives(self) -> list[Metric]:
+        return [*self.costs, *self.scores]
+
+    def predicted(self, group: Group, metric: Metric) -> float | None:
+        """Of finished cells some cost of which was predicted and not measured."""
+        if not group.ok or all(group.mean(cost) is not None for cost in self.costs):
+            return None
+        measured = group.mean(metric)
+        return group.predicted(metric) if measured is None and metric in self.costs else measured
+
+    def series(self, value: Value, *, noisy: bool = True, floored: bool = True) -> list[_Entrant]:
+        """The groups that have all values, each with its standing among them."""
+        found = []
+        for group in self.groups:
+            values = [value(group, metric) for metric in self.objectives]
+            known = [one for one in values if one is not None]
+            if len(known) == len(values):
+                found.append(_Entrant(group=group, values=known))
+        signs = [1 if metric.direction == "lower" else -1 for metric in self.objectives]
+        places = [[sign * one for sign, one in zip(signs, e.values, strict=True)] for e in found]
+
+        def told(i: int, j: int, k: int) -> bool:
+            metric = self.objectives[k]
+            if not noisy or metric.exact:
+                return True
+            apart = difference(found[i].group, found[j].group, metric, self.outcomes)
+            return apart is None or apart.distinct
+
+        below = [floored and self._below_floor(entrant) for entrant in found]
+        found_standings = standings(places, below, told)
+        return [
+            _Entrant(group=e.group, values=e.values, standing=standing)
+            for e, standing in zip(found, found_standings, strict=True)
+        ]
+
+    def _below_floor(self, entrant: _Entrant) -> bool:
+        """Not above the prior in any score that has one."""
+        values = entrant.values[len(self.costs) :]
+        floors = [(one, self.floors[score]) for one, score in zip(values, self.scores, strict=True)]
+        return any(floor is not None for _, floor in floors) and all(
+            floor is not None and one <= floor for one, floor in floors
+        )
+
+    def panel(self, series: dict[str, list[_Entrant]], cost: Metric, score: Metric, wanted: Metric) -> Panel:
+        """The plot of one score against one cost."""
+        x, y = self.objectives.index(cost), self.objectives.index(score)
+        points = {name: [self._point(e, x, y, name) for e in entrants] for name, entrants in series.items()}
+        xs = [point.x for found in points.values() for point in found]
+        return Panel(
+            x_label=cost.titled + _about_cost(wanted, cost, points["measured"], points["predicted"]),
+            y_label=_score_label(score),
+            x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
+            lower_cost_is_better=cost.direction == "lower",
+            front_line=len(self.objectives) == 2,
+            measured=points["measured"],
+            predicted=points["predicted"],
+            published=points["published"],
+            baseline=self.floors[score],
+            baseline_label=next(iter(metrics.baselines(self.spec.task.name).values())),
+        )
+
+    def _point(self, entrant: _Entrant, x: int, y: int, name: str) -> Point:
+        of_x, of_y = (self._bounds(entrant.group, self.objectives[k], name) for k in (x, y))
+        return Point(
+            label=text.clipped(entrant.group.label, LABEL_WIDTH),
+            x=entrant.values[x],
+            y=entrant.values[y],
+            on_front=entrant.standing == "front",
+            within_noise=entrant.standing == "noise",
+            x_low=of_x.low if of_x else None,
+            x_high=of_x.high if of_x else None,
+            y_low=of_y.low if of_y else None,
+            y_high=of_y.high if of_y else None,
+        )
+
+    def _bounds(self, group: Group, metric: Metric, name: str) -> Spread | None:
+        return spread(group, metric, self.outcomes) if name != "published" and not metric.exact else None
+
+
+def _floors(spec: Spec, groups: Sequence[Group], scores: Sequence[Metric]) -> dict[Metric, float | None]:
+    """What the first of the task's baselines scores by the same metrics; null without a finished cell."""
+    task = spec.task.name
+    prior = (baselines_of(groups) or [{}])[0].get(next(iter(metrics.baselines(task))), {})
+    names = {score: metrics.main(task) if score.name == metrics.score.__name__ else score.name for score in scores}
+    floors = {score: metrics.printed(prior.get(name), name) for score, name in names.items()}
+    return {score: 0.0 if score.name == metrics.over_prior.__name__ else floor for score, floor in floors.items()}
+
+
 def _score_label(score: Metric) -> str:
     facts = metrics.task_scores().get(score.name)
     return metrics.with_unit(facts.title or facts.header if facts else score.header, score.unit)
-
-
-def front(points: list[Point], cost: Metric, score: Metric) -> list[Point]:
-    """The same points, those marked that no other point beats: as cheap and as good, and better in one of them."""
-    x, y = _ascending(cost), _ascending(score)
-
-    def beats(a: Point, b: Point) -> bool:
-        return x * a.x <= x * b.x and y * a.y <= y * b.y and (a.x, a.y) != (b.x, b.y)
-
-    return [Point(label=p.label, x=p.x, y=p.y, on_front=not any(beats(other, p) for other in points)) for p in points]
-
-
-def _ascending(metric: Metric) -> int:
-    """Factor that makes less better."""
-    return 1 if metric.direction == "lower" else -1
 
 
 def _known_cost(wanted: Metric, groups: Sequence[Group]) -> Metric:
@@ -85,40 +190,10 @@ def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predict
     """What must stand beside the cost's name on its axis."""
     if cost is not wanted:
         return f" ({wanted.header.lower()} was not measured)"
-    if not predicted:
+    if not predicted or cost.predicted is None:
         return ""
     return ", measured (filled) or predicted (hollow)" if measured else ", predicted for a CUDA GPU"
 
 
-def _measured(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
-    return _points(groups, lambda group, metric: group.mean(metric) if group.ok else None, cost, score)
-
-
-def _predicted(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
-    """Finished cells whose cost was not measured."""
-    left = [group for group in groups if group.ok and group.mean(cost) is None]
-    return _points(
-        left, lambda group, metric: group.predicted(metric) if metric is cost else group.mean(metric), cost, score
-    )
-
-
-def _published(groups: Sequence[Group], cost: Metric, score: Metric) -> list[Point]:
-    return _points(
-        groups, lambda group, metric: group.published.values.get(metric.name) if group.published else None, cost, score
-    )
-
-
-def _points(
-    groups: Sequence[Group], value: Callable[[Group, Metric], float | None], cost: Metric, score: Metric
-) -> list[Point]:
-    return [
-        Point(label=text.clipped(group.label, LABEL_WIDTH), x=x, y=y)
-        for group in groups
-        if (x := value(group, cost)) is not None and (y := value(group, score)) is not None
-    ]
-
-
-def _baseline(spec: Spec, groups: Sequence[Group], score: Metric) -> float | None:
-    """What the first of the task's baselines scores by the same metric."""
-    prior = next(iter(metrics.baselines(spec.task.name)))
-    return metrics.printed((baselines_of(groups) or [{}])[0].get(prior, {}).get(score.name), score.name)
+def _published(group: Group, metric: Metric) -> float | None:
+    return group.published.values.get(metric.name) if group.published else None

@@ -8,11 +8,11 @@ import pytest
 
 from bench.record import Status
 from bench.report import drawing, write_report
-from bench.report.draw import Plot, Point, draw
+from bench.report.draw import PICTURES, Panel, Plot, Point, draw
 from tests.factories import failed_record, make_record
 from tests.report.conftest import Case
 
-NAMES = ["index.html", "table.md", "table.tex", "table.csv", "pareto.png", "pareto.svg"]
+NAMES = ["index.html", "table.md", "table.tex", "table.csv", *PICTURES]
 
 
 def write(case: Case, folder: Path) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def test_plots_are_redrawn_only_when_they_change(demo: Case, tmp_path: Path) -> 
     stamps = {name: (tmp_path / "out" / name).stat().st_ino for name in NAMES}
     assert write(demo, tmp_path / "out") == first
     kept = {name for name in NAMES if (tmp_path / "out" / name).stat().st_ino == stamps[name]}
-    assert kept == {"pareto.png", "pareto.svg", "index.html"}
+    assert kept == {*PICTURES, "index.html"}
     demo.put(0, make_record(demo.cells[0], 7, cuda=False))
     changed = write(demo, tmp_path / "out")
     assert {name for name in NAMES if changed[name] != first[name]} == set(NAMES)
@@ -85,12 +85,11 @@ def test_no_label_covers_another() -> None:
         (28, 79),
     ]
     points = [Point(label=f"LoRA-LoRA-LoRA rank={i}", x=x, y=y) for i, (x, y) in enumerate(places)]
-    figure = draw(
-        Plot(
-            title="t", subtitle="s", tag="", x_label="x", y_label="y", x_log=False, lower_cost_is_better=True,
-            measured=points, predicted=[], published=[], baseline=54.0, baseline_label="Question only", failures=[],
-        )
+    panel = Panel(
+        x_label="x", y_label="y", x_log=False, lower_cost_is_better=True, measured=points, predicted=[], published=[],
+        baseline=54.0, baseline_label="Question only",
     )  # fmt: skip
+    figure = draw(Plot(title="t", subtitle="s", tag="", panels=[panel], failures=[]))
     labels = [text for text in figure.axes[0].texts if text.get_text().startswith("LoRA")]
     boxes = [text.get_window_extent().shrunk(1.0, 0.85) for text in labels]
     assert len(boxes) == 10

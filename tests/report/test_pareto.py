@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
-import random
+from pathlib import Path
 
 import pytest
 
-from bench import metrics
-from bench.record import Status
-from bench.report.draw import MEASURED, Plot, Point, draw
+from bench.record import Status, Time
+from bench.report.draw import COLUMN, MEASURED, Panel, Plot, Point, draw
 from bench.report.groups import group_cells
-from bench.report.pareto import build_plot, front
+from bench.report.outcomes import Outcomes
+from bench.report.pareto import build_plot
 from bench.spec.models import ParetoSettings
-from tests.factories import accuracy, failed_record, make_estimate, make_record
+from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
+from tests.report.answers import answered
 from tests.report.conftest import Case
 
 
-def plot(case: Case) -> Plot:
-    return build_plot(case.spec, case.scale, group_cells(case.spec, case.cells, case.records))
+def drawn_of(case: Case, outcomes: Outcomes | None = None) -> Plot:
+    return build_plot(case.spec, case.scale, group_cells(case.spec, case.cells, case.records), outcomes)
 
 
-@pytest.mark.parametrize(("cost", "score"), [*itertools.product(["memory", "samples_per_s"], ["global", "loss"])])
-def test_front_is_what_nothing_beats(cost: str, score: str) -> None:
-    rng = random.Random(0)
-    points = [Point(label=str(i), x=rng.randrange(8), y=rng.randrange(8)) for i in range(40)]
-    x = 1 if cost == "memory" else -1
-    y = 1 if score == "global" else -1
-    wanted = {
-        p.label
-        for p in points
-        if not any(x * q.x <= x * p.x and y * q.y >= y * p.y and (q.x, q.y) != (p.x, p.y) for q in points)
-    }
-    found = front(points, metrics.get(cost), metrics.get(score))
-    assert [p.label for p in found] == [p.label for p in points]
-    assert {p.label for p in found if p.on_front} == wanted
+def plot(case: Case) -> Panel:
+    """The one panel of a cost and a score."""
+    (panel,) = drawn_of(case).panels
+    return panel
 
 
 def test_measured_and_published_points(paper: Case) -> None:
     drawn = plot(paper.fill())
     assert (drawn.x_label, drawn.y_label) == ("Memory (GiB)", "Global accuracy (%)")
     assert len(drawn.measured) == len(drawn.published) == 10
-    assert drawn.published[0] == Point(label="F-LoRA-LoRA rank=4", x=5.19, y=20.34, on_front=True)
+    assert drawn.published[0] == Point(label="F-LoRA-LoRA rank=4", x=5.19, y=20.34)
     assert {p.label for p in drawn.published if not p.on_front} == {
-        "F-LoRA-LoRA rank=8", "LoRA-LoRA-LoRA rank=4", "LoRA-LoRA-LoRA rank=8",
-    }  # fmt: skip
+        "F-LoRA-LoRA rank=4", "F-LoRA-LoRA rank=8", "LoRA-LoRA-LoRA rank=4", "LoRA-LoRA-LoRA rank=8",
+    }, "the first two are no better than the question alone"  # fmt: skip
     assert drawn.baseline == pytest.approx(100 * 575 / 1061)
     assert not drawn.x_log
-    assert drawn.tag == ""
+    assert drawn_of(paper).tag == ""
 
 
 def test_a_cost_that_was_not_measured_is_replaced_and_told(paper: Case) -> None:
@@ -70,7 +60,7 @@ def test_cells_that_failed_are_listed_not_drawn(paper: Case) -> None:
     paper.fill().put(8, failed_record(paper.cells[8], Status.OOM, "train", 3))
     del paper.records[paper.cells[9].cell_id]
     drawn = plot(paper)
-    assert drawn.failures == ["T-T-LoRA rank=4: OOM (train, step 3)"]
+    assert drawn_of(paper).failures == ["T-T-LoRA rank=4: OOM (train, step 3)"]
     assert len(drawn.measured) == 8
     assert len(drawn.published) == 10
 
@@ -87,7 +77,7 @@ def test_a_score_of_zero_is_drawn(paper: Case) -> None:
 
 
 def test_a_demo_is_tagged(demo: Case) -> None:
-    drawn = plot(demo.fill(cuda=False))
+    drawn = drawn_of(demo.fill(cuda=False))
     assert drawn.tag == "DEMO"
     assert drawn.subtitle.startswith("Scale: demo")
 
@@ -99,7 +89,7 @@ def test_a_cost_that_was_not_measured_is_predicted_and_told(paper: Case) -> None
     assert drawn.x_label == "Memory (GiB), predicted for a CUDA GPU"
     assert drawn.measured == []
     assert [point.x for point in drawn.predicted] == [5.0 + i for i in range(10)]
-    assert all(point.on_front for point in drawn.predicted)
+    assert [point.on_front for point in drawn.predicted] == [False] * 6 + [True] * 4, "six are not above the floor"
     assert drawn.published[0].x == 5.19
 
 
@@ -109,7 +99,7 @@ def test_measured_and_predicted_costs_are_different_series(paper: Case) -> None:
     assert drawn.x_label == "Memory (GiB), measured (filled) or predicted (hollow)"
     assert (len(drawn.measured), len(drawn.predicted)) == (9, 1)
     assert drawn.predicted[0].x == 1.0
-    assert drawn.measured[0].on_front, "a prediction beats no measurement"
+    assert drawn.measured[6].on_front, "a prediction beats no measurement"
 
 
 def test_a_measured_cost_is_not_predicted(paper: Case) -> None:
@@ -120,14 +110,13 @@ def test_a_measured_cost_is_not_predicted(paper: Case) -> None:
 def test_a_cell_that_does_not_fit_is_listed_with_what_it_needs(paper: Case) -> None:
     record = failed_record(paper.cells[8], Status.SKIPPED).model_copy(update={"estimate": make_estimate(25.5)})
     paper.fill().put(8, record)
-    drawn = plot(paper)
-    assert drawn.failures == ["T-T-LoRA rank=4: skipped (needs ≈ 26.25 GiB)"]
-    assert drawn.predicted == []
+    assert drawn_of(paper).failures == ["T-T-LoRA rank=4: skipped (needs ≈ 26.25 GiB)"]
+    assert plot(paper).predicted == []
 
 
 def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
     paper.fill(estimate=make_estimate(5.0)).put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
-    axes = draw(plot(paper)).axes[0]
+    axes = draw(drawn_of(paper)).axes[0]
     style = {line.get_label(): line for line in axes.get_lines()}
     measured, predicted = style["Measured"], style["Cost predicted"]
     assert measured.get_marker() == predicted.get_marker() == "o"
@@ -139,3 +128,62 @@ def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
 def test_the_demo_keeps_its_cost(demo: Case) -> None:
     drawn = plot(demo.fill(cuda=False, estimate=make_estimate(5.0)))
     assert (drawn.x_label, drawn.predicted) == ("#Params (%)", [])
+
+
+def answers(right: int, n: int = 400) -> list[bool]:
+    return [i < right for i in range(n)]
+
+
+def test_noise_and_floor_decide_who_is_on_the_front(demo: Case, tmp_path: Path) -> None:
+    """By parameters, from few to many: the floor is at 45.75 %, 183 of 400."""
+    for i, right in enumerate((183, 240, 238, 220, 300)):
+        demo.put(i, answered(tmp_path, demo.cells[i], answers(right), params=make_record(demo.cells[i], i).params))
+    points = drawn_of(demo, Outcomes(tmp_path)).panels[0].measured
+    assert [p.on_front for p in points] == [False, True, False, False, True]
+    assert [p.within_noise for p in points] == [False, False, True, False, False], "2 of 400 are noise, 20 are not"
+    assert (points[1].y_low, points[1].y_high) == (pytest.approx(55.1, abs=0.1), pytest.approx(64.7, abs=0.1))
+    assert points[1].x_low is None, "the number of parameters is exact"
+
+
+def test_seeds_give_costs_an_interval(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
+    case = Case(spec.model_copy(update={"pareto": ParetoSettings(cost="step_time")}), cells)
+    for i, seconds in enumerate((0.10, 0.12, 0.13)):
+        case.put(i, make_record(cells[i], time=Time(step_median_s=seconds)))
+    point = plot(case).measured[0]
+    assert point.x_low is not None
+    assert point.x_high is not None
+    assert point.x_low < point.x < point.x_high
+
+
+def test_a_front_over_several_costs_and_scores(paper: Case) -> None:
+    """Dear in memory and no better in open, but the fastest: on the front of all four."""
+    paper.respec(pareto=ParetoSettings(costs=["memory", "step_time"], scores=["open", "closed"]))
+    for i, (open_, closed, seconds) in enumerate(((500, 300, 0.2), (400, 280, 0.1), (400, 200, 0.3))):
+        scored = accuracy(open_, closed)
+        paper.put(i, make_record(paper.cells[i], i, accuracy=scored, time=Time(step_median_s=seconds)))
+    panels = drawn_of(paper).panels
+    assert [(p.x_label, p.y_label) for p in panels] == [
+        ("Memory (GiB)", "Open accuracy (%)"), ("Step (ms)", "Open accuracy (%)"),
+        ("Memory (GiB)", "Closed accuracy (%)"), ("Step (ms)", "Closed accuracy (%)"),
+    ]  # fmt: skip
+    assert not any(panel.front_line for panel in panels)
+    assert all([p.on_front for p in panel.measured] == [True, True, False] for panel in panels)
+    figure = draw(drawn_of(paper), COLUMN)
+    assert len(figure.axes) == 4
+    assert figure.get_figwidth() == pytest.approx(3.3)
+
+
+def test_the_floor_of_several_scores_is_passed_in_one(paper: Case) -> None:
+    paper.respec(pareto=ParetoSettings(scores=["open", "closed"]))
+    paper.put(0, make_record(paper.cells[0], accuracy=accuracy(0, 300)))
+    paper.put(1, make_record(paper.cells[1], 1, accuracy=accuracy(0, 252)))
+    assert [p.on_front for p in drawn_of(paper).panels[0].measured] == [True, False]
+
+
+def test_failed_cells_stand_at_the_edge_in_every_style(paper: Case) -> None:
+    paper.fill().put(8, failed_record(paper.cells[8], Status.OOM, "train", 3))
+    for style in (None, COLUMN):
+        axes = draw(drawn_of(paper), style).axes[0]
+        assert [list(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == "x"] == [[1.0]]
+        assert "T-T-LoRA rank=4: OOM (train, step 3)" in {text.get_text() for text in axes.texts}
