@@ -251,7 +251,10 @@ def _without_values(batch: Batch) -> Iterator[None]:
         try:
             yield
         except (ValueError, IndexError, RuntimeError) as error:
-            raise EstimateError(f"transformers goes by the values of images and texts here: {error}") from error
+            raise EstimateError(
+                f"transformers goes by the values of images and texts here: {error}; some models can be estimated with "
+                "evaluate.num_beams: 1, where it need not count an image's tokens"
+            ) from error
 
 
 def _reached(loss: torch.Tensor) -> set[int]:
