@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench import metrics
 from bench.compare import tolerance
-from bench.compare.match import Kind, MatchedRow
+from bench.compare.match import Difference, Kind, MatchedRow
 from bench.compare.tolerance import Tolerance
 from bench.metrics import Metric
 from bench.record import CellRecord
@@ -101,7 +101,8 @@ def kind_of(metric: Metric, record: CellRecord) -> Kind:
 def changes_of(row: MatchedRow, outcomes: Outcomes, rules: Rules) -> list[Change]:
     """One per metric, scores not yet corrected for the number of tests (``corrected`` does)."""
     names = rules.metrics or (*COSTS, *metrics.of_task(row.pairs[0].b.record.task))
-    return [_change(row, metrics.get(name), outcomes, rules) for name in names]
+    differences = row.differences()
+    return [_change(row, differences, metrics.get(name), outcomes, rules) for name in names]
 
 
 def corrected(changes: Sequence[Change], rules: Rules) -> list[Change]:
@@ -115,10 +116,11 @@ def corrected(changes: Sequence[Change], rules: Rules) -> list[Change]:
     return adjusted
 
 
-def _change(row: MatchedRow, metric: Metric, outcomes: Outcomes, rules: Rules) -> Change:
-    first = row.pairs[0].b.record
-    kind = kind_of(metric, first)
-    hidden = [str(found) for found in row.differences() if kind in found.hides]
+def _change(
+    row: MatchedRow, differences: Sequence[Difference], metric: Metric, outcomes: Outcomes, rules: Rules
+) -> Change:
+    kind = kind_of(metric, row.pairs[0].b.record)
+    hidden = [str(found) for found in differences if kind in found.hides]
     pairs = [p for p in row.pairs if metric.value(p.a.record) is not None and metric.value(p.b.record) is not None]
     if kind != "exact":
         pairs = [p for p in pairs if p.a.record.status == p.b.record.status == "ok"]
