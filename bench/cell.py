@@ -24,6 +24,7 @@ from bench.spec.models import (
 )
 from bench.spec.problems import Problems
 from bench.spec.tree import PLUGIN_KEYS
+from bench.spec.variants import COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bench.spec.check import Checked
     from bench.spec.load import ResolvedSpec
 
+FROZEN = "F"
 DETERMINING = ("model", "task", "data", "train", "evaluate", "methods", "parts", "seed")
 """Fields of a cell that determine its result."""
 
@@ -149,8 +151,12 @@ def _content(cell: Cell) -> dict[str, Any]:
 
 
 def _labels(points: Sequence[Checked]) -> list[str]:
-    """Unique readable names: pattern of parts and axis values."""
-    labels = [_label(checked) for checked in points]
+    """Unique readable names: pattern of parts and axis values. The patterns of one model are about the same parts: a
+    part that only other cells name is frozen in this one, and has its F."""
+    named: dict[tuple[Any, ...], set[str]] = {}
+    for checked in points:
+        named.setdefault(_model(checked), set()).update(checked.settings.parts)
+    labels = [_label(checked, named[_model(checked)]) for checked in points]
     counts, seen = Counter(labels), Counter[str]()
     for i, label in enumerate(labels):
         seen[label] += 1
@@ -159,9 +165,12 @@ def _labels(points: Sequence[Checked]) -> list[str]:
     return labels
 
 
-def _label(checked: Checked) -> str:
-    given = checked.settings.parts
-    parts = {part: given[part] for part in checked.parts if part in given}
+def _model(checked: Checked) -> tuple[Any, ...]:
+    return checked.settings.model.family, checked.point.labels.get(COLUMN), checked.parts
+
+
+def _label(checked: Checked, named: set[str]) -> str:
+    parts = {part: checked.settings.parts.get(part, FROZEN) for part in checked.parts if part in named}
     return " ".join([pattern(parts), *(f"{name}={_text(value)}" for name, value in checked.point.labels.items())])
 
 

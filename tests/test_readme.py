@@ -55,6 +55,18 @@ def test_the_example_spec_is_valid(root: Path, tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 6
 
 
+def test_the_example_of_ones_own_model_and_data_is_valid_and_short(root: Path, tmp_path: Path) -> None:
+    text = README.partition("## Your own model")[2].partition("```yaml\n")[2].partition("```")[0]
+    assert len(text.splitlines()) <= 24, "one screen of a terminal"
+    spec = tmp_path / "my_reviews.yaml"
+    spec.write_text(text, encoding="utf-8")
+    done = _run(root, [str(spec), "--list", "--results", str(tmp_path / "results")])
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "F-F-T", "F-BitFit-T", "F-LoRA-T", "T-T-T"
+    ]  # fmt: skip
+
+
 def test_the_shown_error_is_the_real_one(root: Path) -> None:
     command, _, shown = _section("typo").strip().partition("\n")
     done = _run(root, shlex.split(command.lstrip("$ "))[2:])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bench.cell import FROZEN
 from bench.metrics import Metric
 from bench.record import CellRecord, Status, TaskScore
 from bench.report import published, text
+from bench.spec.variants import COLUMN
 
 if TYPE_CHECKING:
     from bench.cell import Cell
@@ -21,6 +23,8 @@ class Group:
     """The cells that differ in their seeds only, with their records."""
 
     label: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Part -> action; a part that only other cells of the model name is frozen in this one."""
     labels: Mapping[str, Any]
     """Parts and axes."""
     cells: tuple[Cell, ...]
@@ -60,18 +64,27 @@ class Group:
 def group_cells(spec: Spec, cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> list[Group]:
     """Groups in the order of the cells."""
     groups: dict[str, list[Cell]] = {}
+    named: dict[tuple[str, Any], dict[str, None]] = {}
     for cell in cells:
         groups.setdefault(cell.label.removesuffix(f" seed={cell.seed}"), []).append(cell)
-    return [_group(spec, label, members, records) for label, members in groups.items()]
+    for cell in sorted(cells, key=lambda cell: -len(cell.parts)):  # who names all parts knows their order
+        named.setdefault(_model(cell), {}).update(dict.fromkeys(cell.parts))
+    return [_group(spec, label, members, records, named[_model(members[0])]) for label, members in groups.items()]
 
 
-def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, CellRecord]) -> Group:
+def _model(cell: Cell) -> tuple[str, Any]:
+    return cell.model.family, cell.labels.get(COLUMN)
+
+
+def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, CellRecord], named: Iterable[str]) -> Group:
     first, matrix = cells[0], spec.matrix
+    parts = {part: first.parts.get(part, FROZEN) for part in named}
     short = {place: matrix.names.get(place, place.rsplit(".", 1)[-1]) for place in (*matrix.axes, *matrix.names)}
     places = {place: first.labels[name] for place, name in short.items() if name in first.labels}
-    labels = first.parts | first.labels | places
+    labels = parts | first.labels | places
     return Group(
         label=text.plain(label),
+        parts=parts,
         labels=labels,
         cells=tuple(cells),
         records=tuple(records.get(cell.cell_id) for cell in cells),

@@ -46,7 +46,7 @@ def _columns(spec: Spec, groups: Sequence[Group]) -> list[TableColumn]:
     labels = list(dict.fromkeys(key for group in groups for key in group.labels))
     known = [*labels, "seed", "status", *metrics.names()]
     if not spec.columns:
-        shown = dict.fromkeys(key for group in groups for key in (*group.cells[0].parts, *group.cells[0].labels))
+        shown = dict.fromkeys(key for group in groups for key in (*group.parts, *group.cells[0].labels))
         return [_column(value, None, known) for value in (*shown, *USUAL_METRICS, *metrics.of_task(spec.task.name))]
     columns = [_column(column.value, column.header, known) for column in spec.columns]
     return columns if any(c.metric is None for c in columns) else [_column("cell", "Cell", ["cell"]), *columns]
