@@ -56,7 +56,7 @@ def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcome
         "axes": [axis.as_json() for axis in found],
         "first": {"x": cost, "y": score},
         "rows": rows.rows(groups, found, {cell["id"]: place for place, cell in enumerate(cells)}),
-        "floors": rows.floors(spec, groups),
+        "floors": rows.floor_of(groups, found),
         "cells": cells,
         "kinds": [kind.replace("_", " ") for kind in MEMORY_KINDS],
         "facts": details.facts(records),

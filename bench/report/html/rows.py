@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from bench import metrics
 from bench.metrics import Metric
 from bench.report import text
-from bench.report.groups import Group, baselines_of
+from bench.report.groups import Group
+from bench.report.html.floors import floors
 from bench.report.html.text import clean
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 NOT_RUN = "not run"
 _WITHOUT = ("score", "memory_predicted")
 """Metrics that are others under a second name."""
+_SCORES = ("score", "over_prior", "loss")
+"""Metrics of what was won, beside those of the tasks."""
 LABEL_LENGTH = 160
 
 
@@ -44,13 +47,14 @@ class Axis:
             "unit": self.metric.unit,
             "decimals": self.metric.digits,
             "lower": self.metric.direction == "lower",
-            "score": self.metric.score is not None or self.metric.name in ("over_prior", "loss"),
+            "score": self.metric.score is not None or self.metric.name in _SCORES,
         }
 
 
 def axes(groups: Sequence[Group]) -> list[Axis]:
     """Those for which any group has a value, in the order of the metrics; measured before predicted."""
-    named = [metrics.get(name) for name in metrics.names() if name not in _WITHOUT]
+    several_tasks = len({cell.task.name for group in groups for cell in group.cells}) > 1
+    named = [metrics.get(name) for name in metrics.names() if name not in _WITHOUT or several_tasks]
     every = [Axis(metric=m, predicted=p) for m in named for p in (False, True) if not p or m.predicted]
     return [axis for axis in every if any(axis.value(group) is not None for group in groups)]
 
@@ -87,12 +91,22 @@ def _row(group: Group, found: Sequence[Axis], places: Mapping[str, int]) -> dict
     }
 
 
-def floors(spec: Spec, groups: Sequence[Group]) -> dict[str, Any]:
-    """What the task's prior scores by each metric, and what it is called."""
-    name, called = next(iter(metrics.baselines(spec.task.name).items()))
-    scores = (baselines_of(groups) or [{}])[0].get(name, {})
-    values = {key: short(v) for key, score in scores.items() if (v := metrics.printed(score, key)) is not None}
-    return {"called": text.plain(called), "values": values}
+def floor_of(groups: Sequence[Group], found: Sequence[Axis]) -> dict[str, Any]:
+    """What the prior is called, and its score by each metric: of all groups if it is the same, else of each."""
+    own = [_priors(group, found) for group in groups]
+    known = [one for one in own if one["values"]]
+    same = all(one == known[0] for one in known)
+    return {
+        "called": known[0]["called"] if known else "the prior",
+        "values": known[0]["values"] if known and same else {},
+        "own": [] if same else [one["values"] for one in own],
+    }
+
+
+def _priors(group: Group, found: Sequence[Axis]) -> dict[str, Any]:
+    named = {axis.key: floors(group, axis.metric) for axis in found if axis.metric.score and not axis.predicted}
+    called = next((next(iter(one)) for one in named.values() if one), "the prior")
+    return {"called": called, "values": {key: short(next(iter(one.values()))) for key, one in named.items() if one}}
 
 
 def short(value: float) -> float:

@@ -12,6 +12,7 @@ from bench.metrics import Metric
 from bench.report import text, uncertainty
 from bench.report.contest import Contest, contest
 from bench.report.groups import Group, baselines_of
+from bench.report.html.floors import above, floors
 from bench.report.html.rows import Axis, short
 from bench.report.outcomes import Outcomes
 
@@ -66,16 +67,16 @@ def summary(spec: Spec, groups: Sequence[Group], outcomes: Outcomes) -> list[Sta
     if not ranked:
         return _state(groups)
     found = contest(groups, main, outcomes)
-    ties = [group for group in ranked[1:] if not found.best or groups.index(group) in found.best]
-    floors = _floors(spec, groups, main)
-    better = [group for group in ranked if _above(group, max(floors.values(), default=None), main, outcomes)]
+    marked = {groups[place].label for place in found.best}
+    ties = [group for group in ranked[1:] if not marked or group.label in marked]
+    better = [g for g in ranked if above(g, max(floors(g, main).values(), default=None), main, outcomes)]
     worth = [group for group in (ranked[0], *ties) if group in better]
     return [
-        _best(ranked[0], main, outcomes, better=ranked[0] in better),
+        _best(ranked[0], main, outcomes, better=ranked[0] in better, mixed=len(baselines_of(groups)) > 1),
         *_tie(ranked, ties, found, main),
         *(_cheapest(worth, main) if ranked[0] in better else []),
         *_under(better, main),
-        *_floor(ranked, floors, main, outcomes),
+        *_floor(ranked, main, outcomes),
         *_state(groups),
     ]
 
@@ -112,7 +113,7 @@ def _statement(kind: Any, title: str, words: str, groups: Sequence[Group], metri
     )
 
 
-def _best(best: Group, main: Metric, outcomes: Outcomes, *, better: bool) -> Statement:
+def _best(best: Group, main: Metric, outcomes: Outcomes, *, better: bool, mixed: bool) -> Statement:
     spread = uncertainty.spread(best, main, outcomes)
     words = _value(best, main)
     if spread and spread.low is not None and spread.high is not None:
@@ -121,6 +122,8 @@ def _best(best: Group, main: Metric, outcomes: Outcomes, *, better: bool) -> Sta
     if spread and spread.n:
         words += f", n = {spread.n:,}"
     words += f", {text.counted(len(best.ok), 'seed')}."
+    if mixed:
+        words += " Not all cells were scored on the same test examples: compare with care."
     kind, title = ("best", "Best") if better else ("state", "Highest")
     facts = metrics.task_scores().get(main.name)
     name = (facts.title if facts else "") or main.header
@@ -213,32 +216,47 @@ def _most(groups: Sequence[Group], metric: Metric) -> tuple[float, bool]:
     return max(cost for group in groups if (cost := _cost(group, metric)) is not None)
 
 
-def _floors(spec: Spec, groups: Sequence[Group], main: Metric) -> dict[str, float]:
-    """What the baselines score, by what they are called; the prior first."""
-    scores = (baselines_of(groups) or [{}])[0]
-    called = metrics.baselines(spec.task.name)
-    found = {called[name]: metrics.printed(scores.get(name, {}).get(main.name), main.name) for name in called}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _floor(ranked: Sequence[Group], floors: Mapping[str, float], main: Metric, outcomes: Outcomes) -> list[Statement]:
+def _floor(ranked: Sequence[Group], main: Metric, outcomes: Outcomes) -> list[Statement]:
     """Which cells are not better than an answer without a look at the input, or than one answer to everything."""
-    if not floors:
+    known = [(group, found) for group in ranked if (found := floors(group, main))]
+    if not known:
         return []
-    below = {name: [g for g in ranked if not _above(g, floor, main, outcomes)] for name, floor in floors.items()}
-    prior, *constants = floors
-    shown = f"{prior.lower()} ({_with_unit(floors[prior], main)})"
-    if not below[prior]:
+    prior = next(iter(known[0][1]))
+    values = sorted({next(iter(found.values())) for _, found in known})
+    shown = f"{prior.lower()} ({_range(values, main)})"
+    below = [(group, found) for group, found in known if not above(group, next(iter(found.values())), main, outcomes)]
+    if not below:
         words = f"Every cell is above {shown}: what can be scored without a look at the input."
         return [_statement("good", f"All are better than {prior.lower()}", words, [], main)]
     words = f"Their intervals reach down to {shown}, which takes no look at the input, or lie below it."
-    told = [_statement("floor", _not_better(below[prior], ranked, prior), words, below[prior], main)]
-    best = max(constants, key=lambda name: floors[name], default=None)
-    if best is not None and below[best]:
-        words = f"That answer to everything scores {_with_unit(floors[best], main)}."
-        named = below[best] if len(below[best]) < len(below[prior]) else []
-        told.append(_statement("floor", _not_better(below[best], ranked, best), words, named, main))
-    return told
+    groups = [group for group, _ in below]
+    return [
+        _statement("floor", _not_better(groups, ranked, prior), words, groups, main),
+        *_constant(below, ranked, main, outcomes),
+    ]
+
+
+def _constant(
+    below: Sequence[tuple[Group, Mapping[str, float]]], ranked: Sequence[Group], main: Metric, outcomes: Outcomes
+) -> list[Statement]:
+    """Those that are not better than the best of the other baselines, either."""
+    best = {g.label: max(list(f.items())[1:], key=lambda pair: pair[1], default=None) for g, f in below}
+    worse = [
+        (group, name, value)
+        for group, _ in below
+        if (pair := best[group.label]) and not above(group, value := pair[1], main, outcomes) and (name := pair[0])
+    ]
+    if not worse:
+        return []
+    words = f"That alone scores {_range(sorted({value for _, _, value in worse}), main)}."
+    groups = [group for group, _, _ in worse]
+    named = groups if len(worse) < len(below) else []
+    return [_statement("floor", _not_better(groups, ranked, worse[0][1]), words, named, main)]
+
+
+def _range(values: Sequence[float], metric: Metric) -> str:
+    least, most = text.number(values[0], metric.digits), _with_unit(values[-1], metric)
+    return most if len(values) == 1 else f"{least} to {most}, on the cells' own examples"
 
 
 def _not_better(some: Sequence[Group], every: Sequence[Group], baseline: str) -> str:
@@ -246,15 +264,6 @@ def _not_better(some: Sequence[Group], every: Sequence[Group], baseline: str) ->
     if len(some) == len(every):
         return f"No cell is {than}"
     return f"{some[0].label} is not {than}" if len(some) == 1 else f"{len(some)} of {len(every)} cells are not {than}"
-
-
-def _above(group: Group, floor: float | None, main: Metric, outcomes: Outcomes) -> bool:
-    """Whether the whole interval lies above; true without a floor."""
-    if floor is None:
-        return True
-    spread = uncertainty.spread(group, main, outcomes)
-    least = None if spread is None else spread.mean if spread.low is None else spread.low
-    return least is not None and least > floor
 
 
 def _state(groups: Sequence[Group]) -> list[Statement]:

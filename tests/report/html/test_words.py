@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bench.record import TaskScore
+from bench.report.html.rows import axes, floor_of
 from bench.report.html.words import Statement, summary
 from bench.report.outcomes import Outcomes
 from tests.report.html.conftest import N_CLOSED, N_OPEN, OOM, Report, above, half
@@ -81,3 +83,23 @@ def test_failures_are_counted_by_how_they_ended(report: Report) -> None:
     told = titled(report, "ended well")
     assert (told.title, told.text) == ("8 of 10 cells ended well", "1 OOM (train, step 3); 1 not run.")
     assert told.named[0].cells == (report.cells[OOM].cell_id,)
+
+
+def test_cells_of_other_examples_are_held_against_their_own_prior(report: Report) -> None:
+    """The first cell answers half of its questions; its prior is low, that of the others is 61.67 %."""
+    for place in range(OOM):
+        report.put(place, half)
+    first = report.records[report.cells[0].cell_id]
+    assert first.accuracy is not None
+    low = {name: {"global": TaskScore.share(6, 60)} for name in first.accuracy.baselines}
+    scores = first.accuracy.scores()
+    changes = {"accuracy": None, "scores": scores, "baselines": low}
+    report.records[first.cell_id] = first.model_copy(update=changes)
+    told = titled(report, "not better than question only")
+    assert told.title.startswith("7 of 8 cells")
+    assert report.cells[0].label not in labels(told)
+    assert "Not all cells were scored on the same test examples" in statements(report)[0].text
+    found = axes(report.groups)
+    floors = floor_of(report.groups, found)
+    assert floors["values"] == {}
+    assert [own.get("global") for own in floors["own"]] == [10.0, *[61.66667] * 7, None, None]

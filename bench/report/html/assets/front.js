@@ -52,13 +52,15 @@ function makePoints(x, y) {
   return found;
 }
 
+const floorOf = (point, y) => DATA.floors.values[y.key] ?? DATA.floors.own[point.row]?.[y.key];
+
 // On the front: no other point is as good in both and better in one; nothing below the prior's score is on it.
 function markFront(found, x, y) {
-  const sx = x.lower ? 1 : -1, sy = y.lower ? 1 : -1, floor = DATA.floors.values[y.key];
+  const sx = x.lower ? 1 : -1, sy = y.lower ? 1 : -1;
   const beats = (a, b) => sx * a.x <= sx * b.x && sy * a.y <= sy * b.y && (a.x !== b.x || a.y !== b.y);
   const clearly = (a, b) => beats(a, b) && (y.lower ? a.high < b.low : a.low > b.high);
   for (const point of found) {
-    const below = floor !== undefined && point.y <= floor;
+    const floor = floorOf(point, y), below = floor !== undefined && point.y <= floor;
     point.below = below;
     point.unsure = floor !== undefined && !below && point.low <= floor;
     if (below || found.some((other) => clearly(other, point))) point.place = BEATEN;
@@ -222,7 +224,7 @@ function facts(point, x, y) {
   const interval = row.intervals[y.key];
   const said = { measured: "measured", predicted: "predicted", published: "published, not ours", failed: row.status };
   add("Values", `${said[point.kind]}${point.place ? `; ${point.below ? `not above ${prior}` : point.place}` : ""}`);
-  if (point.unsure) add("Floor", `not told apart from ${prior} (${shown(DATA.floors.values[y.key], y)})`);
+  if (point.unsure) add("Floor", `not told apart from ${prior} (${shown(floorOf(point, y), y)})`);
   if (point.kind !== "failed") { add(x.title, shown(point.x, x)); add(y.title, shown(point.y, y)); }
   if (interval && point.kind !== "published") add("95 % interval", `${shown(interval[0], y)} to ${shown(interval[1], y)}`);
   for (const axis of DATA.axes)
