@@ -26,8 +26,23 @@ class Contest:
 
 
 def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Contest:
-    """Compare the best value with all others. What repeats exactly needs no test: there the best printed value wins."""
-    values = {i: value for i, group in enumerate(groups) if (value := group.mean(metric)) is not None}
+    """Compare the best value with all others of the same task and data. What repeats exactly needs no test: there the
+    best printed value wins."""
+    fields: dict[str, dict[int, float]] = {}
+    for i, group in enumerate(groups):
+        if (value := group.mean(metric)) is not None:
+            cell = group.cells[0]
+            fields.setdefault(f"{cell.task!r} {cell.data!r}", {})[i] = value
+    found = [_of_one_field(groups, values, metric, outcomes) for values in fields.values()]
+    return Contest(
+        best=frozenset().union(*(one.best for one in found)),
+        pairs=sum(one.pairs for one in found),
+        kinds=frozenset().union(*(one.kinds for one in found)),
+        noise_unknown=any(one.noise_unknown for one in found),
+    )
+
+
+def _of_one_field(groups: Sequence[Group], values: dict[int, float], metric: Metric, outcomes: Outcomes) -> Contest:
     printed = {i: round(value, metric.digits) for i, value in values.items()}
     if not metric.contest or len(set(printed.values())) < 2:
         return Contest()

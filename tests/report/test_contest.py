@@ -38,6 +38,15 @@ def test_what_pairing_cannot_tell_from_the_best_is_marked(case: Case, tmp_path: 
     assert found.kinds == {"mcnemar"}
 
 
+def test_cells_of_other_data_have_a_contest_of_their_own(case: Case, tmp_path: Path) -> None:
+    other = case.cells[0].data.model_copy(update={"test_limit": 7})
+    cells = [*case.cells[:2], *(cell.model_copy(update={"data": other}) for cell in case.cells[2:])]
+    found = contest(group_cells(case.spec, cells, case.records), metrics.get("global"), Outcomes(tmp_path))
+    assert 2 in found.best, "the best of its data, though the first two are better"
+    assert 0 not in found.best, "2 more wrong of 200 tell nothing"
+    assert found.pairs == 1 + 28
+
+
 def test_without_the_answers_less_can_be_told(case: Case) -> None:
     groups = group_cells(case.spec, case.cells, case.records)
     found = contest(groups, metrics.get("global"), Outcomes(None))
