@@ -34,10 +34,12 @@ def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, 
     if stamp == (digest, False) and not pictures.thumbnails.images:
         return None
     from bench.report.html import render
+    from bench.report.html.library import Bundling
 
-    render.library()  # takes as long as the pictures, which are made beside it
-    images = pictures.thumbnails
-    return render.html(content.finish(found, images), digest=digest, complete=bool(images.images) or not found.pictured)
+    bundling = Bundling()
+    whole = content.finish(found, pictures)
+    complete = bool(pictures.thumbnails.images) or not found.pictured
+    return render.html(whole, bundling.script(), digest=digest, complete=complete)
 
 
 def _stamp(path: Path) -> tuple[str, bool] | None:

@@ -7,14 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.record import MEMORY_KINDS
 from bench.report.groups import Group
-from bench.report.html import details, questions, rows
-from bench.report.html.thumbnails import Making, Thumbnails
+from bench.report.html import details, library, questions, rows
+from bench.report.html.thumbnails import Making
 from bench.report.model import Table
 from bench.report.outcomes import Outcomes
 
@@ -71,7 +70,7 @@ def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcome
 def digest(found: Collected) -> str:
     """SHA-256 of all that determines the page but the images: content, code, version of the plotting library."""
     told = json.dumps([found.data, _table(found.table), details.failures(found.groups)], ensure_ascii=True)
-    return hashlib.sha256(b"\0".join([told.encode(), _sizes(found), _code(), library_version().encode()])).hexdigest()
+    return hashlib.sha256(b"\0".join([told.encode(), _sizes(found), _code(), library.version().encode()])).hexdigest()
 
 
 def _sizes(found: Collected) -> bytes:
@@ -105,15 +104,6 @@ def _code() -> bytes:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).digest()
 
 
-def library_version() -> str:
-    """Of the plotting library, by the name of its metadata's folder: asking for it properly takes longer."""
-    found = find_spec("vl_convert")
-    places = (
-        sorted(Path(found.origin).parents[1].glob("vl_convert_python-*.dist-info")) if found and found.origin else []
-    )
-    return places[-1].name if places else ""
-
-
 def pictures(found: Collected) -> Making:
     """Begin to make the images of the examples, where the data are."""
     return Making(found.questions.shown, {c.cell_id: c for group in found.groups for c in group.cells})
@@ -130,11 +120,13 @@ class Content:
     failures: Sequence[dict[str, str]]
 
 
-def finish(found: Collected, images: Thumbnails) -> Content:
+def finish(found: Collected, pictures: Making) -> Content:
     """Add intervals, images and the summary."""
     from bench.report.html import words
 
+    summary = words.summary(found.spec, found.groups, found.outcomes)
     intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]
+    images = pictures.thumbnails
     shown = [row | {"intervals": own} for row, own in zip(found.data["rows"], intervals, strict=True)]
     data = found.data | {"rows": shown, "images": list(images.images), "note": images.note}
     data["questions"] = [
@@ -145,6 +137,6 @@ def finish(found: Collected, images: Thumbnails) -> Content:
         table=found.table,
         groups=found.groups,
         data=data,
-        summary=words.summary(found.spec, found.groups, found.outcomes),
+        summary=summary,
         failures=details.failures(found.groups),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("common", "filter", "front", "sorting", "curves", "memory", "questions", "cells", "main")
 
 
-def html(content: Content, *, digest: str, complete: bool) -> bytes:
-    """The file's bytes; ``complete``: there are images, or none to be shown."""
+def html(content: Content, library: str, *, digest: str, complete: bool) -> bytes:
+    """The file's bytes; ``complete``: there are images, or none to be shown. ``library`` draws the plots."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -27,7 +26,7 @@ def html(content: Content, *, digest: str, complete: bool) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = [library(), _own_script()]
+    scripts = [library, _own_script()]
     page = environment.get_template("page.html").render(
         content=content,
         table=content.table,
@@ -45,15 +44,6 @@ def safe_json(value: Any) -> str:
     """JSON in ASCII that can stand in a ``script`` element: nothing in it ends the element or begins a comment."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-@cache
-def library() -> str:
-    """Vega-Embed, Vega-Lite and Vega as the package ``vl-convert-python`` bundles them for the browser."""
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _own_script() -> str:

@@ -74,7 +74,7 @@ def rows(groups: Sequence[Group], found: Sequence[Axis], places: Mapping[str, in
 
 
 def _row(group: Group, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
-    parts = group.cells[0].parts
+    parts = dict(group.parts)
     values = {axis.key: value for axis in found if (value := axis.value(group)) is not None}
     statuses = dict.fromkeys(str(record.status) if record else NOT_RUN for record in group.records)
     published = group.published.values if group.published else {}
