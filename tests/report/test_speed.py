@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from bench.report import build_table
+from bench.report.groups import group_cells
+from bench.report.outcomes import Outcomes
+from bench.report.pareto import build_plot
 from bench.store import ResultsFile
+from tests.report.answers import answered
 from tests.report.conftest import Case
 
 HEAVY = ("torch", "transformers", "matplotlib", "pandas", "numpy", "PIL")
@@ -59,3 +66,23 @@ def cpu_seconds(command: list[str]) -> float:
 
 def test_report_only_takes_less_than_a_second(command: list[str]) -> None:
     assert min(cpu_seconds(command) for _ in range(5)) < 1.0
+
+
+def test_a_thousand_records_with_their_answers_take_seconds(demo: Case, tmp_path: Path) -> None:
+    """1,061 questions each, as SLAKE has: read, compared, and put into table and front in less than 5 s of a core."""
+    rng, first = random.Random(0), demo.cells[0]
+    models = []
+    for i in range(20):
+        cell = first.model_copy(update={"cell_id": f"{i:016d}"})
+        models.append(answered(tmp_path, cell, [rng.random() < 0.3 + i / 50 for _ in range(1061)], closed=355))
+    demo.cells = [
+        first.model_copy(update={"cell_id": f"{i:016d}", "label": str(i), "labels": {"rank": i}}) for i in range(1000)
+    ]
+    for i, cell in enumerate(demo.cells):
+        demo.put(i, models[i % 20].model_copy(update={"cell_id": cell.cell_id, "label": cell.label}))
+    outcomes, before = Outcomes(tmp_path), time.process_time()
+    table = build_table(demo.spec, demo.scale, demo.cells, demo.records, outcomes)
+    plot = build_plot(demo.spec, demo.scale, group_cells(demo.spec, demo.cells, demo.records), outcomes)
+    assert time.process_time() - before < 5.0
+    assert "499,500 pairs of cells" in " ".join(table.footnotes)
+    assert any(point.on_front for point in plot.panels[0].measured)
