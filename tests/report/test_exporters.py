@@ -13,7 +13,7 @@ from bench.record import Status
 from bench.report import csv_file, latex, markdown
 from bench.report.model import Table
 from bench.report.summary import print_summary
-from tests.factories import failed_record, load_cells, make_estimate, make_record
+from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case
 
 
@@ -140,3 +140,14 @@ def test_without_estimates_nothing_changes(table: Table) -> None:
 
 def test_the_terminal_marks_predictions(predicted: Table) -> None:
     assert "≈ 5.00" in shown(predicted, 100)
+
+
+def test_latex_prints_the_deviation_over_the_seeds_small(root: Path) -> None:
+    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
+    case = Case(spec, cells)
+    for i, correct in enumerate((351, 353, 358, 101, 102, 103)):
+        case.put(i, make_record(cells[i], accuracy=accuracy(correct, 180)))
+    printed = latex.render(case.table())
+    assert r"\textbf{50.14}\,{\scriptsize\ensuremath{\pm}0.51}" in printed
+    assert r" & 14.45\,{\scriptsize\ensuremath{\pm}0.14}" in printed
+    assert "**50.14 ± 0.51**" in markdown.render(case.table())
