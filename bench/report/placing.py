@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+WORST_CROSSING = 26.0
+"""So many points farther off a label may go so as not to cross a line."""
+
+
 class Box(NamedTuple):
     """A rectangle in pixels."""
 
@@ -58,7 +62,8 @@ class Labels:
             box = Box(x + dx * scale, y + dy * scale, x + dx * scale + width, y + dy * scale + height)
             covered = self._covered(box)
             if distance + covered * 10 < best[0]:
-                best = min(best, (distance + covered * 10 + self._crossed(box) * 2, covered, dx, dy, box))
+                crossed = min(self._crossed(box) * 2, WORST_CROSSING)
+                best = min(best, (distance + covered * 10 + crossed, covered, dx, dy, box))
         _, covered, dx, dy, box = best
         if (covered or best[0] == math.inf) and not must:
             label.remove()
