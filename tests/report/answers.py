@@ -23,5 +23,5 @@ def answered(folder: Path, cell: Cell, right: Sequence[bool], *, closed: int = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     scored = accuracy(sum(right[:first_closed]), sum(right[first_closed:]), first_closed, closed)
-    predictions = str(path.relative_to(folder))
-    return make_record(cell, **({"accuracy": scored, "predictions": predictions} | changes))
+    known: dict[str, Any] = {"accuracy": scored, "predictions": str(path.relative_to(folder))}
+    return make_record(cell, **(known | changes))
