@@ -29,7 +29,7 @@ def test_there_are_pages() -> None:
 def test_a_page_of_the_gallery_is_of_its_records(page: Path) -> None:
     name = page.parent.name
     (file,) = (ROOT / "results" / "gallery" / name).glob("*.jsonl")
-    spec, cells = load_cells(ROOT / "specs" / f"{name}.yaml", file.stem)
+    spec, cells = load_cells(next((ROOT / "specs").rglob(f"{name}.yaml")), file.stem)
     records, outcomes = ResultsFile(file).read(), Outcomes(file.parent)
     groups = group_cells(spec, cells, records)
     found = content.collect(spec, build_table(spec, file.stem, cells, records, outcomes), groups, outcomes)
