@@ -305,6 +305,11 @@ def of_task(task: str | None) -> tuple[str, ...]:
     return tuple(_task(task).METRICS)
 
 
+def tasks_with(name: str) -> list[str]:
+    """The tasks that have this metric of their own; none for a metric that every record has."""
+    return [task for task in registry.names("tasks") if name in of_task(task)]
+
+
 @cache
 def task_scores() -> dict[str, ScoreFacts]:
     """The metrics of all tasks. Raises SpecError if two tasks mean different things by a name."""

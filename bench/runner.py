@@ -246,11 +246,13 @@ class _Sweep:
 
     def _finish(self, started: _Started, record: CellRecord) -> None:
         self.running.remove(started)
+        says_less = record.status is Status.INTERRUPTED and self._has_result(record)
+        if not says_less:
+            self.file.append(record)  # first: a record is worth more than its copy in a tracker
+            self.records[record.cell_id] = record
         self.trackers.ended(started.job, record)
-        if record.status is Status.INTERRUPTED and self._has_result(record):
+        if says_less:
             return
-        self.file.append(record)
-        self.records[record.cell_id] = record
         self.reporter.cell_ended(started.job.cell, record)
         ran_on, expected = record.environment.get("device"), started.handle.device
         if record.status.is_result and ran_on != expected:

@@ -78,14 +78,18 @@ def _parts(tree: Node, problems: Problems) -> dict[str, PartFacts]:
     plugin = registry.load("models", str(family.value))
     parts: dict[str, PartFacts] = plugin.PARTS
     settings = validate(plugin.Settings, tree.get("model") or tree, Problems())  # what is wrong is told elsewhere
-    task = tree.get("task")
-    name = (task.get("name") or task).value if task else DEFAULT_TASK.name
-    if settings is not None and name in registry.names("tasks"):
+    if settings is not None and (name := _task(tree)) in registry.names("tasks"):
         try:
-            parts = plugin.parts(settings, registry.load("tasks", str(name)).FACTS)
+            parts = plugin.parts(settings, registry.load("tasks", name).FACTS)
         except SpecError as error:
-            problems.add((task or tree.get("model") or tree).mark, "task", str(error))
+            problems.add((tree.get("task") or tree.get("model") or tree).mark, "task", str(error))
     return parts
+
+
+def _task(tree: Node) -> str:
+    """Name of the task, as far as it is well formed."""
+    task = tree.get("task")
+    return str((task.get("name") or task).value) if task else DEFAULT_TASK.name
 
 
 def _check_point(point: Point, problems: Problems, valid: bool) -> Checked | None:
@@ -160,6 +164,8 @@ class _Names:
         labels = [COLUMN] if self.variants else []
         self.shown = list(dict.fromkeys([*self.parts, *labels, *(axis for m in matrices for axis in _axes(m))]))
         self.metrics = list(metrics.names())
+        varied = any(split_place(place)[0] == "task" for other in matrices for place in other.places())
+        self.tasks = list(registry.names("tasks")) if varied else list(dict.fromkeys(_task(m.tree) for m in matrices))
 
     def check(self) -> None:
         """Add a problem for every name that is not known."""
@@ -263,6 +269,8 @@ class _Names:
             value = column.get("value") or column
             if isinstance(value.value, str):
                 self._unless(shown, value, ("columns", i), value.value, "part, axis or metric")
+                if value.value not in self.shown:
+                    self._check_task(value, ("columns", i), value.value)
         for i, row in enumerate(self.tree.elements("published", "rows")):
             for key, value in row.items():
                 self._check_published(key, value, ("published", "rows", i, key))
@@ -272,12 +280,22 @@ class _Names:
             for named in node.value if isinstance(node.value, list) else [node]:
                 if isinstance(named.value, str):
                     self._unless(self.metrics, named, ("pareto", key), named.value, "metric")
+                    self._check_task(named, ("pareto", key), named.value)
+
+    def _check_task(self, node: Node, path: Path, metric: str) -> None:
+        """A metric of tasks that no cell has would be a column of dashes."""
+        having = metrics.tasks_with(metric)
+        if having and not set(having) & set(self.tasks) and all(task in registry.names("tasks") for task in self.tasks):
+            ours = " or ".join(f"{task} ({', '.join(metrics.of_task(task))})" for task in self.tasks)
+            told = f"is a metric of task {' and '.join(having)}, and the cells' task is {ours}"
+            self.problems.add(node.mark, path, f"{quoted(metric)} {told}; choose one of its metrics, or `score`")
 
     def _check_published(self, key: str, value: Node, path: Path) -> None:
         self._unless([*self.shown, *self.metrics], value, path, key, "part, axis or metric", key=True)
         if key in self.matrix.parts:
             self._unless([*FROZEN_OR_TRAINED, *self.methods], value, path, str(value.value), "action")
         if key in self.metrics:
+            self._check_task(value, path, key)
             try:
                 metrics.get(key).published(value.plain())
             except (BenchError, TypeError) as error:

@@ -171,3 +171,13 @@ def test_another_method_or_configuration_replaces_the_whole_mapping(
     assert trees[0] is not None
     assert trees[1] is not None
     assert merge(trees[0], trees[1]).plain() == merged
+
+
+def test_a_metric_that_no_variant_s_task_has_is_no_column(write: Write) -> None:
+    assert cells(write(BARE.replace("params]", "params, open]") + "pareto: {score: closed}\n"))
+    wrong = BARE.replace("params]", "params, mcc]")
+    with pytest.raises(SpecError, match="'mcc' is a metric of task text_classification, and the cells' task is gen"):
+        write(wrong).resolve("default")
+    with pytest.raises(SpecError) as caught:
+        write(wrong.replace("exclude: []", "axes: {task: [generative_vqa, text_classification]}")).resolve("default")
+    assert "is a metric of" not in str(caught.value), "an axis may bring the task"
