@@ -6,14 +6,16 @@ A plugin is a *module* (one file). Its top level stays light; torch and friends 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from peft import PeftConfig
     from PIL.Image import Image
 
@@ -128,9 +130,15 @@ class ScoreFacts:
     digits: int = 2
     outcome: str | None = None
     """Field of an example's line in the file of predictions whose mean over the examples is the raw value; null for a
-    score that is no mean, such as a correlation. What is known of a score's uncertainty comes from it."""
+    score that is no mean, such as a correlation. What is known of a score's uncertainty comes from it or from
+    ``influence``."""
     only: tuple[str, str] | None = None
     """Field and value of the lines that count; null: all."""
+    influence: Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]] | None = None
+    """For a score that is no mean: answers and predictions -> (examples,), the raw value plus what each example moves
+    it by, to first order (the infinitesimal jackknife; Efron 1982). Their mean is the raw value."""
+    lowest: float = 0.0
+    """The least raw value there can be; the largest is 1."""
 
 
 class Task(Protocol):

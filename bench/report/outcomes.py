@@ -1,7 +1,7 @@
 """What became of each test example: the raw material of every statement about uncertainty.
 
 A worker writes one line per example into the cell's file of predictions; the task's ``ScoreFacts`` say which field of
-it a score is the mean of. Files are read when they are asked for, once.
+it a score is the mean of, or how an answer and a prediction move it. Files are read when they are asked for, once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Sample:
     ids: tuple[str, ...]
     """Of the examples, sorted; the same object for the same examples."""
     values: NDArray[np.float64]
-    """(examples,): 0 or 1, or a share, in the order of ``ids``."""
+    """(examples,): 0 or 1, or a share, in the order of ``ids``; for a score that is no mean (``ScoreFacts.influence``)
+    numbers of any size."""
 
 
 class Outcomes:
@@ -45,9 +46,9 @@ class Outcomes:
         self._ids: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def of(self, record: CellRecord, metric: str) -> Mapping[str, float] | None:
-        """``question_id`` -> 0 or 1, or a share such as token F1, of the examples that the metric counts.
+        """``question_id`` -> what the example gives to the mean: 0 or 1, or a share such as token F1.
 
-        Null for a metric that is no mean over examples, and where the file is missing, damaged, or does not add up to
+        Null for a metric that is no score, and where the file is missing, damaged, or does not add up to
         the recorded score (it is then another run's).
         """
         sample = self.sample(record, metric)
@@ -77,13 +78,16 @@ class Outcomes:
     def _sample(self, lines: Sequence[Mapping[str, Any]], facts: ScoreFacts) -> Sample | None:
         import numpy as np
 
-        if facts.outcome is None:
+        if facts.outcome is None and facts.influence is None:
             return None
         try:
             if facts.only is not None:
                 field, wanted = facts.only
                 lines = [line for line in lines if line[field] == wanted]
-            values = np.array([line[facts.outcome] for line in lines], dtype=np.float64)
+            if facts.influence is not None:
+                values = facts.influence([str(line["answer"]) for line in lines], [line["prediction"] for line in lines])
+            else:
+                values = np.array([line[facts.outcome] for line in lines], dtype=np.float64)
             ids, order = self._sorted(tuple([str(line["question_id"]) for line in lines]))
         except (KeyError, TypeError, ValueError):
             return None

@@ -90,8 +90,8 @@ def spread(group: Group, metric: Metric, outcomes: Outcomes) -> Spread | None:
     if found is None:
         return None
     low, high, kind = _interval(found)
-    if found.bounded and low is not None and high is not None:
-        low, high = max(low, 0.0), min(high, found.factor)
+    if found.bounds and low is not None and high is not None:
+        low, high = max(low, found.bounds[0]), min(high, found.bounds[1])
     std = statistics.stdev(found.values) if len(found.values) > 1 else None
     return Spread(mean=found.mean, std=std, seeds=len(found.values), low=low, high=high, n=found.n, kind=kind)
 
@@ -121,8 +121,8 @@ class _Evidence:
     """One per seed; empty for what is no score."""
     factor: float
     """From an outcome to the unit; 0 for what is no score."""
-    bounded: bool
-    """Whether values lie between 0 and ``factor``."""
+    bounds: tuple[float, float] | None
+    """What the score can be; null for what is none, and where it is not known."""
     ids: tuple[str, ...]
     matrix: Array | None
     """(seeds, examples), outcomes; null if not known, or if the seeds were scored on different examples."""
@@ -194,7 +194,7 @@ def _evidence(group: Group, metric: Metric, outcomes: Outcomes) -> _Evidence | N
         cells=[record.cell_id for record in records],
         scores=scores if len(scores) == len(records) else [],
         factor=facts.factor if facts else 0.0,
-        bounded=facts is not None and facts.outcome is not None and name == metric.name,
+        bounds=(facts.factor * facts.lowest, facts.factor) if facts and name == metric.name else None,
         ids=samples[0].ids if same else (),
         matrix=_stacked([sample.values for sample in samples]) if same else None,
     )
@@ -212,13 +212,18 @@ def _interval(found: _Evidence) -> tuple[float | None, float | None, SpreadKind]
         # Of one seed; or of several that agree on every example, of which a bootstrap would know no spread.
         base, (low, high) = found.mean - found.factor * found.raw, wilson(found.raw, found.n)
         return base + found.factor * low, base + found.factor * high, "examples and seeds" if several else "wilson"
-    if found.matrix is not None and len(found.ids) > 1:
+    if found.matrix is not None and len(found.ids) > 1 and (several or _varied(found.matrix)):
         low, high, _ = _bootstrapped(found.factor * found.matrix.mean(axis=0), [found.values], found.ids, found.cells)
         return found.mean + low, found.mean + high, "examples and seeds" if several else "examples"
     if found.of_seeds is None:
         return None, None, "none"
     half = _half_width(parts := [part for part in (found.of_examples, found.of_seeds) if part is not None])
     return found.mean - half, found.mean + half, "counts and seeds" if len(parts) > 1 else "seeds"
+
+
+def _varied(matrix: Array) -> bool:
+    """Whether examples differ; where they do not, resampling them would look like certainty."""
+    return float(matrix.max() - matrix.min()) > 1e-12
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +18,53 @@ from bench.registry import did_you_mean
 from bench.settings import TaskSettings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+
+
+def f1_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[np.float64]:
+    """(examples,): macro F1 plus the influence of each example on it; see ``ScoreFacts.influence``."""
+    import numpy as np
+
+    gold, given, classes = _indices(answers, predictions)
+    marked = np.bincount(gold, minlength=classes) + np.bincount(given, minlength=classes)
+    f1 = 2 * np.bincount(gold[gold == given], minlength=classes) / marked
+    moved: NDArray[np.float64] = 2 * (gold == given) / marked[gold] - (f1 / marked)[gold] - (f1 / marked)[given]
+    return f1.mean() + len(gold) / classes * moved
+
+
+def mcc_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[np.float64]:
+    """(examples,): Matthews' correlation of several classes (Gorodkin 2004) plus the influence of each example on it;
+    see ``ScoreFacts.influence``."""
+    import numpy as np
+
+    gold, given, classes = _indices(answers, predictions)
+    n, right = len(gold), gold == given
+    true, told = np.bincount(gold, minlength=classes), np.bincount(given, minlength=classes)
+    above = float(right.sum() * n - true @ told)
+    of_true, of_told = float(n**2 - true @ true), float(n**2 - told @ told)
+    if not of_true or not of_told:
+        return np.zeros(n)  # a single class: 0 by convention
+    mcc = above / math.sqrt(of_true * of_told)
+    moved_above = right * n + right.sum() - true[given] - told[gold]
+    moved_below = (n - told[given]) / of_told + (n - true[gold]) / of_true
+    moved: NDArray[np.float64] = moved_above / math.sqrt(of_true * of_told) - mcc * moved_below
+    return mcc + n * moved
+
+
+def _indices(answers: Sequence[str], predictions: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
+    """Classes of answers and of predictions, and how many there are among both."""
+    import numpy as np
+
+    classes, both = np.unique([*answers, *predictions], return_inverse=True)
+    return both[: len(answers)], both[len(answers) :], len(classes)
+
 
 METRICS = {
     "accuracy": ScoreFacts(header="Accuracy", outcome="correct"),
-    "macro_f1": ScoreFacts(header="Macro F1"),
-    "mcc": ScoreFacts(header="MCC", unit="", factor=1.0, digits=3),
+    "macro_f1": ScoreFacts(header="Macro F1", influence=f1_influence),
+    "mcc": ScoreFacts(header="MCC", unit="", factor=1.0, digits=3, influence=mcc_influence, lowest=-1.0),
 }
 BASELINES = {"majority": "Majority class"}
 _ASSUMED_LABELS = 2

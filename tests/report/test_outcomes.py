@@ -39,15 +39,25 @@ def test_a_mean_of_shares(demo: Case, tmp_path: Path) -> None:
     assert Outcomes(tmp_path).of(record, "exact_match") == {"0": 1.0, "1": 0.0, "2": 0.0}
 
 
-def test_a_score_that_is_no_mean_has_no_outcomes(demo: Case, tmp_path: Path) -> None:
-    lines = [{"question_id": str(i), "correct": True} for i in range(3)]
+def test_a_score_that_is_no_mean_is_one_of_influences(demo: Case, tmp_path: Path) -> None:
+    pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
+    lines = [
+        {"question_id": str(i), "correct": gold == told, "answer": gold, "prediction": told}
+        for i, (gold, told) in enumerate(pairs)
+    ]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    scores = {"accuracy": TaskScore.share(3, 3), "macro_f1": TaskScore(value=1.0, n=3)}
+    f1 = (2 / 3 + 4 / 5) / 2
+    scores = {"accuracy": TaskScore.share(3, 4), "macro_f1": TaskScore(value=f1, n=4)}
     record = make_record(
         demo.cells[0], accuracy=None, task="image_classification", scores=scores, predictions="p.jsonl"
     )
-    assert Outcomes(tmp_path).of(record, "accuracy") == {"0": 1.0, "1": 1.0, "2": 1.0}
-    assert Outcomes(tmp_path).of(record, "macro_f1") is None
+    assert Outcomes(tmp_path).of(record, "accuracy") == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 1.0}
+    found = Outcomes(tmp_path).of(record, "macro_f1")
+    assert found is not None
+    assert sum(found.values()) / 4 == pytest.approx(f1)
+    assert found["0"] > found["2"] == found["3"] > found["1"], "the rarer class counts more"
+    stale = record.model_copy(update={"scores": scores | {"macro_f1": TaskScore(value=0.9, n=4)}})
+    assert Outcomes(tmp_path).of(stale, "macro_f1") is None
 
 
 def test_the_same_examples_are_known_as_the_same(demo: Case, tmp_path: Path) -> None:

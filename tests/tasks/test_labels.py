@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from sklearn.metrics import f1_score, matthews_corrcoef
 
 from bench.errors import DataError
 from bench.protocols import Example, GenerateOptions
-from bench.tasks import image_classification, text_classification
+from bench.tasks import _labels, image_classification, text_classification
 
 OPTIONS = GenerateOptions(num_beams=1, max_new_tokens=1)
 
@@ -125,3 +127,33 @@ def test_images_are_not_scored_by_correlation() -> None:
     )
     assert list(images.score(examples("a", "b"), ["a", "a"])) == list(image_classification.METRICS)
     assert images.facts.inputs == ("image",)
+
+
+# --- influence -------------------------------------------------------------------------------------------------
+
+
+def scored(gold: list[str], told: list[str], weights: list[float]) -> tuple[float, float]:
+    """Macro F1 and MCC of weighted examples, by scikit-learn."""
+    f1 = f1_score(gold, told, average="macro", sample_weight=weights, zero_division=0)
+    return float(f1), float(matthews_corrcoef(gold, told, sample_weight=weights))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_influence_is_the_derivative_by_the_weight_of_an_example(seed: int) -> None:
+    """Against scikit-learn's own scores of weighted examples, one weight moved a little at a time."""
+    random = np.random.default_rng(seed)
+    gold = [str(c) for c in random.integers(0, 4, 40)]
+    told = [g if random.random() < 0.6 else str(random.integers(0, 5)) for g in gold]
+    values = scored(gold, told, [1.0] * 40)
+    for value, influence in zip(values, (_labels.f1_influence, _labels.mcc_influence), strict=True):
+        found = influence(gold, told)
+        assert found.mean() == pytest.approx(value)
+        step = 1e-5
+        for i in range(40):
+            moved = scored(gold, told, [1 + step * (i == j) for j in range(40)])[values.index(value)]
+            assert found[i] == pytest.approx(value + 40 * (moved - value) / step, abs=2e-3)
+
+
+def test_one_class_has_a_correlation_of_zero_and_no_influence() -> None:
+    assert _labels.mcc_influence(["a", "a"], ["a", "b"]).tolist() == [0.0, 0.0]
+    assert _labels.f1_influence(["a", "a"], ["a", "a"]).tolist() == [1.0, 1.0]
