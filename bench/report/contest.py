@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.metrics import Metric
-from bench.report.groups import Group
+from bench.report.groups import Group, fields_of
 from bench.report.outcomes import Outcomes
 from bench.report.uncertainty import ALPHA, DifferenceKind, difference
 
@@ -28,12 +28,11 @@ class Contest:
 def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Contest:
     """Compare the best value with all others of the same task and data. What repeats exactly needs no test: there the
     best printed value wins."""
-    fields: dict[str, dict[int, float]] = {}
-    for i, group in enumerate(groups):
-        if (value := group.mean(metric)) is not None:
-            cell = group.cells[0]
-            fields.setdefault(f"{cell.task!r} {cell.data!r}", {})[i] = value
-    found = [_of_one_field(groups, values, metric, outcomes) for values in fields.values()]
+    places = {id(group): i for i, group in enumerate(groups)}
+    found = []
+    for one in fields_of(groups):
+        values = {places[id(group)]: value for group in one.groups if (value := group.mean(metric)) is not None}
+        found.append(_of_one_field(groups, values, metric, outcomes))
     return Contest(
         best=frozenset().union(*(one.best for one in found)),
         pairs=sum(one.pairs for one in found),

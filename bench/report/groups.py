@@ -92,6 +92,48 @@ def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, Cell
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field:
+    """Groups whose scores can be compared: of one task, on the same examples."""
+
+    telling: Mapping[str, Any]
+    """Labels that all its cells, and not all others, have in common; empty if there is no other field."""
+    name: str
+    """Their values; the name of the data set if there are none, and empty if there is no other field."""
+    task: str
+    groups: tuple[Group, ...]
+
+    def short(self, label: str) -> str:
+        """The label of a group without what all groups of the field have in common."""
+        for key, value in self.telling.items():
+            label = label.replace(" " + text.plain(f"{key}={value}"), "", 1)
+        return label
+
+
+def fields_of(groups: Sequence[Group]) -> list[Field]:
+    """In the order of their first groups."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        cell = group.cells[0]
+        asked = cell.data.model_dump_json(exclude={"train_split", "train_limit"})
+        found.setdefault(f"{cell.task!r} {asked}", []).append(group)
+    return [_field(own, groups) for own in found.values()]
+
+
+def _field(own: Sequence[Group], groups: Sequence[Group]) -> Field:
+    cell = own[0].cells[0]
+    if len(own) == len(groups):
+        return Field(telling={}, name="", task=cell.task.name, groups=tuple(own))
+    telling = {
+        key: value
+        for key, value in cell.labels.items()
+        if all(group.cells[0].labels.get(key) == value for group in own)
+        and any(group.cells[0].labels.get(key) != value for group in groups)
+    }
+    name = ", ".join(text.plain(value) for value in telling.values()) or cell.data.name
+    return Field(telling=telling, name=name, task=cell.task.name, groups=tuple(own))
+
+
 def baselines_of(groups: Sequence[Group]) -> list[dict[str, dict[str, TaskScore]]]:
     """The distinct sets of baselines that the records hold; one, unless cells were scored on different questions."""
     distinct: list[dict[str, dict[str, TaskScore]]] = []

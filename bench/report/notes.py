@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.record import Status
 from bench.report import text
 from bench.report.contest import Contest
-from bench.report.groups import Group, baselines_of
+from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import TableColumn
 from bench.report.uncertainty import DifferenceKind
 
@@ -169,7 +169,7 @@ def _missing_note(groups: Sequence[Group]) -> str:
 
 
 def _baseline_note(groups: Sequence[Group]) -> str:
-    if len(baselines_of(groups)) < 2:
+    if all(len(baselines_of(one.groups)) < 2 for one in fields_of(groups)):
         return ""
     return (
         "The baselines differ between the cells, which were scored on different questions: the first cell's are shown."

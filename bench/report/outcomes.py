@@ -78,16 +78,18 @@ class Outcomes:
     def _sample(self, lines: Sequence[Mapping[str, Any]], facts: ScoreFacts) -> Sample | None:
         import numpy as np
 
-        if facts.outcome is None and facts.influence is None:
-            return None
         try:
             if facts.only is not None:
                 field, wanted = facts.only
                 lines = [line for line in lines if line[field] == wanted]
             if facts.influence is not None:
-                values = facts.influence([str(line["answer"]) for line in lines], [line["prediction"] for line in lines])
-            else:
+                values = facts.influence(
+                    [str(line["answer"]) for line in lines], [line["prediction"] for line in lines]
+                )
+            elif facts.outcome is not None:
                 values = np.array([line[facts.outcome] for line in lines], dtype=np.float64)
+            else:
+                return None
             ids, order = self._sorted(tuple([str(line["question_id"]) for line in lines]))
         except (KeyError, TypeError, ValueError):
             return None

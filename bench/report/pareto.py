@@ -12,7 +12,7 @@ from bench.metrics import Metric
 from bench.report import notes, text
 from bench.report.draw import Panel, Plot, Point
 from bench.report.front import Standing, standings
-from bench.report.groups import Group, baselines_of
+from bench.report.groups import Field, Group, baselines_of, fields_of
 from bench.report.outcomes import Outcomes
 from bench.report.uncertainty import Spread, difference, spread
 
@@ -35,24 +35,25 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
     """
     wanted = [metrics.get(name) for name in spec.pareto.costs or [spec.pareto.cost]]
     costs = list(dict.fromkeys(_known_cost(cost, groups) for cost in wanted))
-    names = spec.pareto.scores or [spec.pareto.score or metrics.main(spec.task.name)]
-    scores = [metrics.get(name) for name in dict.fromkeys(names)]
-    floors = _floors(spec, groups, scores)
-    race = _Race(
-        spec=spec, costs=costs, scores=scores, groups=groups, outcomes=outcomes or Outcomes(None), floors=floors
-    )
-    tag = notes.scale_tag(scale)
-    series = {
-        "measured": race.series(lambda group, metric: group.mean(metric) if group.ok else None),
-        "predicted": race.series(race.predicted),
-        "published": race.series(_published, noisy=False, floored=not tag),
-    }
     origin = dict(zip(costs, wanted, strict=False)) if len(costs) == len(wanted) else {cost: cost for cost in costs}
+    tag = notes.scale_tag(scale)
+    panels = []
+    for one in fields_of(groups):
+        scores = _scores(spec, one.task)
+        race = _Race(
+            field=one, costs=costs, scores=scores, outcomes=outcomes or Outcomes(None), floors=_floors(one, scores)
+        )
+        series = {
+            "measured": race.series(lambda group, metric: group.mean(metric) if group.ok else None),
+            "predicted": race.series(race.predicted),
+            "published": race.series(_published, noisy=False, floored=not tag),
+        }
+        panels += [race.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)]
     return Plot(
         title=text.clipped(text.plain(spec.title or spec.name), 90),
         subtitle=text.clipped(notes.facts(scale, groups), 210),
         tag=tag,
-        panels=[race.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)],
+        panels=panels,
         failures=[
             text.clipped(f"{text.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
             for group in groups
@@ -72,12 +73,11 @@ class _Entrant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Race:
-    """Cells against each other in costs and scores."""
+    """The cells of a field against each other in costs and scores."""
 
-    spec: Spec
+    field: Field
     costs: list[Metric]
     scores: list[Metric]
-    groups: Sequence[Group]
     outcomes: Outcomes
     floors: dict[Metric, float | None]
     """Of each score, what the first of the task's baselines has."""
@@ -96,7 +96,7 @@ class _Race:
     def series(self, value: Value, *, noisy: bool = True, floored: bool = True) -> list[_Entrant]:
         """The groups that have all values, each with its standing among them."""
         found = []
-        for group in self.groups:
+        for group in self.field.groups:
             values = [value(group, metric) for metric in self.objectives]
             known = [one for one in values if one is not None]
             if len(known) == len(values):
@@ -133,7 +133,7 @@ class _Race:
         xs = [point.x for found in points.values() for point in found]
         return Panel(
             x_label=cost.titled + _about_cost(wanted, cost, points["measured"], points["predicted"]),
-            y_label=_score_label(score),
+            y_label=", ".join(filter(None, [_score_label(score), text.clipped(self.field.name, LABEL_WIDTH)])),
             x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
             lower_cost_is_better=cost.direction == "lower",
             front_line=len(self.objectives) == 2,
@@ -141,13 +141,13 @@ class _Race:
             predicted=points["predicted"],
             published=points["published"],
             baseline=self.floors[score],
-            baseline_label=next(iter(metrics.baselines(self.spec.task.name).values())),
+            baseline_label=next(iter(metrics.baselines(self.field.task).values())),
         )
 
     def _point(self, entrant: _Entrant, x: int, y: int, name: str) -> Point:
         of_x, of_y = (self._bounds(entrant.group, self.objectives[k], name) for k in (x, y))
         return Point(
-            label=text.clipped(entrant.group.label, LABEL_WIDTH),
+            label=text.clipped(self.field.short(entrant.group.label), LABEL_WIDTH),
             x=entrant.values[x],
             y=entrant.values[y],
             on_front=entrant.standing == "front",
@@ -162,11 +162,19 @@ class _Race:
         return spread(group, metric, self.outcomes) if name != "published" and not metric.exact else None
 
 
-def _floors(spec: Spec, groups: Sequence[Group], scores: Sequence[Metric]) -> dict[Metric, float | None]:
+def _scores(spec: Spec, task: str) -> list[Metric]:
+    """Those of the spec that the task has; the metric by which it ranks methods if the spec names none of them."""
+    others = set(metrics.task_scores()) - set(metrics.of_task(task))
+    main = metrics.main(task)
+    named = [name for name in spec.pareto.scores or [spec.pareto.score or main] if name not in others]
+    return [metrics.get(name) for name in dict.fromkeys(named or [main])]
+
+
+def _floors(field: Field, scores: Sequence[Metric]) -> dict[Metric, float | None]:
     """What the first of the task's baselines scores by the same metrics; null without a finished cell."""
-    task = spec.task.name
-    prior = (baselines_of(groups) or [{}])[0].get(next(iter(metrics.baselines(task))), {})
-    names = {score: metrics.main(task) if score.name == metrics.score.__name__ else score.name for score in scores}
+    prior = (baselines_of(field.groups) or [{}])[0].get(next(iter(metrics.baselines(field.task))), {})
+    main = metrics.main(field.task)
+    names = {score: main if score.name == metrics.score.__name__ else score.name for score in scores}
     floors = {score: metrics.printed(prior.get(name), name) for score, name in names.items()}
     return {score: 0.0 if score.name == metrics.over_prior.__name__ else floor for score, floor in floors.items()}
 

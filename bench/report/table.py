@@ -13,7 +13,7 @@ from bench.record import TaskScore
 from bench.registry import did_you_mean
 from bench.report import notes, text
 from bench.report.contest import Contest, contest
-from bench.report.groups import Group, baselines_of
+from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import Entry, Row, Table, TableColumn
 from bench.report.outcomes import Outcomes
 from bench.report.uncertainty import spread
@@ -37,7 +37,7 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes
         tag=notes.scale_tag(scale),
         caption=notes.caption(scale, groups),
         columns=tuple(columns),
-        rows=(*rows, *_baseline_rows(spec, columns, groups)),
+        rows=(*rows, *_baseline_rows(columns, groups)),
         footnotes=tuple(notes.footnotes(spec, groups, columns, contests)),
     )
 
@@ -125,11 +125,16 @@ def _label_entry(value: str, group: Group) -> Entry:
     return Entry(text=text.plain(raw), value=raw)
 
 
-def _baseline_rows(spec: Spec, columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
-    found = (baselines_of(groups) or [{}])[0]
-    names = metrics.baselines(spec.task.name)
-    order = [name for name in names if name in found] + [name for name in found if name not in names]
-    return [_baseline_row(columns, names.get(name, text.plain(name)), found[name]) for name in order]
+def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
+    """Of each field by itself."""
+    rows = []
+    for one in fields_of(groups):
+        found = (baselines_of(one.groups) or [{}])[0]
+        names = metrics.baselines(one.task)
+        for key in sorted(found, key=lambda key: list(names).index(key) if key in names else len(names)):
+            called = names.get(key, text.plain(key)) + (f", {one.name}" if one.name else "")
+            rows.append(_baseline_row(columns, called, found[key], metrics.main(one.task)))
+    return rows
 
 
 def _added(scores: Sequence[TaskScore]) -> int | None:
@@ -138,14 +143,16 @@ def _added(scores: Sequence[TaskScore]) -> int | None:
     return sum(correct) if correct and len(correct) == len(scores) else None
 
 
-def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, TaskScore]) -> Row:
+def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, TaskScore], main: str) -> Row:
+    """``main``: the metric that the column ``score`` shows."""
     first = next(column for column in columns if column.metric is None)
-    entries = [
-        _score_entry(scores.get(column.value), column.metric)
-        if column.metric
-        else Entry(text=name if column is first else "")
-        for column in columns
-    ]
+    entries = []
+    for column in columns:
+        if column.metric is None:
+            entries.append(Entry(text=name if column is first else ""))
+        else:
+            own = metrics.get(main) if column.metric.name == metrics.score.__name__ else column.metric
+            entries.append(_score_entry(scores.get(own.name), own))
     return Row(label=name, entries=tuple(entries), baseline=True)
 
 

@@ -1,0 +1,91 @@
+"""A table of several tasks or test sets: each is a field of its own, with its baselines, its best and its front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.cell import Cell
+from bench.record import CellRecord, Params, TaskScore
+from bench.report.groups import fields_of, group_cells
+from bench.report.pareto import build_plot
+from bench.spec.models import Column
+from tests.factories import load_cells, make_record
+from tests.report.conftest import Case, entry
+
+
+@pytest.fixture
+def two(root: Path) -> Case:
+    """Three cells of a language model and three of an image model, with records."""
+    spec, cells = load_cells(root / "specs/examples/all_methods.yaml", "default")
+    of = {name: [cell for cell in cells if cell.labels["variant"] == name][:3] for name in ("llama", "vit")}
+    case = Case(spec, [*of["llama"], *of["vit"]])
+    for i, cell in enumerate(case.cells):
+        case.put(i, record(cell, correct=(40, 60, 50)[i % 3], params=i % 3 + 1))
+    return case
+
+
+def record(cell: Cell, *, correct: int, params: int) -> CellRecord:
+    label = cell.task.name == "image_classification"
+    main = "accuracy" if label else "exact_match"
+    n = 364 if label else 210
+    return make_record(
+        cell,
+        accuracy=None,
+        task=cell.task.name,
+        scores={main: TaskScore.share(correct, n)},
+        baselines={"majority": {main: TaskScore.share(37 if label else 70, n)}},
+        params=Params(trainable=params, total=100, pct=float(params), stored=params, by_part={}),
+    )
+
+
+def test_a_field_is_a_task_and_a_test_set(two: Case, paper: Case) -> None:
+    fields = fields_of(group_cells(two.spec, two.cells, two.records))
+    assert [(one.name, one.task, len(one.groups)) for one in fields] == [
+        ("llama", "text_generation", 3), ("vit", "image_classification", 3),
+    ]  # fmt: skip
+    assert fields[1].short("F-T variant=vit") == "F-T"
+    (one,) = fields_of(group_cells(paper.spec, paper.cells, {}))
+    assert (one.name, dict(one.telling), len(one.groups)) == ("", {}, 10)
+
+
+def test_less_training_data_is_the_same_field(paper: Case) -> None:
+    less = paper.cells[1].data.model_copy(update={"train_limit": 100})
+    fewer = paper.cells[2].data.model_copy(update={"test_limit": 100})
+    own = [paper.cells[0].data, less, fewer]
+    cells = [cell.model_copy(update={"data": data}) for cell, data in zip(paper.cells[:3], own, strict=True)]
+    assert [len(one.groups) for one in fields_of(group_cells(paper.spec, cells, {}))] == [2, 1]
+
+
+def test_each_field_has_its_baselines_in_the_table(two: Case) -> None:
+    table = two.table()
+    rows = {row.label: place for place, row in enumerate(table.rows) if row.baseline}
+    assert list(rows) == ["Most common answer, llama", "Majority class, vit"]
+    assert [entry(table, place, "score").text for place in rows.values()] == ["33.33", "10.16"]
+    assert not any("baselines differ" in note for note in table.footnotes)
+
+
+def test_a_metric_of_one_task_has_a_baseline_of_that_task_only(two: Case) -> None:
+    two.respec(columns=[Column(value="variant"), Column(value="accuracy")])
+    table = two.table()
+    assert [entry(table, place, "accuracy").text for place in (6, 7)] == ["", "10.16"]
+
+
+def test_each_field_has_a_front_of_its_own(two: Case) -> None:
+    plot = build_plot(two.spec, two.scale, group_cells(two.spec, two.cells, two.records))
+    assert [panel.y_label for panel in plot.panels] == ["Score (%), llama", "Score (%), vit"]
+    assert [panel.baseline for panel in plot.panels] == [pytest.approx(100 / 3), pytest.approx(3700 / 364)]
+    assert [panel.baseline_label for panel in plot.panels] == ["Most common answer", "Majority class"]
+    for panel in plot.panels:
+        assert len(panel.measured) == 3
+        assert all("variant" not in point.label for point in panel.measured)
+    llama, vit = ([point.on_front for point in panel.measured] for panel in plot.panels)
+    assert llama == [False, False, False], "none is above the prior"
+    assert vit == [True, True, False]
+
+
+def test_a_score_that_a_task_lacks_is_not_asked_of_it(two: Case) -> None:
+    two.respec(pareto=two.spec.pareto.model_copy(update={"score": "macro_f1"}))
+    plot = build_plot(two.spec, two.scale, group_cells(two.spec, two.cells, two.records))
+    assert [panel.y_label for panel in plot.panels] == ["Exact match (%), llama", "Macro F1 (%), vit"]
