@@ -15,7 +15,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.report.placing import Box, Labels, line_boxes
+from bench.report.placing import Box, Labels, boxes, line_boxes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -292,16 +292,12 @@ def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, told: list[Text]
     to_pixels = axes.transData.transform
     pixels = to_pixels([(p.x, p.y) for p in panel.ours + panel.published] or [(0, 0)])
     half = style.marker * 1.3 * axes.figure.dpi / 150
-    lines = line_boxes(axes)
-    for p in panel.ours:
-        left, right = (p.x if x is None else x for x in (p.x_low, p.x_high))
-        low, high = (p.y if y is None else y for y in (p.y_low, p.y_high))
-        for ends in ([(p.x, low), (p.x, high)], [(left, p.y), (right, p.y)]):
-            (x0, y0), (x1, y1) = to_pixels(ends)
-            lines.append(Box(x0 - 1.5, y0 - 1.5, x1 + 1.5, y1 + 1.5))
     taken = [Box(x - half, y - half, x + half, y + half) for x, y in pixels]
     taken += [Box(*text.get_window_extent().extents) for text in told]
-    labels = Labels(axes, taken=taken, lines=lines)
+    ends = [end for p in panel.ours for end in _ends(p)]
+    thin = Box(-1.5, -1.5, 1.5, 1.5)
+    bars = boxes(to_pixels(ends)) + thin if ends else ()
+    labels = Labels(axes, taken=boxes(taken), lines=boxes([*line_boxes(axes), *bars]))
     narrow = not style.listed
     crowded = len(panel.ours) > (6 if narrow else MOST_LABELS)
     near = 14.0 if crowded else 200.0
@@ -315,6 +311,13 @@ def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, told: list[Text]
     for point in sorted(panel.published, key=lambda p: (not p.on_front, p.x, p.y, p.label))[:MOST_LABELS]:
         if point.label not in named:
             labels.place(point.label, (point.x, point.y), PUBLISHED_TEXT, style.label - 1, must=False)
+
+
+def _ends(point: Point) -> tuple[tuple[float, float], ...]:
+    """Of its upright bar and of its lying one; the point itself where an interval is not known."""
+    left, right = (point.x if x is None else x for x in (point.x_low, point.x_high))
+    low, high = (point.y if y is None else y for y in (point.y_low, point.y_high))
+    return (point.x, low), (point.x, high), (left, point.y), (right, point.y)
 
 
 def render(plot: Plot, digest: str) -> list[bytes]:

@@ -8,7 +8,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike, NDArray
+
+    Boxes = NDArray[np.float64]
+    """(n, 4): ``Box`` in each row."""
 
 
 WORST_CROSSING = 26.0
@@ -23,11 +28,15 @@ class Box(NamedTuple):
     x1: float
     y1: float
 
-    def overlap(self, other: Box) -> float:
-        """Area in both."""
-        width = min(self.x1, other.x1) - max(self.x0, other.x0)
-        height = min(self.y1, other.y1) - max(self.y0, other.y0)
-        return width * height if width > 0 and height > 0 else 0.0
+    def overlap(self, others: Boxes) -> float:
+        """Area in this one and each of the others, added up."""
+        import numpy as np
+
+        width = np.minimum(self.x1, others[:, 2]) - np.maximum(self.x0, others[:, 0])
+        height = np.minimum(self.y1, others[:, 3]) - np.maximum(self.y0, others[:, 1])
+        both = (width > 0) & (height > 0)
+        areas: list[float] = (width[both] * height[both]).tolist()
+        return sum(areas)
 
 
 @dataclass(slots=True)
@@ -35,9 +44,9 @@ class Labels:
     """Places labels one after another where they cover nothing, or as little as possible."""
 
     axes: Axes
-    taken: list[Box]
+    taken: Boxes
     """Markers, and the labels placed so far."""
-    lines: list[Box]
+    lines: Boxes
     """What a label had better not cross."""
 
     def place(
@@ -62,13 +71,13 @@ class Labels:
             box = Box(x + dx * scale, y + dy * scale, x + dx * scale + width, y + dy * scale + height)
             covered = self._covered(box)
             if distance + covered * 10 < best[0]:
-                crossed = min(self._crossed(box) * 2, WORST_CROSSING)
+                crossed = min(box.overlap(self.lines) * 2, WORST_CROSSING)
                 best = min(best, (distance + covered * 10 + crossed, covered, dx, dy, box))
         _, covered, dx, dy, box = best
         if (covered or best[0] == math.inf) and not must:
             label.remove()
             return
-        self.taken.append(box)
+        self.taken = boxes([*self.taken, box])
         label.set_position((dx, dy))
         if label.arrow_patch is not None and abs(dy) < 14 and not -width / scale < dx < 0:
             label.arrow_patch.set_visible(False)
@@ -76,11 +85,16 @@ class Labels:
     def _covered(self, box: Box) -> float:
         """Area over markers, other labels or, counted double, outside the axes, where it would be cut off."""
         x0, y0, x1, y1 = self.axes.bbox.extents
-        outside = (box.x1 - box.x0) * (box.y1 - box.y0) - box.overlap(Box(x0 + 5, y0 + 5, x1 - 5, y1 - 5))
-        return max(0.0, 2 * outside - 1e-6) + sum(box.overlap(other) for other in self.taken)
+        inside = boxes([(x0 + 5, y0 + 5, x1 - 5, y1 - 5)])
+        outside = (box.x1 - box.x0) * (box.y1 - box.y0) - box.overlap(inside)
+        return max(0.0, 2 * outside - 1e-6) + box.overlap(self.taken)
 
-    def _crossed(self, box: Box) -> float:
-        return sum(box.overlap(line) for line in self.lines)
+
+def boxes(found: ArrayLike) -> Boxes:
+    """As an array, of which a thousand are compared with a label at once."""
+    import numpy as np
+
+    return np.array(found, dtype=np.float64).reshape(-1, 4)
 
 
 def _offsets(width: float, height: float) -> list[tuple[float, float]]:
@@ -93,7 +107,7 @@ def _offsets(width: float, height: float) -> list[tuple[float, float]]:
 
 def line_boxes(axes: Axes) -> list[Box]:
     """The horizontal and vertical pieces of all lines drawn, as thin boxes."""
-    boxes = []
+    found = []
     for line in axes.get_lines():
         if line.get_linestyle() in ("None", ":"):
             continue
@@ -104,5 +118,5 @@ def line_boxes(axes: Axes) -> list[Box]:
             turns = [[b[0], a[1]] if post else [a[0], b[1]] for a, b in pairwise(corners)]
             corners = [corner for pair in zip(corners, turns, strict=False) for corner in pair] + corners[-1:]
         for (ax, ay), (bx, by) in pairwise(corners):
-            boxes.append(Box(min(ax, bx) - 1.5, min(ay, by) - 1.5, max(ax, bx) + 1.5, max(ay, by) + 1.5))
-    return boxes
+            found.append(Box(min(ax, bx) - 1.5, min(ay, by) - 1.5, max(ax, bx) + 1.5, max(ay, by) + 1.5))
+    return found
