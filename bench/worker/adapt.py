@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FROZEN, TRAINED = "F", "T"
 """The two actions that are not the name of a method."""
+_REMEDY = "correct its settings, or choose another method for this part (--methods lists them all)"
 _NO_TEXTS = ("?",)
 """Stands for the data's when only the shape of a model matters: no method asks how large the vocabulary is."""
 
@@ -54,13 +55,15 @@ def adapt(
         elif action != FROZEN:
             try:
                 adapted[part] = _put_on(model, facts[part], methods[action])
-            except (BenchError, torch.OutOfMemoryError):
+            except BenchError as error:
+                raise type(error)(f"method {action} cannot be put on part {part}: {error}") from error
+            except torch.OutOfMemoryError:
                 raise
             except Exception as error:
                 if needs_values(error):
                     raise
-                told = f"{type(error).__name__}: {error}"
-                raise BenchError(f"method {action} cannot be put on part {part}: {told}") from error
+                told = f"{type(error).__name__}: {str(error).rstrip('. ')}"
+                raise BenchError(f"method {action} cannot be put on part {part}: {told}; {_REMEDY}") from error
             if not adapted[part].names:
                 raise BenchError(f"method {action} trains nothing on part {part}; see what it needs with --methods")
     return adapted

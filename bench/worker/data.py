@@ -94,8 +94,9 @@ def task_of(cell: Cell, data: LoadedData | None = None) -> Task:
     plugin = registry.load("tasks", cell.task.name)
     task: Task = plugin.create(cell.task, cell.evaluate, data.all_train if data else ())
     for examples in (data.train, data.test) if data else ():
-        _check_inputs(task, examples[0])
-        task.check(examples[0])
+        for example in examples:
+            _check_inputs(task, example)
+            task.check(example)
     return task
 
 

@@ -25,6 +25,7 @@ from bench.worker.optimise import (
     make_optimizer,
     set_rate,
 )
+from bench.worker.penalty import Penalty
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 """From a batch to its mean loss, shape ()."""
@@ -68,6 +69,7 @@ class Trainer:
         self._trained = [p for p in model.module.parameters() if p.requires_grad]
         grouped = make_groups(plan.settings.optimizer, self._trained, groups)
         self._optimizer = make_optimizer(plan.settings.optimizer, grouped, precision.device)
+        self._penalty = Penalty(model.module)
         self._reallocating = [m for m in model.module.modules() if hasattr(type(m), _REALLOCATE)]
         if plan.settings.gradient_checkpointing:
             model.checkpoint_activations()
@@ -87,7 +89,8 @@ class Trainer:
         losses: list[torch.Tensor] = []
         for batch, own in zip(batches, rows, strict=True):
             with self._precision.context():
-                loss = self._loss(self._precision.place(batch.tensors))
+                self._penalty.begin()
+                loss = self._penalty.added_to(self._loss(self._precision.place(batch.tensors)))
             if late and not losses:
                 self._optimizer.zero_grad()
             if len(batches) > 1:  # as if the examples had gone through in one batch, also where the last one is smaller
