@@ -256,20 +256,18 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
 
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> dict[str, Any]:
-    from bench.report import build_table, write_report
+    from bench.report import write_report
     from bench.report.outcomes import Outcomes
 
-    told = (plan.spec, plan.choice.scale, plan.cells, records)
-    outcomes = Outcomes(plan.results)
-    files = write_report(*told, plan.reports, outcomes)
+    report = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, Outcomes(plan.results))
     if options.as_json:
-        say("report: " + ", ".join(str(file) for file in files))
+        say("report: " + ", ".join(str(file) for file in report.files))
     else:
         from rich.console import Console
 
         from bench.report.summary import print_summary
 
-        print_summary(Console(), build_table(*told, outcomes), files)
+        print_summary(Console(), report.table, report.files)
     return _as_json(plan, records)
 
 

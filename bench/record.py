@@ -176,8 +176,13 @@ class Accuracy(Part):
         others = {name: shares for name, found in baselines.items() if (shares := _shares(found)) is not None}
         return cls(**own, baselines={name: Baseline(**shares) for name, shares in others.items()})
 
+    def score(self, metric: str) -> TaskScore | None:
+        """One of them by the name of its metric; null for a metric of another task."""
+        share = {"open": self.open, "closed": self.closed, "global": self.overall}.get(metric)
+        return None if share is None else TaskScore.share(share.correct, share.n)
+
     def scores(self) -> dict[str, TaskScore]:
-        """The same by the names of metrics."""
+        """All of them, by name."""
         return _task_scores(self)
 
     def baseline_scores(self) -> dict[str, dict[str, TaskScore]]:
@@ -346,7 +351,7 @@ class CellRecord(Part):
     def score(self, metric: str) -> TaskScore | None:
         """Of the record's task; null if the cell was not scored, or not by this metric."""
         if not self.scores and self.accuracy is not None:
-            return self.accuracy.scores().get(metric)
+            return self.accuracy.score(metric)
         return self.scores.get(metric)
 
     def baseline_scores(self) -> dict[str, dict[str, TaskScore]]:

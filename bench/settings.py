@@ -6,6 +6,7 @@ so a plugin's module must stay light: heavy imports (torch, transformers, peft, 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,17 +92,22 @@ class DataSettings(Settings):
 
 def local_path_places(settings: BaseModel) -> set[tuple[str, ...]]:
     """Places (tuples of field names) under ``settings`` that hold a ``LocalPath``."""
-    found: set[tuple[str, ...]] = set()
-    for name, field in type(settings).model_fields.items():
+    found: set[tuple[str, ...]] = {(name,) for name in _local_paths(type(settings))}
+    for name in type(settings).model_fields:
         value: Any = getattr(settings, name)
-        if _is_local_path(field.metadata, field.annotation):
-            found.add((name,))
         children = value.items() if isinstance(value, dict) else [((), value)]
         for key, child in children:
             if isinstance(child, BaseModel):
                 prefix = (name,) if key == () else (name, str(key))
                 found |= {prefix + place for place in local_path_places(child)}
     return found
+
+
+@cache
+def _local_paths(settings: type[BaseModel]) -> frozenset[str]:
+    """Names of the fields that hold one."""
+    fields = settings.model_fields.items()
+    return frozenset(name for name, field in fields if _is_local_path(field.metadata, field.annotation))
 
 
 def _is_local_path(metadata: list[Any], annotation: Any) -> bool:

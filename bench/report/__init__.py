@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
     """By ``cell_id``, or in any order; the last of a cell counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What was written."""
+
+    table: Table
+    files: list[Path]
 
 
 def build_table(
@@ -38,7 +47,7 @@ def write_report(
     records: Records,
     out_dir: Path,
     outcomes: Outcomes | None = None,
-) -> list[Path]:
+) -> Report:
     """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once.
 
     Plots and a page that would not change are kept."""
@@ -67,7 +76,7 @@ def write_report(
         for path, picture in zip(pictures, drawing.pictures(), strict=True):
             _replace(path, picture)
     dismiss()
-    return [page, *(out_dir / name for name in tables), *pictures]
+    return Report(table=table, files=[page, *(out_dir / name for name in tables), *pictures])
 
 
 def _by_id(records: Records) -> Mapping[str, CellRecord]:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from bench.spec.models import Spec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Group:
-    """The cells that differ in their seeds only, with their records."""
+    """The cells that differ in their seeds only, with their records; equal to itself alone, so that it can be a key."""
 
     label: str
     parts: Mapping[str, str] = field(default_factory=dict)

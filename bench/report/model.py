@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bench.metrics import Metric
@@ -82,7 +83,7 @@ class Row:
     """See ``PublishedRow.implied``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """One spec at one scale."""
 
@@ -97,7 +98,7 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
 
-    @property
+    @cached_property
     def with_status(self) -> bool:
         """Whether a column must say what happened."""
         return any(row.status for row in self.rows) and all(column.value != "status" for column in self.columns)

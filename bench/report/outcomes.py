@@ -7,10 +7,11 @@ it a score is the mean of, or how an answer and a prediction move it. Files are 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import metrics
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from bench.protocols import ScoreFacts
     from bench.record import CellRecord, TaskScore
+    from bench.report.groups import Group
+
+Found = TypeVar("Found")
 
 TOLERANCE = 1e-6
 """By how much the mean of the outcomes may differ from the recorded raw value."""
@@ -41,6 +45,8 @@ class Outcomes:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.remembered: dict[tuple[Hashable, ...], Any] = {}
+        """See the decorator."""
         self._samples: dict[str, dict[str, Sample]] = {}
         self._orders: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.intp]]] = {}
         self._ids: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -106,6 +112,22 @@ class Outcomes:
         return self._orders[ids]
 
 
+def remembered(
+    compute: Callable[[Group, metrics.Metric, Outcomes], Found],
+) -> Callable[[Group, metrics.Metric, Outcomes], Found]:
+    """Computed once for each group and metric, as long as the outcomes live: tables, plot and page ask for the same."""
+
+    @wraps(compute)
+    def known(group: Group, metric: metrics.Metric, outcomes: Outcomes) -> Found:
+        key = (compute, group, metric.name)
+        if key not in outcomes.remembered:
+            outcomes.remembered[key] = compute(group, metric, outcomes)
+        found: Found = outcomes.remembered[key]
+        return found
+
+    return known
+
+
 def _lines(folder: Path | None, predictions: str | None) -> list[dict[str, Any]]:
     """The objects of a file of predictions below ``folder``; none if it is missing, damaged, or elsewhere."""
     if folder is None or predictions is None:
@@ -118,7 +140,7 @@ def _lines(folder: Path | None, predictions: str | None) -> list[dict[str, Any]]
         found = json.loads(b"[" + b",".join(text.splitlines()) + b"]")  # one call: a third of the time of many
     except (OSError, ValueError, RecursionError):
         return []
-    return found if all(isinstance(line, dict) for line in found) else []
+    return found if {type(line) for line in found} <= {dict} else []
 
 
 def _agree(sample: Sample, score: TaskScore) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ GAP = 2
 """Spaces of padding between two columns; the box adds one more."""
 STATUS_WIDTH = 10
 """A status may be folded to this width."""
+MOST_ROWS = 200
+"""Cells shown, more than anyone reads in a terminal; the files have all."""
 
 
 def print_summary(console: Console, table: Table, paths: Sequence[Path] = ()) -> None:
@@ -27,16 +30,30 @@ def print_summary(console: Console, table: Table, paths: Sequence[Path] = ()) ->
     tag = (f"{table.tag}: ", "bold yellow") if table.tag else ""
     console.print(Text.assemble(tag, (table.title, "bold")))
     console.print(Text(table.caption, "dim"))
-    if _width(table) <= console.width:
-        console.print(_grid(table))
+    shown = _shown(table)
+    left_out = len(table.rows) - len(shown.rows)
+    if _width(shown) <= console.width:
+        console.print(_grid(shown))
     else:
-        for row in table.rows:
-            console.print(_stacked(table, row))
+        for row in shown.rows:
+            console.print(_stacked(shown, row))
+    if left_out:
+        console.print(Text(f"And {left_out:,} more cells: see table.md.", "dim"))
     for note in table.footnotes:
         console.print(Text(note, "dim"))
     for folder in dict.fromkeys(path.parent for path in paths):
         names = ", ".join(path.name for path in paths if path.parent == folder)
         console.print(Text.assemble("Wrote ", (f"{folder}/", "bold"), f": {names}"), soft_wrap=True)
+
+
+def _shown(table: Table) -> Table:
+    """The table; of one too long the best rows, then the first ones, in its order, and the baselines."""
+    cells = [i for i, row in enumerate(table.rows) if not row.baseline]
+    if len(cells) <= MOST_ROWS:
+        return table
+    best_first = sorted(cells, key=lambda i: not any(entry.best for entry in table.rows[i].entries))
+    kept = set(best_first[:MOST_ROWS])
+    return replace(table, rows=tuple(row for i, row in enumerate(table.rows) if row.baseline or i in kept))
 
 
 def _metric_columns(table: Table) -> list[int]:

@@ -24,7 +24,7 @@ from bench import metrics
 from bench.metrics import Metric
 from bench.record import TaskScore
 from bench.report.groups import Group
-from bench.report.outcomes import Outcomes
+from bench.report.outcomes import Outcomes, remembered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +84,7 @@ class Difference:
         return self.p < ALPHA
 
 
+@remembered
 def spread(group: Group, metric: Metric, outcomes: Outcomes) -> Spread | None:
     """Mean, deviation and interval of a group; null if it was not measured."""
     found = _evidence(group, metric, outcomes)
@@ -179,6 +180,7 @@ class _Part:
     freedom: float
 
 
+@remembered
 def _evidence(group: Group, metric: Metric, outcomes: Outcomes) -> _Evidence | None:
     records = [record for record in group.ok if metric.value(record) is not None]
     if not records:

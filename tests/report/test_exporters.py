@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from bench.record import Status
 from bench.report import csv_file, latex, markdown
 from bench.report.model import Table
-from bench.report.summary import print_summary
+from bench.report.summary import MOST_ROWS, print_summary
 from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case
 
@@ -96,6 +97,21 @@ def test_a_narrow_terminal_stacks_the_cells(table: Table) -> None:
     lines = shown(table, 50).splitlines()
     at = lines.index("T-LoRA-LoRA rank=4")
     assert lines[at + 1].strip().startswith("OOM (train, step 3)")
+
+
+def test_of_a_thousand_cells_the_terminal_shows_the_best_and_the_first(table: Table) -> None:
+    dull, best = (replace(table.rows[0], label=label) for label in ("dull", "best"))
+    dull = replace(dull, entries=tuple(replace(entry, best=False) for entry in dull.entries))
+    best = replace(best, entries=(*dull.entries[:-1], replace(dull.entries[-1], best=True)))
+    baselines = [row for row in table.rows if row.baseline]
+    for width in (200, 50):
+        lines = shown(replace(table, rows=(*[dull] * 998, best, dull, *baselines)), width).splitlines()
+        first_words = [line.split()[0] for line in lines if line.strip()]
+        assert first_words.count("dull") == MOST_ROWS - 1
+        assert first_words.count("best") == 1
+        assert all(any(row.label in line for line in lines) for row in baselines)
+        assert "And 800 more cells: see table.md." in lines
+    assert "more cells" not in shown(replace(table, rows=(dull,) * MOST_ROWS), 200)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ NAMES = ["index.html", "table.md", "table.tex", "table.csv", *PICTURES]
 
 
 def write(case: Case, folder: Path) -> dict[str, bytes]:
-    paths = write_report(case.spec, case.scale, case.cells, case.records, folder)
+    paths = write_report(case.spec, case.scale, case.cells, case.records, folder).files
     assert [path.name for path in paths] == NAMES
     assert sorted(path.name for path in folder.iterdir()) == sorted(NAMES)
     return {path.name: path.read_bytes() for path in paths}

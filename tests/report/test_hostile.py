@@ -173,7 +173,7 @@ def test_every_unicode_plane_compiles(paper: Case, tmp_path: Path) -> None:
 
 
 def test_plots_take_any_label(hostile: Case, tmp_path: Path) -> None:
-    paths = write_report(hostile.spec, hostile.scale, hostile.cells, hostile.records, tmp_path / "out")
+    paths = write_report(hostile.spec, hostile.scale, hostile.cells, hostile.records, tmp_path / "out").files
     root = ET.fromstring(next(path for path in paths if path.suffix == ".svg").read_bytes())
     assert root.tag.endswith("svg")
     assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "foreignObject", "image", "a")]
