@@ -44,6 +44,9 @@ def parameters(module: torch.nn.Module, wanted: Iterable[torch.nn.Parameter]) ->
 def nothing(pattern: str, names: Iterable[str], what: str) -> dict[str, torch.nn.Module]:
     """Raise SpecError: ``pattern`` means no ``what``; it ends with the nearest names."""
     steps = pattern.count(".") + 1
-    ends = {".".join(name.split(".")[-steps:]): None for name in names}
+    if "*" in pattern and steps == 1:  # whose step may be any
+        ends = {step: None for name in names for step in name.split(".") if not step.isdigit()}
+    else:
+        ends = {".".join(name.split(".")[-steps:]): None for name in names}
     near = difflib.get_close_matches(pattern.strip("*."), list(ends), n=3, cutoff=0.4) or list(ends)[:3]
     raise SpecError(f"{pattern!r} names no {what}; nearest: {', '.join(near)}")

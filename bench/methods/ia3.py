@@ -31,13 +31,13 @@ def check(settings: Settings, part: PartFacts) -> None:
         )
 
 
-def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001
+def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
     """The library's configuration for this part."""
     from peft import IA3Config
 
     return IA3Config(
         task_type=_shared.task_type(part),
-        target_modules=_shared.targets(settings, part),
+        target_modules=_shared.targets(settings, part, module),
         feedforward_modules=_feedforward(settings, part),
     )
 

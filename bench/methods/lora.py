@@ -39,13 +39,13 @@ def check(settings: Settings, part: PartFacts) -> None:
     _shared.known_targets(settings, part)
 
 
-def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001
+def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
     """The library's configuration for this part."""
     from peft import LoraConfig
 
     return LoraConfig(
         task_type=_shared.task_type(part),
-        target_modules=_shared.targets(settings, part),
-        modules_to_save=(settings.modules_to_save or {}).get(part.name),
+        target_modules=_shared.targets(settings, part, module),
+        modules_to_save=_shared.saved((settings.modules_to_save or {}).get(part.name), part, module),
         **settings.model_dump(exclude={*MethodSettings.model_fields, "modules_to_save"}),
     )

@@ -151,7 +151,7 @@ def check(settings: Settings, part: PartFacts) -> None:
             f"name them: {_MIXED}: {{one: FOLDER, ...}}"
         )
     if method.takes_prompts:
-        _shared.check_prompts(settings, part)
+        _shared.check_prompts(method.peft_type, settings, part)
     elif settings.targets and part.name in settings.targets and "target_modules" not in method.fields:
         raise SpecError(f"{settings.peft_type} has no target modules; remove `targets`")
 
@@ -164,8 +164,10 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     method = _library.method(settings.peft_type)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
     fields = _defaults(method, part, module) | settings.fields()
-    if settings.targets and part.name in settings.targets:
-        fields["target_modules"] = settings.targets[part.name]
+    if (targets := _shared.own_targets(settings, part, module)) is not None:
+        fields["target_modules"] = targets
+    if isinstance(names := fields.get("modules_to_save"), list):
+        _shared.saved(names, part, module)
     fields = {name: _shared.as_library_class(config_class, name, value) for name, value in fields.items()}
     return config_class(task_type=_shared.task_type(part), **fields)
 

@@ -24,7 +24,7 @@ class Settings(MethodSettings):
 
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if virtual tokens cannot be put on this part."""
-    _shared.check_prompts(settings, part)
+    _shared.check_prompts(settings.type, settings, part)
 
 
 def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001

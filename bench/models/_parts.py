@@ -76,6 +76,14 @@ class View(nn.Module):
             here.register_parameter(leaf, owner._parameters[leaf])
         self._places.append((here, leaf, owner))
 
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do about methods that ask a model for its configuration, its layers or its like."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            told = 'a method that asks for it goes on a whole model, the part "" of `model.parts`'
+            raise AttributeError(f"this part of a model has no {name!r}; {told}") from None
+
     def put_back(self) -> None:
         """Put modules that were replaced here into the model, too."""
         for here, leaf, owner in self._places:

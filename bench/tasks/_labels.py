@@ -31,7 +31,7 @@ def f1_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[
     marked = np.bincount(gold, minlength=classes) + np.bincount(given, minlength=classes)
     f1 = 2 * np.bincount(gold[gold == given], minlength=classes) / marked
     moved: NDArray[np.float64] = 2 * (gold == given) / marked[gold] - (f1 / marked)[gold] - (f1 / marked)[given]
-    return f1.mean() + len(gold) / classes * moved
+    return float(f1.mean()) + len(gold) / classes * moved
 
 
 def mcc_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[np.float64]:

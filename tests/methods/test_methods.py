@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PrefixTuningConfig
 from transformers import BlipTextConfig
+from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from bench import registry
 from bench.errors import SpecError
@@ -27,8 +28,8 @@ def settings(type_: str, **fields: Any) -> MethodSettings:
 
 
 def config(method: MethodSettings, part: str) -> Any:
-    module = torch.nn.Module()
-    module.config = BlipTextConfig(hidden_size=48)  # type: ignore[assignment]
+    with torch.device("meta"):
+        module = BlipTextModel(BlipTextConfig(hidden_size=48, num_hidden_layers=1))
     return registry.load("methods", method.type).config(method, PARTS[part], module)
 
 
@@ -46,6 +47,25 @@ def test_lora_takes_the_papers_defaults_and_the_parts_targets() -> None:
     assert (made.r, made.use_dora, made.target_modules, made.task_type) == (4, True, {"query"}, "CAUSAL_LM")
     made = config(settings("lora", modules_to_save={"dec": ["crossattention"]}), "dec")
     assert made.modules_to_save == ["crossattention"]
+    assert config(settings("lora", targets={"dec": "all-linear"}), "dec").target_modules == "all-linear"
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        (
+            settings("lora", targets={"dec": ["query", "valeu"]}),
+            "'valeu' names no module of part 'dec'; nearest: value",
+        ),
+        (settings("ia3", targets={"dec": ["key", "valeu"]}), "'valeu' names no module of part 'dec'; nearest: value"),
+        (settings("lora", targets={"dec": ".*quary"}), "quary' names no module of part 'dec'"),
+        (settings("lora", modules_to_save={"dec": ["crosattention"]}), "modules_to_save.*nearest: crossattention"),
+    ],
+)
+def test_a_name_that_means_nothing_beside_others_is_refused(method: MethodSettings, told: str) -> None:
+    """The library would pass over it, and train less than was asked for."""
+    with pytest.raises(SpecError, match=told):
+        config(method, "dec")
 
 
 def test_ia3_rescales_the_input_of_feed_forward_layers() -> None:
@@ -72,7 +92,7 @@ def test_prefix_and_ptuning_differ_in_the_projection() -> None:
 @pytest.mark.parametrize("type_", ["prefix", "ptuning_v2"])
 def test_virtual_tokens_need_a_text_model(type_: str) -> None:
     check(settings(type_), PARTS["dec"])
-    with pytest.raises(SpecError, match="'vit' takes no virtual tokens"):
+    with pytest.raises(SpecError, match=f"{type_} needs .*'vit' takes no virtual tokens: choose another"):
         check(settings(type_), PARTS["vit"])
     with pytest.raises(SpecError, match="no target modules"):
         check(settings(type_, targets={"dec": ["query"]}), PARTS["dec"])

@@ -30,7 +30,7 @@ def settings(**fields: Any) -> peft_config.Settings:
 
 
 def config(method: peft_config.Settings, part: PartFacts) -> Any:
-    layers = {"query": torch.nn.Linear(2, 2), "value": torch.nn.Linear(2, 2), "qkv": torch.nn.Linear(2, 2)}
+    layers = {name: torch.nn.Linear(2, 2) for name in ("query", "value", "qkv", "dense")}
     module = torch.nn.ModuleDict({**layers, "patch_embedding": torch.nn.Conv2d(3, 2, 1)})
     return peft_config.config(method, part, module)
 
@@ -46,6 +46,15 @@ def test_fields_reach_the_library() -> None:
     assert type(made).__name__ == "VeraConfig"
     assert (made.r, made.vera_dropout, made.d_initial, made.task_type) == (64, 0.1, 0.1, "CAUSAL_LM")
     assert made.target_modules == {"query", "value"}, "the model family's for LoRA"
+
+
+def test_a_name_that_means_nothing_is_refused_but_not_what_the_library_writes_into_every_file() -> None:
+    with pytest.raises(SpecError, match="'valeu' names no module of part 'dec'; nearest: value"):
+        config(settings(peft_type="LOHA", targets={"dec": ["query", "valeu"]}), PARTS["dec"])
+    with pytest.raises(SpecError, match=r"modules_to_save\); nearest: dense"):
+        config(settings(peft_type="LOHA", modules_to_save=["denze"]), PARTS["dec"])
+    of_labels = config(settings(peft_type="LOHA", modules_to_save=["classifier", "score"]), PARTS["dec"])
+    assert of_labels.modules_to_save == ["classifier", "score"]
 
 
 def test_targets_come_from_the_spec_then_the_fields_then_the_family() -> None:

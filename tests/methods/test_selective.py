@@ -146,6 +146,8 @@ def test_a_pattern_that_means_nothing_names_the_nearest() -> None:
         select("subset", bert(), include=["pooler.dense.wieght"])
     with pytest.raises(SpecError, match=r"'\*\.bais' names no parameter"):
         select("subset", bert(), exclude=["*.bais"])
+    with pytest.raises(SpecError, match=r"'\*atention\*' names no parameter of part 'net'; nearest: .*attention"):
+        select("subset", bert(), include=["*atention*"])
     with pytest.raises(SpecError, match="nothing would be trained"):
         select("subset", bert(), include=["*.bias"], exclude=["*"])
     with pytest.raises(SpecError, match="use include and exclude"):

@@ -51,7 +51,8 @@ def test_a_method_that_cannot_be_put_on_its_part_is_refused_before_anything_is_l
         ({"peft_type": "C3A", "block_size": 7}, "block size should be a factor"),
         ({"peft_type": "ADALORA"}, "total_step"),
         ({"type": "bitfit", "targets": {"jtm": ["querry"]}}, "nearest: query"),
-        ({"type": "last_blocks", "k": 9}, "part 'jtm'|has . block|no stack"),
+        ({"type": "last_blocks", "k": 9}, "method M cannot be put on part jtm: (k is 9, but|no stack)"),
+        ({"peft_type": "ADAPTION_PROMPT", "adapter_len": 4, "adapter_layers": 1}, "choose another method"),
     ],
 )
 def test_the_message_says_what_is_wrong(make_cell: Make, method: dict[str, Any], words: str) -> None:

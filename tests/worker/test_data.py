@@ -16,7 +16,16 @@ from bench.protocols import Example
 from bench.settings import DataSettings
 from bench.spec.models import EvaluateSettings, OptimizerSettings, TrainSettings
 from bench.tasks import generative_vqa
-from bench.worker.data import Batch, LoadedData, evaluation_batches, load_data, prefetched, subset, training_batches
+from bench.worker.data import (
+    Batch,
+    LoadedData,
+    evaluation_batches,
+    load_data,
+    prefetched,
+    subset,
+    task_of,
+    training_batches,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -145,6 +154,21 @@ def test_splits_are_joined_and_an_empty_one_is_refused(monkeypatch: pytest.Monke
     assert (list(loaded.train), list(loaded.test)) == (EXAMPLES, EXAMPLES[6:])
     with pytest.raises(DataError, match="split 'none' has no examples"):
         load_data(DataSettings(name="x", train_split="none", test_split="b"))
+
+
+def test_an_example_that_the_task_cannot_use_is_refused_wherever_it_stands(make_cell: Callable[..., Cell]) -> None:
+    """Not after training, when its answer would be looked up, and not never, as a wrong prediction."""
+    cell = make_cell(task={"name": "image_classification"})
+    a, b, c = (Example(question_id=answer, image="0.png", answer=answer) for answer in ("a", "b", "c"))
+    train = [a, b, a]
+    data = LoadedData(source=Source(), train=train, test=[b, a], all_train=train)
+    assert task_of(cell, data).facts.labels == ("a", "b")
+    data.test = [b, a, c]
+    with pytest.raises(DataError, match="'c' is no label of the task"):
+        task_of(cell, data)
+    data.test = [b, Example(question_id="d", questions=("?",), answer="a")]
+    with pytest.raises(DataError, match="example d has no image"):
+        task_of(cell, data)
 
 
 def test_an_error_while_making_a_batch_arrives_and_the_thread_ends() -> None:
