@@ -57,10 +57,8 @@ class Section:
 class Grid:
     """What the renderers print; texts not escaped yet."""
 
-    spec: str
-    title: str
-    tag: str
-    caption: str
+    of: Table
+    """What it is a view of."""
     headers: list[str]
     numeric: list[bool]
     """Of the columns: whether numbers stand there."""
@@ -105,7 +103,7 @@ def _upright(table: Table, wanted: Wanted) -> Grid:
         texts = _texts(table, row, kept, wanted)
         sections.setdefault(heading, []).append([Text(row.label), *texts] if nameless else texts)
     return Grid(
-        **_about(table),
+        of=table,
         headers=["Cell"] * nameless + [table.columns[i].header for i in kept] + ["Status"] * table.with_status,
         numeric=[False] * nameless + [table.columns[i].metric is not None for i in kept] + [False] * table.with_status,
         sections=[Section(heading=heading, rows=rows) for heading, rows in sections.items()],
@@ -123,16 +121,12 @@ def _transposed(table: Table, wanted: Wanted) -> Grid:
     headers = [*(column.header for column in table.columns), *(["Status"] * table.with_status)]
     lines = [[Text(header), *(column[i] for column in columns)] for i, header in enumerate(headers)]
     return Grid(
-        **_about(table),
+        of=table,
         headers=[place.words for place in lines[0]],
         numeric=[False, *([True] * len(columns))],
         sections=[Section(heading="", rows=lines[1:])],
         notes=list(table.footnotes),
     )
-
-
-def _about(table: Table) -> dict[str, str]:
-    return {"spec": table.spec, "title": table.title, "tag": table.tag, "caption": table.caption}
 
 
 def _group_index(table: Table, wanted: Wanted) -> int | None:

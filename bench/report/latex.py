@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from bench.report import text
 from bench.report.model import Entry, Row, Table
 
-_PREAMBLE = r"""% {what}
-% Take it in with \input{{table.tex}}; needs \usepackage{{booktabs}}, \usepackage{{graphicx}} and \usepackage{{xcolor}}.
-"""
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -96,43 +94,57 @@ def _character(c: str) -> str:
     return f"{{[}}U+{ord(c):04X}{{]}}"
 
 
-def render(table: Table) -> str:
-    align = "".join("l" if column.metric is None else "r" for column in table.columns)
-    body: list[str] = []
-    for before, row in zip([None, *table.rows], table.rows, strict=False):
-        if row.baseline and not (before and before.baseline):
-            body.append(r"\midrule")
-        body += _lines(table, row)
+def framed(table: Table, *, packages: Sequence[str], align: str, body: Sequence[str], notes: Sequence[str]) -> str:
+    """A float with booktabs rules around the lines of a table, scaled down where it is wider or higher than the page.
+
+    ``align``: a letter per column; ``notes``: set small below the table."""
+    needs = ", ".join(rf"\usepackage{{{package}}}" for package in packages)
+    what = f"{table.tag + ': ' if table.tag else ''}{table.spec}, scale {table.scale}"
+    title = re.sub(r"^Table \S{1,4}[:.] ", "", table.title).rstrip(".")  # LaTeX numbers the table itself
+    tag = rf"\textbf{{{escape(table.tag)}}}: " if table.tag else ""
+    below = " ".join(map(escape, notes))
     lines = [
-        _PREAMBLE.format(what=_comment(table)) + r"\begin{table}[tbp]",
+        "% " + re.sub(r"[^ -~]", "?", what),
+        rf"% Take it in with \input; needs {needs}.",
+        r"\begin{table}[tbp]",
         r"\centering",
-        rf"\caption{{{_caption(table)}}}",
+        rf"\caption{{{tag}{escape(f'{title}. {table.caption}')}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', table.spec)}}}",
         r"\medskip\footnotesize\setlength{\tabcolsep}{4pt}%",
         r"\sbox0{%",
-        rf"\begin{{tabular}}{{@{{}}{align}{'l' * table.with_status}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
         r"\toprule",
-        _header(table),
-        r"\midrule",
         *body,
         r"\bottomrule",
         r"\end{tabular}}%",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-        *_footnotes(table),
+        r"\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi",
+        r"\ifdim\dimexpr\ht0+\dp0\relax>.8\textheight\sbox0{\resizebox*{!}{.8\textheight}{\usebox0}}\fi",
+        r"\usebox0",
+        *(
+            [rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {below}\end{{minipage}}"]
+            if notes
+            else []
+        ),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _comment(table: Table) -> str:
-    words = f"{table.tag + ': ' if table.tag else ''}{table.spec}, scale {table.scale}"
-    return re.sub(r"[^ -~]", "?", words)
-
-
-def _caption(table: Table) -> str:
-    title = re.sub(r"^Table \S{1,4}[:.] ", "", table.title).rstrip(".")  # LaTeX numbers the table itself
-    tag = rf"\textbf{{{escape(table.tag)}}}: " if table.tag else ""
-    return f"{tag}{escape(f'{title}. {table.caption}')}"
+def render(table: Table) -> str:
+    """The whole table, with the published values beneath ours."""
+    body = [_header(table), r"\midrule"]
+    for before, row in zip([None, *table.rows], table.rows, strict=False):
+        if row.baseline and not (before and before.baseline):
+            body.append(r"\midrule")
+        body += _lines(table, row)
+    published = any(column.published for column in table.columns)
+    return framed(
+        table,
+        packages=("booktabs", "graphicx", "xcolor"),
+        align="".join("l" if column.metric is None else "r" for column in table.columns) + "l" * table.with_status,
+        body=body,
+        notes=["Grey: published value (deviation)."] * published + list(table.footnotes),
+    )
 
 
 def _header(table: Table) -> str:
@@ -174,13 +186,3 @@ def _published(entry: Entry) -> str:
         return ""
     against = f" ({entry.deviation_text})" if entry.deviation_text != text.DASH else ""
     return rf"{{\scriptsize\color{{black!60}}{escape(entry.published_text + against)}}}"
-
-
-def _footnotes(table: Table) -> list[str]:
-    notes = list(table.footnotes)
-    if any(column.published for column in table.columns):
-        notes.insert(0, "Grey: published value (deviation).")
-    if not notes:
-        return []
-    words = " ".join(escape(note) for note in notes)
-    return [rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {words}\end{{minipage}}"]
