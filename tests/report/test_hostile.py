@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -143,6 +144,14 @@ def test_latex_of_an_ordinary_table_fits_the_page(paper: Case, tmp_path: Path) -
     assert "Overfull" not in log
     assert "20.34" in page
     assert page.count("LoRA") >= 20
+
+
+def test_latex_of_a_long_table_fits_the_page(paper: Case, tmp_path: Path) -> None:
+    table = paper.fill().table()
+    (tmp_path / "table.tex").write_text(latex.render(replace(table, rows=table.rows * 6)))
+    log, page = compile_tex(tmp_path)
+    assert "too large" not in log
+    assert page.count("LoRA") >= 120
 
 
 @pytest.mark.parametrize(
