@@ -30,6 +30,8 @@ MEASURED_TEXT, PUBLISHED_TEXT = "#003d5c", "#8a3b00"
 """The same hues, dark enough to read."""
 MOST_LABELS = 40
 """Of ours, and of published points."""
+WIDTH_LISTED = 40
+"""Letters in a line of the list of cells without a score."""
 FAINT = 0.4
 """Opacity of what the front leaves behind."""
 
@@ -274,15 +276,20 @@ def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
     if len(failures) > len(shown):
         shown = [*shown[:-1], f"and {len(failures) - len(shown) + 1} more"]
     beside = bool(style.listed)
-    x, align, size = (1.045, "left", 7.0) if beside else (0.98, "right", style.label)
-    step = (size + 6) / (style.panel[1] * 72)
+    x, align, size = (1.0 + 0.15 / style.panel[0], "left", 7.0) if beside else (0.98, "right", style.label)
+    if beside:
+        shown = [textwrap.fill(failure, WIDTH_LISTED, subsequent_indent="  ") for failure in shown]
+    line, gap = (size * 1.2) / (style.panel[1] * 72), (size * 0.7) / (style.panel[1] * 72)
+    heights = [line * (1 + failure.count("\n")) + gap for failure in shown]
     if shown and beside:
         axes.text(x, 1.0, "No score", transform=axes.transAxes, fontsize=8, fontweight="bold", va="center")
+    top = 1.0 - line if beside else sum(heights)
     told = []
-    for index, failure in enumerate(shown, start=1):
-        y = 1.0 - index * step if beside else (len(shown) + 0.5 - index) * step
+    for failure, height in zip(shown, heights, strict=True):
+        y = top - (line + gap) / 2
         axes.plot([1.0], [y], "x", color="black", transform=axes.transAxes, clip_on=False, markersize=style.marker)
-        told.append(axes.text(x, y, failure, transform=axes.transAxes, fontsize=size, va="center", ha=align))
+        told.append(axes.text(x, y + line / 2, failure, transform=axes.transAxes, fontsize=size, va="top", ha=align))
+        top -= height
     return told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,16 @@ def test_failed_cells_stand_at_the_edge_in_every_style(paper: Case) -> None:
         crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
         assert [np.asarray(line.get_xdata()).tolist() for line in crosses] == [[1.0]]
         assert "T-T-LoRA rank=4: OOM (train, step 3)" in {text.get_text() for text in axes.texts}
+
+
+def test_a_long_failure_is_wrapped_into_the_list_beside_the_plot(paper: Case) -> None:
+    paper.fill()
+    for i in (0, 1, 9):
+        paper.put(i, failed_record(paper.cells[i], Status.CRASHED, "train", 1_234_567))
+    figure = draw(drawn_of(paper))
+    told = [text for text in figure.axes[0].texts if "crashed" in text.get_text()]
+    assert len(told) == 3
+    assert all("\n" in text.get_text() for text in told)
+    boxes = [text.get_window_extent() for text in told]
+    assert all(box.x1 < figure.bbox.x1 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
