@@ -65,7 +65,8 @@ def kind(model_type: str, task: TaskFacts, encoder_decoder: bool | None = None) 
     if not found and all(lists.values()):
         able = tuple(sorted(set().union(*lists.values())))
         raise SpecError(
-            f"transformers has no class of {model_type!r} for task {task.name!r}{did_you_mean(model_type, able)}"
+            f"transformers has no class of {model_type!r} for task {task.name!r}{did_you_mean(model_type, able)}; "
+            "choose another model or task"
         )
     if encoder_decoder is False and CAUSAL in found:
         return CAUSAL

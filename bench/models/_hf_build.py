@@ -113,7 +113,8 @@ def make_config(content: dict[str, Any]) -> Any:
     try:
         config = config_class.from_dict({key: value for key, value in content.items() if key != "model_type"})
     except Exception as error:  # the library's own checks raise several kinds
-        raise SpecError(f"model.config: {type(error).__name__}: {error}") from error
+        told = " ".join(str(error).split())  # in one line, as lists of cells show no other
+        raise SpecError(f"model.config: {type(error).__name__}: {told}; correct the field") from error
     config.architectures = config.architectures or []  # some auto-classes choose by them
     return config
 
@@ -135,10 +136,11 @@ def _check_fields(content: dict[str, Any], config_class: Any, place: str) -> Non
 
 
 def _set_labels(config: Any, task: TaskFacts) -> tuple[int, ...] | None:
-    """Give the head a row per label. Weights that know the very same names keep their order."""
-    known = {name: int(row) for name, row in (config.label2id or {}).items()}
-    if set(known) == set(task.labels) and len(set(known.values())) == len(task.labels):
-        order = tuple(known[name] for name in task.labels)
+    """Give the head a row per label. Weights that know the very same names, in any case, keep their order."""
+    known = {str(name).casefold(): int(row) for name, row in (config.label2id or {}).items()}
+    wanted = [name.casefold() for name in task.labels]
+    if sorted(known) == sorted(wanted) and len(set(known.values())) == len(wanted):
+        order = tuple(known[name] for name in wanted)
         return None if order == tuple(range(len(order))) else order
     config.num_labels = len(task.labels)
     config.id2label = dict(enumerate(task.labels))

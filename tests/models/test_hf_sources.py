@@ -227,6 +227,8 @@ def test_an_unknown_field_has_near_names() -> None:
         build(config={"model_type": "bert", "hiden_size": 3}, device="meta")
     with pytest.raises(SpecError, match=r"text_config: BlipTextConfig has no field 'hiden_size'"):
         build(ASK, config={"model_type": "blip", "text_config": {"hiden_size": 3}}, device="meta")
+    with pytest.raises(SpecError, match=r"^model.config: .*'hidden_size'.* expected int.*; correct the field$"):
+        build(config={"model_type": "bert", "hidden_size": "3"}, device="meta")
 
 
 def test_the_librarys_lists_are_read_as_it_has_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,9 @@ def test_weights_that_know_the_labels_keep_their_order(tmp_path: Path) -> None:
     again = hf.build(hf.Settings(family="hf", path=tmp_path), texts=[], device="cpu", task=turned)
     flipped = [row.flip(0) for row in own.predict(again, turned, QUESTIONS)]
     assert same(flipped, own.predict(model, LABEL, QUESTIONS))
+    in_capitals = replace(turned, labels=tuple(label.upper() for label in turned.labels))
+    again = hf.build(hf.Settings(family="hf", path=tmp_path), texts=[], device="cpu", task=in_capitals)
+    assert same([row.flip(0) for row in own.predict(again, in_capitals, QUESTIONS)], flipped)
 
 
 def test_a_head_for_other_labels_starts_anew_and_nothing_else(tmp_path: Path) -> None:
