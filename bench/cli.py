@@ -170,9 +170,9 @@ def command(
             typer.echo(_schema(specs or []), nl=False)
         else:
             if report_only and not all((reports / Path(spec).stem / "pareto.png").is_file() for spec in specs or []):
-                from bench.report import drawing
+                from bench.report import warm_up
 
-                drawing.warm_up()  # imports matplotlib while the rest finds out what to draw
+                warm_up()
             from bench import commands
 
             options = commands.Options(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -179,7 +180,7 @@ class Accuracy(Part):
     def score(self, metric: str) -> TaskScore | None:
         """One of them by the name of its metric; null for a metric of another task."""
         share = {"open": self.open, "closed": self.closed, "global": self.overall}.get(metric)
-        return None if share is None else TaskScore.share(share.correct, share.n)
+        return None if share is None else _task_score(share.correct, share.n)
 
     def scores(self) -> dict[str, TaskScore]:
         """All of them, by name."""
@@ -201,7 +202,13 @@ def _shares(scores: Mapping[str, TaskScore]) -> dict[str, Score] | None:
 
 def _task_scores(shares: Accuracy | Baseline) -> dict[str, TaskScore]:
     found = {"open": shares.open, "closed": shares.closed, "global": shares.overall}
-    return {name: TaskScore.share(share.correct, share.n) for name, share in found.items()}
+    return {name: _task_score(share.correct, share.n) for name, share in found.items()}
+
+
+@lru_cache(maxsize=1024)
+def _task_score(correct: int, n: int) -> TaskScore:
+    """The baselines of all cells of a data set are the same few, and a report asks for them again and again."""
+    return TaskScore.share(correct, n)
 
 
 MEMORY_KINDS = ("weights", "gradients", "optimizer_state", "activations", "inputs", "temporary")

@@ -40,6 +40,15 @@ def build_table(
     return table_of(spec, scale, group_cells(spec, cells, _by_id(records)), outcomes or Outcomes(None))
 
 
+def warm_up() -> None:
+    """Begin what takes longest beside the rest, before it is known what there is to report."""
+    from bench.report import drawing
+    from bench.report.html import library
+
+    drawing.warm_up()
+    library.warm_up()
+
+
 def write_report(
     spec: Spec,
     scale: str,
@@ -51,10 +60,10 @@ def write_report(
     """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once.
 
     Plots and a page that would not change are kept."""
-    from bench.report import csv_file, html, latex, markdown
+    from bench.report import csv_file, drawing, html, latex, markdown
     from bench.report.draw import PICTURES
-    from bench.report.drawing import Drawing, digest, dismiss
     from bench.report.groups import group_cells
+    from bench.report.html import library
     from bench.report.outcomes import Outcomes
     from bench.report.pareto import build_plot
     from bench.report.table import table_of
@@ -64,7 +73,8 @@ def write_report(
     plot = build_plot(spec, scale, groups, outcomes)
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
-    drawing = None if _all_carry(pictures, digest(plot)) else Drawing(plot)
+    digest = drawing.digest(plot)
+    drawn = None if _all_carry(pictures, digest) else drawing.Drawing(plot, digest)
     table = table_of(spec, scale, groups, outcomes)
     tables = {"table.md": markdown.render, "table.tex": latex.render, "table.csv": csv_file.render}
     for name, render in tables.items():
@@ -72,10 +82,11 @@ def write_report(
     page = out_dir / html.PAGE
     if content := html.page(spec, table, groups, outcomes, page):
         _replace(page, content)
-    if drawing:
-        for path, picture in zip(pictures, drawing.pictures(), strict=True):
+    if drawn:
+        for path, picture in zip(pictures, drawn.pictures(), strict=True):
             _replace(path, picture)
-    dismiss()
+    drawing.dismiss()
+    library.dismiss()
     return Report(table=table, files=[page, *(out_dir / name for name in tables), *pictures])
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from bench.report import draw, placing
 from bench.report.draw import Plot
@@ -28,21 +30,29 @@ def warm_up() -> None:
 
 def digest(plot: Plot) -> str:
     """SHA-256 of all that determines the pictures: plot, drawing code and matplotlib's version."""
-    told = json.dumps(asdict(plot), allow_nan=False, sort_keys=True).encode()
+    told = json.dumps(plot, default=_fields, allow_nan=False, sort_keys=True).encode()
     code = [SCRIPT.read_bytes(), Path(placing.__file__).read_bytes()]
     return hashlib.sha256(b"\0".join([told, *code, _matplotlib_version()])).hexdigest()
 
 
 class Drawing:
-    """A plot being drawn."""
+    """A plot being drawn from now on; ``digest`` is its own."""
 
-    def __init__(self, plot: Plot) -> None:
-        self._told = json.dumps({"plot": asdict(plot), "digest": digest(plot)}, allow_nan=False).encode()
+    def __init__(self, plot: Plot, digest: str) -> None:
+        self._told = json.dumps({"plot": plot, "digest": digest}, default=_fields, allow_nan=False).encode()
+        self._answer = (b"", b"")
         self._process = _warm.pop() if _warm else _start()
+        # The plot of a thousand cells is more than a pipe holds: a thread hands it over while the report goes on.
+        self._thread = Thread(target=self._converse, daemon=True)
+        self._thread.start()
+
+    def _converse(self) -> None:
+        self._answer = self._process.communicate(self._told)
 
     def pictures(self) -> list[bytes]:
         """``draw.PICTURES`` in their order."""
-        out, err = self._process.communicate(self._told)
+        self._thread.join()
+        out, err = self._answer
         if self._process.returncode:
             raise RuntimeError(f"drawing the Pareto plot failed:\n{err.decode(errors='replace')}")
         lengths, _, pictures = out.partition(b"\n")
@@ -56,6 +66,11 @@ def dismiss() -> None:
         process = _warm.pop()
         process.kill()
         process.communicate()
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    """Of a dataclass, for JSON; ``asdict`` copies all that is in it."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
 def _start() -> subprocess.Popen[bytes]:

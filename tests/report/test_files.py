@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.record import Status
-from bench.report import drawing, write_report
+from bench.report import drawing, warm_up, write_report
 from bench.report.draw import PICTURES, Panel, Plot, Point, draw
+from bench.report.html import library
 from tests.factories import failed_record, make_record
 from tests.report.conftest import Case
 
@@ -58,16 +59,30 @@ def test_a_plot_that_fails_leaves_the_tables(demo: Case, tmp_path: Path, monkeyp
     ]
 
 
-def test_a_process_warmed_up_draws_or_is_ended(demo: Case, tmp_path: Path) -> None:
-    drawing.warm_up()
-    warm = drawing._warm[0]
+def test_processes_warmed_up_are_used_or_ended(demo: Case, tmp_path: Path) -> None:
+    warm_up()
+    warm = [drawing._warm[0], library._warm[0]]
     first = write(demo, tmp_path / "out")
-    assert warm.returncode == 0
-    drawing.warm_up()
-    warm = drawing._warm[0]
+    assert [process.returncode for process in warm] == [0, 0]
+    warm_up()
+    warm = [drawing._warm[0], library._warm[0]]
     assert write(demo, tmp_path / "out") == first
-    assert warm.returncode is not None
-    assert not drawing._warm
+    assert None not in [process.returncode for process in warm]
+    assert drawing._warm == library._warm == []
+
+
+def test_a_plot_of_a_thousand_cells_is_drawn_while_the_report_goes_on() -> None:
+    """Plot and pictures are each more than a pipe holds, so that someone must write and read."""
+    points = [Point(label=f"rank={i}", x=i, y=i % 7, y_low=i % 7 - 1.0, y_high=i % 7 + 1.0) for i in range(1000)]
+    panel = Panel(
+        x_label="x", y_label="y", x_log=False, lower_cost_is_better=True, measured=points, predicted=[], published=[],
+        baseline=None, baseline_label="",
+    )  # fmt: skip
+    plot = Plot(title="t", subtitle="s", tag="", panels=[panel], failures=[])
+    drawn = drawing.Drawing(plot, drawing.digest(plot))
+    drawn._thread.join(timeout=100)
+    assert drawn._process.returncode == 0
+    assert [len(picture) > 1000 for picture in drawn.pictures()] == [True] * len(PICTURES)
 
 
 def test_no_label_covers_another() -> None:

@@ -13,12 +13,27 @@ sys.stdout.buffer.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmb
 """
 
 
+_warm: list[subprocess.Popen[bytes]] = []
+
+
+def warm_up() -> None:
+    """Begin before it is known whether there is a page to write."""
+    _warm.append(_start())
+
+
+def dismiss() -> None:
+    """End what was begun in vain."""
+    while _warm:
+        process = _warm.pop()
+        process.kill()
+        process.communicate()
+
+
 class Bundling:
     """The bundle being made, in a process of its own: it takes a second in which no other thread could go on."""
 
     def __init__(self) -> None:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([sys.executable, "-P", "-c", BUNDLE], stdout=pipe, stderr=pipe)
+        self._process = _warm.pop() if _warm else _start()
 
     def script(self) -> str:
         """JavaScript that can stand in a ``script`` element."""
@@ -26,6 +41,11 @@ class Bundling:
         if self._process.returncode:
             raise RuntimeError(f"bundling the plotting library failed:\n{err.decode(errors='replace')}")
         return out.decode().replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _start() -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-P", "-c", BUNDLE], stdout=pipe, stderr=pipe)
 
 
 def version() -> str:
