@@ -25,6 +25,8 @@ from bench.errors import RecordError
 from bench.record import SCHEMA_VERSION, CellRecord
 
 _LINE_START = re.compile(rb'\{"checksum":"')
+MOST_WARNINGS = 3
+"""Lines of a file that are named; of a file damaged throughout the rest is counted."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -44,7 +46,8 @@ class ResultsFile:
     def read(self) -> dict[str, CellRecord]:
         """The last record of each cell, in the order of the file.
 
-        A line that is torn or does not agree with its checksum is left out with a warning that names it.
+        A line that is torn or does not agree with its checksum is left out with a warning that names it; of more than
+        ``MOST_WARNINGS`` the rest is counted.
         Raises RecordError if the file cannot be read or a newer version wrote it.
         """
         records: dict[str, CellRecord] = {}
@@ -59,6 +62,7 @@ class ResultsFile:
         Warns and raises as ``read`` does.
         """
         records: list[CellRecord] = []
+        problems: list[str] = []
         for number, line in enumerate(self._lines(), start=1):
             if not line.strip():
                 continue
@@ -66,11 +70,16 @@ class ResultsFile:
             found = list(_verified(line))
             if len(found) != 1 or not _is_whole(line):
                 torn = not line.endswith(b"\n") and not found
-                self._warn(f"{where}: {_describe_damage(torn=torn, recovered=len(found))}")
+                problems.append(f"{where}: {_describe_damage(torn=torn, recovered=len(found))}")
             for content in found:
-                record = self._validated(content, where)
-                if record is not None:
-                    records.append(record)
+                try:
+                    records.append(_validated(content, where))
+                except ValidationError as problem:
+                    problems.append(f"{where}: {_describe_mismatch(problem)}")
+        for told in problems[:MOST_WARNINGS]:
+            self._warn(told)
+        if (more := len(problems) - MOST_WARNINGS) > 0:
+            self._warn(f"{self.path}: {more:,} more line{'s' * (more > 1)} with such a problem")
         return records
 
     def append(self, record: CellRecord) -> None:
@@ -126,21 +135,6 @@ class ResultsFile:
             return []
         except OSError as problem:
             raise RecordError(f"cannot read {self.path}: {problem.strerror}") from problem
-
-    def _validated(self, content: dict[str, Any], where: str) -> CellRecord | None:
-        version = content.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise RecordError(
-                f"{where}: written by a newer version of this program (record schema {version}, known up to "
-                f"{SCHEMA_VERSION}): update it, or give another folder with --results"
-            )
-        try:
-            return CellRecord.model_validate(content)
-        except ValidationError as problem:
-            first = problem.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            self._warn(f"{where}: not a record of schema {SCHEMA_VERSION}, ignored ({place}: {first['msg']})")
-            return None
 
 
 def encode(record: CellRecord) -> bytes:
@@ -240,6 +234,17 @@ def _verified(line: bytes) -> Iterator[dict[str, Any]]:
             continue
 
 
+def _validated(content: dict[str, Any], where: str) -> CellRecord:
+    """Raises RecordError for a record of a newer version, ValidationError for what is no record."""
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{where}: written by a newer version of this program (record schema {version}, known up to "
+            f"{SCHEMA_VERSION}): update it, or give another folder with --results"
+        )
+    return CellRecord.model_validate(content)
+
+
 def _is_whole(line: bytes) -> bool:
     return line.startswith(b'{"checksum":"') and line.rstrip(b"\n").endswith(b"}")
 
@@ -250,3 +255,9 @@ def _describe_damage(*, torn: bool, recovered: int) -> str:
     if recovered:
         return f"damaged line, all of its {recovered} record(s) recovered"
     return "damaged line (its checksum does not agree), ignored; its cell will be run again; the line stays in the file"
+
+
+def _describe_mismatch(problem: ValidationError) -> str:
+    first = problem.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"not a record of schema {SCHEMA_VERSION}, ignored ({place}: {first['msg']})"

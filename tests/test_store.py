@@ -126,6 +126,17 @@ def test_a_damaged_line_is_named_and_stays_in_the_file(results: ResultsFile, war
     assert results.path.read_bytes().startswith(damaged)
 
 
+def test_of_many_damaged_lines_three_are_named_and_the_rest_is_counted(
+    results: ResultsFile, warnings: list[str]
+) -> None:
+    results.append(record("a"))
+    with results.path.open("ab") as file:
+        file.write(b"rubbish\n" * 1000)
+    assert set(results.read()) == {"a"}
+    assert [text.split(": ")[0] for text in warnings] == [f"{results.path}{place}" for place in (":2", ":3", ":4", "")]
+    assert warnings[-1] == f"{results.path}: 997 more lines with such a problem"
+
+
 def test_deeply_nested_rubbish_is_not_fatal(results: ResultsFile, warnings: list[str]) -> None:
     results.append(record("a"))
     with results.path.open("ab") as file:
