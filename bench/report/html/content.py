@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.record import MEMORY_KINDS
-from bench.report.groups import Group
+from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.html import details, library, questions, rows
 from bench.report.html.thumbnails import Making
 from bench.report.model import Table
@@ -29,7 +29,6 @@ OTHERS = ("contest.py", "outcomes.py", "uncertainty.py")
 class Collected:
     """What is cheap to collect, and decides whether the page must be written anew."""
 
-    spec: Spec
     table: Table
     groups: Sequence[Group]
     outcomes: Outcomes
@@ -62,9 +61,7 @@ def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcome
         "questions": asked.as_json(),
         "asked": {"total": asked.total, "problems": asked.problems},
     }
-    return Collected(
-        spec=spec, table=table, groups=groups, outcomes=outcomes, axes=found, questions=asked, data=data
-    )  # fmt: skip
+    return Collected(table=table, groups=groups, outcomes=outcomes, axes=found, questions=asked, data=data)
 
 
 def digest(found: Collected) -> str:
@@ -118,13 +115,15 @@ class Content:
     data: dict[str, Any]
     summary: Sequence[Any]
     failures: Sequence[dict[str, str]]
+    sources: Sequence[str]
+    """Of each baseline in the table's order: id of a cell whose record holds it."""
 
 
 def finish(found: Collected, pictures: Making) -> Content:
     """Add intervals, images and the summary."""
     from bench.report.html import words
 
-    summary = words.summary(found.spec, found.groups, found.outcomes)
+    summary = words.summary(found.groups, found.outcomes)
     intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]
     images = pictures.thumbnails
     shown = [row | {"intervals": own} for row, own in zip(found.data["rows"], intervals, strict=True)]
@@ -139,4 +138,14 @@ def finish(found: Collected, pictures: Making) -> Content:
         data=data,
         summary=summary,
         failures=details.failures(found.groups),
+        sources=_sources(found.groups),
     )
+
+
+def _sources(groups: Sequence[Group]) -> list[str]:
+    told: list[str] = []
+    for one in fields_of(groups):
+        for shown in baselines_of(one.groups)[:1]:
+            ids = (record.cell_id for group in one.groups for record in group.ok if record.baseline_scores() == shown)
+            told += [next(ids)] * len(shown)
+    return told

@@ -11,15 +11,17 @@ from bench.report.outcomes import Outcomes
 
 def floors(group: Group, metric: Metric) -> dict[str, float]:
     """What tables call a baseline -> its score in the metric's unit; the prior first."""
-    scored = [(record.task, found) for record in group.ok if (found := record.baseline_scores())]
-    if not scored:
+    record = next((record for record in group.ok if record.baseline_scores()), None)
+    behind = metrics.score_behind(record, metric.name) if record else None
+    if record is None or behind is None:
         return {}
-    task, scores = scored[0]
+    scores = record.baseline_scores()
+    above = (metrics.prior(record) or 0.0) if metric.name == metrics.over_prior.__name__ else 0.0
     values = {
-        called: metrics.printed(scores.get(name, {}).get(metric.name), metric.name)
-        for name, called in metrics.baselines(task).items()
+        called: metrics.printed(scores.get(name, {}).get(behind), behind)
+        for name, called in metrics.baselines(record.task).items()
     }
-    return {text.plain(called): value for called, value in values.items() if value is not None}
+    return {text.plain(called): value - above for called, value in values.items() if value is not None}
 
 
 def above(group: Group, floor: float | None, metric: Metric, outcomes: Outcomes) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench import metrics
 from bench.metrics import Metric
 from bench.report import text
-from bench.report.groups import Group
+from bench.report.groups import Field, Group, fields_of
 from bench.report.html.floors import floors
 from bench.report.html.text import clean
 
@@ -32,6 +32,11 @@ class Axis:
     predicted: bool
 
     @property
+    def score(self) -> bool:
+        """Whether it says what was won, not what it cost."""
+        return self.metric.score is not None or self.metric.name in _SCORES
+
+    @property
     def key(self) -> str:
         return f"{self.metric.name}:predicted" if self.predicted else self.metric.name
 
@@ -47,7 +52,7 @@ class Axis:
             "unit": self.metric.unit,
             "decimals": self.metric.digits,
             "lower": self.metric.direction == "lower",
-            "score": self.metric.score is not None or self.metric.name in _SCORES,
+            "score": self.score,
         }
 
 
@@ -70,10 +75,11 @@ def first_axes(spec: Spec, found: Sequence[Axis]) -> tuple[str | None, str | Non
 
 def rows(groups: Sequence[Group], found: Sequence[Axis], places: Mapping[str, int]) -> list[dict[str, Any]]:
     """One object per group; ``places`` are those of the cells by id."""
-    return [_row(group, found, places) for group in groups]
+    fields = {group.label: one for one in fields_of(groups) for group in one.groups}
+    return [_row(group, fields[group.label], found, places) for group in groups]
 
 
-def _row(group: Group, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
+def _row(group: Group, field: Field, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
     parts = dict(group.parts)
     values = {axis.key: value for axis in found if (value := axis.value(group)) is not None}
     statuses = dict.fromkeys(str(record.status) if record else NOT_RUN for record in group.records)
@@ -81,7 +87,8 @@ def _row(group: Group, found: Sequence[Axis], places: Mapping[str, int]) -> dict
     return {
         "label": clean(group.label, LABEL_LENGTH),
         "cells": [places[cell.cell_id] for cell in group.cells],
-        "keys": {k: clean(v, LABEL_LENGTH) for k, v in (parts | group.cells[0].labels).items()},
+        **({"field": clean(field.name, LABEL_LENGTH)} if field.name else {}),
+        "keys": {k: clean(v, LABEL_LENGTH) for k, v in (_unnamed(field) | parts | group.cells[0].labels).items()},
         "methods": sorted({action for action in parts.values() if action in group.cells[0].methods}),
         "statuses": list(statuses),
         "status": clean(group.status, LABEL_LENGTH),
@@ -91,20 +98,25 @@ def _row(group: Group, found: Sequence[Axis], places: Mapping[str, int]) -> dict
     }
 
 
+def _unnamed(field: Field) -> dict[str, str]:
+    """To filter by where no label tells the fields apart."""
+    return {"test set": field.name} if field.name and not field.telling else {}
+
+
 def floor_of(groups: Sequence[Group], found: Sequence[Axis]) -> dict[str, Any]:
-    """What the prior is called, and its score by each metric: of all groups if it is the same, else of each."""
+    """What the prior is called, and its score by each metric: of all groups if it is the same, else of each its own."""
     own = [_priors(group, found) for group in groups]
     known = [one for one in own if one["values"]]
     same = all(one == known[0] for one in known)
     return {
         "called": known[0]["called"] if known else "the prior",
         "values": known[0]["values"] if known and same else {},
-        "own": [] if same else [one["values"] for one in own],
+        "own": [] if same else own,
     }
 
 
 def _priors(group: Group, found: Sequence[Axis]) -> dict[str, Any]:
-    named = {axis.key: floors(group, axis.metric) for axis in found if axis.metric.score and not axis.predicted}
+    named = {axis.key: floors(group, axis.metric) for axis in found if axis.score and not axis.predicted}
     called = next((next(iter(one)) for one in named.values() if one), "the prior")
     return {"called": called, "values": {key: short(next(iter(one.values()))) for key, one in named.items() if one}}
 

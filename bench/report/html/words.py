@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from bench import metrics
 from bench.metrics import Metric
-from bench.report import text, uncertainty
+from bench.report import notes, text, uncertainty
 from bench.report.contest import Contest, contest
-from bench.report.groups import Group, baselines_of
+from bench.report.groups import Field, Group, baselines_of, fields_of
 from bench.report.html.floors import above, floors
 from bench.report.html.rows import Axis, short
 from bench.report.outcomes import Outcomes
-
-if TYPE_CHECKING:
-    from bench.spec.models import Spec
 
 CARDS_GIB = (8, 12, 16, 24, 32, 40, 48, 80)
 """Memory of GPUs that people have."""
 NEEDED = "memory_nvml"
 """The metric that says what a process needs on a GPU."""
 MOST_NAMED = 8
+CLIPPED = 36
+"""Characters of the name of a task and test set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +44,8 @@ class Statement:
     named: Sequence[Named] = field(default=())
     more: int = 0
     """Groups that are meant, too, but not named."""
+    source: str = ""
+    """Id of a cell whose record holds the baselines that are told of."""
 
 
 def intervals(group: Group, found: Sequence[Axis], outcomes: Outcomes) -> dict[str, Any]:
@@ -60,24 +61,34 @@ def intervals(group: Group, found: Sequence[Axis], outcomes: Outcomes) -> dict[s
     return told
 
 
-def summary(spec: Spec, groups: Sequence[Group], outcomes: Outcomes) -> list[Statement]:
-    """In the order that a reader decides in."""
-    main = metrics.get(metrics.main(spec.task.name))
+def summary(groups: Sequence[Group], outcomes: Outcomes) -> list[Statement]:
+    """In the order that a reader decides in; one task and test set after the other: their scores cannot be compared."""
+    told = []
+    for one in fields_of(groups):
+        prefix = f"{text.clipped(one.name, CLIPPED)} · " if one.name else ""
+        told += [replace(statement, title=prefix + statement.title) for statement in _of_field(one, outcomes)]
+    return [*told, *_state(groups)]
+
+
+def _of_field(one: Field, outcomes: Outcomes) -> list[Statement]:
+    groups, main = one.groups, metrics.get(metrics.main(one.task))
     ranked = _ranked(groups, main)
     if not ranked:
-        return _state(groups)
+        return []
     found = contest(groups, main, outcomes)
     marked = {groups[place].label for place in found.best}
     ties = [group for group in ranked[1:] if not marked or group.label in marked]
     better = [g for g in ranked if above(g, max(floors(g, main).values(), default=None), main, outcomes)]
     worth = [group for group in (ranked[0], *ties) if group in better]
+    first, recommended = _first(ranked, main, outcomes, better=ranked[0] in better), ranked[0] in better
+    floor = _floor(ranked, main, outcomes)
     return [
-        _best(ranked[0], main, outcomes, better=ranked[0] in better, mixed=len(baselines_of(groups)) > 1),
-        *_tie(ranked, ties, found, main),
-        *(_cheapest(worth, main) if ranked[0] in better else []),
-        *_under(better, main),
-        *_floor(ranked, main, outcomes),
-        *_state(groups),
+        *([] if recommended else floor),
+        first,
+        *_tie(ranked, ties, found, main, "best" if recommended else "highest"),
+        *(_cheapest(worth, main) if recommended else []),
+        *_under(better, groups, main),
+        *(floor if recommended else []),
     ]
 
 
@@ -113,107 +124,135 @@ def _statement(kind: Any, title: str, words: str, groups: Sequence[Group], metri
     )
 
 
-def _best(best: Group, main: Metric, outcomes: Outcomes, *, better: bool, mixed: bool) -> Statement:
-    spread = uncertainty.spread(best, main, outcomes)
-    words = _value(best, main)
+def _first(ranked: Sequence[Group], main: Metric, outcomes: Outcomes, *, better: bool) -> Statement:
+    """Who has the best score; called the best only where it beats all baselines."""
+    first = ranked[0]
+    spread = uncertainty.spread(first, main, outcomes)
+    words = _value(first, main)
     if spread and spread.low is not None and spread.high is not None:
         low, high = text.number(spread.low, main.digits), text.number(spread.high, main.digits)
         words += f", 95 % interval {low} to {high}"
     if spread and spread.n:
         words += f", n = {spread.n:,}"
-    words += f", {text.counted(len(best.ok), 'seed')}."
-    if mixed:
+    words += f", {text.counted(len(first.ok), 'seed')}."
+    if len(first.ok) == 1:
+        words += " The interval is that of the test examples; what another seed would change, it does not know."
+    if len(baselines_of(ranked)) > 1:
         words += " Not all cells were scored on the same test examples: compare with care."
-    kind, title = ("best", "Best") if better else ("state", "Highest")
     facts = metrics.task_scores().get(main.name)
     name = (facts.title if facts else "") or main.header
     shown = name if name.isupper() else name[0].lower() + name[1:]  # MCC stays
-    return _statement(kind, f"{title} {shown}: {best.label}", words, [best], main)
+    rank = "Only" if len(ranked) == 1 else "Best" if better else "Highest"
+    return _statement("best" if better else "state", f"{rank} {shown}: {first.label}", words, [first], main)
 
 
-def _tie(ranked: Sequence[Group], ties: Sequence[Group], found: Contest, main: Metric) -> list[Statement]:
-    """Who is not told apart from the best, by the same tests as in the table."""
+def _tie(ranked: Sequence[Group], ties: Sequence[Group], found: Contest, main: Metric, called: str) -> list[Statement]:
+    """Who is not told apart from the best (``called`` so), by the same tests as in the table."""
     if len(ranked) < 2:
         return []
     if found.noise_unknown:
         return [_statement("tie", "How sure this is, is not known", "There are no examples to compare by.", [], main)]
-    how = "paired on the test examples that cells share; at 95 %, corrected for several comparisons by Holm's method"
+    how = "paired on the test examples that cells share; 5 % level, corrected for several comparisons by Holm's method"
     if not ties:
-        return [
-            _statement(
-                "tie", "Told apart from all others", f"Every other cell is worse beyond the noise ({how}).", [], main
-            )
-        ]
-    noun = "cell is" if len(ties) == 1 else "cells are"
-    words = f"Their distance to the best is inside the noise ({how})."
-    return [_statement("tie", f"{len(ties)} other {noun} not told apart from the best", words, ties, main)]
+        words = f"Every other cell is worse beyond the noise (tests {how})."
+        return [_statement("tie", "Told apart from all others", words, [], main)]
+    noun, them = ("cell is", "it is") if len(ties) == 1 else ("cells are", "they are")
+    words = f"Tests do not tell the difference from chance ({how}). That does not show that {them} as good."
+    return [_statement("tie", f"{len(ties)} other {noun} not told apart from the {called}", words, ties, main)]
 
 
 def _cheapest(candidates: Sequence[Group], main: Metric) -> list[Statement]:
     """Of the best and what is not told apart from it, by parameters and by memory."""
     if len(candidates) < 2:
         return []
-    told: list[tuple[Group, str]] = []
+    words: list[str] = []
+    cheapest: list[Group] = []
+    shown: list[Cost] = []
     for name, verb in (("params", "trains"), (NEEDED, "needs")):
         metric = metrics.get(name)
         costs = [(cost, group) for group in candidates if (cost := _cost(group, metric)) is not None]
         if not costs:
             continue
-        cost, group = min(costs, key=lambda pair: pair[0][0])
+        cost, group = min(costs, key=lambda pair: pair[0].value)
+        shown.append(cost)
+        if len({known.text for known, _ in costs}) == 1:
+            words.append(f"each {verb} {cost.text} {_of_what(metric)}")
+            continue
         best = _cost(candidates[0], metric)
-        beside = f", the best {_cost_text(best, metric)}" if best and group is not candidates[0] else ""
-        told.append((group, f"{group.label} {verb} {_cost_text(cost, metric)}{beside}"))
-    words = "; ".join(words for _, words in told)
-    named = list({group.label: group for group, _ in told}.values())
-    return [_statement("cost", "Cheapest of these", f"{words}.", named, main)] if told else []
+        itself = " (the best itself)" if group is candidates[0] else ""
+        beside = f", the best {best.text}" if best and not itself else ""
+        words.append(f"{group.label}{itself} {verb} {cost.text} {_of_what(metric)}{beside}")
+        cheapest.append(group)
+        shown += [best] if best else []
+    if not cheapest:
+        return []
+    named = list({group.label: group for group in (*cheapest, candidates[0])}.values())
+    return [_statement("cost", "Cheapest of these", "; ".join(words) + "." + _about(shown, candidates), named, main)]
 
 
-def _cost(group: Group, metric: Metric) -> tuple[float, bool] | None:
-    """The measured cost, else the predicted one; and whether it is predicted."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What a group costs."""
+
+    value: float
+    predicted: bool
+    text: str
+    """With its unit, and its mark if it is predicted."""
+
+
+def _cost(group: Group, metric: Metric) -> Cost | None:
+    """The measured cost, else the predicted one."""
     measured = group.mean(metric)
-    if measured is not None:
-        return measured, False
-    predicted = group.predicted(metric)
-    return None if predicted is None else (predicted, True)
-
-
-def _cost_text(cost: tuple[float, bool], metric: Metric) -> str:
-    value, predicted = cost
+    value = group.predicted(metric) if measured is None else measured
+    if value is None:
+        return None
     shown = _with_unit(value, metric)
-    what = " of the parameters" if metric.name == "params" else " of GPU memory"
-    return (text.predicted(shown) if predicted else shown) + what
+    return Cost(value=value, predicted=measured is None, text=text.predicted(shown) if measured is None else shown)
 
 
-def _under(ranked: Sequence[Group], main: Metric) -> list[Statement]:
+def _of_what(metric: Metric) -> str:
+    return "of the parameters" if metric.name == "params" else "of GPU memory"
+
+
+def _about(costs: Sequence[Cost], groups: Sequence[Group]) -> str:
+    """What must be known to read these costs."""
+    tag = notes.scale_tag(groups[0].cells[0].scale)
+    words = f" {text.PREDICTED}: predicted for a CUDA GPU, not measured." if any(c.predicted for c in costs) else ""
+    return words + (f" This is the {tag.lower()}'s model, not the published one." if tag else "")
+
+
+def _under(better: Sequence[Group], every: Sequence[Group], main: Metric) -> list[Statement]:
     """The best that fits each size of GPU, where the answer changes."""
     metric = metrics.get(NEEDED)
-    needs = [(need[0], group) for group in ranked if (need := _cost(group, metric)) is not None]
-    if not needs:
-        return []
-    told: list[tuple[int, Group]] = []
+    needs = [(need, group) for group in better if (need := _cost(group, metric)) is not None]
+    told: list[tuple[int, Cost, Group]] = []
     for size in CARDS_GIB:
-        fitting = next((group for need, group in needs if need <= size), None)
-        if fitting is not None and (not told or told[-1][1] is not fitting):
-            told.append((size, fitting))
-    sizes = [need for need, _ in needs]
-    if len(told) == 1 and max(sizes) <= told[0][0]:
-        about = f"All cells fit: the largest needs {_cost_text(_most(ranked, metric), metric)}."
-        return [_statement("cost", f"Best under {told[0][0]} GB: {told[0][1].label}", about, [told[0][1]], main)]
+        fitting = next(((need, group) for need, group in needs if need.value <= size), None)
+        if fitting is not None and (not told or told[-1][2] is not fitting[1]):
+            told.append((size, *fitting))
+    known = [(need, group) for group in every if (need := _cost(group, metric)) is not None]
+    if len(told) == 1 and max(need.value for need, _ in known) <= told[0][0]:
+        return [_all_fit(told[0][0], told[0][2], known, every, main)]
     return [
         _statement(
             "cost",
             f"Best under {size} GB: {group.label}",
-            f"{_value(group, main)}; needs {_cost_text(need, metric)}.",
+            f"{_value(group, main)}; needs {need.text} {_of_what(metric)}.{_about([need], every)}",
             [group],
             main,
         )
-        for size, group in told
-        if (need := _cost(group, metric)) is not None
+        for size, need, group in told
     ]
 
 
-def _most(groups: Sequence[Group], metric: Metric) -> tuple[float, bool]:
-    return max(cost for group in groups if (cost := _cost(group, metric)) is not None)
+def _all_fit(
+    size: int, best: Group, known: Sequence[tuple[Cost, Group]], every: Sequence[Group], main: Metric
+) -> Statement:
+    most, largest = max(known, key=lambda pair: pair[0].value)
+    who = "Every cell" if len(known) == len(every) else f"Each of the {len(known)} cells whose need is known"
+    words = f"{who} fits there: {largest.label} needs most, {most.text} {_of_what(metrics.get(NEEDED))}."
+    named = [best] if largest is best else [best, largest]
+    return _statement("cost", f"Best under {size} GB: {best.label}", words + _about([most], every), named, main)
 
 
 def _floor(ranked: Sequence[Group], main: Metric, outcomes: Outcomes) -> list[Statement]:
@@ -224,14 +263,18 @@ def _floor(ranked: Sequence[Group], main: Metric, outcomes: Outcomes) -> list[St
     prior = next(iter(known[0][1]))
     values = sorted({next(iter(found.values())) for _, found in known})
     shown = f"{prior.lower()} ({_range(values, main)})"
+    source = known[0][0].ok[0].cell_id
     below = [(group, found) for group, found in known if not above(group, next(iter(found.values())), main, outcomes)]
     if not below:
-        words = f"Every cell is above {shown}: what can be scored without a look at the input."
-        return [_statement("good", f"All are better than {prior.lower()}", words, [], main)]
-    words = f"Their intervals reach down to {shown}, which takes no look at the input, or lie below it."
+        title = f"All are better than {prior.lower()}" if len(ranked) > 1 else f"Better than {prior.lower()}"
+        who = "Every scored cell" if len(ranked) > 1 else "The cell"
+        words = f"{who} is beyond the noise above {shown}, an answer without a look at the input."
+        return [replace(_statement("good", title, words, [], main), source=source)]
+    their, lie = ("Its interval reaches", "lies") if len(below) == 1 else ("Their intervals reach", "lie")
+    words = f"{their} down to {shown}, which takes no look at the input, or {lie} below it."
     groups = [group for group, _ in below]
     return [
-        _statement("floor", _not_better(groups, ranked, prior), words, groups, main),
+        replace(_statement("floor", _not_better(groups, ranked, prior), words, groups, main), source=source),
         *_constant(below, ranked, main, outcomes),
     ]
 
@@ -251,7 +294,8 @@ def _constant(
     words = f"That alone scores {_range(sorted({value for _, _, value in worse}), main)}."
     groups = [group for group, _, _ in worse]
     named = groups if len(worse) < len(below) else []
-    return [_statement("floor", _not_better(groups, ranked, worse[0][1]), words, named, main)]
+    statement = _statement("floor", _not_better(groups, ranked, worse[0][1]), words, named, main)
+    return [replace(statement, source=groups[0].ok[0].cell_id)]
 
 
 def _range(values: Sequence[float], metric: Metric) -> str:
@@ -261,7 +305,7 @@ def _range(values: Sequence[float], metric: Metric) -> str:
 
 def _not_better(some: Sequence[Group], every: Sequence[Group], baseline: str) -> str:
     than = f"better than {baseline.lower()}"
-    if len(some) == len(every):
+    if len(some) == len(every) > 1:
         return f"No cell is {than}"
     return f"{some[0].label} is not {than}" if len(some) == 1 else f"{len(some)} of {len(every)} cells are not {than}"
 
@@ -272,7 +316,8 @@ def _state(groups: Sequence[Group]) -> list[Statement]:
     ends = Counter(text.outcome(record) for record in cells)
     ok = ends.pop("", 0)
     if not ends:
-        return [Statement(kind="good", title=f"All {text.counted(ok, 'cell')} ended well", text="")]
+        title = f"All {ok:,} cells ended well" if ok > 1 else "The only cell ended well"
+        return [Statement(kind="good", title=title, text="")]
     failed = [group for group in groups if group.status]
     words = "; ".join(f"{count:,} {end}" for end, count in sorted(ends.items()))
     named = tuple(

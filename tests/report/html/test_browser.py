@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.record import Failure, Status
-from tests.factories import failed_record
+from bench.record import Failure, LossPoint, Status
+from tests.factories import failed_record, make_estimate
+from tests.report.conftest import Case
 from tests.report.html.conftest import OOM, Report
 from tests.report.html.test_page import HOSTILE, VISIBLE
+from tests.report.test_fields import record, two  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -213,6 +215,68 @@ def test_curves_and_memory_are_chosen(opened: Opened) -> None:
     opened.page.wait_for_function("before => document.querySelector('#memory-table').innerText !== before", arg=before)
 
 
+def test_curves_are_read_by_pointer_touch_and_keyboard(opened: Opened, report: Report) -> None:
+    rows = opened.page.locator("#curves-table tbody tr")
+
+    def losses() -> list[str]:
+        return [row.locator("td").first.inner_text() for row in rows.all()]
+
+    assert rows.count() == 8
+    assert opened.text("#curves-at") == "200"
+    assert losses() == ["0.1500"] * 8
+    opened.page.hover("#curves-plot", position={"x": 70, "y": 100})
+    assert opened.text("#curves-at") == "10"
+    assert losses() == ["3.0000"] * 8
+    assert report.cells[3].cell_id in opened.text("#curves-table")
+    rule = "#curves-plot .mark-rule.role-mark line"
+    before = opened.page.locator(rule).get_attribute("transform")
+    opened.page.focus("#curves-step")
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.text("#curves-at") == "20"
+    assert losses() == ["1.5000"] * 8
+    moved = f"before => document.querySelector('{rule}').getAttribute('transform') !== before"
+    opened.page.wait_for_function(moved, arg=before)
+    assert opened.page.get_attribute("#curves-step", "aria-valuetext") == "step 20"
+    opened.page.locator("#curves-cells input").first.uncheck()
+    opened.page.wait_for_function("document.querySelectorAll('#curves-table tbody tr').length === 7")
+    assert opened.text("#curves-at") == "20"  # stays where it was read
+
+
+def test_memory_is_split_by_phase_and_kind_in_numbers(opened: Opened, report: Report) -> None:
+    def row() -> dict[str, str]:
+        heads = opened.page.locator("#memory-table thead th").all_inner_texts()
+        cells = opened.page.locator("#memory-table tbody tr").first.locator("th, td").all_inner_texts()
+        return dict(zip(heads, cells, strict=True))
+
+    train = row()
+    assert (train["weights"], train["activations"]) == ("0.38", "1.13")
+    assert (train["allocated, predicted"], train["allocated, measured"]) == ("1.50", "2.00")
+    assert (train["process, predicted"], train["process, measured"]) == ("2.25", "4.00")
+    assert train["Cell id"] == report.cells[0].cell_id
+    opened.page.select_option("#phase", "eval")
+    opened.page.wait_for_function("document.querySelector('#memory-table td').innerText === '0.25'")
+    assert row()["allocated, predicted"] == "1.00"
+
+
+def test_published_values_and_deviations_stand_in_the_table_or_not(opened: Opened) -> None:
+    heads = opened.page.locator("#results thead th:visible")
+    assert "#Params (%), published" in heads.all_text_contents()
+    row = opened.page.locator("#results tbody tr").first.locator("td")
+    assert {"0.163", "20.34†"} <= set(row.all_text_contents())
+    opened.page.uncheck("#published-columns")
+    assert not [text for text in heads.all_text_contents() if "published" in text or "deviation" in text]
+
+
+def test_environment_and_settings_of_a_cell_are_there(opened: Opened, report: Report) -> None:
+    opened.page.click("#common summary")
+    assert "environment.device" in opened.text("#common")
+    assert "NVIDIA A100" in opened.text("#common")
+    own = opened.page.locator(f"#cell-{report.cells[2].cell_id}")
+    own.locator("summary").click()
+    own.locator("table").wait_for()
+    assert "params.trainable" in own.inner_text()
+
+
 def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
@@ -281,6 +345,34 @@ def test_hostile_texts_stay_texts(browser: Browser, report: Report, tmp_path: Pa
     assert VISIBLE in opened.text("#failures")
     assert opened.page.evaluate("window.pwned") is None
     assert opened.page.locator("img[src='x']").count() == 0
+    assert opened.said == []
+    opened.page.close()
+
+
+def test_each_task_has_a_front_and_a_floor_of_its_own(browser: Browser, two: Case, tmp_path: Path) -> None:  # noqa: F811
+    """The worst image model beats every language model, which keep a front all the same."""
+    for place, cell in enumerate(two.cells):
+        two.put(place, record(cell, correct=90 + 60 * (place > 2) + 10 * place, params=place % 3 + 1))
+        estimate, curve = make_estimate(), [LossPoint(step=9, loss=1.0, lr=1e-3)]
+        two.put(place, two.records[cell.cell_id].model_copy(update={"estimate": estimate, "loss_curve": curve}))
+    made = Report(two.spec, two.cells, tmp_path, two.records)
+    opened = Opened(browser, made.write(tmp_path / "two.html"))
+    opened.page.select_option("#x-axis", value="params")
+    words = opened.text("#front-words")
+    assert "On the front of llama: " in words
+    assert "On the front of vit: " in words
+    assert two.cells[0].cell_id in words
+    floors = opened.text("#front-plot")
+    assert "Most common answer, llama 33.33" in floors
+    assert "Majority class, vit 10.16" in floors
+    opened.page.select_option("[data-filter='key:variant']", "vit")
+    opened.page.wait_for_function("!document.querySelector('#front-words').textContent.includes('llama')")
+    opened.page.click("#filter-reset")
+    methods = opened.page.locator("[data-filter='method'] option").all_inner_texts()
+    assert methods[0] == "all"
+    opened.page.select_option("[data-filter='method']", methods[1])
+    expected = sum(methods[1] in cell.parts.values() for cell in two.cells)
+    assert opened.text("#filter-count") == f"{expected} of 6 rows shown."
     assert opened.said == []
     opened.page.close()
 

@@ -39,7 +39,7 @@ def test_a_page_of_the_gallery_is_of_its_records(page: Path) -> None:
     assert without_pictures(kept) == json.loads(json.dumps(found.data))
     intervals = [words.intervals(group, found.axes, outcomes) for group in groups]
     assert [row["intervals"] for row in kept["rows"]] == json.loads(json.dumps(intervals))
-    for statement in words.summary(spec, groups, outcomes):
+    for statement in words.summary(groups, outcomes):
         assert html.escape(statement.title, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 

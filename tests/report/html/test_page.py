@@ -14,6 +14,7 @@ import pytest
 
 from bench.record import Failure, Status
 from bench.report.html import render
+from bench.spec.models import Column
 from tests.factories import failed_record, make_record
 from tests.report.html.conftest import NOT_RUN, OOM, Report
 
@@ -112,6 +113,23 @@ def test_every_number_of_the_data_is_a_cells(report: Report) -> None:
     assert data["cells"][0]["curve"][0] == [10, 3.0, 0.001]
     assert data["cells"][0]["memory"]["measured"]["train"] == 2 * 2**30
     assert sum(data["cells"][0]["memory"]["kinds"]["train"][:-1]) == int(1.5 * 2**30)
+
+
+def test_the_numbers_of_the_baselines_have_the_cell_whose_record_holds_them(report: Report) -> None:
+    content = report.page()
+    assert content is not None
+    rows = re.findall(r'<tr class="baseline">(.*?)</tr>', content.decode(), re.DOTALL)
+    assert len(rows) == 3
+    assert all(f'href="#cell-{report.cells[0].cell_id}"' in row for row in rows)
+    assert parsed(report).data["floors"]["values"]["over_prior"] == 0.0
+
+
+def test_a_column_of_statuses_stands_once(report: Report) -> None:
+    assert parsed(report).texts.count("Status") == 1
+    report.spec = report.spec.model_copy(update={"columns": [Column(value="status"), Column(value="global")]})
+    page = parsed(report)
+    assert "Status" not in page.texts
+    assert page.texts.count("status") == 1
 
 
 def test_failed_cells_keep_their_row_and_show_the_end_of_their_log(report: Report) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from bench.record import TaskScore
+from bench.record import Memory, TaskScore
+from bench.report.groups import group_cells
 from bench.report.html.rows import axes, floor_of
 from bench.report.html.words import Statement, summary
 from bench.report.outcomes import Outcomes
+from tests.factories import make_estimate
+from tests.report.conftest import Case
 from tests.report.html.conftest import N_CLOSED, N_OPEN, OOM, Report, above, half
+from tests.report.test_fields import record, two  # noqa: F401 - a fixture
 
 ALL = N_OPEN + N_CLOSED
 
@@ -16,7 +20,7 @@ def third(i: int) -> bool:
 
 
 def statements(report: Report) -> list[Statement]:
-    return summary(report.spec, report.groups, Outcomes(report.folder))
+    return summary(report.groups, Outcomes(report.folder))
 
 
 def titled(report: Report, start: str) -> Statement:
@@ -79,6 +83,69 @@ def test_nothing_is_recommended_below_the_prior(report: Report) -> None:
     assert not [title for title in titles if title.startswith(("Best under", "Cheapest"))]
 
 
+def test_that_nothing_is_better_than_the_prior_comes_first(report: Report) -> None:
+    for place in range(OOM):
+        report.put(place, third)
+    told = statements(report)
+    assert told[0].title == "No cell is better than question only"
+    assert told[0].source == report.cells[0].cell_id
+    assert [one.title for one in told if one.title.startswith("Highest")]
+
+
+def test_where_all_fit_the_cell_that_needs_most_is_named_even_below_the_prior(report: Report) -> None:
+    """Only the first cell is better than the prior; the sixth, which is not, needs most."""
+    for place in range(OOM):
+        report.put(place, above(0) if place == 0 else half, memory=Memory(), estimate=make_estimate(2.0 + (place == 5)))
+    del report.records[report.cells[OOM].cell_id]
+    told = titled(report, "Best under 8 GB")
+    assert labels(told) == [report.cells[place].label for place in (0, 5)]
+    assert told.text == (
+        f"Each of the 8 cells whose need is known fits there: {report.cells[5].label} needs most, ≈ 3.75 GiB of GPU"
+        " memory. ≈: predicted for a CUDA GPU, not measured. This is the demo's model, not the published one."
+    )
+
+
+def test_the_cheapest_is_not_named_where_all_need_the_same(report: Report) -> None:
+    for place in range(OOM):
+        report.put(place, above(1), memory=Memory(nvml_process_peak_bytes=2**32))
+    told = titled(report, "Cheapest")
+    assert told.text.endswith("(the best itself) trains 0.161 % of the parameters; each needs 4.00 GiB of GPU memory."
+                              " This is the demo's model, not the published one.")  # fmt: skip
+
+
+def test_one_cell_alone_is_the_only_one(report: Report) -> None:
+    report.put(0, above(1))
+    report.cells = report.cells[:1]
+    titles = [one.title for one in statements(report)]
+    assert titles == [
+        f"Only global accuracy: {report.cells[0].label}",
+        f"Best under 8 GB: {report.cells[0].label}",
+        "Better than question only",
+        "The only cell ended well",
+    ]
+
+
+def test_each_task_and_test_set_has_a_summary_of_its_own(two: Case) -> None:  # noqa: F811
+    two.put(0, record(two.cells[0], correct=150, params=1))
+    two.put(4, record(two.cells[4], correct=300, params=1))
+    groups = group_cells(two.spec, two.cells, two.records)
+    told = summary(groups, Outcomes(None))
+    titles = [one.title for one in told]
+    assert titles[0] == f"llama · Best exact match: {two.cells[0].label}"
+    assert f"vit · Best accuracy: {two.cells[4].label}" in titles
+    assert "llama · 2 of 3 cells are not better than most common answer" in titles
+    assert f"vit · {two.cells[3].label} is not better than majority class" in titles
+    assert not any("same test examples: compare" in one.text for one in told)
+    found = axes(groups)
+    floors = floor_of(groups, found)
+    assert {
+        (own["called"], round(own["values"]["score"], 2), own["values"]["over_prior"]) for own in floors["own"]
+    } == {
+        ("Most common answer", 33.33, 0.0),
+        ("Majority class", 10.16, 0.0),
+    }
+
+
 def test_failures_are_counted_by_how_they_ended(report: Report) -> None:
     told = titled(report, "ended well")
     assert (told.title, told.text) == ("8 of 10 cells ended well", "1 OOM (train, step 3); 1 not run.")
@@ -102,4 +169,4 @@ def test_cells_of_other_examples_are_held_against_their_own_prior(report: Report
     found = axes(report.groups)
     floors = floor_of(report.groups, found)
     assert floors["values"] == {}
-    assert [own.get("global") for own in floors["own"]] == [10.0, *[61.66667] * 7, None, None]
+    assert [own["values"].get("global") for own in floors["own"]] == [10.0, *[61.66667] * 7, None, None]

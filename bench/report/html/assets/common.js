@@ -51,7 +51,7 @@ function cellLink(place) {
 const PATHS = {
   circle: "M8 2.5a5.5 5.5 0 1 0 .01 0Z", square: "M3 3h10v10H3Z", "triangle-up": "M8 2 14 13H2Z", "triangle-down": "M8 14 2 3h12Z",
   "triangle-right": "M14 8 3 14V2Z", "triangle-left": "M2 8 13 2v12Z", stroke: "M2 6.5h12v3H2Z", arrow: "M8 1.5 12 8H9.5v6h-3V8H4Z",
-  diamond: "M8 1.5 14 8 8 14.5 2 8Z", cross: "M3 3 13 13M13 3 3 13", line: "M1 8h14",
+  diamond: "M8 1.5 14 8 8 14.5 2 8Z", cross: "M3 3 13 13M13 3 3 13", line: "M1 8h14", upright: "M8 1v14",
 };
 
 function swatch(shape, stroke, fill, dash = "") {
@@ -61,9 +61,10 @@ function swatch(shape, stroke, fill, dash = "") {
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS(space, "path");
   path.setAttribute("d", PATHS[shape]);
-  path.setAttribute("fill", shape === "cross" || shape === "line" ? "none" : fill);
+  const open = ["cross", "line", "upright"].includes(shape);
+  path.setAttribute("fill", open ? "none" : fill);
   path.setAttribute("stroke", stroke);
-  path.setAttribute("stroke-width", shape === "cross" || shape === "line" ? "2.5" : "1.5");
+  path.setAttribute("stroke-width", open ? "2.5" : "1.5");
   if (dash) path.setAttribute("stroke-dasharray", dash);
   svg.append(path);
   return svg;

@@ -39,7 +39,7 @@ function makePoints(x, y) {
     const row = DATA.rows[place];
     const category = Math.max(0, values.indexOf(key ? row.keys[key] : ""));
     const interval = row.intervals[y.key] ?? null;
-    const base = { row: place, label: row.label, category };
+    const base = { row: place, label: row.label, field: row.field ?? "", category };
     const px = row.values[x.key], py = row.values[y.key];
     if (px !== undefined && py !== undefined)
       found.push({ ...base, kind: x.key.includes(":") || y.key.includes(":") ? "predicted" : "measured", x: px, y: py,
@@ -52,12 +52,25 @@ function makePoints(x, y) {
   return found;
 }
 
-const floorOf = (point, y) => DATA.floors.values[y.key] ?? DATA.floors.own[point.row]?.[y.key];
+const priorOf = (row) => DATA.floors.own[row] ?? DATA.floors;
+const floorOf = (point, y) => priorOf(point.row).values[y.key];
+const MOST_FLOORS = 4;
 
-// On the front: no other point is as good in both and better in one; nothing below the prior's score is on it.
+// The priors to draw: of each task and test set its own; none where cells have many different ones.
+function floorLines(y) {
+  const found = new Map();
+  for (const place of shownRows) {
+    const { called, values } = priorOf(place), name = [called, DATA.rows[place].field].filter(Boolean).join(", ");
+    if (values[y.key] !== undefined) found.set(`${name} ${shown(values[y.key], y)}`, values[y.key]);
+  }
+  return found.size > MOST_FLOORS ? [] : [...found].map(([words, value]) => ({ y: value, words }));
+}
+
+// On the front: no other point of the same task and test set is as good in both and better in one; nothing below the
+// prior's score is on it.
 function markFront(found, x, y) {
   const sx = x.lower ? 1 : -1, sy = y.lower ? 1 : -1;
-  const beats = (a, b) => sx * a.x <= sx * b.x && sy * a.y <= sy * b.y && (a.x !== b.x || a.y !== b.y);
+  const beats = (a, b) => a.field === b.field && sx * a.x <= sx * b.x && sy * a.y <= sy * b.y && (a.x !== b.x || a.y !== b.y);
   const clearly = (a, b) => beats(a, b) && (y.lower ? a.high < b.low : a.low > b.high);
   for (const point of found) {
     const floor = floorOf(point, y), below = floor !== undefined && point.y <= floor;
@@ -114,11 +127,11 @@ async function drawFront() {
   points = makePoints(x, y);
   const ours = points.filter((p) => p.kind === "measured" || p.kind === "predicted");
   const theirs = points.filter((p) => p.kind === "published");
-  const front = markFront(ours, x, y), floor = DATA.floors.values[y.key];
+  const front = markFront(ours, x, y), floors = floorLines(y);
   const width = Math.max(180, plot.clientWidth - FRAME.left - FRAME.right), height = width < 420 ? 320 : 430;
   const log = byId("x-log").checked && !byId("x-log").disabled;
   const xs = [...ours, ...theirs].map((p) => p.x).concat(points.filter((p) => p.kind === "failed" && p.x !== null).map((p) => p.x));
-  const ys = [...ours, ...theirs].flatMap((p) => [p.y, p.low ?? p.y, p.high ?? p.y]).concat(floor === undefined ? [] : [floor]);
+  const ys = [...ours, ...theirs].flatMap((p) => [p.y, p.low ?? p.y, p.high ?? p.y]).concat(floors.map((floor) => floor.y));
   if (!xs.length || !ys.length) { emptyFront(plot, x, y); return; }
   const dx = extent(xs, log, 0.08), dy = extent(ys, false, 0.08);
   const scaleX = linear(dx, 0, width, log), scaleY = linear(dy, height, 0);
@@ -128,7 +141,7 @@ async function drawFront() {
   }
   points.forEach((point, place) => { point.place_of = place; });
   const labels = placeLabels(front, points, scaleX, scaleY, width, height);
-  const spec = frontSpec({ x, y, dx, dy, log, width, height, front, labels, floor });
+  const spec = frontSpec({ x, y, dx, dy, log, width, height, front, labels, floors });
   const view = await draw(plot, spec, `${y.title} against ${x.title}: ${counted(ours.length, "row")}, ${front.length} on the front.`);
   attachCard(plot, view, x, y);
   frontLegend(x, y);
@@ -142,7 +155,7 @@ function emptyFront(plot, x, y) {
   byId("front-words").textContent = `None of the rows shown has both ${x.title} and ${y.title}.`;
 }
 
-function frontSpec({ x, y, dx, dy, log, width, height, front, labels, floor }) {
+function frontSpec({ x, y, dx, dy, log, width, height, front, labels, floors }) {
   const colours = palette(), page = colour("--page"), soft = colour("--soft"), orange = isDark() ? "#FFB27A" : "#A84300";
   const bad = colour("--bad");
   const look = points.map((p) => ({
@@ -159,14 +172,14 @@ function frontSpec({ x, y, dx, dy, log, width, height, front, labels, floor }) {
   const quiet = { aria: false, clip: true };
   const raw = (field) => ({ field, type: "nominal", scale: null, legend: null });
   const layer = [];
-  if (floor !== undefined)
-    layer.push({ data: { values: [{ y: floor }] }, mark: { type: "rule", strokeDash: [6, 4], color: bad, strokeWidth: 1.5, ...quiet }, encoding: { y: ey } },
-      { data: { values: [{ y: floor, x: dx[1], t: `${DATA.floors.called} ${shown(floor, y)}` }] },
-        mark: { type: "text", align: "right", dx: -4, dy: -6, color: bad, ...quiet }, encoding: { x: ex, y: ey, text: { field: "t" } } });
+  if (floors.length)
+    layer.push({ data: { values: floors }, mark: { type: "rule", strokeDash: [6, 4], color: bad, strokeWidth: 1.5, ...quiet }, encoding: { y: ey } },
+      { data: { values: floors.map((floor) => ({ ...floor, x: dx[1] })) },
+        mark: { type: "text", align: "right", dx: -4, dy: -6, color: bad, ...quiet }, encoding: { x: ex, y: ey, text: { field: "words" } } });
   const step = x.lower === y.lower ? "step" : x.lower ? "step-after" : "step-before";
   layer.push(
     { data: { values: front }, mark: { type: "line", interpolate: step === "step" ? "linear" : step, color: soft, strokeWidth: 1.5, strokeDash: [3, 3], ...quiet },
-      encoding: { x: ex, y: ey, order: { field: "x" } } },
+      encoding: { x: ex, y: ey, order: { field: "x" }, detail: { field: "field", type: "nominal" } } },
     { data: { values: look.filter((p) => p.low !== undefined && p.low !== p.high) }, mark: { type: "rule", strokeWidth: 1.25, ...quiet },
       encoding: { x: ex, y: { ...ey, field: "low" }, y2: { field: "high" }, stroke: raw("stroke"), opacity: { field: "opacity", type: "quantitative", scale: null, legend: null } } },
     { name: "points", data: { values: look }, mark: { type: "point", filled: true, strokeWidth: 2 },
@@ -219,7 +232,7 @@ function attachCard(plot, view, x, y) {
 }
 
 function facts(point, x, y) {
-  const row = DATA.rows[point.row], list = make("dl"), prior = DATA.floors.called.toLowerCase();
+  const row = DATA.rows[point.row], list = make("dl"), prior = priorOf(point.row).called.toLowerCase();
   const add = (name, value) => list.append(make("dt", {}, name), make("dd", {}, value));
   const interval = row.intervals[y.key];
   const said = { measured: "measured", predicted: "predicted", published: "published, not ours", failed: row.status };
@@ -242,6 +255,7 @@ function frontLegend() {
   if (key) values.forEach((value, place) => {
     if (points.some((p) => p.category === place)) add(swatch(SHAPES[place], colours[place], colours[place]), `${key}: ${value}`);
   });
+  if (points.some((p) => p.low !== undefined && p.low !== p.high)) add(swatch("upright", soft, "none"), "interval at 95 %");
   if (kinds.has("measured") && kinds.has("predicted")) add(swatch("circle", soft, soft), "measured");
   if (kinds.has("predicted")) add(swatch("circle", soft, page), "hollow: predicted, not measured");
   if (kinds.has("published")) add(swatch("diamond", isDark() ? "#FFB27A" : "#A84300", page), "published");
@@ -253,8 +267,15 @@ function frontLegend() {
 
 function frontWords(front, ours, x, y) {
   const words = byId("front-words"), near = ours.filter((point) => point.place === NEAR);
-  const list = (some) => some.flatMap((p, i) => [i ? ", " : "", `${p.label} (${withUnit(p.x, x)}; ${withUnit(p.y, y)}${p.unsure ? `; not told apart from ${DATA.floors.called.toLowerCase()}` : ""}) `, ...DATA.rows[p.row].cells.flatMap((c) => [cellLink(c), " "])]);
-  words.replaceChildren("On the front: ", ...(front.length ? list(front) : [ours.every((p) => p.below) ? `no row: none is above ${DATA.floors.called.toLowerCase()}` : "no row"]), ". ");
+  const prior = (p) => priorOf(p.row).called.toLowerCase();
+  const links = (p) => DATA.rows[p.row].cells.flatMap((c, i) => [i ? " " : "", cellLink(c)]);
+  const list = (some) => some.flatMap((p, i) => [i ? ", " : "", `${p.label} (${withUnit(p.x, x)}; ${withUnit(p.y, y)}${p.unsure ? `; not told apart from ${prior(p)}` : ""}) `, ...links(p)]);
+  const none = (some) => (some.length && some.every((p) => p.below) ? `no row: none is above ${prior(some[0])}` : "no row");
+  words.replaceChildren();
+  for (const field of new Set(ours.map((p) => p.field))) {
+    const own = front.filter((p) => p.field === field);
+    words.append(field ? `On the front of ${field}: ` : "On the front: ", ...(own.length ? list(own) : [none(ours.filter((p) => p.field === field))]), ". ");
+  }
   if (near.length && near.length <= 8) words.append("Beaten, but inside the noise (intervals overlap): ", ...list(near), ".");
   else if (near.length) words.append(`${near.length} more rows are beaten only inside the noise.`);
 }

@@ -36,13 +36,13 @@ async function drawMemory() {
   const ticks = rows.flatMap(({ row, memory }, bar) => memory.measured[phase] === undefined ? [] : [{ bar, size: memory.measured[phase] / unit,
     words: `${DATA.rows[row].label}: measured ${number(memory.measured[phase] / unit, 2)} ${name}` }]);
   const domain = rows.map((_, bar) => bar), labels = rows.map(({ row }, bar) => ({ bar, label: DATA.rows[row].label }));
-  const ey = { field: "bar", type: "ordinal", scale: { domain, paddingInner: narrow ? 0.55 : 0.3 }, axis: null };
+  const ey = { field: "bar", type: "ordinal", scale: { domain, paddingInner: narrow ? 0.6 : 0.3, ...(narrow ? { paddingOuter: 0.4 } : {}) }, axis: null };
   const ex = { field: "size", type: "quantitative", stack: "zero", scale: { domain: [0, (most / unit) * 1.04], nice: false }, axis: { title: `Allocated peak (${name})`, tickCount: narrow ? 4 : 8 } };
   const layer = [
     ...(bars.length ? [{ data: { values: bars }, mark: { type: "bar" }, encoding: { y: ey, x: ex, order: { field: "kind" }, description: { field: "words" },
       color: { field: "kind", type: "ordinal", legend: null, scale: { domain: DATA.kinds.map((_, kind) => kind), range: colours.slice(0, DATA.kinds.length) } } } }] : []),
     ...(ticks.length ? [{ data: { values: ticks }, mark: { type: "tick", color: colour("--ink"), thickness: 3 }, encoding: { y: ey, x: { ...ex, stack: null }, description: { field: "words" } } }] : []),
-    { data: { values: labels }, mark: narrow ? { type: "text", align: "left", baseline: "bottom", dy: -8, aria: false } : { type: "text", align: "right", dx: -8, aria: false },
+    { data: { values: labels }, mark: narrow ? { type: "text", align: "left", baseline: "bottom", dy: -9, aria: false } : { type: "text", align: "right", dx: -8, aria: false },
       encoding: { y: ey, x: { value: 0 }, text: { field: "label" } } },
   ];
   const width = Math.max(160, plot.clientWidth - left - FRAME.right);
@@ -67,5 +67,5 @@ function memoryTable(found, phase) {
   }));
   byId("memory-table").replaceChildren(make("caption", { class: "note" }, `${name}; process and host over all phases`), head, body);
   const cut = found.length > MOST_BARS ? ` The plot shows the first ${MOST_BARS} of ${found.length} rows; filter to see others.` : "";
-  byId("memory-note").textContent = `Predicted for a CUDA GPU by the cell's estimate; of several seeds the first is shown. ${DASH}: not measured on this device.${cut}`;
+  byId("memory-note").textContent = `Predicted: for a CUDA GPU, by the cell's estimate, whatever device the cell ran on; by kind: at the moment of the highest allocated memory. Process, predicted: the higher reserved peak and the CUDA context. Of several seeds the first is shown. ${DASH}: not measured on this device.${cut}`;
 }

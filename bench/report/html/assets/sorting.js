@@ -20,8 +20,8 @@ function buildTable() {
   const published = byId("published-columns");
   published?.addEventListener("change", () => table.classList.toggle("without-published", !published.checked));
   [...table.tHead.rows[0].cells].forEach((head, column) => {
-    const button = make("button", { type: "button" }, head.textContent.trim());
-    head.replaceChildren(button);
+    const button = make("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
     head.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
       const ascending = head.getAttribute("aria-sort") !== "ascending";
