@@ -52,7 +52,7 @@ def intervals(group: Group, found: Sequence[Axis], outcomes: Outcomes) -> dict[s
     """Axis -> [low, high, standard deviation or null, kind], of every measured value that has an interval."""
     told = {}
     for axis in found:
-        if axis.predicted or (axis.metric.score is None and len(group.ok) < 2):
+        if axis.predicted or (not axis.score and len(group.ok) < 2):
             continue
         spread = uncertainty.spread(group, axis.metric, outcomes)
         if spread and spread.low is not None and spread.high is not None:

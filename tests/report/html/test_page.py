@@ -110,6 +110,8 @@ def test_every_number_of_the_data_is_a_cells(report: Report) -> None:
     low, high, std, kind = data["rows"][0]["intervals"]["global"]
     assert low < data["rows"][0]["values"]["global"] < high
     assert (std, kind) == (None, "wilson")
+    above = data["rows"][0]["intervals"]["over_prior"]
+    assert above[0] < data["rows"][0]["values"]["over_prior"] < above[1]
     assert data["cells"][0]["curve"][0] == [10, 3.0, 0.001]
     assert data["cells"][0]["memory"]["measured"]["train"] == 2 * 2**30
     assert sum(data["cells"][0]["memory"]["kinds"]["train"][:-1]) == int(1.5 * 2**30)
