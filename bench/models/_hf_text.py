@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.errors import SpecError
 from bench.models import _hf_tokens
 from bench.models._hf_model import Batch, HfModel
 from bench.models._hf_tokens import Tokens, padded
@@ -34,6 +35,7 @@ class TextModel(HfModel):
         self._longest_question = self.settings.question_max_tokens or min(
             _LONGEST, _hf_tokens.longest_question(self.base.config, len(self._prompt("")) + self._answer_room())
         )
+        self._check_room()
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
         """What ``collate`` pads these to."""
@@ -65,6 +67,17 @@ class TextModel(HfModel):
     def _answer_room(self) -> int:
         """Positions that an answer takes beside the question."""
         return 0
+
+    def _check_room(self) -> None:
+        """Raise SpecError if the longest question has no room: the first such text would end a run."""
+        room = _hf_tokens.positions(self.base)
+        others = len(self._prompt("")) + self._answer_room()
+        if self.settings.question_max_tokens and room is not None and self._longest_question + others > room:
+            raise SpecError(
+                f"model.question_max_tokens is {self._longest_question}, but {self.base.config.model_type!r} has "
+                f"{room} positions, of which prompt and answer take {others}: set it to at most "
+                f"{max(1, room - others)}, or remove it"
+            )
 
     def _prompt(self, text: str) -> list[int]:
         return self.tokens.ids((self.settings.prompt or "{question}").replace("{question}", text))

@@ -19,6 +19,8 @@ SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
 _WORD = r"\n|[?!.,;:]+(?=\s|$)|\S+?(?=[?!.,;:]*(?:\s|$))"
 """A line's end, marks at the end of a word, and the word before them, which may have marks inside: ``3.5``, ``(a)``."""
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+"""What the library calls a table of the positions of a text."""
 _REST = 2
 """Positions that some models keep in front of a text's first: RoBERTa's and OPT's tables begin behind two."""
 
@@ -171,6 +173,16 @@ def settle(config: Any, tokens: Tokens, *, fresh: bool) -> None:
         if each.is_encoder_decoder and (fresh or first is None):  # T5 starts with padding, BART with an end
             same = next((role for role, token in old.items() if token is not None and token == first), "pad")
             each.decoder_start_token_id = roles[same]
+
+
+def positions(model: torch.nn.Module) -> int | None:
+    """Tokens that the model's table of positions has room for; None where it has none (T5, Llama)."""
+    rooms = [
+        own.num_embeddings - int(getattr(own, "offset", 0 if own.padding_idx is None else own.padding_idx + 1))
+        for name, own in model.named_modules()
+        if isinstance(own, torch.nn.Embedding) and name.rpartition(".")[2] in _POSITIONS
+    ]
+    return min(rooms, default=None)
 
 
 def longest_question(config: Any, others: int) -> int:

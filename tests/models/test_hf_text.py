@@ -125,6 +125,22 @@ def test_weights_that_know_the_labels_keep_their_order(tmp_path: Path) -> None:
     assert same([row.flip(0) for row in own.predict(again, in_capitals, QUESTIONS)], flipped)
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "most"), [("bert", LABEL, -2), ("roberta", LABEL, -3), ("gpt2", WRITE, -34), ("opt", WRITE, -34)]
+)
+def test_a_question_longer_than_the_table_of_positions_is_refused(name: str, task: TaskFacts, most: int) -> None:
+    """Two tokens stand around a text, or one in front and one behind, with 32 for an answer; RoBERTa has one position
+    less, behind its padding."""
+    longest = own.make(name, task).base.config.max_position_embeddings + most
+    model = own.make(name, task, question_max_tokens=longest)
+    batch = model.collate([], ["bad " * 3000], ["good " * 300] if task is WRITE else [])
+    assert batch["input_ids"].shape[1] == longest + (34 if task is WRITE else 2)
+    model.model(**batch)
+    with pytest.raises(SpecError, match=f"question_max_tokens is {longest + 1}, .* at most {longest}, or"):
+        own.make(name, task, question_max_tokens=longest + 1)
+    assert own.make("llama", WRITE, question_max_tokens=10**4)
+
+
 def test_a_head_for_other_labels_starts_anew_and_nothing_else(tmp_path: Path) -> None:
     hf.save(own.make("bert", LABEL), tmp_path)
     three = TaskFacts(name="label", inputs=("text",), output="label", labels=("a", "b", "c"))
