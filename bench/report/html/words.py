@@ -136,7 +136,7 @@ def _first(ranked: Sequence[Group], main: Metric, outcomes: Outcomes, *, better:
         words += f", n = {spread.n:,}"
     words += f", {text.counted(len(first.ok), 'seed')}."
     if len(first.ok) == 1:
-        words += " The interval is that of the test examples; what another seed would change, it does not know."
+        words += " The interval covers the choice of test examples, not what another seed would change."
     if len(baselines_of(ranked)) > 1:
         words += " Not all cells were scored on the same test examples: compare with care."
     facts = metrics.task_scores().get(main.name)
