@@ -224,7 +224,8 @@ def _points(
 ) -> None:
     """Those the front leaves behind faint, with bars where their interval is known."""
     bright = [p for p in points if p.on_front or p.within_noise]
-    for found, opacity in ((bright, 1.0), ([p for p in points if p not in bright], FAINT)):
+    faint = [p for p in points if not (p.on_front or p.within_noise)]
+    for found, opacity in ((bright, 1.0), (faint, FAINT)):
         label = name if found is bright or not bright else None
         if not panel.front_line:
             label = f"{name}, on the front over all" if found is bright else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import le
 from typing import Literal
 
 Standing = Literal["front", "noise", "beaten", "floor"]
@@ -30,4 +31,4 @@ def standings(places: Sequence[Sequence[float]], floored: Sequence[bool], told: 
 
 
 def _beats(a: Sequence[float], b: Sequence[float]) -> bool:
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+    return all(map(le, a, b)) and a != b

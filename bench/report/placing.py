@@ -53,6 +53,8 @@ class Labels:
         self, text: str, at: tuple[float, float], color: str, size: float, *, must: bool, near: float = 200.0
     ) -> None:
         """Beside the point ``at``; left out if it need not be and there is no room, or none within ``near`` points."""
+        import numpy as np
+
         label = self.axes.annotate(
             text, at, (0, 0), textcoords="offset points", fontsize=size, color=color,
             arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},
@@ -77,7 +79,7 @@ class Labels:
         if (covered or best[0] == math.inf) and not must:
             label.remove()
             return
-        self.taken = boxes([*self.taken, box])
+        self.taken = np.vstack([self.taken, box])
         label.set_position((dx, dy))
         if label.arrow_patch is not None and abs(dy) < 14 and not -width / scale < dx < 0:
             label.arrow_patch.set_visible(False)
