@@ -58,13 +58,15 @@ class Source:
 
 
 class Asked:
-    """A model that only notes which questions it is asked."""
+    """A model that only notes which questions it is asked, and what it is told."""
 
     def __init__(self) -> None:
         self.questions: list[str] = []
+        self.answers: list[str] = []
 
-    def collate(self, _images: Any, questions: Sequence[str], _answers: Any) -> dict[str, torch.Tensor]:
+    def collate(self, _images: Any, questions: Sequence[str], answers: Sequence[str]) -> dict[str, torch.Tensor]:
         self.questions += questions
+        self.answers += answers
         return {}
 
 
@@ -119,6 +121,8 @@ def test_evaluation_keeps_the_order_and_asks_the_first_prompt() -> None:
     batches = list(evaluation_batches(data, model, VQA, batch_size=4))
     assert [e for b in batches for e in b.examples] == EXAMPLES
     assert model.questions == [f"q{i}" for i in range(10)]
+    assert model.answers == [], "no answer reaches a model that is asked for it"
+    assert all(not batch.tensors for batch in batches)
 
 
 def test_an_image_is_decoded_once_while_memory_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
