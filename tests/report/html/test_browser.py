@@ -215,7 +215,7 @@ def test_curves_and_memory_are_chosen(opened: Opened) -> None:
     opened.page.wait_for_function("before => document.querySelector('#memory-table').innerText !== before", arg=before)
 
 
-def test_curves_are_read_by_pointer_touch_and_keyboard(opened: Opened, report: Report) -> None:
+def test_curves_are_read_by_pointer_and_keyboard(opened: Opened, report: Report) -> None:
     rows = opened.page.locator("#curves-table tbody tr")
 
     def losses() -> list[str]:
@@ -312,6 +312,11 @@ def test_a_phone_never_scrolls_sideways(browser: Browser, file: Path) -> None:
     opened.page.locator("#front-plot [aria-roledescription='point']").nth(2).tap()
     assert opened.page.locator("#card").is_visible()
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+    opened.page.locator("#curves-plot").tap(position={"x": 70, "y": 100})
+    assert opened.text("#curves-at") == "10"
+    for table in ("#results", "#memory-table", "#curves-table"):
+        wide = "head => { head.textContent = 'embedding=encoder_decoder'; return head.scrollWidth > head.clientWidth; }"
+        assert not opened.page.locator(f"{table} tbody th").first.evaluate(wide), table
     small = opened.page.eval_on_selector_all(
         "select, button:not(thead button), input[type=search]",
         "all => all.filter(e => e.offsetParent && e.getBoundingClientRect().height < 32).map(e => e.id || e.outerHTML)",
