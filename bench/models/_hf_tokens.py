@@ -66,7 +66,10 @@ class Tokens:
         ids = self.ids(text, special=False)
         if len(ids) <= longest:
             return text
-        return str(self.tokenizer.decode(ids[:longest], skip_special_tokens=True))
+        kept = str(self.tokenizer.decode(ids[:longest], skip_special_tokens=True))
+        while len(self.ids(kept, special=False)) > longest:  # half a character of bytes is written as a whole one
+            kept = kept[:-1]
+        return kept
 
     def texts(self, rows: torch.Tensor) -> list[str]:
         """Special tokens removed."""

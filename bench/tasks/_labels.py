@@ -173,7 +173,8 @@ def _with_labels(facts: TaskFacts, settings: LabelTaskSettings, train: Sequence[
             raise DataError(f"all training examples are of the class {labels[0]!r}; give examples of a second one")
         if settings.num_labels not in (None, len(labels)):
             raise DataError(
-                f"task.num_labels is {settings.num_labels}, but the training data have {len(labels)} classes"
+                f"task.num_labels is {settings.num_labels}, but the training data have {len(labels)} classes; remove "
+                "it, or name all classes in task.labels"
             )
         return replace(facts, labels=labels)
     count = settings.num_labels or _ASSUMED_LABELS

@@ -185,6 +185,22 @@ def test_words_are_read_and_written_back() -> None:
     assert tokens.cut("so so so", 2) == "so so"
 
 
+def test_a_text_cut_within_a_character_is_no_longer_than_asked_for() -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from bench.models._hf_tokens import Tokens
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer: Any = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrap: Any = PreTrainedTokenizerFast
+    tokens = Tokens(wrap(tokenizer_object=tokenizer, eos_token="!"))
+    assert len(tokens.ids("日本")) == 6
+    assert [tokens.cut("日本", longest) for longest in (6, 5, 4, 3)] == ["日本", "日", "日", "日"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
