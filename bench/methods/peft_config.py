@@ -166,6 +166,8 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     fields = _defaults(method, part, module) | settings.fields()
     if (targets := _shared.own_targets(settings, part, module)) is not None:
         fields["target_modules"] = targets
+    elif "target_modules" not in fields and not _model_type(module):
+        _refuse_other_layers(method, part)
     if isinstance(names := fields.get("modules_to_save"), list):
         _shared.saved(names, part, module)
     fields = {name: _shared.as_library_class(config_class, name, value) for name, value in fields.items()}
@@ -220,10 +222,25 @@ def _defaults(method: _library.LibraryMethod, part: PartFacts, module: torch.nn.
     return options | ({"target_modules": targets} if targets and "target_modules" in method.fields else {})
 
 
+def _refuse_other_layers(method: _library.LibraryMethod, part: PartFacts) -> None:
+    """Raise SpecError if the layers that adapters usually go on here are of kinds that this method has none for."""
+    if "Linear" in method.layers and part.targets.get(_DEFAULT_TARGETS):
+        raise SpecError(
+            f"{method.peft_type} has adapters for layers of the kinds {', '.join(method.layers)}, and none of "
+            f"{part.targets[_DEFAULT_TARGETS]} is one; choose another method, or name others: "
+            f"targets: {{{part.name}: [...]}}"
+        )
+
+
 def _knows_norms_of(module: torch.nn.Module) -> bool:
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING as KNOWN
 
-    return getattr(getattr(module, "config", None), "model_type", None) in KNOWN
+    return _model_type(module) in KNOWN
+
+
+def _model_type(module: torch.nn.Module) -> str | None:
+    """By which the library knows default targets of some architectures; null for a part of a model."""
+    return getattr(getattr(module, "config", None), "model_type", None)
 
 
 def _means(target: str, name: str) -> bool:

@@ -270,7 +270,7 @@ def _refuse_overlap(paths: Paths) -> None:
                 for two in paths[other]:
                     if one == two or _is_below(one, two) or _is_below(two, one):
                         deeper = max(one, two, key=len) or "the whole model"
-                        raise SpecError(f"parts {part!r} and {other!r} overlap: both hold {deeper}")
+                        raise SpecError(f"parts {part!r} and {other!r} overlap: both hold {deeper}; narrow a pattern")
 
 
 def _attribute(part: str) -> str:

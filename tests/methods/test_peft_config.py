@@ -73,6 +73,18 @@ def test_targets_come_from_the_spec_then_the_fields_then_the_family() -> None:
     assert norms.target_modules is None, "LoRA's are linear layers"
 
 
+def test_a_part_without_layers_that_the_method_has_adapters_for_is_refused_with_their_kinds() -> None:
+    convolutions = torch.nn.ModuleDict({"conv1": torch.nn.Conv2d(3, 2, 1)})
+    part = PartFacts(name="blocks", task_type=None, targets={"lora": ["conv1"]})
+    told = r"VERA has adapters for layers of the kinds .*Linear.* none of \['conv1'\] is one.*targets: \{blocks: "
+    with pytest.raises(SpecError, match=told):
+        peft_config.config(settings(peft_type="VERA"), part, convolutions)
+    loha: Any = peft_config.config(settings(peft_type="LOHA"), part, convolutions)
+    assert loha.target_modules == {"conv1"}
+    named: Any = peft_config.config(settings(peft_type="VERA", targets={"blocks": ["conv1"]}), part, convolutions)
+    assert named.target_modules == {"conv1"}, "for the library to judge"
+
+
 def test_a_nested_configuration_becomes_the_librarys_class() -> None:
     made = config(settings(peft_type="LORA", init_lora_weights="eva", eva_config={"rho": 1.5}), PARTS["dec"])
     assert isinstance(made, peft.LoraConfig)
