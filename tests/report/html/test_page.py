@@ -142,6 +142,10 @@ def test_failed_cells_keep_their_row_and_show_the_end_of_their_log(report: Repor
     assert rows[OOM]["values"]["memory:predicted"] == 30.0
     assert rows[NOT_RUN]["statuses"] == ["not run"]
     assert "a b last line" in page.texts
+    error = Failure(type="AuditError", message="refused", phase="train")
+    failed = report.records[report.cells[OOM].cell_id].model_copy(update={"error": error})
+    report.records[report.cells[OOM].cell_id] = failed
+    assert "No end of a log: the record has the message only." in parsed(report).texts
     assert "8 of 10 cells ended well" in page.texts
 
 
