@@ -6,6 +6,7 @@ and settings of the user's own matplotlib cannot change the result.
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
@@ -330,11 +331,7 @@ def _ends(point: Point) -> tuple[tuple[float, float], ...]:
 
 def render(plot: Plot, digest: str) -> list[bytes]:
     """``PICTURES`` in their order, the same bytes for the same plot; all carry ``digest``."""
-    import matplotlib as mpl
-
-    mpl.rcdefaults()
-    mpl.rcParams.update({"svg.hashsalt": "pareto", "text.parse_math": False, "font.size": 9, "axes.spines.top": False,
-                         "pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})  # fmt: skip
+    _set_up()
     about: dict[str, dict[str, str | None]] = {
         "png": {"Description": digest},
         "svg": {"Description": digest, "Date": None},
@@ -350,6 +347,14 @@ def render(plot: Plot, digest: str) -> list[bytes]:
     return pictures
 
 
+def _set_up() -> None:
+    import matplotlib as mpl
+
+    mpl.rcdefaults()
+    mpl.rcParams.update({"svg.hashsalt": "pareto", "text.parse_math": False, "font.size": 9, "axes.spines.top": False,
+                         "pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})  # fmt: skip
+
+
 def main() -> None:
     """Serve one plot: JSON on stdin; on stdout a line with the pictures' lengths, and the pictures."""
     import warnings
@@ -360,7 +365,14 @@ def main() -> None:
     import matplotlib.backends.backend_agg
     import matplotlib.backends.backend_pdf
     import matplotlib.backends.backend_svg  # the slow part, done while the caller finds out what to draw
-    import matplotlib.figure  # noqa: F401
+    from matplotlib.figure import Figure
+
+    gc.disable()  # over soon, with little garbage
+    _set_up()
+    warm = Figure()
+    warm.text(0.5, 0.5, "fonts")
+    for kind in ("png", "svg", "pdf"):  # finds, reads and cuts fonts, which takes as long as a plot
+        warm.savefig(io.BytesIO(), format=kind)
 
     told = sys.stdin.read()
     if not told:

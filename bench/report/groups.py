@@ -45,20 +45,24 @@ class Group:
 
     def mean(self, metric: Metric) -> float | None:
         """Over the seeds; null if not measured."""
-        values = self.values(metric)
-        return statistics.fmean(values) if values else None
+        return _mean(self.values(metric))
 
     def predicted(self, metric: Metric) -> float | None:
         """What the estimates say, over the seeds; null without estimates, or if they say nothing of this metric."""
         if metric.predicted is None:
             return None
         values = [value for r in self.records if r and (value := metric.predicted(r)) is not None]
-        return statistics.fmean(values) if values else None
+        return _mean(values)
 
     def values(self, metric: Metric) -> list[float]:
         """Measured values. Of a cell that did not end well only what its pattern decides counts as measured."""
         records: Iterable[CellRecord | None] = self.records if not metric.contest else self.ok
         return [value for r in records if r and (value := metric.value(r)) is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Null without any; with one seed, as mostly, without the exact summation."""
+    return float(values[0]) if len(values) == 1 else statistics.fmean(values) if values else None
 
 
 def group_cells(spec: Spec, cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> list[Group]:

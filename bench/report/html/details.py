@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from bench.cell import Cell
@@ -47,8 +48,15 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
         for key, child in value.items():
             yield from _flat(child, f"{path}.{key}" if path else str(key))
     elif value is not None and value not in ({}, []):
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        yield clean(path, LONGEST), clean(shown, LONGEST)
+        yield _clean(path), _clean(value) if isinstance(value, Hashable) else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
+
+
+_clean = lru_cache(maxsize=10_000, typed=True)(_shown)
+"""Most fields are the same in most records."""
 
 
 def cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
