@@ -101,7 +101,7 @@ def bench(specs: Sequence[str], options: Options) -> int:
     """Do what was asked for each spec; returns the exit code. Raises BenchError before anything runs."""
     options.check()
     if options.report_only:
-        gc.disable()  # of a thousand records a tenth of the time goes into looking for garbage, of which there is little
+        gc.disable()  # over soon, with little garbage; looking for it takes a tenth of the time
     gpu = _assumed_gpu(options)
     plans = [_plan(Path(spec), options) for spec in specs]
     _check_distinct(specs, plans)

@@ -362,16 +362,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print; nothing but the pictures may reach the reader
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_pdf
-    import matplotlib.backends.backend_svg  # the slow part, done while the caller finds out what to draw
     from matplotlib.figure import Figure
 
     gc.disable()  # over soon, with little garbage
     _set_up()
     warm = Figure()
     warm.text(0.5, 0.5, "fonts")
-    for kind in ("png", "svg", "pdf"):  # finds, reads and cuts fonts, which takes as long as a plot
+    for kind in ("png", "svg", "pdf"):  # importing, and cutting fonts: done while the caller finds out what to draw
         warm.savefig(io.BytesIO(), format=kind)
 
     told = sys.stdin.read()
