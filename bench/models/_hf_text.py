@@ -121,17 +121,23 @@ class Writer(TextModel):
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search."""
+        """Beam search; no more tokens than the model's table of positions has room for."""
+        room = _hf_tokens.positions(self.base)
+        most = options.max_new_tokens if room is None else room - self._in_front(batch["input_ids"].shape[1])
         ids = self.model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             num_beams=options.num_beams,
-            max_new_tokens=options.max_new_tokens,
+            max_new_tokens=min(options.max_new_tokens, most),
         )
         return self.tokens.texts(self._written(ids, batch["input_ids"].shape[1]))
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
         """Without what was given to it."""
+        raise NotImplementedError
+
+    def _in_front(self, read: int) -> int:
+        """Tokens that stand in front of an answer to a prompt of ``read``."""
         raise NotImplementedError
 
 
@@ -170,6 +176,9 @@ class Continuation(Writer):
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
         return ids[:, read:]
 
+    def _in_front(self, read: int) -> int:
+        return read
+
 
 class Rewriting(Writer):
     """Reads the prompt and writes anew: ``AutoModelForSeq2SeqLM``."""
@@ -189,6 +198,9 @@ class Rewriting(Writer):
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:  # noqa: ARG002
         return ids
+
+    def _in_front(self, read: int) -> int:  # noqa: ARG002
+        return 1
 
 
 def ordered(model: HfModel, logits: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf
-from bench.protocols import TaskFacts
+from bench.protocols import GenerateOptions, TaskFacts
 from tests.models import hf_models as own
 from tests.models.hf_models import ANSWERS, LABEL, QUESTIONS, WRITE
 
@@ -139,6 +139,16 @@ def test_a_question_longer_than_the_table_of_positions_is_refused(name: str, tas
     with pytest.raises(SpecError, match=f"question_max_tokens is {longest + 1}, .* at most {longest}, or"):
         own.make(name, task, question_max_tokens=longest + 1)
     assert own.make("llama", WRITE, question_max_tokens=10**4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bart"])
+def test_an_answer_ends_where_the_positions_do(name: str) -> None:
+    """Without an end of sentence, so that the answer would go on; the table has 64 positions."""
+    model = own.make(name, WRITE)
+    model.base.generation_config.eos_token_id = None
+    batch = model.collate([], QUESTIONS, [])
+    for asked in (3, 10_000):
+        assert len(model.generate(batch, GenerateOptions(num_beams=1, max_new_tokens=asked))) == len(QUESTIONS)
 
 
 def test_a_head_for_other_labels_starts_anew_and_nothing_else(tmp_path: Path) -> None:
