@@ -69,14 +69,12 @@ def adapt(
     return adapted
 
 
-def check_methods(cell: Cell) -> None:
-    """Put the methods of a cell on its model on the meta device, which costs neither weights nor memory.
+def check_pattern(cell: Cell) -> None:
+    """Freeze and adapt the model of a cell on the meta device, which costs neither weights nor memory.
 
-    Raises BenchError, naming method and part, for one that cannot be put on its part. Of a method that computes from
-    the weights nothing is learnt here.
+    Raises BenchError for a model that there is not, a part that it lacks, and, naming method and part, a method that
+    cannot be put on its part. Of a method that computes from the weights nothing is learnt here.
     """
-    if all(action in (FROZEN, TRAINED) for action in cell.parts.values()):
-        return
     plugin = registry.load("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=_NO_TEXTS, device="meta", task=task_of(cell).facts)
     try:

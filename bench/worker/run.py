@@ -16,7 +16,7 @@ from bench.execution import Progress
 from bench.protocols import BenchModel, Task
 from bench.record import CellRecord
 from bench.store import write_atomic
-from bench.worker.adapt import Adapted, adapt, check_methods, method_groups
+from bench.worker.adapt import Adapted, adapt, check_pattern, method_groups
 from bench.worker.audit import check_frozen
 from bench.worker.data import LoadedData, evaluation_batches, load_data, task_of, training_batches
 from bench.worker.draft import PREDICTIONS_FILE, Draft
@@ -74,7 +74,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
     with draft.phase("setup"):
         device = choose_device(cell.run.device)
         draft.use(device)
-        check_methods(cell)  # before anything is loaded, and before the seed: it may draw random numbers
+        check_pattern(cell)  # before anything is loaded, and before the seed: it may draw random numbers
         if cell.run.threads is not None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)

@@ -16,7 +16,7 @@ from bench.record import Status
 from bench.settings import MethodTraining
 from bench.spec.models import OptimizerSettings
 from bench.worker import run
-from bench.worker.adapt import adapt, check_methods, method_groups
+from bench.worker.adapt import adapt, check_pattern, method_groups
 from bench.worker.audit import check_frozen
 from bench.worker.data import load_data, task_of, training_batches
 from bench.worker.optimise import Group, make_groups, make_optimizer, make_plan, make_precision, set_rate
@@ -32,7 +32,7 @@ def test_a_method_that_cannot_be_put_on_its_part_is_refused_before_anything_is_l
 ) -> None:
     cell = make_cell(parts={"vit": "V", "jtm": "F", "dec": "F"}, methods=CONVOLUTION)
     with pytest.raises(BenchError, match=r"method V cannot be put on part vit: .*(not supported|No layers)"):
-        check_methods(cell)
+        check_pattern(cell)
 
     def never(*_: Any) -> None:
         raise AssertionError("data was loaded")
@@ -57,13 +57,13 @@ def test_a_method_that_cannot_be_put_on_its_part_is_refused_before_anything_is_l
 )
 def test_the_message_says_what_is_wrong(make_cell: Make, method: dict[str, Any], words: str) -> None:
     with pytest.raises(BenchError, match=words):
-        check_methods(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods={"M": method}))
+        check_pattern(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods={"M": method}))
 
 
 def test_a_method_that_computes_from_the_weights_is_left_to_the_run(make_cell: Make) -> None:
     """FRoD decomposes the weights, which meta tensors have none of."""
     method = {"M": {"peft_type": "FROD"}}
-    check_methods(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods=method))
+    check_pattern(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods=method))
 
 
 def test_the_check_leaves_the_random_numbers_of_a_run_alone(make_cell: Make) -> None:

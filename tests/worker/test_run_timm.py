@@ -85,3 +85,12 @@ def test_training_learns_the_digits(make_cell: Make, tmp_path: Path) -> None:
     accuracy = record.scores["accuracy"].value
     assert accuracy is not None
     assert accuracy > 0.5
+
+
+def test_an_unknown_architecture_is_refused_before_anything_is_loaded(make_cell: Make, tmp_path: Path) -> None:
+    cell = cell_of(make_cell, "resnet", "F-F-T")
+    wrong = cell.model_copy(update={"model": cell.model.model_copy(update={"architecture": "resnet81"})})
+    record = run_cell(wrong, tmp_path)
+    assert record.error is not None
+    assert (record.status, record.error.phase) == (Status.ERROR, "setup")
+    assert "resnet18" in record.error.message
