@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # from a shell that started the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else the programs under test would ignore Ctrl-C, too
 
 
 @pytest.fixture(scope="session")
