@@ -17,6 +17,7 @@ Examples:
   run_bench.py compare main:results/gallery results/gallery     what a branch changed
   run_bench.py compare results/table1@1a2b3c results/table1     what code changed since that commit
   run_bench.py compare old/demo.jsonl new/demo.jsonl --tolerance step_time=20% --json
+  run_bench.py compare results/table1 --against 'T-T-LoRA rank=4' --all      every cell beside that one
   run_bench.py compare --published specs/table1.yaml            which of the paper's numbers are reproduced
 
 \b
@@ -107,6 +108,14 @@ def compare(
         bool,
         typer.Option("--published", help="Compare the records of specs with the numbers they say were published."),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Compare the cells of one set of records, A, with its cell of this label: what each choice costs and "
+            "wins beside it.",
+        ),
+    ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,6 +164,7 @@ def compare(
         options = command.Options(
             names=names or [],
             published=published,
+            against=against,
             alpha=alpha,
             tolerances=tolerance or [],
             metrics=words(metrics),

@@ -60,6 +60,14 @@ def test_comparison_as_json() -> None:
     assert [change["metric"] for change in row["changes"]] == ["params", "global"]
 
 
+def test_a_cell_against_the_others() -> None:
+    label = json.loads(bench("compare", "a", "a", "--json").stdout)["rows"][0]["label"]
+    done = bench("compare", "a", "--against", label, "--json")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["a"], found["b"]) == (0, f"a, {label}", "each other cell")
+    assert [row["label"] for row in found["rows"]] != [label]
+
+
 def test_published_as_json(root: Path) -> None:
     spec = str(root / "specs" / "table1.yaml")
     done = bench("compare", "--published", spec, "--results", "a", "--json")
@@ -107,6 +115,9 @@ def test_exports_of_a_spec(root: Path) -> None:
     [
         (("compare",), "compare takes two sets of records, A and B, and got 0"),
         (("compare", "a"), "and got 1"),
+        (("compare", "a", "b", "--against", "x"), "--against compares the cells of one set of records"),
+        (("compare", "a", "--against", "x"), "--against 'x': a has no such cell"),
+        (("compare", "--published", "s.yaml", "--against", "x"), "--against is for the comparison of two sets"),
         (("compare", "a", "nowhere"), "nowhere: no such file or folder; write one of"),
         (("compare", "a", "b", "--tolerance", "memory"), "--tolerance step_time=10%"),
         (("compare", "a", "b", "--tolerance", "memry=1"), "did you mean 'memory'"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from bench.compare.changes import BothSides, Change, Rules, changes_of, corrected
-from bench.compare.match import MatchedRow, match
+from bench.compare.match import Matched, MatchedRow, against, match
 from bench.errors import SpecError
 from bench.record import CellRecord, Status
 from bench.spec.problems import quoted
@@ -52,6 +53,8 @@ class Comparison:
 
     a: str
     b: str
+    same_cells: bool
+    """Whether both are runs of the same cells; else B are other cells of A's run, of which none is to be better."""
     rules: Rules
     rows: list[RowChanges]
     missing: list[CellRecord]
@@ -66,13 +69,28 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """1 if anything is worse, or a cell is missing and may not be."""
-        return int(self.count("worse") > 0 or (bool(self.missing) and not self.allow_missing))
+        """1 if anything is worse, or a cell is missing and may not be; 0 between cells, which are meant to differ."""
+        worse = self.count("worse") > 0 or (bool(self.missing) and not self.allow_missing)
+        return int(self.same_cells and worse)
 
 
 def compare(a: Source, b: Source, rules: Rules, *, only: Sequence[str] = (), allow_missing: bool = False) -> Comparison:
     """Compare B with A. ``only``: globs on the labels, any of which must match. Raises SpecError if nothing matches."""
     matched = match(_selected(a, only), _selected(b, only))
+    return _compared(a.name, b.name, matched, rules, same_cells=True, allow_missing=allow_missing)
+
+
+def compare_with_cell(source: Source, label: str, rules: Rules, *, only: Sequence[str] = ()) -> Comparison:
+    """Compare every cell (of ``only``) with the one of this label: what each choice costs and wins beside it.
+
+    Raises SpecError if there is no such cell, or no other."""
+    selected = _selected(source, [*only, re.sub(r"([*?[])", r"[\1]", label)] if only else ())
+    return _compared(f"{source.name}, {label}", "each other cell", against(selected, label), rules, same_cells=False)
+
+
+def _compared(
+    a: str, b: str, matched: Matched, rules: Rules, *, same_cells: bool, allow_missing: bool = False
+) -> Comparison:
     outcomes = BothSides([stored for row in matched.rows for pair in row.pairs for stored in (pair.a, pair.b)])
     found = [changes_of(row, outcomes, rules) for row in matched.rows]
     tested = iter(corrected([change for changes in found for change in changes], rules))
@@ -81,8 +99,9 @@ def compare(a: Source, b: Source, rules: Rules, *, only: Sequence[str] = (), all
         for row, changes in zip(matched.rows, found, strict=True)
     ]
     return Comparison(
-        a=a.name,
-        b=b.name,
+        a=a,
+        b=b,
+        same_cells=same_cells,
         rules=rules,
         rows=rows,
         missing=matched.missing,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Options:
 
     names: list[str]
     published: bool = False
+    against: str | None = None
     alpha: float = 0.05
     tolerances: Sequence[str] = ()
     metrics: Sequence[str] = ()
@@ -35,6 +37,7 @@ class Options:
     def check(self) -> None:
         """Raises SpecError for options that do not go together."""
         records = {
+            "--against": self.against,
             "--metrics": self.metrics,
             "--only": self.only,
             "--allow-missing": self.allow_missing,
@@ -47,7 +50,12 @@ class Options:
                 raise SpecError(f"{option} is for the comparison of {belongs}; leave it out")
         if self.published and not self.names:
             raise SpecError("--published: name a spec that has published numbers, e.g. specs/table1.yaml")
-        if not self.published and len(self.names) != 2:
+        if self.against is not None and (len(self.names) != 1 or self.allow_missing):
+            raise SpecError(
+                "--against compares the cells of one set of records with one of them: "
+                "run_bench.py compare results/table1 --against 'T-T-LoRA rank=4', without --allow-missing"
+            )
+        if not self.published and self.against is None and len(self.names) != 2:
             raise SpecError(
                 f"compare takes two sets of records, A and B, and got {len(self.names)}: "
                 "run_bench.py compare main:results/gallery results/gallery; see compare --help. "
@@ -64,14 +72,17 @@ def run(options: Options) -> int:
 
 
 def _records(options: Options) -> int:
-    from bench.compare import compare
+    from bench.compare import compare, compare_with_cell
     from bench.compare.show import as_json, print_comparison
     from bench.sources import opened
 
     rules = Rules(alpha=options.alpha, tolerances=parse(options.tolerances), metrics=_known(options.metrics))
-    a, b = options.names
-    with opened(a) as ours, opened(b) as theirs:
-        found = compare(ours, theirs, rules, only=options.only, allow_missing=options.allow_missing)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(opened(name)) for name in options.names]
+        if options.against is not None:
+            found = compare_with_cell(sources[0], options.against, rules, only=options.only)
+        else:
+            found = compare(sources[0], sources[1], rules, only=options.only, allow_missing=options.allow_missing)
         if options.as_json:
             _print_json(as_json(found))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from bench.cell import DETERMINING, Cell
 from bench.errors import SpecError
 from bench.record import CellRecord
+from bench.registry import did_you_mean
 from bench.sources import Source, Stored
 from bench.spec.problems import dotted, quoted
 
@@ -22,7 +23,7 @@ PlaceOfRow = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """The same cell with the same seed on both sides."""
+    """The same cell with the same seed on both sides; or, against another cell, that one's with the same seed."""
 
     a: Stored
     b: Stored
@@ -37,10 +38,14 @@ class MatchedRow:
     label: str
     pairs: tuple[Pair, ...]
     """By seed, ascending."""
+    same_cell: bool = True
+    """Whether both sides are runs of one cell, not two cells of one run."""
 
     def differences(self) -> list[Difference]:
-        """What else differs than the run, so that a change may come of it; each once."""
-        return list(dict.fromkeys(found for pair in self.pairs for found in _differences(pair.a.record, pair.b.record)))
+        """What else differs than the run, so that a change may come of it; each once. Of two cells only what keeps them
+        from being compared."""
+        found = [one for pair in self.pairs for one in _differences(pair.a.record, pair.b.record)]
+        return list(dict.fromkeys(one for one in found if self.same_cell or one.hides))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +95,27 @@ def match(a: Source, b: Source) -> Matched:
         rows=[_row(place, pairs) for place, pairs in rows.items()],
         missing=[stored.record for place, stored in ours.items() if place not in theirs],
         new=[stored.record for place, stored in theirs.items() if place not in ours],
+    )
+
+
+def against(source: Source, label: str) -> Matched:
+    """Every other cell of the source with the cell of this label, seed by seed, within their spec and scale.
+
+    Raises SpecError if there is no such cell, or no other beside it.
+    """
+    found = _by_place(source, by_name=True)
+    references = {(spec, scale, seed): own for (spec, scale, row, seed), own in found.items() if row == label}
+    if not references:
+        labels = list(dict.fromkeys(row for _, _, row, _ in found))
+        raise SpecError(f"--against {quoted(label)}: {source.name} has no such cell{did_you_mean(label, labels)}")
+    rows: dict[PlaceOfRow, list[Pair]] = {}
+    for (spec, scale, row, seed), stored in found.items():
+        if row != label and (reference := references.get((spec, scale, seed))) is not None:
+            rows.setdefault((spec, scale, row), []).append(Pair(a=reference, b=stored))
+    if not rows:
+        raise SpecError(f"--against {quoted(label)}: {source.name} has no other cell of the same spec, scale and seed")
+    return Matched(
+        rows=[replace(_row(place, pairs), same_cell=False) for place, pairs in rows.items()], missing=[], new=[]
     )
 
 
