@@ -143,7 +143,7 @@ def _plan(path: Path, options: Options) -> Plan:
         choice = choose_for_report(source, options.scale, options.sets, options.results / name)
     else:
         choice = choose(source, options.scale, options.sets, weights=not options.list_only)
-    resolved = source.resolve(choice.scale, options.sets, options.seeds)
+    resolved = source.resolve(choice.scale, options.sets, options.seeds, alone=options.report_only)
     cells = expand(resolved)
     return Plan(
         spec=resolved.spec,

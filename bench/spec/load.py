@@ -53,11 +53,13 @@ class SpecSource:
         """Names of all scales, the spec as it stands first."""
         return tuple(dict.fromkeys([self.base_scale, *self._overrides()]))
 
-    def resolve(self, scale: str, sets: Sequence[str] = (), seeds: Sequence[int] | None = None) -> ResolvedSpec:
+    def resolve(
+        self, scale: str, sets: Sequence[str] = (), seeds: Sequence[int] | None = None, *, alone: bool = False
+    ) -> ResolvedSpec:
         """The spec at ``scale`` with ``--set`` and ``--seeds`` applied.
 
         Raises SpecError with every problem of every scale: a mistake in the one that does not run today is one, too.
-        With ``--set`` only the chosen scale is looked at."""
+        With ``--set``, or ``alone`` (what has run is looked at), only of the chosen one."""
         problems = Problems()
         if scale not in self.scales:
             hint = did_you_mean(scale, self.scales)
@@ -72,7 +74,7 @@ class SpecSource:
             mark = "--seeds " + ",".join(map(str, seeds))
             tree = tree.put(("seeds",), Node([Node(seed, mark, mark) for seed in seeds], mark, mark))
         spec, points = check(tree, problems)
-        for other in self.scales if not sets else ():
+        for other in self.scales if not (sets or alone) else ():
             if other != scale:
                 check(self._at(other, problems), problems)
         problems.raise_if_any()

@@ -115,6 +115,7 @@ def test_a_mistake_in_another_scale_is_a_mistake(write: Write) -> None:
     source = write(SPEC + "scales:\n  demo: {train: {batch_size: two}}\n")
     with pytest.raises(SpecError, match=r"^s\.yaml:13:30: train\.batch_size: must be a whole number, not 'two'$"):
         source.resolve("default")
+    assert source.resolve("default", alone=True).points, "no matter for the report of what has run"
 
 
 def test_set(write: Write) -> None:
