@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -84,8 +83,8 @@ def compare_with_cell(source: Source, label: str, rules: Rules, *, only: Sequenc
     """Compare every cell (of ``only``) with the one of this label: what each choice costs and wins beside it.
 
     Raises SpecError if there is no such cell, or no other."""
-    selected = _selected(source, [*only, re.sub(r"([*?[])", r"[\1]", label)] if only else ())
-    return _compared(f"{source.name}, {label}", "each other cell", against(selected, label), rules, same_cells=False)
+    matched = against(source, label, _selected(source, only))
+    return _compared(f"{source.name}, {label}", "each other cell", matched, rules, same_cells=False)
 
 
 def _compared(

@@ -98,8 +98,8 @@ def match(a: Source, b: Source) -> Matched:
     )
 
 
-def against(source: Source, label: str) -> Matched:
-    """Every other cell of the source with the cell of this label, seed by seed, within their spec and scale.
+def against(source: Source, label: str, others: Source) -> Matched:
+    """The other cells with the one of this label in the source, seed by seed, within their spec and scale.
 
     Raises SpecError if there is no such cell, or no other beside it.
     """
@@ -109,7 +109,7 @@ def against(source: Source, label: str) -> Matched:
         labels = list(dict.fromkeys(row for _, _, row, _ in found))
         raise SpecError(f"--against {quoted(label)}: {source.name} has no such cell{did_you_mean(label, labels)}")
     rows: dict[PlaceOfRow, list[Pair]] = {}
-    for (spec, scale, row, seed), stored in found.items():
+    for (spec, scale, row, seed), stored in _by_place(others, by_name=True).items():
         if row != label and (reference := references.get((spec, scale, seed))) is not None:
             rows.setdefault((spec, scale, row), []).append(Pair(a=reference, b=stored))
     if not rows:

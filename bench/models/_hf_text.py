@@ -122,13 +122,14 @@ class Writer(TextModel):
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
         """Beam search; no more tokens than the model's table of positions has room for."""
-        room = _hf_tokens.positions(self.base)
-        most = options.max_new_tokens if room is None else room - self._in_front(batch["input_ids"].shape[1])
+        most = options.max_new_tokens
+        if (room := _hf_tokens.positions(self.base)) is not None:
+            most = min(most, room - self._in_front(batch["input_ids"].shape[1]))
         ids = self.model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             num_beams=options.num_beams,
-            max_new_tokens=min(options.max_new_tokens, most),
+            max_new_tokens=most,
         )
         return self.tokens.texts(self._written(ids, batch["input_ids"].shape[1]))
 

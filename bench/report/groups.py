@@ -31,6 +31,8 @@ class Group:
     """One per seed."""
     records: tuple[CellRecord | None, ...]
     published: published.PublishedRow | None
+    asked: str = ""
+    """Task and test data; scores of groups that were asked the same can be compared."""
 
     @property
     def ok(self) -> tuple[CellRecord, ...]:
@@ -93,6 +95,7 @@ def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, Cell
         cells=tuple(cells),
         records=tuple(records.get(cell.cell_id) for cell in cells),
         published=published.find(spec.published, labels),
+        asked=f"{first.task!r} {first.data.model_dump_json(exclude={'train_split', 'train_limit'})}",
     )
 
 
@@ -118,9 +121,7 @@ def fields_of(groups: Sequence[Group]) -> list[Field]:
     """In the order of their first groups."""
     found: dict[str, list[Group]] = {}
     for group in groups:
-        cell = group.cells[0]
-        asked = cell.data.model_dump_json(exclude={"train_split", "train_limit"})
-        found.setdefault(f"{cell.task!r} {asked}", []).append(group)
+        found.setdefault(group.asked, []).append(group)
     return [_field(own, groups) for own in found.values()]
 
 

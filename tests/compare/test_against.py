@@ -64,6 +64,8 @@ def test_seeds_are_paired(tmp_path: Path, seeded: list[Cell]) -> None:
 def test_a_cell_that_there_is_not(a: Folder, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="has no such cell; did you mean 'LoRA-LoRA-LoRA rank=4'"):
         against(a.fill(), "LoRA-LoRA-LoRA rank=5")
+    with pytest.raises(SpecError, match=r"--only 'X\*': no cell of .* has such a label"):
+        against(a, only=["X*"])
     alone = Folder(tmp_path / "alone", a.cells)
     alone.put(0)
     with pytest.raises(SpecError, match="has no other cell"):

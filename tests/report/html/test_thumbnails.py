@@ -51,7 +51,7 @@ def test_large_images_are_made_smaller() -> None:
 
 
 def test_nothing_is_downloaded(report: Report) -> None:
-    pytest.importorskip("datasets")
+    pytest.importorskip("datasets", reason="the [hub] extra is not installed")
     settings = registry.load("datasets", "vqa_rad_hub").Settings(name="vqa_rad_hub", id="nobody/has-this-data-set")
     cells = {cell_id: cell.model_copy(update={"data": settings}) for cell_id, cell in by_id(report).items()}
     made = Making(questions(report), cells).thumbnails
