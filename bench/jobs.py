@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from bench import environment
 from bench.cell import Cell
 from bench.execution import EVENTS_FILE, Ended, Progress
+from bench.host_memory import address_space_limit, last_words
 from bench.record import CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
 
@@ -70,6 +71,10 @@ class Job:
             return self._record(Status.TIMEOUT, "Timeout", self._limit(how), device, started_at)
         if how.host_out_of_memory:
             message = "the kernel killed the worker for want of host memory"
+            return self._record(Status.OOM, "HostOutOfMemory", message, device, started_at)
+        said = last_words(self.log_tail()) if -how.returncode not in (signal.SIGKILL, signal.SIGTERM) else None
+        if said is not None:
+            message = f"the worker ran out of host memory: {said}{address_space_limit()}"
             return self._record(Status.OOM, "HostOutOfMemory", message, device, started_at)
         kind = "Signal" if how.returncode < 0 else "NoResult"
         return self._record(Status.CRASHED, kind, self._crash(how.returncode), device, started_at)

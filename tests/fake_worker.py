@@ -54,7 +54,7 @@ def misbehave(act: str, result_file: Path) -> int | None:
         result_file.write_text('{"cell_id": "')
         return 0
     if act == "exit":
-        print("Traceback: the last line of the log", flush=True)
+        print(os.environ.get("FAKE_LAST_WORDS", "the last line of the log"), flush=True)
         return 3
     return None
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,10 @@ class Sweep:
         gpus: tuple[Gpu, ...] = (),
         reporter: Reporter | None = None,
         find_unfit: FindUnfit | None = None,
+        worker: Sequence[str] = FAKE_WORKER,
     ) -> RunSummary:
         """Run in this process."""
-        executor = LocalExecutor(gpus, worker=FAKE_WORKER)
+        executor = LocalExecutor(gpus, worker=worker)
         return run(
             cells,
             results=self.results,

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bench.errors import RecordError
+from bench.executors.local import WORKER
 from bench.record import Status
 from bench.runner import NEEDED_BYTES
 from tests.sweeps import Sweep, make_cell, wait_until
@@ -56,6 +57,34 @@ def test_a_worker_without_a_valid_result_crashed(sweep: Sweep, label: str, code:
     assert error.type == "NoResult"
     assert f"exit code {code}" in error.message
     assert str(sweep.job(make_cell(label)) / "log.txt") in error.message
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "std::bad_alloc",
+        "MemoryError",
+        "ImportError: libtorch_cpu.so: failed to map segment from shared object",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8. TiB",
+    ],
+)
+def test_a_worker_without_host_memory_is_out_of_memory(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    monkeypatch.setenv("FAKE_LAST_WORDS", last)
+    error = sweep.run([make_cell("exit@load")]).records[0].error
+    assert error is not None
+    assert (error.type, sweep.statuses()) == ("HostOutOfMemory", {"exit@load": "oom"})
+    assert last in error.message
+
+
+def test_the_real_worker_under_an_address_space_limit_is_out_of_memory(real: Sweep) -> None:
+    limited = ("sh", "-c", 'ulimit -v 1000000; exec "$@"', "sh", *WORKER)
+    summary = real.run([make_cell("real")], worker=limited)
+    error = summary.records[0].error
+    assert error is not None
+    assert (summary.records[0].status, error.type) == (Status.OOM, "HostOutOfMemory")
+    assert "failed to map segment" in error.message
 
 
 @pytest.mark.parametrize("phase", ["setup", "train"])

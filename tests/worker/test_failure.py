@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
@@ -14,6 +16,33 @@ def test_the_host_allocator_of_torch_is_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     assert status_of(caught.value) is Status.OOM
+    assert failure_of(caught.value, phase="load", step=None).type == "HostOutOfMemory"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("Failed to import transformers.models.bert because of: libx.so: failed to map segment from shared "
+                     "object"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)  # fmt: skip
+def test_want_of_host_memory_has_one_name(error: Exception) -> None:
+    assert status_of(error) is Status.OOM
+    assert failure_of(error, phase="load", step=None).type == "HostOutOfMemory"
+
+
+def test_a_mount_that_forbids_libraries_is_no_want_of_memory() -> None:
+    error = ImportError("/tmp/x.so: failed to map segment from shared object: Operation not permitted")
+    assert status_of(error) is Status.ERROR
+
+
+def test_want_of_gpu_memory_keeps_its_name() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert failure_of(error, phase="train", step=1).type == "OutOfMemoryError"
 
 
 @pytest.mark.parametrize(
