@@ -50,7 +50,8 @@ def uses_of_a_sole_gradient() -> tuple[int, int]:
 
 
 def _uses(tensor: torch.Tensor) -> tuple[int, int]:
-    return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    count: int = tensor._use_count()  # type: ignore[attr-defined, unused-ignore]
+    return count, torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
 
 
 class _Probe(TorchDispatchMode):  # type: ignore[no-untyped-call]
