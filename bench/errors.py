@@ -33,3 +33,7 @@ class DivergedError(BenchError):
 
 class EstimateError(BenchError):
     """The costs of a cell cannot be modelled; names what stands in the way."""
+
+
+class LibraryMismatchError(BenchError):
+    """Two installed libraries do not fit together, or not this package; names both versions."""

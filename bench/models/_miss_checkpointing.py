@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 from transformers import Cache
 from transformers.models.blip.modeling_blip_text import BlipTextLayer, BlipTextSelfAttention
+
+from bench.patches.transformers import cache_name
 
 
 def checkpoint(model: Any) -> None:
@@ -15,8 +18,7 @@ def checkpoint(model: Any) -> None:
     The library drops a prefix from checkpointed layers, with no more than a warning: a prefix comes as a cache, and a
     layer that runs twice would append to its cache twice. Here each run appends to a copy, so the prefix can stay.
     """
-    name = "activation_checkpointing_enable"  # since 5.23
-    enable = getattr(model, name, model.gradient_checkpointing_enable)
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # since 5.23
     enable({"use_reentrant": False})
     # The library lets all embeddings need gradients, for reentrant checkpoints, which want an input that does. These do
     # not, and frozen layers in front of the first adapter would be run backward for nothing.
@@ -25,16 +27,17 @@ def checkpoint(model: Any) -> None:
         if isinstance(module, BlipTextLayer):
             module._can_checkpoint_with_cache = True
         elif isinstance(module, BlipTextSelfAttention):
-            module.register_forward_pre_hook(_append_to_copy, with_kwargs=True)
+            name = cache_name(BlipTextSelfAttention.forward)
+            module.register_forward_pre_hook(partial(_append_to_copy, name), with_kwargs=True)
 
 
-def _append_to_copy(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    cache: Any = kwargs.get("past_key_values")
+def _append_to_copy(name: str, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    cache: Any = kwargs.get(name)
     if cache is None or not module.training:
         return args, kwargs
     if kwargs.get("encoder_hidden_states") is not None:
-        return args, kwargs | {"past_key_values": None}  # cross-attention has no prefix, and training no next token
+        return args, kwargs | {name: None}  # cross-attention has no prefix, and training no next token
     own: Cache = copy.copy(getattr(cache, "self_attention_cache", cache))
     own.layers = list(own.layers)
     own.layers[module.layer_idx] = copy.copy(own.layers[module.layer_idx])
-    return args, kwargs | {"past_key_values": own}
+    return args, kwargs | {name: own}

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL.Image import Resampling
-from transformers import BlipConfig, BlipForQuestionAnswering, DynamicCache, EncoderDecoderCache
+from transformers import BlipConfig, BlipForQuestionAnswering
 
 from bench.errors import WeightsError
 from bench.models import _miss_attention, _miss_checkpointing, _miss_source, _miss_weights
 from bench.models._miss_tokens import Tokens, words_of
 from bench.models.miss import PARTS
+from bench.patches.transformers import patch_blip_text
 from bench.protocols import BenchModel, GenerateOptions, InputLengths, PartFacts
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
     if device != "meta":
         _load(settings, module)
         torch.nn.Module.to(module, device)
-    _mend_cross_attention(module)
+    for text_model in (module.text_encoder, module.text_decoder.bert):
+        patch_blip_text(text_model)
     if settings.attention == "sdpa":
         _miss_attention.fuse(module.vision_model)
     _add_drop_path(module, settings.vision_config()["drop_path"])
@@ -262,33 +264,6 @@ def _load(settings: Settings, module: BlipForQuestionAnswering) -> None:
         return
     path = _miss_source.files(settings.weights)[0]
     _miss_weights.load(module, _miss_weights.read(path), str(path))
-
-
-def _mend_cross_attention(module: BlipForQuestionAnswering) -> None:
-    """Two faults of the library (transformers 5.23), put right by hooks, which survive the wrapping by peft.
-
-    1. peft passes a prefix as a plain cache, and cross-attention would append the image's keys to that same cache:
-       with an encoder-decoder cache, the prefix stays with self-attention.
-    2. A cross-attention layer passes its mask under a name that the attention itself ignores, so padded question tokens
-       would be attended to and an answer would depend on the other questions of its batch.
-    """
-    text_models: tuple[Any, ...] = (module.text_encoder, module.text_decoder.bert)
-    for text_model in text_models:
-        text_model.encoder.register_forward_pre_hook(_split_cache, with_kwargs=True)
-        for layer in text_model.encoder.layer:
-            layer.crossattention.self.register_forward_pre_hook(_pass_mask, with_kwargs=True)
-
-
-def _split_cache(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    if isinstance(kwargs.get("past_key_values"), DynamicCache):
-        kwargs["past_key_values"] = EncoderDecoderCache(kwargs["past_key_values"], DynamicCache())
-    return args, kwargs
-
-
-def _pass_mask(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    if kwargs.get("encoder_attention_mask") is None:
-        kwargs["encoder_attention_mask"] = kwargs.get("attention_mask")
-    return args, kwargs
 
 
 def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:

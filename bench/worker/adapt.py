@@ -104,6 +104,9 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
         return _train(plain, plugin.select(method, part, plain))
     from peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
+    from bench.patches.peft import patch_cache_name
+
+    patch_cache_name()
     before = set(plain.parameters())
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
     model.replace_part(part.name, wrapper)

@@ -1,0 +1,86 @@
+"""Patches of peft."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+from bench.errors import LibraryMismatchError
+from bench.patches.transformers import CACHE_NAMES, cache_name
+
+_NEW, _OLD = CACHE_NAMES
+
+
+@functools.cache
+def patch_cache_name() -> None:
+    """Let peft 0.19 to 0.21 find the cache of transformers 5.24 and newer, which call it ``cache``.
+
+    peft looks for ``past_key_values``. Without the patch ``generate`` never sees a prefix (peft puts it beside the
+    cache that is used), puts virtual tokens in front of every new token instead of the first, and a classifier with a
+    prefix is refused. Forward passes are not affected, so such a cell trains well and answers as if untrained.
+    Does nothing with an older transformers. Raises LibraryMismatchError if peft no longer looks for the old name.
+    """
+    import peft.peft_model as library
+    from transformers import GenerationMixin
+
+    if cache_name(GenerationMixin.prepare_inputs_for_generation) == _OLD:
+        return
+    for wrapper in (library.PeftModelForCausalLM, library.PeftModelForSeq2SeqLM):
+        wrapper.prepare_inputs_for_generation = _prepare(_which_names_cache(wrapper, "prepare_inputs_for_generation"))
+    _which_names_cache(library.PeftModelForSequenceClassification, "_prefix_tuning_forward")
+    shown = types.ModuleType(inspect.__name__)
+    vars(shown).update(vars(inspect), signature=_signature)
+    library.inspect = shown
+
+
+def _which_names_cache(wrapper: type, method: str) -> Callable[..., Any]:
+    """The method. Raises LibraryMismatchError if its code does not speak of the old name."""
+    import peft
+
+    function: Callable[..., Any] | None = vars(wrapper).get(method)
+    if function is None or _OLD not in function.__code__.co_consts:
+        raise LibraryMismatchError(
+            f"peft {peft.__version__}: {wrapper.__name__}.{method} has no {_OLD!r}, for which this package patches it "
+            "to fit the installed transformers; install a version that this package allows "
+            "(python run_bench.py --version lists them)"
+        )
+    return function
+
+
+def _prepare(method: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The method of peft, which sees the cache under the old name and returns it under the new one."""
+
+    @functools.wraps(method)
+    def prepare(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        prepare_base = self.base_model_prepare_inputs_for_generation
+
+        def with_old_name(*base_args: Any, **base_kwargs: Any) -> dict[str, Any]:
+            return _renamed(prepare_base(*base_args, **base_kwargs), _NEW, _OLD)
+
+        self.base_model_prepare_inputs_for_generation = with_old_name
+        try:
+            return _renamed(method(self, *args, **kwargs), _OLD, _NEW)
+        finally:
+            self.base_model_prepare_inputs_for_generation = prepare_base
+
+    return prepare
+
+
+def _renamed(inputs: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    if old in inputs:
+        inputs[new] = inputs.pop(old)
+    return inputs
+
+
+def _signature(function: Callable[..., Any], **options: Any) -> inspect.Signature:
+    """The signature, which also shows the old name of an argument that a function takes under both."""
+    found = inspect.signature(function, **options)
+    if _NEW not in found.parameters or _OLD in found.parameters:
+        return found
+    parameters = list(found.parameters.values())
+    old = inspect.Parameter(_OLD, inspect.Parameter.KEYWORD_ONLY)
+    at = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
+    return found.replace(parameters=[*parameters[:at], old, *parameters[at:]])

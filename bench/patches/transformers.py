@@ -1,0 +1,64 @@
+"""Patches of transformers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import DynamicCache, EncoderDecoderCache, __version__
+
+from bench.errors import LibraryMismatchError
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""What functions call the keys and values of earlier tokens: the first since transformers 5.24."""
+
+
+def cache_name(function: Callable[..., Any]) -> str:
+    """Name of the argument in which ``function`` takes its cache. Raises LibraryMismatchError if it takes none."""
+    arguments = inspect.signature(function).parameters
+    for name in CACHE_NAMES:
+        if name in arguments:
+            return name
+    raise LibraryMismatchError(
+        f"transformers {__version__}: {function.__qualname__} takes neither {' nor '.join(CACHE_NAMES)}; "
+        "install a version that this package allows (python run_bench.py --version lists them)"
+    )
+
+
+def patch_blip_text(text_model: Any) -> None:
+    """Mend two faults of a ``BlipTextModel`` (transformers 5.17 to 5.24) by hooks, which survive the wrapping by peft.
+
+    1. peft passes a prefix as a plain cache, and cross-attention would append the image's keys to that same cache:
+       with an encoder-decoder cache, the prefix stays with self-attention.
+    2. A cross-attention layer passes its mask under a name that the attention itself ignores, so padded question tokens
+       would be attended to and an answer would depend on the other questions of its batch.
+    """
+    encoder, name = text_model.encoder, cache_name(type(text_model.encoder).forward)
+
+    def split_cache(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if isinstance(kwargs.get(name), DynamicCache):
+            kwargs = kwargs | {name: EncoderDecoderCache(kwargs[name], DynamicCache())}
+        return args, kwargs
+
+    encoder.register_forward_pre_hook(split_cache, with_kwargs=True)
+    for layer in encoder.layer:
+        attention = layer.crossattention.self
+        _require(attention, "attention_mask", "encoder_attention_mask")
+        attention.register_forward_pre_hook(_pass_mask, with_kwargs=True)
+
+
+def _require(module: torch.nn.Module, *arguments: str) -> None:
+    missing = set(arguments) - set(inspect.signature(type(module).forward).parameters)
+    if missing:
+        raise LibraryMismatchError(
+            f"transformers {__version__}: {type(module).__name__} takes no {', '.join(sorted(missing))}; "
+            "install a version that this package allows (python run_bench.py --version lists them)"
+        )
+
+
+def _pass_mask(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if kwargs.get("encoder_attention_mask") is None:
+        kwargs["encoder_attention_mask"] = kwargs.get("attention_mask")
+    return args, kwargs
