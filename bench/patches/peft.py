@@ -23,9 +23,10 @@ def patch_cache_name() -> None:
     prefix is refused. Forward passes are not affected, so such a cell trains well and answers as if untrained.
     Does nothing with an older transformers. Raises LibraryMismatchError if peft no longer looks for the old name.
     """
-    import peft.peft_model as library
+    import peft.peft_model
     from transformers import GenerationMixin
 
+    library: Any = peft.peft_model
     if cache_name(GenerationMixin.prepare_inputs_for_generation) == _OLD:
         return
     for wrapper in (library.PeftModelForCausalLM, library.PeftModelForSeq2SeqLM):

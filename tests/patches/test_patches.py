@@ -19,24 +19,23 @@ NEW_TOKENS = 5
 def llama() -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: Any = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     return LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=60, bos_token_id=1, eos_token_id=None, pad_token_id=0))
 
 
 def gpt2() -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4}
+    sizes: Any = {"n_embd": 32, "n_layer": 2, "n_head": 4}
     return GPT2LMHeadModel(GPT2Config(**sizes, vocab_size=60, bos_token_id=1, eos_token_id=None, pad_token_id=0))
 
 
 def t5() -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 4}
-    return T5ForConditionalGeneration(
-        T5Config(**sizes, vocab_size=60, decoder_start_token_id=0, eos_token_id=None, pad_token_id=0)
-    )
+    sizes: Any = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 4}
+    tokens: Any = {"decoder_start_token_id": 0, "eos_token_id": None, "pad_token_id": 0}
+    return T5ForConditionalGeneration(T5Config(**sizes, **tokens, vocab_size=60))
 
 
 def stepwise(model: Any) -> torch.Tensor:
