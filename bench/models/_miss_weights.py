@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from bench.errors import WeightsError
+from bench.models import _state_files
+from bench.models._state_files import State
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
 
-State = dict[str, torch.Tensor]
 POSITIONS = "vision_model.embeddings.position_embedding"
 _ORIGINAL = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
@@ -41,27 +41,8 @@ _NOT_OURS = re.compile(
 
 
 def read(path: Path) -> State:
-    """The tensors of a ``.safetensors`` or torch file, wrappers removed. Never unpickles anything but tensors."""
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise WeightsError(
-            f"{path} cannot be loaded safely: {str(error).splitlines()[0]}. If you trust its source, load it once "
-            f"yourself and save only the tensors: torch.save({{'model': checkpoint['model']}}, 'clean.pth')"
-        ) from error
-    for wrapper in ("model", "state_dict"):
-        content = content.get(wrapper, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no state_dict (names -> tensors), also not under 'model' or 'state_dict'")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    """The tensors of a ``.safetensors`` or torch file, wrappers removed. Raises WeightsError."""
+    return {name.removeprefix("module."): tensor for name, tensor in _state_files.read(path).items()}
 
 
 def load(model: BlipForQuestionAnswering, state: State, source: str) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from bench.errors import WeightsError
+from bench.models import _state_files
+from bench.models._state_files import State
 
-State = dict[str, torch.Tensor]
 EMBEDDING = "embed_tokens.weight"
 _TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight", EMBEDDING)
 """Names of the token embedding: three in a released checkpoint, and ours."""
@@ -22,32 +19,11 @@ _NOT_OURS = re.compile(
     r"(encoder|decoder)\.(version|token_rp_bucket|image_rp_bucket)|decoder\.image_position_idx|classification_heads\..*"
 )
 """Buffers that follow from the sizes, and heads for other tasks."""
-_SAFE = (argparse.Namespace, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64)), np._core.multiarray.scalar)  # type: ignore[attr-defined]
-"""What fairseq keeps beside the tensors: its arguments, and numbers of its log. All plain data."""
 
 
 def read(path: Path) -> State:
-    """The tensors of a ``.safetensors`` file or of a ``.pt`` of fairseq. Unpickles nothing but plain data."""
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
-    try:
-        with torch.serialization.safe_globals(list(_SAFE)):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise WeightsError(
-            f"{path} cannot be loaded safely: {str(error).splitlines()[0]}. If you trust its source, load it once "
-            f"yourself and save only the tensors: torch.save({{'model': checkpoint['model']}}, 'clean.pt')"
-        ) from error
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{path} is no checkpoint of fairseq: it has no tensors under 'model'")
-    return state
+    """The tensors of a ``.safetensors`` file or of a ``.pt`` of fairseq. Raises WeightsError."""
+    return _state_files.read(path, wrappers=("model",))
 
 
 def load(module: torch.nn.Module, state: State, source: str) -> None:
