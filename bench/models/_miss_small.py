@@ -13,7 +13,7 @@ import torch
 
 from bench.errors import WeightsError
 from bench.models import _miss_source, _miss_weights
-from bench.models._miss_weights import State
+from bench.models._state_files import State
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
