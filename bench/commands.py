@@ -88,8 +88,7 @@ class Plan:
         """The stored record of each cell that has one."""
         from bench.store import ResultsFile
 
-        path = self.results / f"{self.choice.scale}.jsonl"
-        stored = ResultsFile(path).read() if path.is_file() else {}
+        stored = ResultsFile(self.results / f"{self.choice.scale}.jsonl").read()
         return {cell.cell_id: stored[cell.cell_id] for cell in self.cells if cell.cell_id in stored}
 
     def as_json(self, key: str, value: list[dict[str, Any]]) -> dict[str, Any]:

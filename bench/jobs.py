@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from bench import environment
 from bench.cell import Cell
 from bench.execution import EVENTS_FILE, Ended, Progress
+from bench.file_kinds import read_regular
 from bench.host_memory import address_space_limit, last_words
 from bench.record import CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
@@ -40,7 +41,7 @@ class Job:
     def result(self) -> CellRecord | None:
         """The record the worker left; None if there is none, it is torn, or it belongs to another cell."""
         try:
-            record = CellRecord.model_validate_json((self.folder / "result.json").read_bytes())
+            record = CellRecord.model_validate_json(read_regular(self.folder / "result.json"))
         except (OSError, ValidationError):
             return None
         return record if record.cell_id == self.cell.cell_id else None
@@ -48,7 +49,7 @@ class Job:
     def progress(self) -> Progress | None:
         """What the worker last said."""
         try:
-            return Progress(**json.loads((self.folder / "progress.json").read_bytes()))
+            return Progress(**json.loads(read_regular(self.folder / "progress.json")))
         except (OSError, ValueError, TypeError):
             return None
 

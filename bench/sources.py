@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from tempfile import TemporaryDirectory
 
 from bench.cell import Cell, expand
 from bench.errors import SpecError
+from bench.file_kinds import not_regular, of_bytes
 from bench.record import CellRecord
 from bench.scale import choose_for_paper
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
 from bench.spec.problems import printable, quoted
-from bench.store import ResultsFile
+from bench.store import ResultsFile, holds_records
 
 SYNTAX = """\
   PATH         a records file (results/table1/demo.jsonl), or a folder of them (results, results/table1)
@@ -28,8 +30,8 @@ SYNTAX = """\
   PATH@COMMIT  of the file's lines those that this commit of the program made, by the start of its hash; a rerun with
                --fresh keeps the older ones, though not their predictions"""
 """What a source may be, for help texts."""
-_START = b'{"checksum":"'
-"""Of a record's line."""
+_LOOKED_AT = 1 << 16
+"""Bytes at a file's start by which it is known as a records file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +82,7 @@ def cells_of(
     chosen = choose_for_paper(source, scale, folder).scale
     resolved = source.resolve(chosen, sets, seeds)
     cells = expand(resolved)
-    file = folder / f"{chosen}.jsonl"
-    stored = ResultsFile(file).read() if file.is_file() else {}
+    stored = ResultsFile(folder / f"{chosen}.jsonl").read()
     records = {cell.cell_id: stored[cell.cell_id] for cell in cells if cell.cell_id in stored}
     return SpecCells(spec=resolved.spec, scale=chosen, cells=cells, records=records, folder=folder)
 
@@ -115,7 +116,7 @@ def _stored(name: str, scratch: Path) -> list[Stored]:
 
 
 def _read(path: Path, records: Callable[[ResultsFile], list[CellRecord]]) -> list[Stored]:
-    files = [path] if path.is_file() else _files(path)
+    files = _files(path) if path.is_dir() else [path]
     return [Stored(record=record, folder=file.parent) for file in files for record in records(ResultsFile(file))]
 
 
@@ -127,8 +128,24 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _holds_records(path: Path) -> bool:
+    """Says so of what is neither a records file nor one of other JSON lines."""
+    try:
+        kind = not_regular(path)
+        head = b"" if kind else _head(path)
+    except OSError as problem:
+        kind, head = f"unreadable ({problem.strerror})", b""
+    if holds_records(head):
+        return True
+    if kind or head.strip()[:1] not in (b"", b"{"):
+        print(
+            f"warning: {printable(str(path))} is {kind or of_bytes(head)}, no records file; left out", file=sys.stderr
+        )
+    return False
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(len(_START)) == _START
+        return file.read(_LOOKED_AT)
 
 
 def _made_by(file: ResultsFile, commit: str) -> list[CellRecord]:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -22,9 +21,15 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from bench.errors import RecordError
+from bench.file_kinds import not_regular, of_bytes, read_regular
 from bench.record import SCHEMA_VERSION, CellRecord
 
-_LINE_START = re.compile(rb'\{"checksum":"')
+LINE_START = b'{"checksum":"'
+_START = LINE_START.decode()
+_TRACES = (b'"checksum":"', b'"cell_id":"')
+"""A damaged records file still has one of them somewhere."""
+_EFFORT = 64
+"""A line of which so many times its length was searched in vain for records holds no more of them."""
 MOST_WARNINGS = 3
 """Lines of a file that are named; of a file damaged throughout the rest is counted."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,7 +53,7 @@ class ResultsFile:
 
         A line that is torn or does not agree with its checksum is left out with a warning that names it; of more than
         ``MOST_WARNINGS`` the rest is counted.
-        Raises RecordError if the file cannot be read or a newer version wrote it.
+        Raises RecordError if the file cannot be read, is no records file, or a newer version wrote it.
         """
         records: dict[str, CellRecord] = {}
         for record in self.history():
@@ -114,27 +119,44 @@ class ResultsFile:
         try:
             if outermost:
                 with suppress(OSError):  # the name is a courtesy; the lock holds without it
+                    self._owner.unlink(missing_ok=True)
                     self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield
         finally:
             if outermost:
-                self._owner.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._owner.unlink(missing_ok=True)
             self._lock.release()
 
     def _owner_name(self) -> str:
         try:
-            return self._owner.read_text(encoding="utf-8") or "unknown process"
+            return read_regular(self._owner).decode("utf-8", "replace") or "unknown process"
         except OSError:
             return "unknown process"
 
     def _lines(self) -> list[bytes]:
         """All lines with their newline; the last one may lack it."""
         try:
-            return self.path.read_bytes().splitlines(keepends=True)
+            if kind := not_regular(self.path):
+                raise self._foreign(kind)
+            content = read_regular(self.path)
         except FileNotFoundError:
             return []
         except OSError as problem:
             raise RecordError(f"cannot read {self.path}: {problem.strerror}") from problem
+        if not holds_records(content) and content.strip(b"\0 \r\n") and not LINE_START.startswith(content):
+            raise self._foreign(of_bytes(content))
+        return content.splitlines(keepends=True)
+
+    def _foreign(self, kind: str) -> RecordError:
+        return RecordError(
+            f"{self.path} is {kind}, no records file: move it away, or use another folder with --results"
+        )
+
+
+def holds_records(content: bytes) -> bool:
+    """Whether anything in a file's content, or a long piece of it, looks like a record, whole or damaged."""
+    return any(trace in content for trace in _TRACES)
 
 
 def encode(record: CellRecord) -> bytes:
@@ -224,14 +246,19 @@ def _json(content: dict[str, Any], *, canonical: bool = False) -> bytes:
 
 def _verified(line: bytes) -> Iterator[dict[str, Any]]:
     """Records in a line that agree with their checksums: more than one if a newline between two was damaged."""
-    decoder = json.JSONDecoder()
-    for match in _LINE_START.finditer(line):
+    decoder, text = json.JSONDecoder(), line.decode("utf-8", "replace")
+    start, effort = text.find(_START), _EFFORT * len(text)
+    while start >= 0 and effort > 0:
         try:
-            content, _ = decoder.raw_decode(line[match.start() :].decode("utf-8", "replace"))
+            content, end = decoder.raw_decode(text, start)
+            effort -= end - start
             if content.pop("checksum") == checksum(content):
                 yield content
+        except json.JSONDecodeError as problem:
+            effort -= problem.pos  # it counts the line ends from the text's beginning
         except (ValueError, RecursionError):
-            continue
+            effort -= len(text)
+        start = text.find(_START, start + 1)
 
 
 def _validated(content: dict[str, Any], where: str) -> CellRecord:
@@ -246,7 +273,7 @@ def _validated(content: dict[str, Any], where: str) -> CellRecord:
 
 
 def _is_whole(line: bytes) -> bool:
-    return line.startswith(b'{"checksum":"') and line.rstrip(b"\n").endswith(b"}")
+    return line.startswith(LINE_START) and line.rstrip(b"\n").endswith(b"}")
 
 
 def _describe_damage(*, torn: bool, recovered: int) -> str:

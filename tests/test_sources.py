@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,31 @@ def test_the_cells_of_a_spec(root: Path) -> None:
     assert len(cells_of(spec, results=Path("results"), seeds=[1, 2]).cells) == 20
     Path("results/table1/paper.jsonl").write_text("")
     assert cells_of(spec, results=Path("results")).scale == "paper"
+
+
+def test_what_is_no_records_file_is_left_out_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("results/table1")
+    (folder / "folder.jsonl").mkdir()
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "base.jsonl").write_bytes(b"SQLite format 3\0" + bytes(100))
+    (folder / "link.jsonl").symlink_to("nowhere")
+    with opened("results") as source:
+        assert len(source.stored) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"warning: {folder}/{name}.jsonl is {kind}, no records file; left out"
+        for name, kind in (
+            ("base", "an SQLite database"),
+            ("folder", "a folder"),
+            ("link", "unreadable (No such file or directory)"),
+            ("pipe", "a named pipe"),
+        )
+    ]
+
+
+def test_a_records_file_with_a_damaged_start_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("results/table1/demo.jsonl")
+    file.write_bytes(b"\0\0" + file.read_bytes()[2:])
+    with opened("results") as source:
+        assert len(source.stored) == 1
+    assert "demo.jsonl:1: damaged line" in capsys.readouterr().err

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,3 +254,73 @@ def test_write_atomic_replaces_or_leaves(tmp_path: Path) -> None:
         restore()
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"checksum":"' * 80_000, b'{"checksum":"a","x":' * 50_000, b'{"checksum":"","x":[' * 50_000]
+)
+def test_a_long_line_of_beginnings_is_read_in_linear_time(
+    results: ResultsFile, warnings: list[str], line: bytes
+) -> None:
+    results.append(record("a"))
+    with results.path.open("ab") as file:
+        file.write(line + b"\n")
+    results.append(record("b"))
+    began = time.process_time()
+    assert set(results.read()) == {"a", "b"}
+    assert time.process_time() - began < 5, "quadratic: minutes"
+    assert len(warnings) == 1
+
+
+def test_records_glued_to_a_torn_one_are_found(results: ResultsFile) -> None:
+    whole = encode(record("b"))
+    torn = encode(record("a"))
+    for kept in range(1, len(torn) - 1):
+        results.path.parent.mkdir(exist_ok=True)
+        results.path.write_bytes(torn[:kept] + whole)
+        assert set(results.read()) == {"b"}, torn[:kept][-20:]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"SQLite format 3\0" + bytes(4096), "an SQLite database"),
+        (os.urandom(200) + b"\xff\xfe", "binary data"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n", "a git-lfs pointer"),
+        (b"<!DOCTYPE html><html></html>", "an HTML page"),
+        (b"label,seed\n", "a text that begins with 'label,seed'"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_and_left_alone(results: ResultsFile, content: bytes, kind: str) -> None:
+    results.path.parent.mkdir()
+    results.path.write_bytes(content)
+    with pytest.raises(RecordError, match=rf"demo\.jsonl is {kind}.*, no records file: move it away"):
+        results.read()
+    assert results.path.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "a socket", "a device"])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    results: ResultsFile, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.path.parent.mkdir()
+    monkeypatch.chdir(results.path.parent)  # a socket's path may not be long
+    if kind == "a folder":
+        results.path.mkdir()
+    elif kind == "a named pipe":
+        os.mkfifo(results.path)
+    elif kind == "a socket":
+        socket.socket(socket.AF_UNIX).bind(results.path.name)
+    else:
+        results.path.symlink_to("/dev/zero")
+    with pytest.raises(RecordError, match=rf"demo\.jsonl is {kind}, no records file"):
+        results.read()
+
+
+def test_a_file_of_zeros_after_a_power_cut_is_damaged(results: ResultsFile, warnings: list[str]) -> None:
+    results.path.parent.mkdir()
+    results.path.write_bytes(bytes(4096))
+    assert results.read() == {}
+    assert "damaged" in warnings[0] or "torn" in warnings[0]
+    results.append(record("a"))
+    assert set(results.read()) == {"a"}

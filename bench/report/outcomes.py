@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import metrics
+from bench.file_kinds import read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +137,7 @@ def _lines(folder: Path | None, predictions: str | None) -> list[dict[str, Any]]
     if inside.is_absolute() or ".." in inside.parts:
         return []
     try:
-        text = (folder / inside).read_bytes()
+        text = read_regular(folder / inside)
         found = json.loads(b"[" + b",".join(text.splitlines()) + b"]")  # one call: a third of the time of many
     except (OSError, ValueError, RecursionError):
         return []

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.file_kinds import not_regular
 from bench.record import CellRecord, TaskScore
 from bench.report.html.text import clean
 
@@ -63,6 +64,8 @@ def read(records: Sequence[CellRecord | None], folder: Path | None) -> Questions
         try:
             if path is None:
                 raise ValueError("not below the results folder")  # noqa: TRY301 - told like any other problem
+            if kind := not_regular(path):
+                raise ValueError(kind)  # noqa: TRY301 - likewise
             with path.open(encoding="utf-8", errors="replace") as lines:
                 for line in islice(lines, most):
                     _add(found, place, record, json.loads(line))
