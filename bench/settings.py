@@ -46,6 +46,10 @@ class TaskSettings(Settings):
     name: str
     """Name of the task: a file in ``bench/tasks``."""
 
+    def describe_scoring(self) -> str:
+        """What a reader of a table must know of how answers are scored, a sentence without its period; may be empty."""
+        return ""
+
 
 class TrackerSettings(Settings):
     """What every tracker has; a tracker's file adds its own fields."""

@@ -97,7 +97,8 @@ def _examples_note(groups: Sequence[Group]) -> str:
     if not sizes:
         return ""
     shown = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}, depending on the cell"
-    return f"Test examples: n = {shown}."
+    rules = dict.fromkeys(rule for group in groups for cell in group.cells if (rule := cell.task.describe_scoring()))
+    return " ".join([f"Test examples: n = {shown}.", *(f"{rule}." for rule in rules)])
 
 
 def _counts(scores: Sequence[Score]) -> str:

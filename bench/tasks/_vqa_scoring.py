@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -10,29 +9,13 @@ from typing import Literal
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.record import TaskScore
+from bench.tasks._normalise import vqa as normalise
 
 ClosedRule = Literal["yes_no", "answer_type"]
 
-_AROUND_PUNCTUATION = re.compile(r"\s*([^\w\s])\s*")
-
-
-def normalise(text: str) -> str:
-    """The form in which answers are compared: a prediction is correct if its form equals the gold answer's.
-
-    1. lower case;
-    2. no white space beside punctuation, because a BERT tokenizer decodes ``X-Ray`` to ``x - ray``;
-    3. any other white space (tabs, runs) is one space, none at the ends;
-    4. no periods at the end.
-
-    Articles, plurals, synonyms and numbers in words are left as they are. The released MISS and MILE code scores
-    only closed questions (equal after lower-casing) and publishes no rule for open ones.
-    """
-    tight = _AROUND_PUNCTUATION.sub(r"\1", text.lower())
-    return " ".join(tight.split()).rstrip(". ")
-
 
 def is_correct(example: Example, prediction: str) -> bool:
-    """Whether the prediction equals the gold answer after ``normalise``."""
+    """Whether the prediction equals the gold answer after normalisation; see ``bench.tasks._normalise.vqa``."""
     return normalise(prediction) == normalise(example.answer)
 
 

@@ -1,13 +1,10 @@
 """Prompts answered in words, by causal and sequence-to-sequence models: exact match and token F1.
 
-Both scores, and the normalisation before them, follow SQuAD (Rajpurkar et al. 2016): lower case, without punctuation,
-without the articles a, an and the, single spaces.
+Both scores follow SQuAD (Rajpurkar et al. 2016), as does the normalisation before them where the spec names no other.
 """
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.protocols import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
 from bench.record import TaskScore
 from bench.settings import TaskSettings
+from bench.tasks import _normalise
 
 if TYPE_CHECKING:
     import torch
@@ -26,35 +24,35 @@ METRICS = {
 }
 MAIN = "exact_match"
 BASELINES = {"majority": "Most common answer"}
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_RULES: dict[_normalise.Rule, str] = {
+    "squad": "without case, punctuation and articles, as SQuAD",
+    "vqa": "without case, spaces beside punctuation and periods at the end",
+    "none": "as they are",
+}
 
 
 class Settings(TaskSettings):
-    """Nothing to set."""
+    """How answers are compared."""
 
     name: Literal["text_generation"]
+    normalise: _normalise.Rule = "squad"
+    """In which form answers are compared. ``squad``: lower case, without punctuation and articles, but with signs,
+    decimal points and whatever else tells answers apart; ``vqa``: as the task generative_vqa, with punctuation and
+    articles; ``none``: as they are."""
 
-
-def tokens(text: str) -> list[str]:
-    """The words that are compared."""
-    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
-
-
-def token_f1(answer: str, prediction: str) -> float:
-    """Harmonic mean of precision and recall of the prediction's words, repeated ones as often as both have them; two
-    texts without words agree."""
-    gold, given = tokens(answer), tokens(prediction)
-    if not gold or not given:
-        return float(gold == given)
-    common = (Counter(gold) & Counter(given)).total()
-    return 2 * common / (len(gold) + len(given))
+    def describe_scoring(self) -> str:
+        """Which texts count as equal."""
+        return f"Answers are compared {_RULES[self.normalise]}"
 
 
 class TextGeneration:
     """See ``bench.protocols.Task``."""
 
     facts = FACTS
+
+    def __init__(self, rule: _normalise.Rule) -> None:
+        self._form = _normalise.form_of(rule)
+        self._words = _normalise.words_of(rule)
 
     def check(self, example: Example) -> None:
         """Every text can be compared."""
@@ -73,11 +71,11 @@ class TextGeneration:
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
         """Share of exact matches and mean token F1."""
-        pairs = [(example.answer, given) for example, given in zip(examples, predictions, strict=True)]
+        pairs = list(zip(examples, predictions, strict=True))
         n = len(pairs)
-        total = sum(token_f1(*pair) for pair in pairs)
+        total = sum(self._token_f1(*pair) for pair in pairs)
         return {
-            "exact_match": TaskScore.share(sum(tokens(gold) == tokens(given) for gold, given in pairs), n),
+            "exact_match": TaskScore.share(sum(self._is_match(*pair) for pair in pairs), n),
             "token_f1": TaskScore(value=total / n if n else None, n=n),
         }
 
@@ -89,12 +87,21 @@ class TextGeneration:
 
     def details(self, example: Example, prediction: str) -> dict[str, Any]:
         """``correct`` and ``token_f1``."""
-        return {
-            "correct": tokens(example.answer) == tokens(prediction),
-            "token_f1": token_f1(example.answer, prediction),
-        }
+        return {"correct": self._is_match(example, prediction), "token_f1": self._token_f1(example, prediction)}
+
+    def _is_match(self, example: Example, prediction: str) -> bool:
+        return self._form(example.answer) == self._form(prediction)
+
+    def _token_f1(self, example: Example, prediction: str) -> float:
+        """Harmonic mean of precision and recall of the prediction's words, repeated ones as often as both have them;
+        two texts without words agree."""
+        gold, given = self._words(example.answer), self._words(prediction)
+        if not gold or not given:
+            return float(gold == given)
+        common = (Counter(gold) & Counter(given)).total()
+        return 2 * common / (len(gold) + len(given))
 
 
 def create(settings: Settings, evaluate: Any, train: Sequence[Example]) -> TextGeneration:  # noqa: ARG001
     """See ``TaskPlugin.create``."""
-    return TextGeneration()
+    return TextGeneration(settings.normalise)

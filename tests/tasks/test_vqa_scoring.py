@@ -13,6 +13,7 @@ from bench.errors import DataError
 from bench.protocols import AnswerType, Example
 from bench.record import TaskScore
 from bench.tasks import _vqa_scoring as scoring
+from bench.tasks._normalise import vqa as normalise
 
 
 def example(answer: str, question: str = "q?", kind: AnswerType | None = None) -> Example:
@@ -33,6 +34,10 @@ def example(answer: str, question: str = "q?", kind: AnswerType | None = None) -
         ("5%", "5 %"),
         ("etc...", "etc"),
         ("'s", "' s"),
+        ("a_b", "a _ b"),
+        ("左肺", "左 肺"),
+        ("CT图像,正常", "ct 图 像 , 正 常"),
+        ("café", "cafe\u0301"),
     ],
 )
 def test_equal_after_normalisation(gold: str, prediction: str) -> None:
@@ -41,7 +46,16 @@ def test_equal_after_normalisation(gold: str, prediction: str) -> None:
 
 @pytest.mark.parametrize(
     ("gold", "prediction"),
-    [("yes", "no"), ("normal", "no"), ("3.5", "35"), ("lung", "lungs"), ("mri", ""), ("a b", "ab")],
+    [
+        ("yes", "no"),
+        ("normal", "no"),
+        ("3.5", "35"),
+        ("lung", "lungs"),
+        ("mri", ""),
+        ("a b", "ab"),
+        (".", ""),
+        ("की है", "कीहै"),
+    ],
 )
 def test_different_after_normalisation(gold: str, prediction: str) -> None:
     assert not scoring.is_correct(example(gold), prediction)
@@ -49,8 +63,8 @@ def test_different_after_normalisation(gold: str, prediction: str) -> None:
 
 @given(st.text())
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    once = scoring.normalise(text)
-    assert scoring.normalise(once) == once
+    once = normalise(text)
+    assert normalise(once) == once
 
 
 def test_closed_rules_differ() -> None:

@@ -18,7 +18,7 @@ from bench.cell import Cell
 from bench.environment import Revision
 from bench.models._miss_model import MissModel
 from bench.record import CellRecord, Memory, PhaseMemory, Status
-from bench.tasks._vqa_scoring import normalise
+from bench.tasks._normalise import vqa as normalise
 from bench.worker import run
 from bench.worker.gpu import GpuMeter
 from bench.worker.run import run_cell
