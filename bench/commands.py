@@ -167,17 +167,21 @@ def _check_distinct(specs: Sequence[str], plans: Sequence[Plan]) -> None:
 
 
 def _list(plan: Plan, options: Options) -> dict[str, Any]:
-    """The selected cells and the status of their records."""
+    """The selected cells, the status of their records, and what a run would do again."""
+    from bench.done import inputs_known, why_not_done
+
     records = plan.records()
-    status = {cell.cell_id: str(records[cell.cell_id].status) for cell in plan.selected if cell.cell_id in records}
-    if not options.as_json:
-        width = max(len(cell.label) for cell in plan.selected)
-        for cell in plan.selected:
-            print(f"{cell.label:<{width}}  {cell.cell_id}  {status.get(cell.cell_id, 'not run')}")
+    known = inputs_known([cell for cell in plan.selected if cell.cell_id in records], any_device=False)
+    width = max(len(cell.label) for cell in plan.selected)
     keys = {"cell_id", "label", "labels", "parts", "seed"}
-    listed = [
-        cell.model_dump(mode="json", include=keys) | {"status": status.get(cell.cell_id)} for cell in plan.selected
-    ]
+    listed = []
+    for cell in plan.selected:
+        record = records.get(cell.cell_id)
+        status = str(record.status) if record else None
+        left = why_not_done(record, known[cell.cell_id]) if record else "not run"
+        if not options.as_json:
+            print(f"{cell.label:<{width}}  {cell.cell_id}  {left or status}")
+        listed.append(cell.model_dump(mode="json", include=keys) | {"status": status, "to_do": left})
     return plan.as_json("cells", listed)
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 
 from bench import registry
 from bench.cell import Cell
-from bench.environment import usable_gpus
+from bench.done import Inputs, inputs_of, why_not_done
 from bench.errors import RecordError
 from bench.execution import Executor, RunningCell
 from bench.executors._processes import end_leftovers
@@ -95,9 +95,10 @@ def run(
     file = ResultsFile(results / f"{scale}.jsonl", warn=lambda text: reporter.message(f"warning: {text}"))
     with file.lock(), tracking(cells[0].run.trackers, results=results, say=reporter.message) as trackers:
         end_leftovers(results / scale)  # of a runner that was killed; ours is the only one now
-        jobs = _jobs(cells, results / scale)
+        inputs = inputs_of(cells)
+        jobs = _jobs(cells, results / scale, inputs)
         stored = _adopt(file, jobs, reporter, trackers)
-        done = {} if fresh else _done(jobs, stored)
+        done = {} if fresh else _done(inputs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
         sweep = _Sweep(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
         if find_unfit and todo:
@@ -112,20 +113,17 @@ def run(
     )
 
 
-def _jobs(cells: Sequence[Cell], folder: Path) -> list[Job]:
-    """One per distinct cell. Raises DataError or WeightsError if what the cells need is not there."""
-    digests: dict[str, str | None] = {}
-    jobs = {}
-    for cell in cells:
-        data, model = cell.data.model_dump_json(), cell.model.model_dump_json()
-        if data not in digests:
-            digests[data] = registry.load("datasets", cell.data.name).digest(cell.data)
-        if model not in digests:
-            digests[model] = registry.load("models", cell.model.family).weights_digest(cell.model)
-        jobs[cell.cell_id] = Job(
-            cell=cell, folder=folder / cell.cell_id, data_digest=digests[data], weights_digest=digests[model]
+def _jobs(cells: Sequence[Cell], folder: Path, inputs: Mapping[str, Inputs]) -> list[Job]:
+    """One per distinct cell."""
+    return [
+        Job(
+            cell=cell,
+            folder=folder / cell.cell_id,
+            data_digest=inputs[cell.cell_id].data_digest,
+            weights_digest=inputs[cell.cell_id].weights_digest,
         )
-    return list(jobs.values())
+        for cell in {cell.cell_id: cell for cell in cells}.values()
+    ]
 
 
 def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers: Tracking) -> dict[str, CellRecord]:
@@ -143,20 +141,9 @@ def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers:
     return stored
 
 
-def _done(jobs: Sequence[Job], stored: dict[str, CellRecord]) -> dict[str, CellRecord]:
-    """Results of these cells from the kind of device they would run on, the same data and the same weights."""
-    kinds = {
-        device: {gpu.name for gpu in usable_gpus(device)} or {"cpu"} for device in {j.cell.run.device for j in jobs}
-    }
-    done = {}
-    for job in jobs:
-        record = stored.get(job.cell.cell_id)
-        if record is None or not record.status.is_result:
-            continue
-        same_digests = (record.data_digest, record.weights_digest) == (job.data_digest, job.weights_digest)
-        if same_digests and record.environment.get("device") in kinds[job.cell.run.device]:
-            done[record.cell_id] = record
-    return done
+def _done(inputs: Mapping[str, Inputs], stored: dict[str, CellRecord]) -> dict[str, CellRecord]:
+    """The results among the stored records that need no run."""
+    return {key: stored[key] for key, own in inputs.items() if why_not_done(stored.get(key), own) is None}
 
 
 def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:

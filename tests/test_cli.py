@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import __version__, commands, environment, runner
+from bench import __version__, commands, done, environment, runner
 from bench.cell import Cell
 from bench.cli import app
 from bench.errors import RecordError
@@ -63,15 +63,20 @@ class FakeRun:
     def __call__(self, cells: list[Cell], *, results: Path, **others: Any) -> RunSummary:
         self.called = {"labels": [cell.label for cell in cells], "results": results} | others
         file = ResultsFile(results / f"{cells[0].scale}.jsonl")
-        records = [record(cell, status, **self.changes) for cell, status in zip(cells, self.statuses, strict=False)]
+        now = done.inputs_of(cells)
+        records = [
+            record(cell, status, now[cell.cell_id], **self.changes)
+            for cell, status in zip(cells, self.statuses, strict=False)
+        ]
         for one in records:
             file.append(one)
         return RunSummary(records=records, cells=len(cells), finished_before=0, interrupted=self.interrupted)
 
 
-def record(cell: Cell, status: Status, **changes: Any) -> CellRecord:
+def record(cell: Cell, status: Status, now: done.Inputs, **changes: Any) -> CellRecord:
     kept = cell.model_dump(include={"cell_id", "spec", "scale", "label", "labels", "parts", "seed"})
-    return CellRecord(**kept, status=status, **changes)
+    kept |= {"data_digest": now.data_digest, "weights_digest": now.weights_digest, "environment": {"device": "cpu"}}
+    return CellRecord(**kept | changes, status=status)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +149,7 @@ def test_list_and_report_show_stored_records(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(runner, "run", FakeRun(Status.OOM))
     bench("s.yaml")
     assert bench("s.yaml", "--list").stdout.splitlines()[0].endswith("oom")
+    assert json.loads(bench("s.yaml", "--list", "--json").stdout)["cells"][0]["to_do"] is None
     monkeypatch.delattr(runner, "run")
     result = bench("s.yaml", "--report-only", "--json", "--reports", "again")
     assert result.exit_code == 0

@@ -99,7 +99,7 @@ def test_another_device_runs_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch
     on_cpu = [make_cell("ok 1", device="auto")]
     sweep.run(on_cpu)
     gpus = [Gpu(token="GPU-1", name="NVIDIA T4")]
-    monkeypatch.setattr("bench.runner.usable_gpus", lambda device: [] if device == "cpu" else gpus)
+    monkeypatch.setattr("bench.done.usable_gpus", lambda device: [] if device == "cpu" else gpus)
     monkeypatch.setenv("FAKE_DEVICE", "NVIDIA T4")
     sweep.run(on_cpu)
     assert sweep.started() == ["ok 1", "ok 1"]

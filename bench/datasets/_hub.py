@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench import fingerprints
 from bench.datasets import _files
 from bench.errors import DataError
 from bench.settings import DataSettings
@@ -34,6 +35,7 @@ def load_splits(
 
     Raises DataError if the extra is not installed or the data cannot be had.
     """
+    fingerprints.takes_long("loading a data set of the Hub")
     try:
         import datasets
     except ImportError as error:

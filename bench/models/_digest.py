@@ -6,11 +6,22 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench import fingerprints
+from bench.errors import WeightsError
+
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """SHA-256 (hex) over the names and contents of files, in the order given."""
+    """SHA-256 (hex) over the names and contents of files, in the order given. Raises WeightsError if one is not there
+    or cannot be read."""
     total = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as stream:
-            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        total.update(f"{path.name}\0{sha256(path)}\n".encode())
     return total.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Of the content, hex. Raises WeightsError."""
+    try:
+        return fingerprints.of_file(path)
+    except fingerprints.MissingFilesError:
+        raise WeightsError(f"{path}: is not there, or may not be read: check the file and its permissions") from None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import fingerprints
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models._digest import digest_of
 from bench.registry import did_you_mean
@@ -107,6 +108,8 @@ def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
     for formats in _WEIGHTS if weights else ((),):
         try:
             found = _download(name, revision, [*_BESIDE, *formats])
+        except fingerprints.UnreadError:
+            raise
         except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
             problem = error
             break
@@ -140,6 +143,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
 def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
+    fingerprints.takes_long("a download")
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 

@@ -6,6 +6,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import fingerprints
 from bench.errors import WeightsError
 from bench.models._digest import digest_of
 from bench.models._miss_tokens import read_words
@@ -134,6 +135,8 @@ def _from_hub(weights: miss.HubWeights) -> Path:
         return Path(found) if (Path(found) / name).is_file() else None
 
     for offline in (True, False):
+        if not offline:
+            fingerprints.takes_long("a download")
         for name in WEIGHTS_FILES:
             try:
                 folder = snapshot(name, offline=offline)

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import fingerprints
 from bench.errors import WeightsError
+from bench.models._digest import sha256
 
 if TYPE_CHECKING:
     from bench.models import timm
@@ -19,9 +21,7 @@ CONFIG = "config.json"
 def digest(weights: timm.Weights) -> str:
     """SHA-256 (hex) over the name and contents of the file of tensors."""
     path = tensors(weights)
-    with path.open("rb") as stream:
-        own = hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashlib.sha256(f"{path.suffix}\0{own}\n".encode()).hexdigest()
+    return hashlib.sha256(f"{path.suffix}\0{sha256(path)}\n".encode()).hexdigest()
 
 
 def tensors(weights: timm.Weights) -> Path:
@@ -63,6 +63,8 @@ def _from_hub(weights: timm.HubWeights) -> Path:
 
     failed: Exception | None = None
     for offline in (True, False):
+        if not offline:
+            fingerprints.takes_long("a download")
         for name in TENSORS:
             try:
                 paths = [

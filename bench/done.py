@@ -1,0 +1,117 @@
+"""Whether a stored record is what a run of its cell would give today: the one rule of runs, lists and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench import fingerprints, registry
+from bench.cell import Cell
+from bench.environment import Device, usable_gpus
+from bench.errors import BenchError, SpecError
+from bench.record import CellRecord
+from bench.settings import Settings
+
+UNKNOWN: Final = "unknown"
+"""In place of a digest that cannot be told here; nothing is stale for it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What decides a cell's result beside its settings, as it is now."""
+
+    data_digest: str | None
+    weights_digest: str | None
+    """Null for random initialisation."""
+    devices: frozenset[str] = frozenset()
+    """Names of the devices that a run would take; empty where the device does not matter."""
+
+
+def why_not_done(record: CellRecord | None, inputs: Inputs) -> str | None:
+    """Why a run would do the cell (again), in a few words; None where it would not."""
+    if record is None:
+        return "not run"
+    if not record.status.is_result:
+        return str(record.status)
+    stale = why_stale(record, inputs)
+    return None if stale is None else f"stale ({stale})"
+
+
+def why_stale(record: CellRecord, inputs: Inputs) -> str | None:
+    """Why a result is not that of the cell as it is now; None where it is, as far as can be told."""
+    return next((reason for rule in _RULES if (reason := rule(record, inputs)) is not None), None)
+
+
+def _other_data(record: CellRecord, inputs: Inputs) -> str | None:
+    return "data changed" if inputs.data_digest not in (UNKNOWN, record.data_digest) else None
+
+
+def _other_weights(record: CellRecord, inputs: Inputs) -> str | None:
+    return "weights changed" if inputs.weights_digest not in (UNKNOWN, record.weights_digest) else None
+
+
+def _other_device(record: CellRecord, inputs: Inputs) -> str | None:
+    ran_on = record.environment.get("device")
+    if not inputs.devices or ran_on in inputs.devices:
+        return None
+    return f"ran on {ran_on}, not on {' or '.join(sorted(inputs.devices))}"
+
+
+_RULES: Sequence[Callable[[CellRecord, Inputs], str | None]] = (_other_data, _other_weights, _other_device)
+
+
+def inputs_of(cells: Sequence[Cell]) -> dict[str, Inputs]:
+    """By ``cell_id``. Raises DataError or WeightsError if what the cells need is not here, SpecError for a device."""
+    digests = _Digests(lambda digest: digest())
+    devices = {device: _devices(device) for device in {cell.run.device for cell in cells}}
+    return {cell.cell_id: digests.inputs(cell, devices[cell.run.device]) for cell in cells}
+
+
+def inputs_known(cells: Sequence[Cell], *, any_device: bool) -> dict[str, Inputs]:
+    """The same, as far as it can be told at once; with ``any_device`` a result counts wherever it was made."""
+    digests = _Digests(_if_known)
+    asked = set() if any_device else {cell.run.device for cell in cells}
+    devices = {device: _devices_known(device) for device in asked}
+    with fingerprints.quick():
+        return {cell.cell_id: digests.inputs(cell, devices.get(cell.run.device, frozenset())) for cell in cells}
+
+
+class _Digests:
+    """Taken once for cells of the same settings."""
+
+    def __init__(self, take: Callable[[Callable[[], str | None]], str | None]) -> None:
+        self._take = take
+        self._taken: dict[str, str | None] = {}
+
+    def inputs(self, cell: Cell, devices: frozenset[str]) -> Inputs:
+        data, model = cell.data, cell.model
+        return Inputs(
+            data_digest=self._of(data, lambda: registry.load("datasets", data.name).digest(data)),
+            weights_digest=self._of(model, lambda: registry.load("models", model.family).weights_digest(model)),
+            devices=devices,
+        )
+
+    def _of(self, settings: Settings, digest: Callable[[], str | None]) -> str | None:
+        key = settings.model_dump_json()
+        if key not in self._taken:
+            self._taken[key] = self._take(digest)
+        return self._taken[key]
+
+
+def _if_known(digest: Callable[[], str | None]) -> str | None:
+    try:
+        return digest()
+    except (BenchError, OSError):
+        return UNKNOWN
+
+
+def _devices(device: Device) -> frozenset[str]:
+    return frozenset(gpu.name for gpu in usable_gpus(device)) or frozenset({"cpu"})
+
+
+def _devices_known(device: Device) -> frozenset[str]:
+    try:
+        return _devices(device)
+    except SpecError:  # there is none of the kind asked for, so nothing would run
+        return frozenset()
