@@ -34,6 +34,8 @@ def why_not_done(record: CellRecord | None, inputs: Inputs) -> str | None:
         return "not run"
     if not record.status.is_result:
         return str(record.status)
+    if not record.is_final:
+        return f"{record.status} beside other processes on the GPU"
     stale = why_stale(record, inputs)
     return None if stale is None else f"stale ({stale})"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,11 +14,19 @@ from typing import Any, Literal
 
 import psutil
 
-from bench import __version__
+from bench import __version__, nvml
 from bench.errors import SpecError
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "timm", "tokenizers", "safetensors", "numpy", "pillow")
 Device = Literal["auto", "cpu", "cuda"]
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUBLASLT_WORKSPACE_SIZE",
+    "TORCH_CUBLAS_WORKSPACE_CACHE",
+    "NVIDIA_TF32_OVERRIDE",
+)
+"""Variables that decide which GPU computes, how exactly, and with how much memory of cuBLAS; recorded as they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,19 +65,37 @@ def describe() -> dict[str, Any]:
         "gpu_driver": _driver(),
         "git": asdict(revision) if revision else None,
         "pytorch_alloc_conf": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        **{name.lower(): os.environ.get(name) for name in VARIABLES},
     }
 
 
 def usable_gpus(device: Device = "auto") -> list[Gpu]:
     """GPUs a cell with this ``run.device`` may be pinned to; none: it runs on the CPU.
 
-    Raises SpecError if ``cuda`` is asked for and there is none.
+    Raises SpecError if ``cuda`` is asked for and there is none, or if it is not clear which ones were meant.
     """
     gpus = [] if device == "cpu" or not torch_has_cuda() else visible_gpus()
     if device == "cuda" and not gpus:
         raise SpecError("run.device is cuda, but no CUDA device is visible; use --set run.device=auto or cpu")
+    if gpus:
+        _check_numbers()
     return gpus
+
+
+def _check_numbers() -> None:
+    """CUDA counts GPUs from the fastest on by a rule of its own, NVML and we by their place on the bus: a number means
+    the same to all only where all GPUs are of one model or CUDA is told to count like us.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or not any(c.strip().isdecimal() for c in chosen.split(",")):
+        return
+    models = {gpu.name for gpu in visible_gpus({})}
+    if len(models) > 1:
+        raise SpecError(
+            f"CUDA_VISIBLE_DEVICES={chosen} is ambiguous among GPUs of several models ({', '.join(sorted(models))}): "
+            "name them by UUID, as nvidia-smi -L prints them, or set CUDA_DEVICE_ORDER=PCI_BUS_ID and count as "
+            "nvidia-smi does"
+        )
 
 
 def torch_has_cuda() -> bool:
@@ -82,14 +107,14 @@ def torch_has_cuda() -> bool:
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """What NVML lists, narrowed to ``CUDA_VISIBLE_DEVICES`` where that is set; empty without a working driver."""
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
-    with _nvml() as nvml:
-        if nvml is None:
+    """What NVML lists, in the order of ``CUDA_VISIBLE_DEVICES`` where that is set; empty without a working driver."""
+    with nvml.session() as library:
+        if library is None:
             return []
         try:
-            return _all_gpus(nvml) if chosen is None else list(_chosen_gpus(nvml, chosen.split(",")))
-        except nvml.NVMLError:
+            devices = nvml.visible(library, environ.get("CUDA_VISIBLE_DEVICES"))
+            return [_gpu(library, token, device.handle) for token, device in devices.items()]
+        except library.NVMLError:
             return []
 
 
@@ -128,69 +153,28 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout
 
 
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    """The ``pynvml`` module, initialised, or None without a driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # LibraryNotFound on a machine without a driver
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _all_gpus(nvml: Any) -> list[Gpu]:
-    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    return [_gpu(nvml, nvml.nvmlDeviceGetUUID(handle), handle) for handle in handles]
-
-
-def _chosen_gpus(nvml: Any, tokens: list[str]) -> Iterator[Gpu]:
-    for token in tokens:
-        try:
-            handle = _handle(nvml, token.strip())
-        except (nvml.NVMLError, ValueError):
-            return  # as CUDA does: what follows an unknown device is not visible
-        yield _gpu(nvml, token.strip(), handle)
-
-
-def _handle(nvml: Any, token: str) -> Any:
-    """Device of an entry of ``CUDA_VISIBLE_DEVICES``: a number, or the UUID of a GPU or MIG instance, or its start."""
-    if token.startswith(("GPU-", "MIG-")):
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            if nvml.nvmlDeviceGetUUID(handle).startswith(token):
-                return handle
-        return nvml.nvmlDeviceGetHandleByUUID(token)
-    return nvml.nvmlDeviceGetHandleByIndex(int(token))
-
-
-def _gpu(nvml: Any, token: str, handle: Any) -> Gpu:
+def _gpu(library: Any, token: str, handle: Any) -> Gpu:
     memory: int | None
     capability: tuple[int, int] | None
     try:
-        memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except nvml.NVMLError:
+        memory = int(library.nvmlDeviceGetMemoryInfo(handle).total)
+    except library.NVMLError:
         memory = None
     try:
-        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        major, minor = library.nvmlDeviceGetCudaComputeCapability(handle)
         capability = int(major), int(minor)
-    except nvml.NVMLError:
+    except library.NVMLError:
         capability = None
-    return Gpu(token=token, name=str(nvml.nvmlDeviceGetName(handle)), memory_bytes=memory, capability=capability)
+    return Gpu(token=token, name=str(library.nvmlDeviceGetName(handle)), memory_bytes=memory, capability=capability)
 
 
 def _driver() -> str | None:
-    with _nvml() as nvml:
-        if nvml is None:
+    with nvml.session() as library:
+        if library is None:
             return None
         try:
-            return str(nvml.nvmlSystemGetDriverVersion())
-        except nvml.NVMLError:
+            return str(library.nvmlSystemGetDriverVersion())
+        except library.NVMLError:
             return None
 
 

@@ -37,6 +37,8 @@ class Ended:
     """The limit for which the executor ended it."""
     host_out_of_memory: bool = False
     """The kernel is known to have killed it for want of host memory."""
+    left_process: int | None = None
+    """Id of the process if no signal ended it, as of one that waits in a driver; it still holds its device."""
 
 
 class RunningCell(Protocol):
@@ -57,8 +59,11 @@ class RunningCell(Protocol):
 class Executor(Protocol):
     """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
 
-    slots: int
-    """How many cells it runs at a time."""
+    @property
+    def slots(self) -> int:
+        """How many cells it runs at a time; fewer while a worker that cannot be ended holds a device, perhaps 0."""
+        ...
+
     in_process: bool
     """Whether ``start`` returns only when the cell has ended."""
 

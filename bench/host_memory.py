@@ -9,7 +9,7 @@ import re
 from bench.sizes import size_text
 
 _SIGNS = re.compile(
-    r"can't allocate memory|not enough memory: you tried|[Cc]annot allocate memory|std::bad_alloc"
+    r"can't allocate memory|not enough memory: you tried|[Cc]annot allocate memory(?! in static TLS)|std::bad_alloc"
     r"|failed to map segment from shared object(?!: Operation not permitted)"
     r"|Memory allocation still failed|^(?:[\w.]*[._])?(?:Array)?MemoryError\b",
     re.MULTILINE,

@@ -39,7 +39,7 @@ class Status(StrEnum):
 
     @property
     def is_result(self) -> bool:
-        """Whether a rerun skips the cell."""
+        """Whether it says something about the cell, not only about the harness or the machine."""
         return self in (Status.OK, Status.OOM, Status.DIVERGED)
 
 
@@ -91,6 +91,10 @@ class PhaseMemory(Part):
     """Most that PyTorch's allocator held, cached and fragmented memory included."""
 
 
+LEAST_CONTEXT_BYTES = 64 << 20
+"""No process with a CUDA context takes less of a GPU; the driver alone shows a few MiB on an idle one."""
+
+
 class Memory(Part):
     """Peaks of a run."""
 
@@ -104,6 +108,13 @@ class Memory(Part):
     """Peak of what NVML reports for the worker's process (includes the CUDA context), sampled; null without NVML."""
     host_rss_peak_bytes: int | None = None
     """Peak resident set of the worker, bytes."""
+    foreign_bytes: int | None = None
+    """GPU memory that others held when the cell started; null without NVML, or where its driver cannot say."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process held memory of the GPU when the cell started."""
+        return self.foreign_bytes is not None and self.foreign_bytes >= LEAST_CONTEXT_BYTES
 
 
 class Time(Part):
@@ -354,6 +365,11 @@ class CellRecord(Part):
     """ISO 8601, UTC."""
     finished_at: str | None = None
     """ISO 8601, UTC."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a rerun skips the cell: a result, unless the memory that it lacked was held by another process."""
+        return self.status.is_result and not (self.status is Status.OOM and self.memory.shared)
 
     def score(self, metric: str) -> TaskScore | None:
         """Of the record's task; null if the cell was not scored, or not by this metric."""

@@ -205,6 +205,13 @@ class _Sweep:
             while waiting and len(self.running) < executor.slots and not stop.is_set():
                 self._start(waiting[0], executor)
                 waiting.popleft()
+            if not self.running and executor.slots == 0:
+                self.reporter.message(
+                    f"no device is free: workers that no signal ends hold all of them; {len(waiting)} cells were not "
+                    "run. See what nvidia-smi and dmesg say (a GPU may need a reset, the machine a restart), then run "
+                    "the same command again"
+                )
+                return
             self._look()
             if self.running:
                 time.sleep(POLL_S)
@@ -228,6 +235,11 @@ class _Sweep:
                 self.reporter.cell_progress(started.job.cell, progress)
             how = started.handle.poll()
             if how is not None:
+                if how.left_process is not None:
+                    self.reporter.message(
+                        f"warning: no signal ends the worker of this cell, process {how.left_process} (it waits in a "
+                        f"driver or for a disk); {started.handle.device} gets no other cell until it is gone"
+                    )
                 device, started_at = started.handle.device, started.started_at
                 self._finish(started, started.job.ended(how, device=device, started_at=started_at))
 
@@ -241,6 +253,13 @@ class _Sweep:
         if says_less:
             return
         self.reporter.cell_ended(started.job.cell, record)
+        if record.memory.shared:
+            held = (record.memory.foreign_bytes or 0) / 2**30
+            again = "" if record.is_final else "; the next run tries this cell again"
+            self.reporter.message(
+                f"warning: other processes held {held:.2f} GiB of the GPU when this cell started (nvidia-smi lists "
+                f"them){again}"
+            )
         ran_on, expected = record.environment.get("device"), started.handle.device
         if record.status.is_result and ran_on != expected:
             self.reporter.message(

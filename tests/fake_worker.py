@@ -63,8 +63,9 @@ def write_result(cell: dict[str, object], result_file: Path) -> None:
     copied = ("cell_id", "spec", "scale", "label", "labels", "parts", "seed")
     moment = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     record = {key: cell[key] for key in copied} | {
-        "status": "ok",
+        "status": os.environ.get("FAKE_STATUS", "ok"),
         "data_digest": os.environ["FAKE_DATA_DIGEST"],
+        "memory": {"foreign_bytes": int(os.environ.get("FAKE_FOREIGN", "0"))},
         "environment": {"device": os.environ.get("FAKE_DEVICE", "cpu")},
         "settings": cell,
         "started_at": moment,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pynvml
 import pytest
@@ -44,9 +44,6 @@ class FakeNvml:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         return index
 
-    def nvmlDeviceGetHandleByUUID(self, _uuid: str) -> int:  # noqa: N802
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-
     def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
         return self.uuids[handle]
 
@@ -75,6 +72,8 @@ class FakeNvml:
         ("-1", []),
         ("0,9,1", ["0"]),
         ("MIG-unknown", []),
+        ("GPU-", []),  # several devices
+        ("1,GPU-bbbb-2,0", ["1", "0"]),  # one device named twice
         ("NoDevFiles", []),
     ],
 )
@@ -82,6 +81,80 @@ def test_visible_devices_are_respected(monkeypatch: pytest.MonkeyPatch, visible:
     FakeNvml().install(monkeypatch)
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert [gpu.token for gpu in environment.visible_gpus(environ)] == tokens
+
+
+class MigNvml(FakeNvml):
+    """An A100 with two instances, in MIG mode, beside a T4 that knows no MIG."""
+
+    names = ("NVIDIA A100-SXM4-40GB", "NVIDIA T4")
+    instances: ClassVar = {10: "MIG-1111", 12: "MIG-1222"}
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:  # noqa: N802
+        if handle == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, _handle: int) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, _handle: int, index: int) -> int:  # noqa: N802
+        if 10 + index not in self.instances:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return 10 + index
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return self.instances.get(handle) or super().nvmlDeviceGetUUID(handle)
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return "NVIDIA A100-SXM4-40GB MIG 1g.5gb" if handle in self.instances else super().nvmlDeviceGetName(handle)
+
+
+@pytest.mark.parametrize(
+    ("visible", "tokens"),
+    [
+        (None, ["MIG-1111", "MIG-1222", "GPU-bbbb-2"]),
+        ("MIG-1222,MIG-1111", ["MIG-1222", "MIG-1111"]),
+        ("MIG-12", ["MIG-1222"]),
+        ("MIG-1", []),
+        ("0,1", ["MIG-1111", "1"]),
+        ("GPU-aaaa", ["MIG-1111"]),
+        ("MIG-1111,GPU-aaaa,1", ["MIG-1111", "1"]),
+    ],
+)
+def test_instances_stand_for_a_gpu_in_mig_mode(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, tokens: list[str]
+) -> None:
+    """With the name that torch gives an instance, by which a record counts as done."""
+    MigNvml().install(monkeypatch)
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    gpus = environment.visible_gpus(environ)
+    assert [gpu.token for gpu in gpus] == tokens
+    assert {gpu.name for gpu in gpus if gpu.token.startswith("MIG-")} <= {"NVIDIA A100-SXM4-40GB MIG 1g.5gb"}
+
+
+def test_a_gpu_in_mig_mode_without_instances_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = MigNvml()
+    nvml.install(monkeypatch)
+    monkeypatch.setattr(MigNvml, "instances", {})
+    assert [gpu.token for gpu in environment.visible_gpus({})] == ["GPU-bbbb-2"]
+    assert environment.visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}) == []
+
+
+def test_numbers_among_unlike_gpus_must_be_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA may count the T4 first, NVML does not."""
+    FakeNvml().install(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    with pytest.raises(SpecError, match=r"CUDA_VISIBLE_DEVICES=1 is ambiguous .* set CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        environment.usable_gpus()
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert [gpu.name for gpu in environment.usable_gpus()] == ["NVIDIA T4"]
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb")
+    assert [gpu.name for gpu in environment.usable_gpus()] == ["NVIDIA T4"]
+    monkeypatch.setattr(FakeNvml, "names", ("NVIDIA T4", "NVIDIA T4"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [gpu.token for gpu in environment.usable_gpus()] == ["1"]
 
 
 def test_a_gpu_has_its_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +166,7 @@ def test_a_gpu_has_its_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.capability, second.capability) == ((9, 0), None)
     assert environment.usable_gpus() == environment.usable_gpus("cuda") == [first, second]
     assert environment.usable_gpus("cpu") == []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb-2")
     assert [gpu.name for gpu in environment.usable_gpus()] == ["NVIDIA T4"]
     assert environment.describe()["gpu_driver"] == "570.1"
 
@@ -128,8 +201,11 @@ def test_a_driver_that_fails_later_is_no_error(monkeypatch: pytest.MonkeyPatch) 
 def test_versions_and_hardware_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:native")  # the older of torch's two names
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     found = environment.describe()
     assert found["pytorch_alloc_conf"] == "backend:native"
+    assert (found["cublas_workspace_config"], found["nvidia_tf32_override"]) == (":4096:8", None)
     assert {"python", "torch", "transformers", "peft", "timm"} <= set(found["versions"])
     assert found["ram_bytes"] > 1 << 28
     assert found["cores"] >= 1

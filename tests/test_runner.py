@@ -190,6 +190,32 @@ def test_a_killed_worker_ran_out_of_memory_if_the_kernel_says_so(sweep: Sweep, m
     assert sweep.started() == []
 
 
+@pytest.mark.parametrize(("foreign", "again"), [(0, []), (3 << 20, []), (2 << 30, ["ok 1"])])
+def test_out_of_memory_is_final_unless_another_process_held_some(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, foreign: int, again: list[str]
+) -> None:
+    """The driver alone shows a few MiB on an idle card."""
+    monkeypatch.setenv("FAKE_STATUS", "oom")
+    monkeypatch.setenv("FAKE_FOREIGN", str(foreign))
+    listening = Listening()
+    assert sweep.run([make_cell("ok 1")], reporter=listening).exit_code == 0
+    told = "other processes held 2.00 GiB of the GPU when this cell started (nvidia-smi lists them); the next run tries"
+    assert any(told in text for text in listening.told) is bool(again)
+    sweep.started()
+    sweep.run([make_cell("ok 1")])
+    assert sweep.started() == again
+
+
+def test_a_result_beside_another_process_is_told_and_stays(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FOREIGN", str(2 << 30))
+    listening = Listening()
+    sweep.run([make_cell("ok 1")], reporter=listening)
+    assert any("other processes held 2.00 GiB" in text and "tries" not in text for text in listening.told)
+    sweep.started()
+    sweep.run([make_cell("ok 1")])
+    assert sweep.started() == []
+
+
 def test_an_executor_that_is_not_known_is_an_error(sweep: Sweep) -> None:
     with pytest.raises(SpecError, match="did you mean 'local'"):
         run([make_cell("ok")], results=sweep.results, executor="locl", fresh=False, reporter=Silent())

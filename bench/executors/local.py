@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from bench.cell import Cell
 from bench.environment import Gpu, child_environ, usable_gpus
@@ -38,7 +38,20 @@ class LocalExecutor:
         """``on_cpu``: cells at a time where there are no GPUs."""
         self._worker = tuple(worker)
         self._free: list[Gpu | None] = [*gpus] or [None] * on_cpu
-        self.slots = len(self._free)
+        self._all = len(self._free)
+        self._stuck: list[tuple[subprocess.Popen[bytes], Gpu | None]] = []
+        """Workers that no signal ends, each with the device that it still holds."""
+
+    @property
+    def slots(self) -> int:
+        """Devices, or cells at a time on a CPU, but for those that a worker holds which cannot be ended."""
+        self._take_back()
+        return self._all - len(self._stuck)
+
+    def _take_back(self) -> None:
+        for each in [(process, slot) for process, slot in self._stuck if process.poll() is not None]:
+            self._stuck.remove(each)
+            self._free.append(each[1])
 
     def start(self, cell: Cell, job: Path) -> LocalCell:
         """Start the worker on a free device. Raises OSError if the log cannot be written."""
@@ -58,14 +71,27 @@ class LocalExecutor:
         except BaseException:
             self._free.append(slot)
             raise
-        return LocalCell(cell, job, process, gpu, release=lambda: self._free.append(slot))
+
+        def release(*, gone: bool) -> None:
+            if gone:
+                self._free.append(slot)
+            else:
+                self._stuck.append((process, slot))
+
+        return LocalCell(cell, job, process, gpu, release=release)
+
+
+class Release(Protocol):
+    """Gives a cell's device back, or, if its worker is not gone, keeps it from other cells."""
+
+    def __call__(self, *, gone: bool) -> None: ...
 
 
 class LocalCell:
     """A cell's worker process."""
 
     def __init__(
-        self, cell: Cell, job: Path, process: subprocess.Popen[bytes], gpu: Gpu | None, *, release: Callable[[], None]
+        self, cell: Cell, job: Path, process: subprocess.Popen[bytes], gpu: Gpu | None, *, release: Release
     ) -> None:
         self.device = gpu.name if gpu else "cpu"
         self._run = cell.run
@@ -100,12 +126,18 @@ class LocalCell:
             end_worker(self._process.pid, self._job, grace_s=grace_s)
         try:
             code = self._process.wait(timeout=GRACE_S)
+            gone = True
         except subprocess.TimeoutExpired:  # stuck in a driver, where no signal reaches it
-            code = -signal.SIGKILL
+            code, gone = -signal.SIGKILL, False
         killed = by_itself and code == -signal.SIGKILL and self._oom_kills is not None
         more = killed and (oom_kills() or 0) > (self._oom_kills or 0)
-        self._ended = Ended(returncode=code, passed_limit=limit, host_out_of_memory=more)
-        self._release()
+        self._ended = Ended(
+            returncode=code,
+            passed_limit=limit,
+            host_out_of_memory=more,
+            left_process=None if gone else self._process.pid,
+        )
+        self._release(gone=gone)
 
     def _passed_limit(self) -> Literal["wall_clock", "no_progress"] | None:
         now = time.monotonic()

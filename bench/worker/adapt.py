@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
 from bench.worker.data import task_of
+from bench.worker.failure import memory_error
 from bench.worker.optimise import Group
 
 if TYPE_CHECKING:
@@ -57,10 +58,8 @@ def adapt(
                 adapted[part] = _put_on(model, facts[part], methods[action])
             except BenchError as error:
                 raise type(error)(f"method {action} cannot be put on part {part}: {error}") from error
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:
-                if needs_values(error):
+                if needs_values(error) or memory_error(error) is not None:
                     raise
                 told = f"{type(error).__name__}: {str(error).rstrip('. ')}"
                 raise BenchError(f"method {action} cannot be put on part {part}: {told}; {_REMEDY}") from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,16 +51,18 @@ class Draft:
         self._step: int | None = None
         self._phase_s: dict[str, float] = {}
         self._peaks: dict[str, PhaseMemory] = {}
+        self._foreign: int | None = None
         self._failure: Failure | None = None
         self._status = Status.OK
         environment.git_revision()  # keeps the answer: the checkout may be edited while the cell runs
 
     def use(self, device: torch.device) -> None:
         """Measure on this device from here on."""
+        self.gpu = open_gpu_meter(device)
+        self._foreign = self.gpu.bytes_in_use()  # before we use any
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting peaks needs it
         self._device = device
-        self.gpu = open_gpu_meter(device)
         self.gpu.start()
 
     @contextmanager
@@ -121,19 +124,28 @@ class Draft:
             predictions=f"{cell.scale}/{cell.cell_id}/{PREDICTIONS_FILE}" if self.scores else None,
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
-            environment=describe(self._device),
+            environment=describe(self._device) | self._not_measured(),
             started_at=self._started_at,
             finished_at=_now(),
         )
 
+    def _not_measured(self) -> dict[str, Any]:
+        if self._device.type != "cuda":
+            return {}
+        timed = bool(self.training.watch.step_s)
+        return {"not_measured": self.gpu.not_measured(at_least=self._reserved(), timed=timed)}
+
+    def _reserved(self) -> int:
+        return max((p.reserved_peak_bytes or 0 for p in self._peaks.values()), default=0)
+
     def _memory(self) -> Memory:
-        reserved = max((p.reserved_peak_bytes or 0 for p in self._peaks.values()), default=0)
         return Memory(
             load=self._peaks.get("load", PhaseMemory()),
             train=self._peaks.get("train", PhaseMemory()),
             eval=self._peaks.get("eval", PhaseMemory()),
-            nvml_process_peak_bytes=self.gpu.process_peak_bytes(at_least=reserved),
+            nvml_process_peak_bytes=self.gpu.process_peak_bytes(at_least=self._reserved()),
             host_rss_peak_bytes=self.host.peak_bytes,
+            foreign_bytes=self._foreign,
         )
 
     def _time(self) -> Time:

@@ -1,4 +1,6 @@
-"""What only NVML knows: the process's whole GPU memory, and the board's energy counter. Null where it cannot say."""
+"""What only NVML knows: the process's whole GPU memory, what others hold of it, and the board's energy counter. Null,
+and the reason, where it cannot say.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,26 @@ from typing import Any
 
 import torch
 
+from bench import nvml as management
+
 _SAMPLE_EVERY_S = 0.1
+_NO_NVML = "NVML does not answer, or does not know this GPU"
+_NO_PROCESS = "NVML lists no process with our id; in a container it may use the host's (docker run --pid=host)"
+_PER_BOARD = "NVML counts the energy of whole boards only; this is a MIG instance"
+_NO_COUNTER = "NVML has no energy counter of this GPU"
+_NOT_TIMED = "no training step was timed"
 
 
 class GpuMeter:
     """Samples NVML in a thread between ``start`` and ``stop``; does nothing without a GPU or a driver."""
 
-    def __init__(self, nvml: Any, handle: Any, *, pid: int, every_s: float = _SAMPLE_EVERY_S) -> None:
+    def __init__(
+        self, nvml: Any, handle: Any, *, pid: int, every_s: float = _SAMPLE_EVERY_S, is_instance: bool = False
+    ) -> None:
+        """``is_instance``: the handle is that of a MIG instance."""
         self._nvml = nvml
         self._handle = handle
+        self._is_instance = is_instance
         self._pid = pid
         self._every_s = every_s
         self._peak: int | None = None
@@ -37,6 +50,17 @@ class GpuMeter:
         if self._thread.is_alive():
             self._thread.join()
             self._nvml.nvmlShutdown()
+
+    def bytes_in_use(self) -> int | None:
+        """Of the whole device, what the driver keeps for itself left out; null where the driver does not tell them
+        apart. Of others alone if our process has no CUDA context yet.
+        """
+        if self._handle is None:
+            return None
+        with suppress(self._nvml.NVMLError):
+            version = self._nvml.nvmlMemory_v2
+            return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=version).used)
+        return None
 
     def energy_from_here(self) -> None:
         """The timed training begins."""
@@ -65,15 +89,27 @@ class GpuMeter:
         while not self._ended.wait(self._every_s):
             self.sample()
 
+    def not_measured(self, *, at_least: int, timed: bool) -> dict[str, str]:
+        """Field of the record that is null -> the reason; ``timed``: whether there were steps to take energy of."""
+        found = {}
+        if self.process_peak_bytes(at_least=at_least) is None:
+            found["nvml_process_peak_bytes"] = _NO_NVML if self._handle is None else _NO_PROCESS
+        if self.energy_j is None or not timed:
+            reason = _NOT_TIMED if not timed else _PER_BOARD if self._is_instance else _NO_COUNTER
+            found["energy_j"] = _NO_NVML if self._handle is None else reason
+        return found
+
     def sample(self) -> None:
         """Look once."""
+        if self._handle is None:
+            return
         with suppress(self._nvml.NVMLError):
             for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle):
                 if process.pid == self._pid and process.usedGpuMemory is not None:
                     self._peak = max(self._peak or 0, process.usedGpuMemory)
 
     def _energy_counter(self) -> int | None:
-        if self._handle is None:
+        if self._handle is None or self._is_instance:
             return None
         with suppress(self._nvml.NVMLError):
             return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
@@ -81,13 +117,15 @@ class GpuMeter:
 
 
 def open_gpu_meter(device: torch.device) -> GpuMeter:
-    """The meter of a CUDA device; on a CPU, or without a driver, one that measures nothing."""
-    if device.type == "cuda":
-        import pynvml
+    """The meter of the first CUDA device; on a CPU, or without a driver, one that measures nothing.
 
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlInit()
-            # By its UUID: NVML does not follow CUDA_VISIBLE_DEVICES.
-            uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-            return GpuMeter(pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid), pid=os.getpid())
+    Asks NVML alone, so that it can be opened before this process has a CUDA context. Numbers in
+    ``CUDA_VISIBLE_DEVICES`` are taken as with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which workers have.
+    """
+    library = management.start() if device.type == "cuda" else None
+    if library is not None:
+        with suppress(library.NVMLError):
+            devices = management.visible(library, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            for first in devices.values():
+                return GpuMeter(library, first.handle, pid=os.getpid(), is_instance=first.is_instance)
     return GpuMeter(None, None, pid=os.getpid())

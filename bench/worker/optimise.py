@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -175,6 +176,23 @@ class Precision:
             )
             for name, tensor in tensors.items()
         }
+
+
+def forbid_tf32(device: torch.device) -> None:
+    """fp32 means fp32: PyTorch leaves TF32, with 10 of its 23 bits of mantissa, on for cuDNN's convolutions.
+
+    Through the older names for the switches: where they were set by the newer ones (``fp32_precision``), PyTorch
+    refuses to read the older, as ``torch.backends.cudnn.flags`` does. Raises BenchError where the environment forces
+    TF32 on.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    forced = os.environ.get("NVIDIA_TF32_OVERRIDE", "0")
+    if device.type == "cuda" and forced != "0":
+        raise BenchError(
+            f"NVIDIA_TF32_OVERRIDE={forced} makes NVIDIA's libraries compute in TF32 what is to be computed in fp32: "
+            "unset it, or set it to 0"
+        )
 
 
 def make_precision(name: str, device: torch.device) -> Precision:

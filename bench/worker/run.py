@@ -23,7 +23,7 @@ from bench.worker.draft import PREDICTIONS_FILE, Draft
 from bench.worker.evaluate import predict, write_predictions
 from bench.worker.heartbeat import Heartbeat
 from bench.worker.measure import write_tensors
-from bench.worker.optimise import Group, Precision, make_plan, make_precision
+from bench.worker.optimise import Group, Precision, forbid_tf32, make_plan, make_precision
 from bench.worker.params import count_params, stored_tensors
 from bench.worker.seeds import seed_everything
 from bench.worker.train import train
@@ -74,6 +74,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
     with draft.phase("setup"):
         device = choose_device(cell.run.device)
         draft.use(device)
+        forbid_tf32(device)
         check_pattern(cell)  # before anything is loaded, and before the seed: it may draw random numbers
         if cell.run.threads is not None:
             torch.set_num_threads(cell.run.threads)

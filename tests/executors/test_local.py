@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from bench.environment import Gpu
 from bench.executors import local
 from bench.executors.local import LocalExecutor
-from tests.sweeps import make_cell
+from bench.progress import Silent
+from bench.runner import run
+from tests.sweeps import FAKE_WORKER, Sweep, make_cell
 
 
 def test_on_a_cpu_as_many_as_the_spec_says() -> None:
@@ -20,3 +28,74 @@ def test_on_gpus_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "usable_gpus", lambda device: gpus if device != "cpu" else [])
     assert local.create([make_cell("a", device="auto", parallel=5)]).slots == 2
     assert LocalExecutor((), on_cpu=4).slots == 4
+
+
+class Listening(Silent):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+class Stuck:
+    """Workers that no signal reaches: here, as none is sent to them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.pids: list[int] = []
+        patch.setattr(local, "end_worker", lambda pid, _job, *, grace_s: self.pids.append(pid))  # noqa: ARG005
+        patch.setattr(local, "GRACE_S", 0.05)
+
+    def let_go(self) -> None:
+        """The driver answers, and the signal that has waited takes effect."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        self.pids.clear()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    sweep = Sweep(tmp_path)
+    for name, value in sweep.environ.items():
+        monkeypatch.setenv(name, value)
+    return sweep
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
+    stuck = Stuck(monkeypatch)
+    yield stuck
+    stuck.let_go()
+
+
+def test_a_worker_that_cannot_be_ended_keeps_its_gpu(sweep: Sweep, stuck: Stuck) -> None:
+    gpus = [Gpu(token="GPU-a", name="A"), Gpu(token="GPU-b", name="B")]
+    executor = LocalExecutor(gpus, worker=FAKE_WORKER)
+    cells = [make_cell("hang@load", device="auto", wall_clock_limit_s=1), *(make_cell(f"ok {i}") for i in range(3))]
+    cells[1:] = [cell.model_copy(update={"run": cells[0].run}) for cell in cells[1:]]
+    listening = Listening()
+    summary = run(cells, results=sweep.results, executor=executor, fresh=False, reporter=listening)
+    assert [str(record.status) for record in summary.records] == ["timeout", "ok", "ok", "ok"]
+    (on_a,) = [note["label"] for note in sweep.notes("start") if note["CUDA_VISIBLE_DEVICES"] == "GPU-a"]
+    assert on_a == "hang@load", "another cell was put on the GPU that it holds"
+    assert any("no signal ends the worker of this cell" in text and "A gets no other cell" in text
+               for text in listening.told)  # fmt: skip
+    assert executor.slots == 1
+    stuck.let_go()
+    until = time.monotonic() + 5
+    while executor.slots < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert executor.slots == 2, "the GPU is free again"
+
+
+@pytest.mark.usefixtures("stuck")
+def test_where_no_device_is_left_the_run_ends_and_says_so(sweep: Sweep) -> None:
+    executor = LocalExecutor([Gpu(token="GPU-a", name="A")], worker=FAKE_WORKER)
+    cells = [make_cell("hang@load", device="auto", wall_clock_limit_s=1), make_cell("ok 1", device="auto")]
+    listening = Listening()
+    summary = run(cells, results=sweep.results, executor=executor, fresh=False, reporter=listening)
+    assert [str(record.status) for record in summary.records] == ["timeout"]
+    assert summary.exit_code == 1
+    assert any("hold all of them; 1 cells were not run" in text for text in listening.told)

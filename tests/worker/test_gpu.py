@@ -19,10 +19,20 @@ class FakeNvml:
     """One board with some processes and an energy counter."""
 
     NVMLError = FakeError
+    nvmlMemory_v2 = 2  # noqa: N815
 
-    def __init__(self, processes: list[tuple[int, int | None]], millijoules: list[int] | None = None) -> None:
+    def __init__(
+        self, processes: list[tuple[int, int | None]], millijoules: list[int] | None = None, used: int | None = None
+    ) -> None:
         self.processes = processes
         self.millijoules = iter(millijoules) if millijoules is not None else None
+        self.used = used
+
+    def nvmlDeviceGetMemoryInfo(self, _handle: Any, version: int) -> SimpleNamespace:  # noqa: N802
+        if self.used is None:
+            raise FakeError("Function Not Found")
+        assert version == self.nvmlMemory_v2, "the first version counts what the driver keeps as in use"
+        return SimpleNamespace(used=self.used)
 
     def nvmlDeviceGetComputeRunningProcesses(self, _handle: Any) -> list[SimpleNamespace]:  # noqa: N802
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
@@ -109,6 +119,73 @@ def test_a_missing_driver_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     gpu.energy_from_here()
     gpu.energy_to_here()
     assert gpu.energy_j is None
+
+
+def test_what_others_hold_is_told_where_the_driver_tells_it() -> None:
+    assert meter(FakeNvml([], used=3 << 30)).bytes_in_use() == 3 << 30
+    assert meter(FakeNvml([])).bytes_in_use() is None
+
+
+def test_a_missing_driver_is_sampled_without_a_fault() -> None:
+    gpu = open_gpu_meter(torch.device("cpu"))
+    gpu.sample()
+    assert gpu.bytes_in_use() is None
+    reasons = gpu.not_measured(at_least=0, timed=True)
+    assert reasons.keys() == {"nvml_process_peak_bytes", "energy_j"}
+    assert all("NVML does not answer" in reason for reason in reasons.values())
+
+
+def test_nothing_is_missing_where_all_is_measured() -> None:
+    gpu = meter(FakeNvml([(42, 900)], millijoules=[0, 1]))
+    gpu.energy_from_here()
+    gpu.sample()
+    gpu.energy_to_here()
+    assert gpu.not_measured(at_least=800, timed=True) == {}
+    assert gpu.not_measured(at_least=1000, timed=True)["nvml_process_peak_bytes"].startswith("NVML lists no process")
+    assert gpu.not_measured(at_least=800, timed=False) == {"energy_j": "no training step was timed"}
+
+
+class MigNvml(FakeNvml):
+    """A board in MIG mode with the second of seven places taken, and its neighbours' energy in its counter."""
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        """Nothing to start."""
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"board {index}"
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return "GPU-aaaa" if handle == "board 0" else "MIG-bbbb"
+
+    def nvmlDeviceGetMigMode(self, _handle: str) -> list[int]:  # noqa: N802
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, _handle: str) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, _handle: str, index: int) -> str:  # noqa: N802
+        if index != 1:
+            raise FakeError("Not Found")
+        return "instance 1"
+
+
+@pytest.mark.parametrize("visible", [None, "MIG-bbbb", "0", "GPU-aaaa"])
+def test_a_mig_instance_is_metered_as_itself(visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = MigNvml([], millijoules=[0, 10**6], used=5 << 20)
+    monkeypatch.setattr("bench.nvml.start", lambda: nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpu = open_gpu_meter(torch.device("cuda"))
+    assert gpu._handle == "instance 1"
+    gpu.energy_from_here()
+    gpu.energy_to_here()
+    assert gpu.energy_j is None, "the counter is of the board, with all its instances"
+    assert "MIG instance" in gpu.not_measured(at_least=0, timed=True)["energy_j"]
+    assert gpu.bytes_in_use() == 5 << 20
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

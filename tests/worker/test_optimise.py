@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from bench.errors import BenchError
 from bench.spec.models import OptimizerSettings, TrainSettings
-from bench.worker.optimise import Plan, make_optimizer, make_plan, make_precision
+from bench.worker.optimise import Plan, forbid_tf32, make_optimizer, make_plan, make_precision
 
 
 def plan(examples: int = 40, **settings: Any) -> Plan:
@@ -154,3 +155,32 @@ def test_adamw_8bit_keeps_moments_of_one_byte(device: str) -> None:
     assert {(t.dtype, t.device.type, t.shape) for t in moments.values()} == {(torch.uint8, device, weight.shape)}
     if device == "cpu":
         torch.testing.assert_close(weight.detach(), torch.full((100, 50), 0.9), rtol=1e-3, atol=0)
+
+
+@pytest.fixture
+def tf32_as_before() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32_as_before")
+def test_fp32_is_fp32_for_cudnn_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    forbid_tf32(torch.device("cuda"))
+    cudnn: Any = torch.backends.cudnn
+    kinds = cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
+    assert all(kind.fp32_precision != "tf32" for kind in kinds)
+    with torch.backends.cudnn.flags(enabled=True):
+        """Which reads the older names of the switches, and fails where they were set by the newer."""
+
+
+@pytest.mark.usefixtures("tf32_as_before")
+def test_an_environment_that_forces_tf32_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(BenchError, match=r"NVIDIA_TF32_OVERRIDE=1 .* unset it, or set it to 0"):
+        forbid_tf32(torch.device("cuda"))
+    forbid_tf32(torch.device("cpu"))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    forbid_tf32(torch.device("cuda"))

@@ -7,6 +7,7 @@ lengths of batches from the specs where there are no annotations. ``all`` leaves
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. data.root=data/slake")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # NVML's, by which a number means the same to both
     todo = ["cpu", "paper", "gpu"] if given.what == "all" else [given.what]
     if given.what == "all" and not torch.cuda.is_available():
         todo.remove("gpu")
@@ -86,8 +88,8 @@ def on_gpu(out: Path, specs: Path, sets: Sequence[str]) -> bool:
     """Whether every cell ended as a cell may and every peak that was measured holds; written down after each cell."""
     gpu.require_gpu()
     found = paper.rows(specs, sets)
-    estimates = paper.predict(found, gpu.assumed_generation())
     environment = gpu.measured_environment()
+    estimates = paper.predict(found, gpu.assumed_generation(environment))
     lines: list[dict[str, Any]] = []
     for row, estimate in zip(found, estimates, strict=True):
         lines.append(gpu.compare(row, estimate, gpu.measure_in_own_process(row.cell, estimate.assumed)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench import environment, registry
+from bench import registry
 from bench.cell import Cell
 from bench.errors import BenchError
 from bench.estimate.estimator import generating
@@ -27,8 +27,10 @@ from bench.record import Estimate, PhaseMemory, PredictedPhase
 from bench.worker.adapt import adapt
 from bench.worker.data import task_of
 from bench.worker.environment import describe
+from bench.worker.failure import memory_error
 from bench.worker.gpu import open_gpu_meter
 from bench.worker.measure import cuda_peaks
+from bench.worker.optimise import forbid_tf32
 from bench.worker.seeds import seed_everything
 
 ALLOCATED_LIMIT, RESERVED_LIMIT = 0.02, 0.05
@@ -46,16 +48,21 @@ def require_gpu() -> None:
         )
 
 
-def assumed_generation() -> str:
-    """Of the first visible GPU; the default if NVML does not say. Takes no memory on it."""
-    gpus = environment.visible_gpus()
-    capability = gpus[0].capability if gpus else None
-    return (generation(capability) if capability else None) or DEFAULT
-
-
 def measured_environment() -> dict[str, Any]:
-    """The environment as a run records it; in a process that ends, as it opens a context on the GPU."""
-    return in_own_process(describe, torch.device("cuda"))
+    """The environment as a run records it, and the GPU's ``capability``; in a process that ends, as it opens a context
+    on the GPU.
+    """
+    return in_own_process(_environment)
+
+
+def _environment() -> dict[str, Any]:
+    forbid_tf32(torch.device("cuda"))
+    return describe(torch.device("cuda")) | {"capability": torch.cuda.get_device_capability()}
+
+
+def assumed_generation(environment: Mapping[str, Any]) -> str:
+    """Of the GPU of ``measured_environment``, which need not be NVML's first; the default for one older than all."""
+    return generation(tuple(environment["capability"])) or DEFAULT
 
 
 def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -82,6 +89,7 @@ def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dic
     target = torch.device(device)
     if target.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting peaks needs it
+    forbid_tf32(target)
     seed_everything(cell.seed, target)
     meter = open_gpu_meter(target)
     meter.start()
@@ -92,8 +100,11 @@ def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dic
         with cuda_peaks(target, peaks, "load"):
             model = _build(cell, device)
         _train_and_evaluate(cell, model, assumed, device, peaks, found)
-    except torch.OutOfMemoryError as error:
-        found |= {"status": "oom", "message": str(error).splitlines()[0]}
+    except Exception as error:
+        lacking = memory_error(error)
+        if lacking is None:
+            raise
+        found |= {"status": "oom", "message": str(lacking).splitlines()[0]}
     finally:
         meter.stop()
     reserved = max((peak.reserved_peak_bytes or 0 for peak in peaks.values()), default=0)

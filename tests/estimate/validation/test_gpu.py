@@ -17,6 +17,7 @@ from bench.estimate.tracker import Tracker
 from bench.estimate.validation import __main__ as command
 from bench.estimate.validation import gpu, gpu_page, paper
 from bench.record import MEMORY_KINDS, PhaseMemory, PredictedPhase
+from bench.worker.gpu import open_gpu_meter
 
 CONTEXT = 500 * 2**20
 WORKSPACE = GPUS[DEFAULT].workspace_bytes
@@ -66,7 +67,8 @@ def measure(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "require_gpu", lambda: None)
-    monkeypatch.setattr(gpu, "measured_environment", lambda: {"versions": {"torch": "2"}, "device": "NVIDIA Fake"})
+    known = {"versions": {"torch": "2"}, "device": "NVIDIA Fake", "capability": [8, 0]}
+    monkeypatch.setattr(gpu, "measured_environment", lambda: known)
     monkeypatch.setattr(gpu, "measure_in_own_process", measure)
 
 
@@ -109,6 +111,35 @@ def test_a_card_that_is_too_small_is_a_result(specs: Path, tmp_path: Path, monke
     assert set(row["measured"]["phases"]) == {"load", "train"}
     assert row["phases"] == {}
     assert "4 cells ended oom and are not compared" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+@pytest.mark.usefixtures("with_a_gpu")
+def test_without_an_answer_of_nvml_only_its_numbers_are_missing(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver without its management library, as in a container with the capability ``compute`` alone."""
+
+    def without_nvml(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            fake = FakeCuda(patch)
+            patch.setattr("bench.nvml.start", lambda: None)
+            patch.setattr(gpu, "open_gpu_meter", lambda _: open_gpu_meter(torch.device("cuda")))
+            patch.setattr(gpu, "cuda_peaks", fake.peaks)
+            return gpu.measure(cell, assumed, device="cpu")
+
+    monkeypatch.setattr(gpu, "measure_in_own_process", without_nvml)
+    command.main(["gpu", "--specs", str(specs), "--out", str(tmp_path / "out")])
+    _, *rows = map(json.loads, (tmp_path / "out" / "gpu.jsonl").read_text().splitlines())
+    for row in rows:
+        assert row["measured"]["status"] == "ok"
+        assert row["measured"]["context_bytes"] is row["measured"]["nvml_process_peak_bytes"] is None
+        assert set(row["phases"]) == {"train", "eval"}
+    assert "NVML does not know this process" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+@pytest.mark.parametrize(("capability", "name"), [((9, 0), "hopper"), ((7, 5), "turing"), ((3, 5), DEFAULT)])
+def test_the_generation_is_the_one_that_torch_sees(capability: tuple[int, int], name: str) -> None:
+    assert gpu.assumed_generation({"capability": capability}) == name
 
 
 def test_without_a_gpu_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
