@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 
 from bench.errors import EstimateError, SpecError, WeightsError
 from bench.models._hf_model import Batch
-from bench.models._hf_parts import is_vision
+from bench.models._hf_parts import towers
 from bench.models._hf_text import IGNORED, Writer
 from bench.models._hf_tokens import padded
 from bench.protocols import GenerateOptions, InputLengths
@@ -97,9 +97,9 @@ class Seeing(Writer):
         with _without_values(batch):
             loss = super().loss(batch)
         if self._idle is None and loss.requires_grad:
-            seeing = (p for name, p in self.base.named_parameters() if is_vision(name) and p.requires_grad)
+            seeing = (p for path in towers(self.base) for p in self.base.get_submodule(path).parameters())
             reached = _reached(loss)
-            self._idle = [p for p in seeing if id(p) not in reached]
+            self._idle = [p for p in seeing if p.requires_grad and id(p) not in reached]
         return sum((0.0 * parameter.sum() for parameter in self._idle or ()), loss)
 
     @torch.no_grad()

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 PARTS = {
     name: PartFacts(name=name, task_type=None, targets={}, optional=True)
-    for name in ("embeddings", "encoder", "decoder", "head")
+    for name in ("embeddings", "encoder", "connector", "decoder", "head")
 }
 """Disjoint, and together the whole model. ``embeddings``: of tokens, positions and patches; ``encoder`` and
 ``decoder``: blocks with the normalisation behind them (a model that only decodes has a ``decoder``; one that also sees
-has its vision tower and connector as ``encoder``); ``head``: what is outside the base model, and poolers. A model may
-lack some: a tied output layer is in ``embeddings``. Targets are found in the built model."""
+has its vision tower as ``encoder`` and its text model's blocks as ``decoder``); ``connector``: what lies between vision
+tower and text model, such as projections, resamplers, a Q-Former with its queries; ``head``: what is outside the base
+model, and poolers. A model may lack some: a tied output layer is in ``embeddings``, a projection that the library
+builds into a vision tower in ``encoder``. Targets are found in the built model."""
 
 
 class ImageSettings(Base):
@@ -71,7 +73,7 @@ class Settings(ModelSettings):
     writing behind it with a new line at its end, for one with a chat template as that puts it."""
     parts: dict[str, str | list[str]] | None = None
     """Part -> module path or paths, each step with wildcards (``model.layers.[0-5]``); ``""`` is the whole model, the
-    one part that takes virtual tokens. Null: ``embeddings``, ``encoder``, ``decoder``, ``head``."""
+    one part that takes virtual tokens. Null: ``embeddings``, ``encoder``, ``connector``, ``decoder``, ``head``."""
 
     @field_validator("config", mode="before")
     @classmethod
