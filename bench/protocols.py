@@ -39,6 +39,8 @@ class Example:
     questions: tuple[str, ...] = ()
     """The question, prompt or text to classify; or a pool of them of which one is drawn at each visit. Empty: no text.
     """
+    text_pair: str | None = None
+    """The second text of a pair, such as a hypothesis; null: the question stands alone."""
     answer: str
     """The answer, or the name of the class."""
     answer_type: AnswerType | None = None
@@ -228,6 +230,14 @@ class InputLengths:
     answer_tokens: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutTexts:
+    """How many of some texts are longer than what a model takes of them; the rest of each is left out."""
+
+    questions: int
+    answers: int
+
+
 class BenchModel(Protocol):
     """A built model of some family, as the worker and the estimate see it: a ``TextModel`` or a ``LabelModel``."""
 
@@ -273,8 +283,9 @@ class BenchModel(Protocol):
         """What else decides the costs, for the reader of an estimate: e.g. ``image_size``, ``attention``."""
         ...
 
-    # A model that chooses among known answers has ``learn_answers(answers: Iterable[str]) -> None``, too: called once,
-    # before training, with the answers of all training examples.
+    # A model that cuts long texts has ``cut_texts(questions, answers) -> CutTexts``, too; one that reads pairs of texts
+    # is a ``PairModel``. A model that chooses among known answers has ``learn_answers(answers: Iterable[str])``, too:
+    # called once, before training, with the answers of all training examples.
 
 
 class TextModel(BenchModel, Protocol):
@@ -295,6 +306,20 @@ class LabelModel(BenchModel, Protocol):
     def logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Shape (batch, labels)."""
         ...
+
+
+class PairModel(LabelModel, Protocol):
+    """Reads pairs of texts, too: where there are ``pairs``, the second text of each question."""
+
+    reads_pairs: bool
+
+    def collate(
+        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()
+    ) -> dict[str, torch.Tensor]: ...
+
+    def lengths(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> InputLengths: ...
+
+    def cut_texts(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> CutTexts: ...
 
 
 class ModelPlugin(Protocol):

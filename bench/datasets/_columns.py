@@ -23,6 +23,9 @@ class Columns(Settings):
     text: str | None = None
     """Text to classify, question or prompt; or a template over several columns: ``"{premise} [SEP] {hypothesis}"``. A
     column of lists is a pool of texts, of which one is drawn at each visit. Null: no text."""
+    text_pair: str | None = None
+    """Second text of a pair, such as a hypothesis, or a template like ``text``. A tokenizer of the weights puts what it
+    puts between two texts."""
     image: str | None = None
     """Image; in a file, its path below ``image_root``. Null: no image."""
     label: str | None = None
@@ -40,8 +43,11 @@ class Columns(Settings):
             raise ValueError("names no input; add the column of the text or the image, e.g. `text: sentence`")
         if (self.label is None) == (self.answer is None):
             raise ValueError("must name either a label (a class) or an answer (a text), e.g. `label: sentiment`")
-        if self.text is not None:
-            fields_of(self.text)
+        if self.text is None and self.text_pair is not None:
+            raise ValueError("names a second text without a first; add `text`")
+        for template in (self.text, self.text_pair):
+            if template is not None:
+                fields_of(template)
         return self
 
 
@@ -139,6 +145,7 @@ class Mapper:
                 question_id=str(row.number) if columns.id is None else _text(row, columns.id),
                 image=image,
                 questions=() if columns.text is None else self._texts(row, columns.text),
+                text_pair=None if columns.text_pair is None else self._second(row, columns.text_pair),
                 answer=self._label(row, columns.label) if columns.label is not None else self._answer(row),
                 answer_type=None if columns.answer_type is None else _answer_type(row, columns.answer_type),
             )
@@ -159,6 +166,12 @@ class Mapper:
             return (self._one_text(row, template),)
         parts = string.Formatter().parse(template)  # not str.format, which takes a dot for an attribute
         return ("".join(text + ("" if name is None else self._one_text(row, name)) for text, name, _, _ in parts),)
+
+    def _second(self, row: Row, template: str) -> str:
+        texts = self._texts(row, template)
+        if len(texts) > 1:
+            raise row.error(template, f"must be one text, found {len(texts)}; only `text` may be a pool")
+        return texts[0]
 
     def _one_text(self, row: Row, name: str) -> str:
         return _text(row, name, required=self.settings.missing != "blank")
@@ -199,7 +212,7 @@ class Mapper:
 def _columns_in(field: str, value: str | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    return fields_of(value) if field == "text" else (value,)
+    return fields_of(value) if field in ("text", "text_pair") else (value,)
 
 
 def _get(row: Row, name: str, *, required: bool = True) -> Any:

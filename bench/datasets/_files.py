@@ -37,7 +37,7 @@ class Splits:
     def texts(self) -> Sequence[str]:
         """See ``OpenedData.texts``."""
         examples = (example for split in self._splits.values() for example in split)
-        return sorted({text for example in examples for text in (*example.questions, example.answer)})
+        return sorted({text for e in examples for text in (*e.questions, e.answer, e.text_pair) if text is not None})
 
 
 class ImageFolder(Splits):

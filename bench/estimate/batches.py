@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from bench.cell import Cell
 from bench.errors import BenchError
-from bench.protocols import BenchModel, Example, InputLengths
-from bench.worker.data import LoadedData, load_data
+from bench.protocols import BenchModel, Example, InputLengths, PairModel
+from bench.worker.data import LoadedData, load_data, pairs_of
 
 _VARIED = 3
 """Batches of different lengths before the longest one: their sizes fragment the allocator's cache, which is most of the
@@ -117,4 +118,7 @@ def _batches(model: BenchModel, examples: Sequence[Example], size: int, *, shuff
 
 
 def _lengths(model: BenchModel, examples: Sequence[Example]) -> InputLengths:
-    return model.lengths([text for e in examples for text in e.questions], [e.answer for e in examples])
+    questions, answers = [text for e in examples for text in e.questions], [e.answer for e in examples]
+    if pairs := pairs_of(model, [e for e in examples for _ in e.questions]):
+        return cast(PairModel, model).lengths(questions, answers, pairs)
+    return model.lengths(questions, answers)

@@ -172,6 +172,13 @@ class Seeing(Writer):
         labels[:, read[1] :] = ids.masked_fill(mask == 0, IGNORED)
         return found | {"labels": labels}
 
+    def question(self, text: str) -> list[int]:
+        """For lengths alone; see ``_prompt``."""
+        return self._prompt(self.tokens.cut(text, self._longest_question))
+
+    def _around_question(self) -> int:
+        return len(self._prompt(""))
+
     def _prompt(self, text: str) -> list[int]:
         """For lengths alone: as many ids as the processor makes of this text and an image."""
         if self._around is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,8 @@ import torch
 from bench.errors import SpecError
 from bench.models import _hf_tokens
 from bench.models._hf_model import Batch, HfModel
-from bench.models._hf_tokens import Tokens, padded
-from bench.protocols import GenerateOptions, InputLengths
+from bench.models._hf_tokens import Frame, Tokens, padded
+from bench.protocols import CutTexts, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +35,7 @@ class TextModel(HfModel):
         assert built.tokens is not None
         self.tokens: Tokens = built.tokens
         self._longest_question = self.settings.question_max_tokens or min(
-            _LONGEST, _hf_tokens.longest_question(self.base.config, len(self._prompt("")) + self._answer_room())
+            _LONGEST, _hf_tokens.longest_question(self.base.config, self._around_question() + self._answer_room())
         )
         self._check_room()
 
@@ -47,8 +49,16 @@ class TextModel(HfModel):
     def max_lengths(self) -> InputLengths:
         """``question_max_tokens`` and what is put around a question, and ``answer_max_tokens``."""
         return InputLengths(
-            question_tokens=self._longest_question + len(self._prompt("")),
+            question_tokens=self._longest_question + self._around_question(),
             answer_tokens=self.settings.answer_max_tokens if self._writes else 0,
+        )
+
+    def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
+        """How many are longer than ``question_max_tokens`` and ``answer_max_tokens``."""
+        longest = self.settings.answer_max_tokens
+        return CutTexts(
+            questions=sum(self.tokens.is_cut(text, self._longest_question) for text in questions),
+            answers=sum(self.tokens.cuts_answer(text, longest) for text in answers) if self._writes else 0,
         )
 
     def save(self, folder: Path) -> None:
@@ -58,7 +68,16 @@ class TextModel(HfModel):
 
     def question(self, text: str) -> list[int]:
         """Ids of a question, cut, with all that is put around it."""
-        return self._prompt(self.tokens.cut(text, self._longest_question))
+        return self.tokens.framed(text, self._frame, self._longest_question)
+
+    @cached_property
+    def _frame(self) -> Frame:
+        """What a prompt puts around a question."""
+        return Frame(pieces=tuple((self.settings.prompt or "{question}").split("{question}")))
+
+    def _around_question(self) -> int:
+        """Tokens that are put around a question."""
+        return self.tokens.around(self._frame)
 
     @property
     def _writes(self) -> bool:
@@ -71,16 +90,13 @@ class TextModel(HfModel):
     def _check_room(self) -> None:
         """Raise SpecError if the longest question has no room: the first such text would end a run."""
         room = _hf_tokens.positions(self.base)
-        others = len(self._prompt("")) + self._answer_room()
+        others = self._around_question() + self._answer_room()
         if self.settings.question_max_tokens and room is not None and self._longest_question + others > room:
             raise SpecError(
                 f"model.question_max_tokens is {self._longest_question}, but {self.base.config.model_type!r} has "
                 f"{room} positions, of which prompt and answer take {others}: set it to at most "
                 f"{max(1, room - others)}, or remove it"
             )
-
-    def _prompt(self, text: str) -> list[int]:
-        return self.tokens.ids((self.settings.prompt or "{question}").replace("{question}", text))
 
     def _target(self, text: str) -> list[int]:
         return self.tokens.answer(text, self.settings.answer_max_tokens)
@@ -93,18 +109,81 @@ class TextModel(HfModel):
 class TextLabels(TextModel):
     """Chooses a label for a text: ``AutoModelForSequenceClassification``."""
 
-    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
-        """``input_ids``, ``attention_mask`` (batch, longest) int64; padded in front for a model that only decodes,
-        which reads the label off the last token."""
-        return self._inputs(questions, left=self.built.decoder_only)
+    reads_pairs = True
+
+    def __init__(self, built: Built) -> None:
+        super().__init__(built)
+        self._segmented = _has_segments(self.base, self.tokens.tokenizer)
+        self._rows: dict[tuple[str, str | None], tuple[list[int], list[int]]] = {}
+        """Text, or pair -> ids and segments."""
+
+    def collate(
+        self,
+        images: Sequence[Image],  # noqa: ARG002
+        questions: Sequence[str],
+        answers: Sequence[str],  # noqa: ARG002
+        pairs: Sequence[str] = (),
+    ) -> Batch:
+        """``input_ids``, ``attention_mask`` and, where the model tells texts apart, ``token_type_ids`` (batch, longest)
+        int64; padded in front for a model that only decodes, which reads the label off the last token."""
+        rows = self._read_rows(questions, pairs)
+        left = self.built.decoder_only
+        ids, mask = padded([ids for ids, _ in rows], self.tokens.pad, left=left)
+        batch = {"input_ids": ids, "attention_mask": mask}
+        if self._segmented:
+            filler = self.tokens.tokenizer.pad_token_type_id
+            batch["token_type_ids"], _ = padded([segments for _, segments in rows], filler, left=left)
+        return batch
+
+    def lengths(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> InputLengths:  # noqa: ARG002
+        """What ``collate`` pads these to."""
+        return InputLengths(
+            question_tokens=max(len(ids) for ids, _ in self._read_rows(questions, pairs)), answer_tokens=0
+        )
+
+    def cut_texts(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> CutTexts:
+        """How many texts, or pairs, are longer than ``question_max_tokens``."""
+        if not pairs:
+            return super().cut_texts(questions, answers)
+        both = zip(questions, pairs, strict=True)
+        return CutTexts(
+            questions=sum(self.tokens.is_cut(text, self._longest_question, second) for text, second in both), answers=0
+        )
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Shape (batch, labels), in the order of the task's labels."""
-        return ordered(self, self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits)
+        return ordered(self, self.model(**batch).logits)
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:  # noqa: ARG002
         """As ``collate``, on meta."""
-        return on_meta(batch_size, {"input_ids": lengths.question_tokens, "attention_mask": lengths.question_tokens})
+        names = ("input_ids", "attention_mask", *(("token_type_ids",) if self._segmented else ()))
+        return on_meta(batch_size, dict.fromkeys(names, lengths.question_tokens))
+
+    def _read_rows(self, questions: Sequence[str], pairs: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        seconds: Sequence[str | None] = pairs or [None] * len(questions)
+        return [self._row(*row) for row in zip(questions, seconds, strict=True)]
+
+    def _row(self, text: str, second: str | None) -> tuple[list[int], list[int]]:
+        """Ids and, where the model tells texts apart, their segments."""
+        if (text, second) not in self._rows:
+            longest = self._longest_question
+            if second is not None:
+                self._check_separator()
+            ids = self.question(text) if second is None else self.tokens.pair(text, second, longest)
+            segments = self.tokens.segments(text, second, ids, longest) if self._segmented else []
+            self._rows[text, second] = ids, segments
+        return self._rows[text, second]
+
+    def _check_separator(self) -> None:
+        """Raise SpecError if the two texts of a pair would run into one."""
+        add = self.tokens.tokenizer.num_special_tokens_to_add
+        if add(pair=True) <= add(pair=False):
+            raise SpecError(
+                "the tokenizer puts nothing between two texts: write both into one, with what tells them apart, e.g. "
+                '`text: "{premise} | {hypothesis}"`, and remove data.columns.text_pair'
+            )
+        if self.settings.prompt is not None:
+            raise SpecError("model.prompt is of one text: remove it, or data.columns.text_pair")
 
 
 class Writer(TextModel):
@@ -165,14 +244,12 @@ class Continuation(Writer):
     def _answer_room(self) -> int:
         return self.settings.answer_max_tokens
 
-    def _prompt(self, text: str) -> list[int]:
+    @cached_property
+    def _frame(self) -> Frame:
         if self.settings.prompt is None and getattr(self.tokens.tokenizer, "chat_template", None):
-            return list(
-                self.tokens.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-            )
-        return self.tokens.prompt((self.settings.prompt or "{question}\n").replace("{question}", text))
+            return Frame(pieces=self.tokens.chat_pieces(), special=False)
+        pieces = (self.settings.prompt or "{question}\n").split("{question}")
+        return Frame(pieces=tuple(pieces), ends=False)
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
         return ids[:, read:]
@@ -202,6 +279,14 @@ class Rewriting(Writer):
 
     def _in_front(self, read: int) -> int:  # noqa: ARG002
         return 1
+
+
+def _has_segments(model: Any, tokenizer: Any) -> bool:
+    """Whether the model has a table of which text a token belongs to, of several entries."""
+    if "token_type_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    size = getattr(model.config, "type_vocab_size", None)
+    return size > 1 if isinstance(size, int) else "token_type_ids" in tokenizer.model_input_names
 
 
 def ordered(model: HfModel, logits: torch.Tensor) -> torch.Tensor:

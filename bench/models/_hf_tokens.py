@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,24 @@ _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 """What the library calls a table of the positions of a text."""
 _REST = 2
 """Positions that some models keep in front of a text's first: RoBERTa's and OPT's tables begin behind two."""
+
+
+_LETTER = "a"
+"""A text, for counting what stands around one, and behind one: some tokenizers begin with a space."""
+
+_USER = "what-a-user-says"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """What a prompt puts around a text."""
+
+    pieces: tuple[str, ...] = ("", "")
+    """Between two of them stands the text."""
+    special: bool = True
+    """Whether the tokenizer puts its special tokens around the whole."""
+    ends: bool = True
+    """Whether a token that ends a text stays at the end; not where it is to be continued."""
 
 
 class Tokens:
@@ -51,25 +71,88 @@ class Tokens:
             self._known[key] = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
         return self._known[key]
 
-    def prompt(self, text: str) -> list[int]:
-        """As ``ids``, to be continued: without the token that ends a text."""
-        ids = self.ids(text)
-        return ids[:-1] if ids and ids[-1] in (self.end, self.tokenizer.sep_token_id) else ids
+    def framed(self, text: str, frame: Frame, longest: int) -> list[int]:
+        """Ids of a text, cut behind its first ``longest``, with all that is put around it."""
+        whole = self.ids(text.join(frame.pieces), special=frame.special)
+        if len(whole) > longest and self.is_cut(text, longest):
+            whole = self._cut(whole, text, frame, longest)
+        ended = whole and whole[-1] in (self.end, self.tokenizer.sep_token_id)
+        return whole[:-1] if ended and not frame.ends else whole
+
+    def _cut(self, whole: list[int], text: str, frame: Frame, longest: int) -> list[int]:
+        plain = self.ids(text.join(frame.pieces), special=False)
+        kept: list[int] = []
+        for piece in frame.pieces[:-1]:
+            inner = self._behind(piece + text) if kept else self.ids(piece + text, special=False)
+            before = self._behind(piece) if kept else self.ids(piece, special=False)
+            kept += inner[: len(before) + longest]
+        kept += self._behind(frame.pieces[-1])
+        around = len(whole) - len(plain)
+        front = next((i for i in range(around + 1) if whole[i : i + len(plain)] == plain), min(1, around))
+        return [*whole[:front], *kept, *whole[len(whole) - around + front :]]
+
+    def _behind(self, text: str) -> list[int]:
+        """Ids of a text that stands behind another."""
+        if not text:
+            return []
+        return self.ids(_LETTER + text, special=False)[len(self.ids(_LETTER, special=False)) :]
+
+    def around(self, frame: Frame) -> int:
+        """Tokens that are put around a text."""
+        return len(self.framed(_LETTER, frame, 1)) - len(self.ids(_LETTER, special=False))
+
+    def chat_pieces(self) -> tuple[str, ...]:
+        """What the chat template puts around a user's words. Raises SpecError if it leaves them out."""
+        said = [{"role": "user", "content": _USER}]
+        written = str(self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False))
+        if _USER not in written:
+            raise SpecError("the tokenizer's chat template leaves out what a user says; set model.prompt")
+        return tuple(written.split(_USER))
+
+    def pair(self, first: str, second: str, longest: int) -> list[int]:
+        """Ids of two texts with the special tokens around and between them; together at most ``longest`` of their own,
+        the longer one cut first."""
+        return self._both(first, second, longest)["input_ids"]
+
+    def segments(self, text: str, second: str | None, ids: Sequence[int], longest: int) -> list[int]:
+        """Which text each of the ids belongs to, as the tokenizer says it."""
+        if second is not None:
+            return self._both(text, second, longest)["token_type_ids"]
+        whole = list(self.tokenizer(text, return_token_type_ids=True)["token_type_ids"])
+        return [*whole[: len(ids) - 1], whole[-1]]
+
+    def _both(self, first: str, second: str, longest: int) -> dict[str, list[int]]:
+        self.tokenizer.truncation_side = "right"
+        most = longest + self.tokenizer.num_special_tokens_to_add(pair=True)
+        options = {"truncation": "longest_first", "max_length": most, "return_token_type_ids": True}
+        return {name: list(row) for name, row in self.tokenizer(first, second, **options).items()}
+
+    def is_cut(self, text: str, longest: int, second: str | None = None) -> bool:
+        """Whether a text, or a pair, has more than ``longest`` tokens of its own."""
+        other = 0 if second is None else len(self.ids(second, special=False))
+        return len(self.ids(text, special=False)) + other > longest
 
     def answer(self, text: str, longest: int) -> list[int]:
         """An answer and the end of a text, together at most ``longest`` tokens."""
         end = [] if self.end is None else [self.end]
         return [*self.ids(text, special=False)[: longest - len(end)], *end]
 
+    def cuts_answer(self, text: str, longest: int) -> bool:
+        """Whether ``answer`` leaves some of it out."""
+        return self.is_cut(text, longest - (self.end is not None))
+
     def cut(self, text: str, longest: int) -> str:
-        """The text without what is behind its first ``longest`` tokens."""
-        ids = self.ids(text, special=False)
-        if len(ids) <= longest:
+        """The longest beginning of the text that has at most ``longest`` tokens, for a processor that takes no ids."""
+        if not self.is_cut(text, longest):
             return text
-        kept = str(self.tokenizer.decode(ids[:longest], skip_special_tokens=True))
-        while len(self.ids(kept, special=False)) > longest:  # half a character of bytes is written as a whole one
-            kept = kept[:-1]
-        return kept
+
+        def tokens(end: int) -> int:
+            return len(self.tokenizer(text[:end], add_special_tokens=False)["input_ids"])
+
+        end = bisect_right(range(len(text) + 1), longest, key=tokens) - 1
+        while tokens(end) > longest:  # a beginning of a word may have more tokens than the word
+            end -= 1
+        return text[:end].rstrip()
 
     def texts(self, rows: torch.Tensor) -> list[str]:
         """Special tokens removed."""
@@ -150,7 +233,9 @@ def words_of(texts: Iterable[str]) -> Any:
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(prefix="\0", cleanup=True)  # no word is a piece
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}", special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])]
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B:1 {end}:1",
+        special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])],
     )
     wrap: Any = PreTrainedTokenizerFast
     return wrap(tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, bos_token=begin, eos_token=end)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from PIL.Image import Image
@@ -15,7 +15,7 @@ from PIL.Image import Image
 from bench import registry
 from bench.cell import Cell
 from bench.errors import DataError
-from bench.protocols import BenchModel, Example, OpenedData, Task
+from bench.protocols import BenchModel, Example, OpenedData, PairModel, Task
 from bench.settings import DataSettings
 from bench.spec.models import TrainSettings
 
@@ -59,20 +59,38 @@ class LoadedData:
     def training_batch(self, model: BenchModel, task: Task, examples: Sequence[Example], rng: random.Random) -> Batch:
         """Questions drawn by ``rng`` from their pools; inputs and answers as tensors on the CPU."""
         answers = [e.answer for e in examples]
-        inputs = self._inputs(task, examples, rng)
-        tensors = model.collate(*inputs, answers if task.facts.output == "text" else ())
+        tensors = self._collate(model, task, examples, rng, answers if task.facts.output == "text" else ())
         return Batch(examples=examples, tensors=tensors | task.targets(answers))
 
     def test_batch(self, model: BenchModel, task: Task, examples: Sequence[Example]) -> Batch:
         """Inputs alone, each with the first question of its pool."""
-        return Batch(examples=examples, tensors=model.collate(*self._inputs(task, examples, None), ()))
+        return Batch(examples=examples, tensors=self._collate(model, task, examples, None, ()))
 
-    def _inputs(
-        self, task: Task, examples: Sequence[Example], rng: random.Random | None
-    ) -> tuple[list[Image], list[str]]:
+    def _collate(
+        self,
+        model: BenchModel,
+        task: Task,
+        examples: Sequence[Example],
+        rng: random.Random | None,
+        answers: Sequence[str],
+    ) -> dict[str, torch.Tensor]:
         images = [self.image(e) for e in examples] if "image" in task.facts.inputs else []
         with_text = "text" in task.facts.inputs
-        return images, [e.question(rng) if with_text else "" for e in examples]
+        questions = [e.question(rng) if with_text else "" for e in examples]
+        if with_text and (pairs := pairs_of(model, examples)):
+            return cast(PairModel, model).collate(images, questions, answers, pairs)
+        return model.collate(images, questions, answers)
+
+
+def pairs_of(model: BenchModel, examples: Sequence[Example]) -> list[str]:
+    """Second texts of the examples; empty where each has one text. Raises DataError if the model reads one."""
+    pairs = [example.text_pair for example in examples if example.text_pair is not None]
+    if pairs and not getattr(model, "reads_pairs", False):
+        raise DataError(
+            "this model reads one text, not pairs: write both columns into one text, e.g. "
+            '`text: "{premise} {hypothesis}"`, and remove data.columns.text_pair'
+        )
+    return pairs
 
 
 def load_data(settings: DataSettings, *, images: bool = True) -> LoadedData:

@@ -44,6 +44,7 @@ def write_predictions(path: Path, task: Task, examples: Sequence[Example], predi
                 "question_id": example.question_id,
                 "image": example.image,
                 "question": example.question(),
+                **({} if example.text_pair is None else {"text_pair": example.text_pair}),
                 "answer": example.answer,
                 "prediction": prediction,
                 **task.details(example, prediction),

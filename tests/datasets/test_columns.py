@@ -44,6 +44,19 @@ def test_a_template_joins_columns() -> None:
     assert example({"text": "{a}", "label": "y"}, {"{a}": "itself", "y": "z"}).questions == ("itself",)
 
 
+def test_a_pair_is_of_two_texts() -> None:
+    made = example({"text": "a", "text_pair": "{b}, {c}", "label": "y"}, {"a": "one", "b": "two", "c": "3", "y": "z"})
+    assert (made.questions, made.text_pair) == (("one",), "two, 3")
+    with pytest.raises(ValidationError, match="a second text without a first"):
+        Columns(image="i", text_pair="b", label="y")
+    with pytest.raises(DataError, match=r"there is no column 'd'.*data\.columns\.text_pair"):
+        mapper({"text": "a", "text_pair": "d", "label": "y"}).check(["a", "b", "y"])
+    with pytest.raises(DataError, match="column 'b': must be one text, found 2"):
+        example({"text": "a", "text_pair": "b", "label": "y"}, {"a": "one", "b": ["two", "three"], "y": "z"})
+    with pytest.raises(DataError, match="column 'b': is empty"):
+        example({"text": "a", "text_pair": "b", "label": "y"}, {"a": "one", "b": "", "y": "z"})
+
+
 @pytest.mark.parametrize("template", ["{a", "a}", "{}", "{a!r}", "{a:>3}", "{{a}}", "{0!s}"])
 def test_a_malformed_template_is_refused_with_the_spec(template: str) -> None:
     with pytest.raises(ValidationError, match="template"):

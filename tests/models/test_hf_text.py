@@ -11,7 +11,7 @@ import torch
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf
-from bench.protocols import GenerateOptions, TaskFacts
+from bench.protocols import CutTexts, GenerateOptions, TaskFacts
 from tests.models import hf_models as own
 from tests.models.hf_models import ANSWERS, LABEL, QUESTIONS, WRITE
 
@@ -107,10 +107,20 @@ def test_a_prompt_is_put_around_the_question() -> None:
     assert words == "good a bad."
 
 
-def test_a_chat_template_is_used() -> None:
-    model = own.make("gpt2", WRITE)
-    model.tokens.tokenizer.chat_template = "so {{ messages[0]['content'] }} ."
-    assert model.tokens.tokenizer.decode(model.question("bad")) == "so bad."
+@pytest.mark.parametrize(("template", "written"), [("so {{ messages[0]['content'] }} .", "so bad."), ("so .", None)])
+def test_a_chat_template_is_used(template: str, written: str | None, tmp_path: Path) -> None:
+    tokenizer = own.make("gpt2", WRITE).tokens.tokenizer
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path)
+    if written is None:
+        with pytest.raises(SpecError, match="leaves out what a user says"):
+            own.make("gpt2", WRITE, tokenizer=str(tmp_path))
+        return
+    model = own.make("gpt2", WRITE, tokenizer=str(tmp_path), question_max_tokens=2)
+    assert [model.tokens.tokenizer.decode(model.question(text)) for text in ("bad", "bad bad bad")] == [
+        written,
+        "so bad bad.",
+    ]
 
 
 def test_weights_that_know_the_labels_keep_their_order(tmp_path: Path) -> None:
@@ -177,3 +187,54 @@ def test_parts_of_ones_own() -> None:
     assert all("layer.1." in name for name in trained if "lora" in name)
     with pytest.raises(SpecError, match="names no module"):
         own.make("bert", LABEL, parts={"late": "bert.encoder.layers.1"})
+
+
+def test_a_text_is_cut_by_its_ids() -> None:
+    model = own.make("bert", LABEL, question_max_tokens=6)
+    tokens = model.tokens
+    for text in ("zzz yyy a good man so bad bad", "good <s> bad </s> a one bad bad", "zzz </s> a"):
+        ids = tokens.ids(text, special=False)
+        assert model.question(text) == [2, *ids[:6], 3]
+    assert model.question("zzz yyy a good man so bad")[1:3] == [1, 1], "unknown words stay"
+    assert 3 in model.question("good </s> bad a a a a a")[1:-1], "a separator stays"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_what_is_around_a_cut_question_stays(name: str) -> None:
+    model = own.make(name, WRITE, prompt="so zzz {question} . bad", question_max_tokens=2)
+    longer, short = model.question("a </s> one one one"), model.question("a </s>")
+    assert longer == short
+    assert len(longer) == model.max_lengths().question_tokens
+
+
+def test_cut_texts_are_counted() -> None:
+    model = own.make("t5", WRITE, question_max_tokens=2, answer_max_tokens=2)
+    assert model.cut_texts(["a good one", "so bad", "a a a"], ["pos", "neg neg"]) == CutTexts(questions=2, answers=1)
+    labels = own.make("bert", LABEL, question_max_tokens=3)
+    assert labels.cut_texts(["a good", "bad"], [], ["one", "so long one"]) == CutTexts(questions=1, answers=0)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_a_pair_has_its_separator_and_segments(name: str) -> None:
+    model = own.make(name, LABEL, question_max_tokens=5)
+    firsts, seconds = ["a good one", "bad"], ["so bad", "a very long and bad one"]
+    batch = model.collate([], firsts, [], seconds)
+    words = [model.tokens.tokenizer.convert_ids_to_tokens(row.tolist()) for row in batch["input_ids"]]
+    assert words[0] == ["<s>", "a", "good", "one", "</s>", "so", "bad", "</s>"]
+    assert len(words[1]) == 8, "both together at most five tokens, the longer one cut"
+    assert words[1][:3] == ["<s>", "bad", "</s>"]
+    if name == "bert":
+        assert batch["token_type_ids"][0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    else:
+        assert "token_type_ids" not in batch, "ModernBERT has none"
+    lengths = model.lengths(firsts, [], seconds)
+    on_meta = model.meta_inputs(2, lengths, with_answers=False)
+    assert {key: tuple(t.shape) for key, t in on_meta.items()} == {key: tuple(t.shape) for key, t in batch.items()}
+    assert model.logits(batch).shape == (2, 2)
+
+
+def test_texts_that_would_run_into_one_are_no_pair() -> None:
+    model = own.make("bert", LABEL)
+    model.tokens.tokenizer.backend_tokenizer.post_processor = None
+    with pytest.raises(SpecError, match=r"puts nothing between two texts.*remove data\.columns\.text_pair"):
+        model.collate([], ["a"], [], ["good"])

@@ -17,7 +17,7 @@ MOST_ANSWERS = 60_000
 """Answers on a page, over all cells and examples."""
 LONGEST = 600
 """Characters shown of a text."""
-_KNOWN = ("question_id", "image", "question", "answer", "prediction", "correct", "answer_type")
+_KNOWN = ("question_id", "image", "question", "text_pair", "answer", "prediction", "correct", "answer_type")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,7 +94,7 @@ def _add(found: dict[tuple[str | None, str], Question], place: int, record: Cell
         question = found[key] = Question(
             question_id=key[1],
             image=line.get("image"),
-            question=line.get("question") or "",
+            question="\n".join(text for name in ("question", "text_pair") if (text := line.get(name))),
             answer=line["answer"],
             answer_type=line.get("answer_type"),
             record=record,
