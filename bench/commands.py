@@ -20,6 +20,7 @@ from bench.registry import did_you_mean
 from bench.scale import Choice, choose, choose_for_estimate, choose_for_report
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
+from bench.target_modules import target_lines
 
 if TYPE_CHECKING:
     from bench.estimates import AssumedGpu
@@ -81,8 +82,10 @@ class Plan:
     reports: Path
 
     def introduce(self) -> None:
-        """Say which scale, and why."""
+        """Say which scale, and why, and whose default modules methods are put on where the spec names none."""
         say(f"{self.spec.name}: scale {self.choice.scale} ({self.choice.reason})")
+        for line in target_lines(self.selected):
+            say(f"{self.spec.name}: {line}")
 
     def records(self) -> dict[str, CellRecord]:
         """The stored record of each cell that has one."""

@@ -219,6 +219,11 @@ class PartFacts:
     """Method type -> default target module names; a key ``<method>.<option>`` holds a further list of that method."""
     optional: bool = False
     """Whether a spec need not name it: it is frozen then, and a model may lack it."""
+    architecture: str | None = None
+    """``model_type`` of the transformers configuration that the part is built from; null: none; empty: not known yet.
+    """
+    model_task_type: str | None = None
+    """peft.TaskType name of the model that the part is in; null: none, or not known yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

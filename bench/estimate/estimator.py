@@ -18,7 +18,7 @@ from bench.errors import BenchError, EstimateError
 from bench.estimate.adapter_file import safetensors_bytes
 from bench.estimate.autocast import autocast_on_meta
 from bench.estimate.batches import Library
-from bench.estimate.build import build
+from bench.estimate.build import Built, build
 from bench.estimate.cuda_like import cuda_kernels
 from bench.estimate.gpus import DEFAULT, GPUS, Gpu
 from bench.estimate.max_batch import Largest, Need, largest
@@ -109,6 +109,7 @@ class Estimator:
             "batch_size": cell.train.batch_size,
             "eval_batch_size": cell.evaluate.batch_size,
             **attempt.built.model.facts(),
+            **_chosen(cell, attempt.built),
             **({"labels": len(task.labels), "labels_from": task.labels_from} if task.labels else {}),
             "question_tokens": longest.question_tokens,
             "answer_tokens": longest.answer_tokens,
@@ -234,6 +235,12 @@ def generating(max_new_tokens: int) -> Iterator[None]:
     unfinished = [True] * max_new_tokens + [False]
     with mock.patch.object(GenerationMixin, "_has_unfinished_sequences", side_effect=unfinished):
         yield
+
+
+def _chosen(cell: Cell, built: Built) -> dict[str, Any]:
+    """Method and part -> what the method is put on."""
+    notes = {f"{cell.parts[part]} on {part}": adapted.note for part, adapted in built.adapters.items()}
+    return {"methods": notes} if notes else {}
 
 
 def _flops(cell: Cell, train: tuple[int, int] | None, evaluation: int) -> Flops:

@@ -10,6 +10,7 @@ import ast
 import importlib.util
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -173,6 +174,33 @@ def method(peft_type: str) -> LibraryMethod:
         layers=_layers(path.parent),
         settings=_model(config_class, {key: own for key, own in fields.items() if key not in NOT_OF_THE_METHOD}),
     )
+
+
+def of_architecture(peft_type: str, model_type: str | None, field: str = "target_modules") -> list[str] | str | None:
+    """What the library puts a method on by default in models of this ``model_type``: module names, or one regular
+    expression. Null where it knows none. ``field`` is ``target_modules`` or ``feedforward_modules``."""
+    table = f"TRANSFORMERS_MODELS_TO_{peft_type.upper().replace('_', '')}_{field.upper()}_MAPPING"
+    found: list[str] | str | None = _tables().get(table, {}).get(model_type)
+    return found
+
+
+@cache
+def _tables() -> dict[str, dict[Any, Any]]:
+    """The dictionaries among the library's constants: literals, copies of each other, and entries put into them."""
+    tables: dict[str, dict[Any, Any]] = {}
+    for line in _module(_folder() / "utils" / "constants.py").body:
+        if not isinstance(line, ast.Assign):
+            continue
+        target, value = line.targets[0], line.value
+        if isinstance(target, ast.Name) and isinstance(value, ast.Dict):
+            with suppress(ValueError):
+                tables[target.id] = ast.literal_eval(value)
+        elif isinstance(target, ast.Name) and isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+            if value.func.attr == "copy" and (source := _name(value.func.value)) in tables:
+                tables[target.id] = dict(tables[source])
+        elif isinstance(target, ast.Subscript) and _name(target.value) in tables:
+            tables[_name(target.value)][ast.literal_eval(target.slice)] = ast.literal_eval(value)
+    return tables
 
 
 def summary(peft_type: str) -> str:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bench.errors import SpecError
-from bench.methods import _library, _select, _shared
+from bench.methods import _defaults, _effects, _library, _shared
 from bench.protocols import PartFacts
 from bench.registry import did_you_mean
 from bench.settings import MethodSettings
@@ -27,19 +29,16 @@ if TYPE_CHECKING:
 IMPLIED_BY = ("peft_type", "adapter_config")
 """A method with one of these fields needs no ``type``."""
 _CONFIG_FILE = "adapter_config.json"
-_DEFAULT_TARGETS = "lora"
-"""Whose default targets a method of linear layers takes if the model family has none for it."""
-_OF_NORMS = "ln_tuning"
-"""Goes on normalisation layers, whose names the library knows of few architectures."""
 _TASK_COUNTS = ("n_tasks", "num_tasks")
 """Fields of methods that several tasks share."""
 _MIXED = "adapters"
 """Field of a method (X-LoRA) that trains nothing but how trained adapters are mixed."""
+_IGNORED = re.compile(r"\bignored\b|not used|no effect|only supported")
+"""What the library's warnings say of a field that it does not read."""
 
 
 class Settings(MethodSettings):
-    """Beside these fields, those of the type's configuration class (``peft.VeraConfig`` and so on), but for
-    ``task_type``, which the part decides."""
+    """Beside these fields, those of the type's configuration class (``peft.VeraConfig`` and so on)."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -49,7 +48,9 @@ class Settings(MethodSettings):
     ``adapter_config``."""
     adapter_config: str | None = Field(default=None, json_schema_extra={"format": "path"})
     """``adapter_config.json`` of a saved adapter, or its folder, looked up from the working directory. Its fields are
-    taken as if they stood here; fields that do stand here win."""
+    taken as if they stood here; fields that do stand here win. What it says of the shape of its model is left out."""
+    task_type: str | None = None
+    """As pasted from a configuration; the part decides it, and another one is refused."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -96,7 +97,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "peft_type" not in content:
         raise ValueError("names no peft_type; give a file that save_pretrained wrote")
     method = _library.method(str(content["peft_type"]))
-    fields = {name: value for name, value in content.items() if name not in _library.NOT_OF_THE_METHOD}
+    left_out = (*_library.NOT_OF_THE_METHOD, *_effects.SHAPE)
+    fields = {name: value for name, value in content.items() if name not in left_out}
     return {"peft_type": method.peft_type, **_checked(method, fields)}
 
 
@@ -142,8 +144,8 @@ def _errors(found: list[tuple[tuple[int | str, ...], Any, dict[str, Any], Any]])
 
 
 def check(settings: Settings, part: PartFacts) -> None:
-    """Raise SpecError if this takes virtual tokens and the part none, has targets and no module to put them on, or
-    lacks what it is made of."""
+    """Raise SpecError if this takes virtual tokens and the part none, has targets and no module to put them on, lacks
+    what it is made of, or is for another task than the part's model."""
     method = _library.method(settings.peft_type)
     if _MIXED in method.fields and not settings.fields().get(_MIXED):
         raise SpecError(
@@ -154,24 +156,61 @@ def check(settings: Settings, part: PartFacts) -> None:
         _shared.check_prompts(method.peft_type, settings, part)
     elif settings.targets and part.name in settings.targets and "target_modules" not in method.fields:
         raise SpecError(f"{settings.peft_type} has no target modules; remove `targets`")
+    known = part.task_type or part.model_task_type
+    if settings.task_type and known and settings.task_type != known:
+        raise SpecError(f"task_type is {settings.task_type}, and the model's is {known}; remove task_type")
 
 
 def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
-    """The library's configuration for this part. Raises what the library raises for values that it refuses."""
+    """The library's configuration for this part.
+
+    Raises SpecError for a field that names nothing or has no effect, and what the library raises for values that it
+    refuses.
+    """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import PeftType
 
     method = _library.method(settings.peft_type)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
-    fields = _defaults(method, part, module) | settings.fields()
-    if (targets := _shared.own_targets(settings, part, module)) is not None:
-        fields["target_modules"] = targets
-    elif "target_modules" not in fields and not _model_type(module):
-        _refuse_other_layers(method, part)
+    if settings.task_type and not (part.task_type or part.model_task_type):
+        raise SpecError(f"task_type is {settings.task_type}, and this model has none in the library; remove task_type")
+    fields = _defaults.fields(method, settings, part, module)
     if isinstance(names := fields.get("modules_to_save"), list):
         _shared.saved(names, part, module)
+    fields = _effects.resolve(method.peft_type, fields, settings.fields(), part, module)
     fields = {name: _shared.as_library_class(config_class, name, value) for name, value in fields.items()}
-    return config_class(task_type=_shared.task_type(part), **fields)
+    make = partial(config_class, task_type=_shared.task_type(part))
+    if any(fields.get(name) is not None for name in _effects.SHAPE if name in method.fields):
+        _effects.check_shape(fields, vars(_library_shape(make, fields, module)))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        made: PeftConfig = make(**fields)
+    _refuse_ignored(settings, [str(warning.message) for warning in told])
+    return made
+
+
+def source(settings: Settings, part: PartFacts) -> str:
+    """Whose default the target modules are, in a few words; empty if the spec names them or the method has none."""
+    return _defaults.source(_library.method(settings.peft_type), settings, part)
+
+
+def _library_shape(make: Callable[..., PeftConfig], fields: dict[str, Any], module: torch.nn.Module) -> PeftConfig:
+    """A configuration with the shape of the model as the library computes it."""
+    from peft.utils.other import _prepare_prompt_learning_config
+
+    own = {name: value for name, value in fields.items() if name not in _effects.SHAPE}
+    blank = make(**own)
+    blank.num_transformer_submodules = 2 if blank.task_type == "SEQ_2_SEQ_LM" else 1  # type: ignore[attr-defined]
+    made: PeftConfig = _prepare_prompt_learning_config(blank, module.config)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _refuse_ignored(settings: Settings, told: list[str]) -> None:
+    """Raise SpecError for a field that the library warns it will not read."""
+    for name in settings.fields():
+        for message in told:
+            if f"`{name}" in message and _IGNORED.search(message):
+                raise SpecError(f"{name} would have no effect; the library says: {message}")
 
 
 def finish(settings: Settings, wrapper: PeftModel) -> None:
@@ -202,52 +241,3 @@ def _first_task(rows: int, device: torch.device) -> torch.Tensor:
     import torch
 
     return torch.zeros(rows, dtype=torch.long, device=device)
-
-
-def _defaults(method: _library.LibraryMethod, part: PartFacts, module: torch.nn.Module) -> dict[str, Any]:
-    """What the model family says about this method on this part; else the library's own defaults hold."""
-    name = method.peft_type.lower()
-    options = {field: part.targets[f"{name}.{field}"] for field in method.fields if f"{name}.{field}" in part.targets}
-    targets = part.targets.get(name)
-    if targets is None and "Linear" in method.layers:
-        targets = [
-            target
-            for target in part.targets.get(_DEFAULT_TARGETS, [])
-            if any(_layer_kind(own) in method.layers for name, own in module.named_modules() if _means(target, name))
-        ]
-    if name == _OF_NORMS and not _knows_norms_of(module):
-        targets = targets or [own for own, layer in module.named_modules() if own and _select.is_norm(layer)]
-    if "hidden_size" in method.fields and (width := getattr(getattr(module, "config", None), "hidden_size", None)):
-        options = {"hidden_size": width} | options
-    return options | ({"target_modules": targets} if targets and "target_modules" in method.fields else {})
-
-
-def _refuse_other_layers(method: _library.LibraryMethod, part: PartFacts) -> None:
-    """Raise SpecError if the layers that adapters usually go on here are of kinds that this method has none for."""
-    if "Linear" in method.layers and part.targets.get(_DEFAULT_TARGETS):
-        raise SpecError(
-            f"{method.peft_type} has adapters for layers of the kinds {', '.join(method.layers)}, and none of "
-            f"{part.targets[_DEFAULT_TARGETS]} is one; choose another method, or name others: "
-            f"targets: {{{part.name}: [...]}}"
-        )
-
-
-def _knows_norms_of(module: torch.nn.Module) -> bool:
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING as KNOWN
-
-    return _model_type(module) in KNOWN
-
-
-def _model_type(module: torch.nn.Module) -> str | None:
-    """By which the library knows default targets of some architectures; null for a part of a model."""
-    return getattr(getattr(module, "config", None), "model_type", None)
-
-
-def _means(target: str, name: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def _layer_kind(module: torch.nn.Module) -> str:
-    """As the library names its adapters' classes; transformers' ``Conv1D`` of GPT-2 is a linear layer."""
-    kind = type(module).__name__
-    return "Linear" if kind == "Conv1D" else kind

@@ -49,6 +49,8 @@ class HfModel(Parts):
                     task_type=outer if part in whole else None,
                     targets=self._targets(part, whole=part in whole),
                     optional=built.settings.parts is None,
+                    architecture=_parts.architecture(built.module, paths[part]),
+                    model_task_type=outer,
                 )
                 for part in paths
             }

@@ -184,6 +184,20 @@ def called(model: nn.Module, *args: Any, **kwargs: Any) -> set[nn.Module]:
     return ran
 
 
+def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
+    """``model_type`` of the configuration of the smallest module that holds all paths and has one; null if none has."""
+    steps = [path.split(".") if path else [] for path in paths]
+    shared = next((i for i, own in enumerate(zip(*steps, strict=False)) if len(set(own)) > 1), min(map(len, steps)))
+    for end in range(shared, -1, -1):
+        owner: Any = model
+        for step in steps[0][:end]:
+            owner = getattr(owner, step)
+        found: str | None = getattr(getattr(owner, "config", None), "model_type", None)
+        if found:
+            return found
+    return None
+
+
 def default_targets(
     part: nn.Module, ran: Collection[nn.Module] | None = None, outputs: Collection[nn.Module] = ()
 ) -> dict[str, list[str]]:

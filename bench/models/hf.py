@@ -7,6 +7,7 @@ model that brings code of its own (``trust_remote_code``) is not supported.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,10 +128,14 @@ def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
     else:
         kind = _hf_architectures.kind(config["model_type"], task, config.get("is_encoder_decoder"))
     task_type = _hf_architectures.task_type(kind, config["model_type"] if config else "")
+    known: dict[str, Any] = {"architecture": "", "model_task_type": None}
+    if config is not None:  # of a model of several, each part has its own
+        one = not any(isinstance(field, dict) and name.endswith("_config") for name, field in config.items())
+        known = {"architecture": config["model_type"] if one else "", "model_task_type": task_type}
     if settings.parts is None:
-        return PARTS
+        return {name: replace(facts, **known) for name, facts in PARTS.items()}
     return {
-        name: PartFacts(name=name, task_type=task_type if patterns in ("", [""]) else None, targets={}, optional=False)
+        name: PartFacts(name=name, task_type=task_type if patterns in ("", [""]) else None, targets={}, **known)
         for name, patterns in settings.parts.items()
     }
 

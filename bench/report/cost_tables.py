@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 GAP = 2
 """Columns of a terminal between two of a table: a space of padding and the box's."""
+METHODS = "methods"
+"""Of what is assumed: what each method is put on."""
 LONG = 60
 """An assumption with more characters than this gets a line of its own."""
 _STYLES = {"yes": "green", "no": "bold red"}
@@ -190,6 +192,7 @@ def _notes(costs: Sequence[Costs]) -> list[str]:
     notes = [f"Needed: the higher of the two reserved peaks, and the CUDA context ({sizes})."] if contexts else []
     if len(costs) > 1:
         notes.append("Relative step time: the FLOPs of a training step, divided by those of the costliest cell.")
+    notes += _methods(costs)
     assumed = _assumed(costs)
     if short := [words for words in assumed if len(words) <= LONG]:
         notes.append(f"Assumed: {'; '.join(short)}.")
@@ -202,11 +205,17 @@ def _labels(costs: Sequence[Costs], reason: str) -> str:
     return _whose([c for c in costs if reason in c.estimate.refused], costs)
 
 
+def _methods(costs: Sequence[Costs]) -> list[str]:
+    """What each method is put on in each part, once if it is the same in several cells."""
+    found = [words for c in costs for words in c.estimate.assumed.get(METHODS, {}).items()]
+    return [text.plain(f"{where}: {note}.") for where, note in dict.fromkeys(found)]
+
+
 def _assumed(costs: Sequence[Costs]) -> list[str]:
     """Each assumption once if it is the same for all cells, else each value with its cells."""
     told = []
     known = [c for c in costs if c.estimate.assumed]
-    for key in dict.fromkeys(key for c in known for key in c.estimate.assumed):
+    for key in dict.fromkeys(key for c in known for key in c.estimate.assumed if key != METHODS):
         values: dict[str, list[Costs]] = {}
         for c in known:
             if key in c.estimate.assumed:

@@ -13,6 +13,7 @@ from bench.cell import Cell
 from bench.errors import BenchError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
+from bench.worker import notes
 from bench.worker.data import task_of
 from bench.worker.failure import memory_error
 from bench.worker.optimise import Group
@@ -35,6 +36,8 @@ class Adapted:
     """Tensors that it trains, by name in the part as it now is."""
     peft: PeftModel | None
     """The library's wrapper with the adapter; null if the method trains tensors of the part itself."""
+    note: str
+    """What the method chose, for the reader of a log or an estimate."""
 
 
 def adapt(
@@ -100,26 +103,28 @@ def needs_values(error: Exception) -> bool:
 def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapted:
     plugin, plain = registry.load("methods", method.type), model.part(part.name)
     if hasattr(plugin, "select"):
-        return _train(plain, plugin.select(method, part, plain))
+        names = plugin.select(method, part, plain)
+        return Adapted(names=frozenset(_train(plain, names)), peft=None, note=notes.of_tensors(plain, names))
     from peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
     from bench.patches.peft import patch_cache_name
 
     patch_cache_name()
-    before = set(plain.parameters())
+    before, weights = set(plain.parameters()), notes.weights(plain)
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
     model.replace_part(part.name, wrapper)
     if finish := getattr(plugin, "finish", None):
         finish(method, wrapper)
     _freeze_constants(wrapper)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
-    return Adapted(names=frozenset(trained), peft=wrapper)
+    source = plugin.source(method, part) if hasattr(plugin, "source") else ""
+    return Adapted(names=frozenset(trained), peft=wrapper, note=notes.of_adapter(wrapper, weights, source))
 
 
-def _train(module: torch.nn.Module, names: set[str]) -> Adapted:
+def _train(module: torch.nn.Module, names: set[str]) -> set[str]:
     for name in names:
         module.get_parameter(name).requires_grad_(True)
-    return Adapted(names=frozenset(names), peft=None)
+    return names
 
 
 def _freeze_constants(wrapper: PeftModel) -> None:

@@ -89,6 +89,8 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         if learn := getattr(model, "learn_answers", None):
             learn(example.answer for example in data.train)
         adapters = adapt(model, model.part_facts, cell.parts, cell.methods)
+        for part, adapted in adapters.items():
+            print(f"{cell.parts[part]} on {part}: {adapted.note}", flush=True)
         precision = make_precision(cell.train.precision, device)
         model.module.to(device, precision.weights)
         draft.params = count_params(model, cell.parts, adapters)

@@ -12,8 +12,8 @@ import typing
 from typing import Any
 
 import pytest
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.utils import PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils import PeftType, constants
 from pydantic import BaseModel
 
 from bench.errors import SpecError
@@ -86,6 +86,19 @@ def test_layers_are_those_the_library_has_adapters_for() -> None:
     assert {"Linear", "Conv2d", "Embedding", "MultiheadAttention"} <= set(_library.method("LORA").layers)
     assert _library.method("VERA").layers == ("Linear",)
     assert _library.method("PREFIX_TUNING").layers == ()
+
+
+def test_default_targets_by_architecture_are_the_librarys() -> None:
+    for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
+        for architecture, targets in getattr(tuner, "target_module_mapping", {}).items():
+            assert _library.of_architecture(kind.value, architecture) == targets, (kind, architecture)
+    tables = (
+        ("target_modules", constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING),
+        ("feedforward_modules", constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING),
+    )
+    for field, table in tables:
+        assert {key: _library.of_architecture("IA3", key, field) for key in table} == table
+    assert _library.of_architecture("LORA", "no_such") is None is _library.of_architecture("PREFIX_TUNING", "llama")
 
 
 def test_reading_is_fast_and_imports_nothing_heavy() -> None:

@@ -10,7 +10,7 @@ import peft
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from bench.cell import Cell, cell_id
 from bench.errors import SpecError
@@ -30,7 +30,7 @@ def settings(**fields: Any) -> peft_config.Settings:
 
 
 def config(method: peft_config.Settings, part: PartFacts) -> Any:
-    layers = {name: torch.nn.Linear(2, 2) for name in ("query", "value", "qkv", "dense")}
+    layers = {name: torch.nn.Linear(2, 2) for name in ("query", "key", "value", "qkv", "dense")}
     module = torch.nn.ModuleDict({**layers, "patch_embedding": torch.nn.Conv2d(3, 2, 1)})
     return peft_config.config(method, part, module)
 
@@ -93,10 +93,10 @@ def test_a_nested_configuration_becomes_the_librarys_class() -> None:
 
 
 def test_wrong_fields_are_refused_at_their_place() -> None:
-    found = errors(peft_type="VERA", rank=8, r="8", task_type="CAUSAL_LM")
+    found = errors(peft_type="VERA", rank=8, r="8", base_model_name_or_path="gpt2")
     assert found == {
         "rank": "unknown field",
-        "task_type": "unknown field",
+        "base_model_name_or_path": "unknown field",
         "r": "Input should be a valid integer",
     }
     assert "peft_type" in errors(type="peft_config")
@@ -126,10 +126,9 @@ def test_layer_norms_are_found_where_the_library_does_not_know_their_names() -> 
     made: Any = peft_config.config(settings(peft_type="LN_TUNING"), BARE, module)
     assert list(made.target_modules) == ["norm1"]
     with torch.device("meta"):
-        known = BertModel(BertConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
-    known.config.model_type = "bloom"  # type: ignore[misc]
+        known = GPT2Model(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2))
     made = peft_config.config(settings(peft_type="LN_TUNING"), BARE, known)
-    assert made.target_modules is None
+    assert made.target_modules == ["ln_1", "ln_2", "ln_f"]
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""Whose default target modules the methods of some cells take, said before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench import registry
+from bench.cell import Cell
+from bench.protocols import PartFacts
+
+
+def target_lines(cells: Sequence[Cell]) -> list[str]:
+    """A line per source of default target modules and part, with the methods that take them; none where the spec names
+    all of them. Imports no torch."""
+    known: dict[str, Mapping[str, PartFacts]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in cells:
+        for part, action in cell.parts.items():
+            method = cell.methods.get(action)
+            if method is None or not hasattr(plugin := registry.load("methods", method.type), "source"):
+                continue
+            model = cell.model.model_dump_json() + cell.task.name
+            if model not in known:
+                task = registry.load("tasks", cell.task.name).FACTS
+                known[model] = registry.load("models", cell.model.family).parts(cell.model, task)
+            if whose := plugin.source(method, known[model][part]):
+                found.setdefault((whose, part), {})[action] = None
+    return [f"target modules of {', '.join(methods)} on {part}: {whose}" for (whose, part), methods in found.items()]
