@@ -28,16 +28,18 @@ def fields(
 ) -> dict[str, Any]:
     """The fields of the spec, and defaults for those that depend on the model."""
     name, given = method.peft_type.lower(), settings.fields()
-    own = {field: part.targets[f"{name}.{field}"] for field in method.fields if f"{name}.{field}" in part.targets}
+    own: dict[str, Any] = {
+        field: part.targets[f"{name}.{field}"] for field in method.fields if f"{name}.{field}" in part.targets
+    }
     if "hidden_size" in method.fields and (width := getattr(getattr(module, "config", None), "hidden_size", None)):
         own = {"hidden_size": width} | own
-    if (targets := _shared.own_targets(settings, part, module)) is not None:
-        given[_TARGETS] = targets
+    if (named := _shared.own_targets(settings, part, module)) is not None:
+        given[_TARGETS] = named
     if _TARGETS not in method.fields:
         return own | given
     if _TARGETS in given or given.get(_PARAMETERS):
-        if isinstance(named := given.get(_TARGETS), list) and _FEEDFORWARD in own:
-            own[_FEEDFORWARD] = [target for target in own[_FEEDFORWARD] if target in named]
+        if isinstance(given.get(_TARGETS), list) and _FEEDFORWARD in own:
+            own[_FEEDFORWARD] = [target for target in own[_FEEDFORWARD] if target in given[_TARGETS]]
         return own | given
     architecture = _architecture(part, module)
     if (known := _of_library(method, architecture, module)) is not None:
@@ -51,16 +53,21 @@ def fields(
     return own | given
 
 
-def source(method: _library.LibraryMethod, settings: Settings, part: PartFacts) -> str:
+def source(
+    method: _library.LibraryMethod, settings: Settings, part: PartFacts, module: torch.nn.Module | None = None
+) -> str:
     """Whose default the target modules are; empty if the spec names them, if the method has none by architecture, or if
-    the architecture is not known yet."""
+    the architecture is not known yet. Without the built ``module``, a part is taken to have the library's."""
     given = settings.fields()
     if "Linear" not in method.layers and method.peft_type.lower() != _OF_NORMS:
         return ""
     if part.name in (settings.targets or {}) or _TARGETS in given or given.get(_PARAMETERS):
         return ""
-    if _library.of_architecture(method.peft_type, part.architecture) is not None:
-        return f"peft's defaults for {part.architecture}"
+    architecture = part.architecture if module is None else _architecture(part, module)
+    if module is not None and _of_library(method, architecture, module) is None:
+        return "the model family's defaults (peft has none here)"
+    if _library.of_architecture(method.peft_type, architecture) is not None:
+        return f"peft's defaults for {architecture}"
     return "" if part.architecture == "" else "the model family's defaults (peft has none here)"
 
 

@@ -189,9 +189,9 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     return made
 
 
-def source(settings: Settings, part: PartFacts) -> str:
+def source(settings: Settings, part: PartFacts, module: torch.nn.Module | None = None) -> str:
     """Whose default the target modules are, in a few words; empty if the spec names them or the method has none."""
-    return _defaults.source(_library.method(settings.peft_type), settings, part)
+    return _defaults.source(_library.method(settings.peft_type), settings, part, module)
 
 
 def _library_shape(make: Callable[..., PeftConfig], fields: dict[str, Any], module: torch.nn.Module) -> PeftConfig:
@@ -214,7 +214,12 @@ def _refuse_ignored(settings: Settings, told: list[str]) -> None:
 
 
 def finish(settings: Settings, wrapper: PeftModel) -> None:
-    """Tell an adapter that several tasks would share (Poly, multi-task prompts) of the only one that a cell has."""
+    """Tell an adapter that several tasks would share (Poly, multi-task prompts) of the only one that a cell has.
+
+    Raises SpecError for an initialisation that wants a pass over data: without it, it is the usual one.
+    """
+    if settings.fields().get("init_lora_weights") == "eva":
+        raise SpecError("init_lora_weights: eva wants a pass over data before training, which is not made; remove it")
     if not any(name in _library.method(settings.peft_type).fields for name in _TASK_COUNTS):
         return
     if wrapper.active_peft_config.is_prompt_learning:  # whose encoder of prompts may be replaced later

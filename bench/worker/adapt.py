@@ -111,13 +111,13 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
 
     patch_cache_name()
     before, weights = set(plain.parameters()), notes.weights(plain)
+    source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
     model.replace_part(part.name, wrapper)
     if finish := getattr(plugin, "finish", None):
         finish(method, wrapper)
     _freeze_constants(wrapper)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
-    source = plugin.source(method, part) if hasattr(plugin, "source") else ""
     return Adapted(names=frozenset(trained), peft=wrapper, note=notes.of_adapter(wrapper, weights, source))
 
 

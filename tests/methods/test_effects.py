@@ -112,12 +112,16 @@ def test_a_part_has_the_defaults_of_the_model_that_it_is_of() -> None:
     assert on(adapted(_parts.View(llama(), ["lm_head"]), head, peft_type="LORA")) == {"lm_head"}
 
 
+def axis(frozen: str, adapted: str) -> str:
+    return "[" + ", ".join(f"{{{frozen}: F, {adapted}: {name}, head: T}}" for name in "LIN") + "]"
+
+
 def test_what_is_printed_first_says_whose_defaults_count(root: Path) -> None:
-    own = ["methods={L: {peft_type: LORA}, I: {peft_type: IA3}, N: {peft_type: LORA, target_modules: [qkv]}}"]
-    own += ["matrix.axes={parts.blocks: [L, I, N]}", "parts={stem: F, head: T}"]
+    own = ["methods={L: {peft_type: LORA}, I: {peft_type: IA3}, N: {peft_type: LORA, target_modules: [query]}}"]
+    own.append("matrix.axes.parts=" + axis("stem", "blocks"))
     _, cells = load_cells(root / "specs/examples/image_classification.yaml", "default", sets=own)
     assert target_lines(cells) == ["target modules of L, I on blocks: the model family's defaults (peft has none here)"]
-    own[1:] = ["matrix.axes={parts.encoder: [L, I]}", "parts={embeddings: F, head: T}"]
+    own[1:] = ["matrix.axes.parts=" + axis("embeddings", "encoder")]
     _, cells = load_cells(root / "specs/examples/text_classification.yaml", "default", sets=own)
     assert target_lines(cells) == ["target modules of L, I on encoder: peft's defaults for bert"]
     assert target_lines(load_cells(root / "specs/table1.yaml")[1]) == [], "the paper's methods keep the paper's targets"
@@ -282,6 +286,12 @@ def test_the_shape_of_another_model_is_refused_or_left_out(name: str, tmp_path: 
     content = json.loads((tmp_path / "adapter_config.json").read_text())
     assert content["num_layers"] == 32
     assert trainable(adapted(llama(), adapter_config=str(tmp_path))) == own
+
+
+def test_an_initialisation_that_is_not_made_is_refused() -> None:
+    method = settings(peft_type="LORA", init_lora_weights="eva")
+    with pytest.raises(SpecError, match="wants a pass over data"):
+        peft_config.finish(method, get_peft_model(llama(), peft_config.config(method, MODEL, llama())))
 
 
 def test_the_papers_methods_keep_their_targets() -> None:
