@@ -204,8 +204,12 @@ class TaskPlugin(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateOptions:
+    """What ``evaluate`` of a spec says of generation."""
+
     num_beams: int
     max_new_tokens: int
+    length_denominator: Literal["generated", "as_transformers_4"] = "generated"
+    attend_padding: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,6 +292,9 @@ class BenchModel(Protocol):
         """What else decides the costs, for the reader of an estimate: e.g. ``image_size``, ``attention``."""
         ...
 
+    # A family whose ``generate`` heeds fields of ``OPTIONAL_SEARCH`` (``bench.spec.models``) names them in its file's
+    # ``SEARCH``; a spec that sets one for another family is refused.
+    #
     # A model that cuts long texts has ``cut_texts(questions, answers) -> CutTexts``, too; one that reads pairs of texts
     # is a ``PairModel``. A model that chooses among known answers has ``learn_answers(answers: Iterable[str])``, too:
     # called once, before training, with the answers of all training examples.

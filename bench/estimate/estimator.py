@@ -24,7 +24,7 @@ from bench.estimate.gpus import DEFAULT, GPUS, Gpu
 from bench.estimate.max_batch import Largest, Need, largest
 from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
-from bench.protocols import GenerateOptions, InputLengths
+from bench.protocols import InputLengths
 from bench.record import Estimate, Flops, PredictedMemory, PredictedPhase
 from bench.worker.adapt import method_groups
 from bench.worker.data import Batch, task_of
@@ -191,14 +191,13 @@ class Attempt:
     def evaluate(self) -> tuple[PredictedPhase, int]:
         """Generation for the longest test batch to the last token, and its FLOPs."""
         model, settings = self.built.model, self._cell.evaluate
-        options = GenerateOptions(num_beams=settings.num_beams, max_new_tokens=settings.max_new_tokens)
         model.module.eval()
         self.tracker.begin_phase()
         self.tracker.reset_flops()
         with self.tracker, reading(self._operations), generating(settings.max_new_tokens):
             batch = self._batch(settings.batch_size, self.shapes.test[-1], training=False)
             with torch.no_grad(), self._precision.context():
-                self.task.predict(model, self._precision.place(batch.tensors), options)
+                self.task.predict(model, self._precision.place(batch.tensors), settings.options())
             del batch
         return self.tracker.end_phase(), self.tracker.forward_flops
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from bench.errors import WeightsError
 from bench.models import _miss_attention, _miss_checkpointing, _miss_source, _miss_weights
 from bench.models._miss_tokens import Tokens, words_of
 from bench.models.miss import PARTS
-from bench.patches.transformers import patch_blip_text
+from bench.patches.transformers import length_as_transformers_4, patch_blip_text
 from bench.protocols import BenchModel, GenerateOptions, InputLengths, PartFacts
 
 if TYPE_CHECKING:
@@ -78,22 +79,31 @@ class MissModel:
 
     @torch.no_grad()
     def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
-        """Beam search from ``[DEC]`` to ``[SEP]``. Padded question tokens are masked, unlike in BLIP's ``generate``:
-        an answer does not depend on the other questions of its batch.
+        """Beam search from ``[DEC]`` to ``[SEP]``. Padded question tokens are masked, so that an answer does not depend
+        on the other questions of its batch; unlike in BLIP's ``generate``, unless ``attend_padding`` is on.
         """
         states = self._question_states(batch)
         decoder: Any = self.part("dec")
-        ids = decoder.generate(
-            input_ids=torch.full((len(states), 1), self.tokens.dec, device=states.device),
-            encoder_hidden_states=states,
-            encoder_attention_mask=_mask_of(states, batch),
-            eos_token_id=self.tokens.sep,
-            pad_token_id=self.tokens.pad,
-            num_beams=options.num_beams,
-            max_new_tokens=options.max_new_tokens,
-            do_sample=False,
-        )
+        mask = _mask_of(states, batch)
+        with self._lengths(decoder, options):
+            ids = decoder.generate(
+                input_ids=torch.full((len(states), 1), self.tokens.dec, device=states.device),
+                encoder_hidden_states=states,
+                encoder_attention_mask=torch.ones_like(mask) if options.attend_padding else mask,
+                eos_token_id=self.tokens.sep,
+                pad_token_id=self.tokens.pad,
+                num_beams=options.num_beams,
+                max_new_tokens=options.max_new_tokens,
+                do_sample=False,
+            )
         return [self.tokens.decode(row) for row in ids.tolist()]
+
+    def _lengths(self, decoder: Any, options: GenerateOptions) -> AbstractContextManager[None]:
+        """Within it, what beam search takes for the length of an answer is as the options say."""
+        if options.length_denominator == "generated" or options.num_beams == 1:
+            return nullcontext()
+        bare = decoder.get_base_model() if hasattr(decoder, "get_base_model") else decoder
+        return length_as_transformers_4(bare, self.tokens.sep)
 
     def checkpoint_activations(self) -> None:
         """In every layer of all parts."""

@@ -38,6 +38,9 @@ PARTS = {
 }
 """The targets under which the trainable shares of the MILE paper's Tables 1, 3 come out to the last digit."""
 
+SEARCH = ("length_denominator", "attend_padding")
+"""Switches of ``evaluate`` that ``generate`` heeds."""
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {
         "vision": {
@@ -127,16 +130,28 @@ class TextSettings(Base):
     """Of hidden states and of attention probabilities; on while training, in frozen parts too."""
 
 
+_RELEASED_IMAGE: dict[str, Any] = {
+    "mean": (0, 0, 0),
+    "std": (1, 1, 1),
+    "divide_by_255": True,
+    "interpolation": "bilinear",
+}
+"""Preprocessing of the released MISS code, with which MISS's own checkpoint was trained: inputs are nearly black."""
+
+
 class ImageSettings(Base):
-    """Preprocessing: resize to a square, scale to 0..1, normalise."""
+    """Preprocessing: resize to a square, scale to 0..1, normalise. The defaults are BLIP's; with ``weights`` of
+    ``kind: checkpoint``, what is not set here is as in the released MISS code: ``mean`` 0, ``std`` 1, ``divide_by_255``
+    true, ``interpolation`` bilinear."""
 
     size: int | None = Field(default=None, ge=1)
     """Edge, pixels; null: as the preset."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    """Subtracted per channel; the default is BLIP's. The released MISS code normalises nothing: mean 0, std 1."""
+    """Subtracted per channel; the default is BLIP's."""
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     divide_by_255: bool = False
-    """Divide once more by 255 after scaling to 0..1, as the released MISS code does (its inputs are nearly black)."""
+    """Divide once more by 255 after scaling to 0..1, as the released MISS code does (its inputs are nearly black). Set
+    it to false, and ``mean`` and ``std``, for a checkpoint that was trained otherwise, such as BLIP's own."""
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
 
 
@@ -165,7 +180,8 @@ class FolderWeights(Base):
 
 
 class CheckpointWeights(Base):
-    """One file: ``.pth`` of MISS, MILE or BLIP under their original names, or ``.safetensors``."""
+    """One file: ``.pth`` of MISS, MILE or BLIP under their original names, or ``.safetensors``. Images are then
+    preprocessed as in the released MISS code, unless ``model.image`` says otherwise."""
 
     kind: Literal["checkpoint"]
     path: LocalPath
@@ -235,6 +251,14 @@ class Settings(ModelSettings):
         """``miss base, weights Salesforce/blip-vqa-base``."""
         weights = f"weights {self.weights.describe()}" if self.weights else "random weights"
         return f"{self.family} {self.preset}, {weights}"
+
+    @model_validator(mode="after")
+    def _preprocess_as_trained(self) -> Settings:
+        """Spelt out, not a default: so cells of other preprocessing have other ids, and records say what was done."""
+        if isinstance(self.weights, CheckpointWeights):
+            own = self.image.model_dump(include=self.image.model_fields_set)
+            object.__setattr__(self, "image", ImageSettings(**(_RELEASED_IMAGE | own)))
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:

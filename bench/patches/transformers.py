@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from bench.errors import LibraryMismatchError
 
 CACHE_NAMES = ("cache", "past_key_values")
 """What functions call the keys and values of earlier tokens: the first since transformers 5.24."""
+_FINISHED = "_update_finished_beams"
+_FINISHED_TAKES = {"topk_log_probs", "topk_running_sequences", "cur_len", "decoder_prompt_len", "length_penalty"}
+"""Where beam search divides likelihoods by lengths, and what of its arguments is needed."""
 
 
 def cache_name(function: Callable[..., Any]) -> str:
@@ -47,6 +51,35 @@ def patch_blip_text(text_model: Any) -> None:
         attention = layer.crossattention.self
         _require(attention, "attention_mask", "encoder_attention_mask")
         attention.register_forward_pre_hook(_pass_mask, with_kwargs=True)
+
+
+@contextmanager
+def length_as_transformers_4(model: Any, eos: int) -> Iterator[None]:
+    """Beam search of ``model`` within the context divides likelihoods by the lengths that transformers 4 took.
+
+    There a finished hypothesis has its prompt and its tokens without the end (``eos``), an unfinished one all its
+    tokens, prompt included; transformers 5 (5.17 to 5.24) takes the generated tokens alone, the end included. With a
+    prompt of one token they differ in the unfinished ones only. Raises LibraryMismatchError if there is no such place.
+    """
+    original = getattr(model, _FINISHED, None)
+    if original is None or _FINISHED_TAKES - set(inspect.signature(original).parameters):
+        raise LibraryMismatchError(
+            f"transformers {__version__}: beam search has no {_FINISHED} for evaluate.length_denominator; "
+            "install a version that this package allows (python run_bench.py --version lists them)"
+        )
+
+    def finished(**given: Any) -> Any:
+        length, prompt = given["cur_len"] + 1, given["decoder_prompt_len"]
+        ended = given["topk_running_sequences"][:, :, length - 1] == eos
+        theirs = torch.where(ended, length - 1, length)
+        factor = ((length - prompt) / theirs) ** given["length_penalty"]
+        return original(**given | {"topk_log_probs": given["topk_log_probs"] * factor})
+
+    setattr(model, _FINISHED, finished)
+    try:
+        yield
+    finally:
+        delattr(model, _FINISHED)
 
 
 def _require(module: torch.nn.Module, *arguments: str) -> None:

@@ -94,7 +94,7 @@ def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, Cell
         labels=labels,
         cells=tuple(cells),
         records=tuple(records.get(cell.cell_id) for cell in cells),
-        published=published.find(spec.published, labels),
+        published=published.find(spec.published, labels, first.scale),
         asked=f"{first.task!r} {first.data.model_dump_json(exclude={'train_split', 'train_limit'})}",
     )
 

@@ -10,14 +10,13 @@ from bench.report import text
 from bench.report.contest import Contest
 from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import TableColumn
+from bench.report.published import OWN_SCALES
 from bench.report.uncertainty import DifferenceKind
 
 if TYPE_CHECKING:
     from bench.record import CellRecord, Score
     from bench.spec.models import Spec
 
-OWN_SCALES = ("paper", "default")
-"""The spec as it stands: the published setting, or the user's own."""
 CLOSED_RULES = {
     "yes_no": "closed: the gold answer is yes or no",
     "answer_type": "closed: as the data set's annotation says",
@@ -31,14 +30,20 @@ _TESTS: dict[DifferenceKind, str] = {
 
 
 def scale_tag(scale: str) -> str:
-    """What marks every table and plot of a scale that is not the published setting; empty for the paper's."""
+    """What marks every table and plot of a scale that is not the spec as it stands; empty for that."""
     return "" if scale in OWN_SCALES else text.plain(scale).upper()
 
 
 def caption(scale: str, groups: Sequence[Group]) -> str:
     """What follows the title: where the numbers come from, and whether they may be compared with published ones."""
-    warning = "Not the published setting: not comparable with published numbers. " if scale_tag(scale) else ""
+    warned = scale_tag(scale) and not is_comparable(groups)
+    warning = "Not the published setting: not comparable with published numbers. " if warned else ""
     return f"{warning}{facts(scale, groups)}."
+
+
+def is_comparable(groups: Sequence[Group]) -> bool:
+    """Whether the scale of these groups may be the published setting."""
+    return any(group.published is not None and group.published.comparable for group in groups)
 
 
 def facts(scale: str, groups: Sequence[Group]) -> str:

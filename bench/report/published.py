@@ -10,6 +10,8 @@ from typing import Any
 from bench import metrics
 from bench.spec.models import Published
 
+OWN_SCALES = ("paper", "default")
+"""The spec as it stands: the published setting, or the user's own."""
 ROUNDING = 0.005
 """Half of the last digit that papers print of a percentage."""
 
@@ -22,17 +24,28 @@ class PublishedRow:
     """Metric name -> value in the metric's unit."""
     implied: float | None
     """The global accuracy that open and closed imply, if it is not the printed one; null if they agree."""
+    comparable: bool = True
+    """Whether the cell's scale may be the published setting."""
 
 
-def find(published: Published | None, labels: Mapping[str, Any]) -> PublishedRow | None:
+def find(published: Published | None, labels: Mapping[str, Any], scale: str) -> PublishedRow | None:
     """The first published row all of whose parts and axes agree with ``labels``."""
     for row in published.rows if published else []:
         place = {key: value for key, value in row.items() if key not in metrics.names()}
         if all(key in labels and same(labels[key], value) for key, value in place.items()):
             values = {key: metrics.get(key).published(row[key]) for key in row if key not in place}
             known = {key: value for key, value in values.items() if value is not None}
-            return PublishedRow(values=known, implied=implied_global(known, published.counts if published else None))
+            return PublishedRow(
+                values=known,
+                implied=implied_global(known, published.counts if published else None),
+                comparable=is_comparable(published, scale),
+            )
     return None
+
+
+def is_comparable(published: Published | None, scale: str) -> bool:
+    """Whether numbers of this scale may be compared with the published ones."""
+    return scale in OWN_SCALES or (published is not None and scale in published.scales)
 
 
 def same(ours: Any, theirs: Any) -> bool:

@@ -12,7 +12,7 @@ from bench.protocols import PartFacts
 from bench.registry import did_you_mean
 from bench.spec.explain import validate
 from bench.spec.matrix import PLACE_ROOTS, MatrixTree, Point, short_names, split_place
-from bench.spec.models import DEFAULT_TASK, Spec
+from bench.spec.models import DEFAULT_TASK, OPTIONAL_SEARCH, Spec
 from bench.spec.problems import Problems, quoted
 from bench.spec.tree import Node, Path
 from bench.spec.variants import COLUMN, variants_of
@@ -106,6 +106,7 @@ def _check_point(point: Point, problems: Problems, valid: bool) -> Checked | Non
     settings = validate(Spec, Node(kept, point.tree.mark, point.tree.key_mark), problems)
     if settings is None or not runnable:
         return None
+    _check_search(point.tree, settings, problems)
     for part, action in point.actions().items():
         if action.value not in FROZEN_OR_TRAINED:
             method = settings.methods[str(action.value)]
@@ -114,6 +115,21 @@ def _check_point(point: Point, problems: Problems, valid: bool) -> Checked | Non
             except SpecError as error:
                 problems.add(action.mark, f"parts.{part}", f"{quoted(action.value)}: {error}")
     return Checked(point, settings, tuple(facts))
+
+
+def _check_search(tree: Node, settings: Spec, problems: Problems) -> None:
+    """Whether the model family heeds what ``evaluate`` sets beside the usual."""
+    heeded = getattr(registry.load("models", settings.model.family), "SEARCH", ())
+    for name in OPTIONAL_SEARCH:
+        value = getattr(settings.evaluate, name)
+        if value != type(settings.evaluate).model_fields[name].default and name not in heeded:
+            place = tree.get("evaluate", name) or tree
+            known = [f for f in registry.names("models") if name in getattr(registry.load("models", f), "SEARCH", ())]
+            told = (
+                f"{quoted(value)}: model family {settings.model.family} has no such switch; leave it out "
+                f"(families that have it: {', '.join(known)})"
+            )
+            problems.add(place.mark, f"evaluate.{name}", told)
 
 
 def _check_pattern(point: Point, facts: dict[str, PartFacts], problems: Problems) -> bool:
@@ -195,6 +211,10 @@ class _Names:
             if not _SCALE.fullmatch(name) or name == "auto":
                 rule = "a scale's name is at most 64 letters, digits, - _ . and not `auto` (it names a results file)"
                 self.problems.add(node.key_mark, ("scales", name), f"{rule}; rename it")
+        scales = dict(self.tree.items("scales"))
+        for i, named in enumerate(self.tree.elements("published", "scales")):
+            if isinstance(named.value, str):
+                self._unless(scales, named, ("published", "scales", i), named.value, "scale")
         seeds = [(i, seed) for i, seed in enumerate(self.tree.elements("seeds"))]
         for i, seed in seeds:
             if seed.value in [earlier.value for _, earlier in seeds[:i]]:

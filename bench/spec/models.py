@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench import registry, tasks
+from bench.protocols import GenerateOptions
 from bench.settings import (
     DataSettings,
     LocalPath,
@@ -130,8 +131,27 @@ class EvaluateSettings(Settings):
     batch_size: int = Field(ge=1)
     num_beams: int = Field(default=3, ge=1)
     max_new_tokens: int = Field(default=10, ge=1)
+    length_denominator: Literal["generated", "as_transformers_4"] = "generated"
+    """What beam search divides the log-likelihood of an answer by: ``generated``, its tokens; ``as_transformers_4``,
+    one more for an answer that is cut by ``max_new_tokens``, as the library did in 2024. Of ``miss`` only."""
+    attend_padding: bool = False
+    """Whether the decoder attends to the padding of shorter questions while it generates, as BLIP's and the released
+    MISS code does: an answer then depends on the other questions of its batch. Of ``miss`` only."""
     closed: Literal["yes_no", "answer_type"] = "answer_type"
     """Which questions count as closed: gold answer is yes or no, or as the data set's annotation says."""
+
+    def options(self) -> GenerateOptions:
+        """What a model is told."""
+        return GenerateOptions(
+            num_beams=self.num_beams,
+            max_new_tokens=self.max_new_tokens,
+            length_denominator=self.length_denominator,
+            attend_padding=self.attend_padding,
+        )
+
+
+OPTIONAL_SEARCH = ("length_denominator", "attend_padding")
+"""Fields of ``EvaluateSettings`` that only some families heed."""
 
 
 class RunSettings(Settings):
@@ -193,6 +213,8 @@ class Published(Settings):
     counts: dict[Literal["open", "closed"], Annotated[list[int], Field(min_length=1)]] | None = None
     """Plausible numbers of open and of closed questions, e.g. ``{open: [703, 704, 705, 706], closed: [355]}``: a row
     whose ``global`` is not the mean of its ``open`` and ``closed`` weighted by any of them gets a footnote."""
+    scales: list[str] = []
+    """Scales that may be the published setting, too, beside the spec as it stands: their numbers are compared."""
 
 
 class ParetoSettings(Settings):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.execution import Progress
-from bench.protocols import BenchModel, Example, GenerateOptions, Task
+from bench.protocols import BenchModel, Example, Task
 from bench.spec.models import EvaluateSettings
 from bench.store import write_atomic
 from bench.worker.data import Batch
@@ -27,11 +27,10 @@ def predict(
 ) -> list[str]:
     """One answer per test example, in the order of the batches."""
     model.module.eval()
-    options = GenerateOptions(num_beams=settings.num_beams, max_new_tokens=settings.max_new_tokens)
     answers: list[str] = []
     for batch in batches:
         with torch.no_grad(), precision.context():
-            answers += task.predict(model, precision.place(batch.tensors), options)
+            answers += task.predict(model, precision.place(batch.tensors), settings.options())
         beat(Progress(phase="eval", done=len(answers), total=total))
     return answers
 

@@ -167,6 +167,41 @@ def test_images_become_pixels() -> None:
     torch.testing.assert_close(pixels, torch.full_like(pixels, 1 / 255))
 
 
+RELEASED = {"mean": (0, 0, 0), "std": (1, 1, 1), "divide_by_255": True, "interpolation": "bilinear"}
+BLIP = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "divide_by_255": False,
+    "interpolation": "bicubic",
+}
+
+
+@pytest.mark.parametrize(
+    ("weights", "image", "expected"),
+    [
+        ({"kind": "hub", "id": "Salesforce/blip-vqa-base"}, {}, BLIP),
+        (None, {}, BLIP),
+        ({"kind": "checkpoint", "path": "miss.pth"}, {}, RELEASED),
+        (
+            {"kind": "checkpoint", "path": "miss.pth"},
+            {"size": 64, "divide_by_255": False},
+            RELEASED | {"divide_by_255": False},
+        ),
+        ({"kind": "checkpoint", "path": "blip.pth"}, BLIP, BLIP),
+    ],
+    ids=["blip", "random", "checkpoint", "one overridden", "all overridden"],
+)
+def test_images_are_preprocessed_as_the_weights_were_trained(
+    weights: dict[str, Any] | None, image: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    settings = miss.Settings.model_validate({"family": "miss", "weights": weights, "image": image})
+    assert settings.image.model_dump(exclude={"size"}) == expected
+    again = miss.Settings.model_validate_json(settings.model_dump_json())
+    assert again == settings, "as a worker reads it"
+    identity = settings.model_dump(exclude_defaults=True).get("image", {})
+    assert ("divide_by_255" in identity) == expected["divide_by_255"], "other preprocessing is another cell"
+
+
 def test_drop_path_acts_in_training_only(batch: Batch) -> None:
     vision = {**TINY["vision"], "drop_path": 0.5}  # type: ignore[dict-item]
     model = make(miss.Settings.model_validate(TINY | {"vision": vision}))

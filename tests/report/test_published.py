@@ -73,12 +73,12 @@ def test_a_row_belongs_to_the_cell_that_agrees_in_all_it_names() -> None:
     published = Published(
         source="a paper", rows=[{"vit": "F", "rank": 4, "open": "1.5%"}, {"vit": "F", "open": 2, "closed": None}]
     )
-    by_rank = find(published, {"vit": "F", "rank": 4.0})
-    by_part = find(published, {"vit": "F", "rank": 8})
+    by_rank = find(published, {"vit": "F", "rank": 4.0}, "paper")
+    by_part = find(published, {"vit": "F", "rank": 8}, "paper")
     assert by_rank is not None
     assert by_rank.values == {"open": 1.5}
     assert by_part is not None
     assert by_part.values == {"open": 2.0}
-    assert find(published, {"vit": "T", "rank": 4}) is None
-    assert find(published, {}) is None
-    assert find(None, {"vit": "F"}) is None
+    assert find(published, {"vit": "T", "rank": 4}, "paper") is None
+    assert find(published, {}, "paper") is None
+    assert find(None, {"vit": "F"}, "paper") is None

@@ -22,7 +22,7 @@ from bench.estimate.estimator import generating
 from bench.estimate.gpus import DEFAULT, generation
 from bench.estimate.validation.paper import Row, lengths_of, memory_of
 from bench.estimate.validation.steps import generated, shapes, take_steps
-from bench.protocols import GenerateOptions, TextModel
+from bench.protocols import TextModel
 from bench.record import Estimate, PhaseMemory, PredictedPhase
 from bench.worker.adapt import adapt
 from bench.worker.data import task_of
@@ -146,10 +146,9 @@ def _train_and_evaluate(
     with cuda_peaks(target, peaks, "eval"):
         model.module.eval()
         settings = cell.evaluate
-        options = GenerateOptions(num_beams=settings.num_beams, max_new_tokens=settings.max_new_tokens)
         batch = shapes(model, settings.batch_size, evaluation)
         with torch.no_grad(), precision.context(), generating(settings.max_new_tokens):
-            model.generate(precision.place(batch.tensors), options)
+            model.generate(precision.place(batch.tensors), settings.options())
         _wait(target)
 
 
