@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench import fingerprints, registry
+from bench import digests, fingerprints
 from bench.cell import Cell
 from bench.environment import Device, usable_gpus
 from bench.errors import BenchError, SpecError
 from bench.record import CellRecord
-from bench.settings import Settings
 
 UNKNOWN: Final = "unknown"
 """In place of a digest that cannot be told here; nothing is stale for it."""
@@ -65,18 +64,18 @@ _RULES: Sequence[Callable[[CellRecord, Inputs], str | None]] = (_other_data, _ot
 
 def inputs_of(cells: Sequence[Cell]) -> dict[str, Inputs]:
     """By ``cell_id``. Raises DataError or WeightsError if what the cells need is not here, SpecError for a device."""
-    digests = _Digests(lambda digest: digest())
+    taken = _Digests(lambda digest: digest())
     devices = {device: _devices(device) for device in {cell.run.device for cell in cells}}
-    return {cell.cell_id: digests.inputs(cell, devices[cell.run.device]) for cell in cells}
+    return {cell.cell_id: taken.inputs(cell, devices[cell.run.device]) for cell in cells}
 
 
 def inputs_known(cells: Sequence[Cell], *, any_device: bool) -> dict[str, Inputs]:
     """The same, as far as it can be told at once; with ``any_device`` a result counts wherever it was made."""
-    digests = _Digests(_if_known)
+    taken = _Digests(_if_known)
     asked = set() if any_device else {cell.run.device for cell in cells}
     devices = {device: _devices_known(device) for device in asked}
     with fingerprints.quick():
-        return {cell.cell_id: digests.inputs(cell, devices.get(cell.run.device, frozenset())) for cell in cells}
+        return {cell.cell_id: taken.inputs(cell, devices.get(cell.run.device, frozenset())) for cell in cells}
 
 
 class _Digests:
@@ -87,18 +86,17 @@ class _Digests:
         self._taken: dict[str, str | None] = {}
 
     def inputs(self, cell: Cell, devices: frozenset[str]) -> Inputs:
-        data, model = cell.data, cell.model
+        model = f"{cell.model.model_dump_json()} {digests.method_files(cell)}"
         return Inputs(
-            data_digest=self._of(data, lambda: registry.load("datasets", data.name).digest(data)),
-            weights_digest=self._of(model, lambda: registry.load("models", model.family).weights_digest(model)),
+            data_digest=self._of(cell.data.model_dump_json(), lambda: digests.data_digest(cell)),
+            weights_digest=self._of(model, lambda: digests.weights_digest(cell)),
             devices=devices,
         )
 
-    def _of(self, settings: Settings, digest: Callable[[], str | None]) -> str | None:
-        key = settings.model_dump_json()
-        if key not in self._taken:
-            self._taken[key] = self._take(digest)
-        return self._taken[key]
+    def _of(self, settings: str, digest: Callable[[], str | None]) -> str | None:
+        if settings not in self._taken:
+            self._taken[settings] = self._take(digest)
+        return self._taken[settings]
 
 
 def _if_known(digest: Callable[[], str | None]) -> str | None:

@@ -88,9 +88,11 @@ class DataPlugin(Protocol):
 
     @staticmethod
     def digest(settings: Any) -> str:
-        """SHA-256 (hex) that changes when annotations or images change; fast (well under 1 s), no torch.
+        """SHA-256 (hex) over the contents of annotations and images; no torch.
 
-        Raises DataError if the data is not there: where to get it, which layout is expected, what runs without it.
+        ``bench.fingerprints`` remembers the hashes of files between runs. What takes long all the same, such as a
+        download, calls its ``takes_long`` first, since lists and reports ask, too. Raises DataError if the data is not
+        there: where to get it, which layout is expected, what runs without it.
         """
         ...
 
@@ -349,7 +351,8 @@ class ModelPlugin(Protocol):
 
     @staticmethod
     def weights_digest(settings: Any) -> str | None:
-        """SHA-256 of the weight files, null for random initialisation; raises WeightsError if they are not there."""
+        """SHA-256 over every file that the model is built from: weights, configuration, tokenizer, preprocessing. Null
+        if there is none, raises WeightsError if one is not there. As ``DataPlugin.digest``, asked by lists, too."""
         ...
 
     @staticmethod

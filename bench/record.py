@@ -356,7 +356,8 @@ class CellRecord(Part):
     data_digest: str | None = None
     """SHA-256 of the data's annotations and images; null if the cell ended before it was taken."""
     weights_digest: str | None = None
-    """SHA-256 of the weight files; null for random initialisation."""
+    """SHA-256 over the files that the model was built from: weights, configuration, tokenizer, preprocessing, and those
+    that its methods name; null if there were none."""
     environment: dict[str, Any] = {}
     """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
     settings: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bench import fingerprints
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.registry import did_you_mean
@@ -44,12 +45,20 @@ class ImageFolder(Splits):
     """``OpenedData`` on annotation files and a folder of images, which are opened when asked for."""
 
     def __init__(
-        self, splits: Mapping[str, Sequence[Example]], *, images: Path, annotations: Sequence[Path], remedy: str
+        self,
+        splits: Mapping[str, Sequence[Example]],
+        *,
+        images: Path,
+        annotations: Sequence[Path],
+        remedy: str,
+        published: str | None = None,
     ) -> None:
+        """``published``: see ``files_digest``."""
         super().__init__(splits)
         self.images = images
         self._annotations = annotations
         self._remedy = remedy
+        self._published = published
 
     def image(self, example: Example) -> Image:
         """See ``OpenedData.image``."""
@@ -58,29 +67,46 @@ class ImageFolder(Splits):
     def digest(self) -> str:
         """See ``files_digest``."""
         names = {example.image_name for split in self._splits.values() for example in split}
-        return files_digest(self._annotations, self.images, names, self._remedy)
+        return files_digest(self._annotations, self.images, names, self._remedy, published=self._published)
 
 
-def files_digest(annotations: Iterable[Path], images: Path, names: Iterable[str], remedy: str) -> str:
-    """SHA-256 over the annotation files' bytes and the images' names and sizes (contents would take too long).
+def files_digest(
+    annotations: Iterable[Path], images: Path, names: Iterable[str], remedy: str, *, published: str | None = None
+) -> str:
+    """SHA-256 over the annotation files' bytes and the images' names and contents.
 
-    Raises DataError if images are missing: how many, and the first of them.
+    ``published`` is the ``contents_digest`` of the images that everybody has. Of these, known by their contents, names
+    and sizes are taken instead, as earlier versions did of all images, so that their records stay valid.
+    Raises DataError if files are missing: how many, and the first of them.
     """
     sha = hashlib.sha256()
     for path in annotations:
-        sha.update(hashlib.sha256(path.read_bytes()).digest())
-    missing = []
+        sha.update(bytes.fromhex(_hashes(path.parent, [path.name], "annotation files", remedy)[0]))
     ordered = sorted(names)
     for name in ordered:
         check_image_name(images, name)
-        try:
-            sha.update(f"{name}\0{(images / name).stat().st_size}\n".encode())
-        except OSError:
-            missing.append(name)
-    if missing:
-        problem = f"{len(missing)} of {len(ordered)} images are missing; the first is {images / missing[0]}"
-        raise DataError(f"{problem}\n{remedy}")
+    listed = list(zip(ordered, _hashes(images, ordered, "images", remedy), strict=True))
+    if published is not None and contents_digest(listed) == published:
+        sha.update("".join(f"{name}\0{(images / name).stat().st_size}\n" for name in ordered).encode())
+    else:
+        sha.update("".join(f"{name}\0{own}\n" for name, own in listed).encode())
     return sha.hexdigest()
+
+
+def contents_digest(listed: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 (hex) over names and the SHA-256 of what they stand for."""
+    return hashlib.sha256("".join(f"{name}\0{own}\n" for name, own in listed).encode()).hexdigest()
+
+
+def _hashes(root: Path, names: Sequence[str], what: str, remedy: str) -> list[str]:
+    try:
+        return fingerprints.of_files(root, names)
+    except fingerprints.MissingFilesError as error:
+        first = root / error.names[0]
+        how = "not readable" if first.exists() else "missing"
+        raise DataError(
+            f"{len(error.names)} of {len(names)} {what} are {how}; the first is {first}\n{remedy}"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,8 @@ from bench.protocols import Example
 from bench.settings import DataSettings
 
 SPLITS = ("train", "test")
+PUBLISHED = "5a70815ae3ad1d718a8061401c756024d10cbb77f07a13db4f6fbfb1e99d1409"
+"""``contents_digest`` of the images in easy-vqa 1.0."""
 REMEDY = "  install it again: python -m pip install --force-reinstall --no-deps easy-vqa"
 
 
@@ -33,7 +35,7 @@ def digest(settings: EasyVqaSettings) -> str:  # noqa: ARG001 - the data are alw
     """See ``DataPlugin.digest``."""
     root = _root()
     images = [f"{split}/images/{path.name}" for split in SPLITS for path in (root / split / "images").iterdir()]
-    return _files.files_digest(_annotations(root).values(), root, images, REMEDY)
+    return _files.files_digest(_annotations(root).values(), root, images, REMEDY, published=PUBLISHED)
 
 
 def load(settings: EasyVqaSettings) -> _files.ImageFolder:  # noqa: ARG001 - the data are always the package's
@@ -41,7 +43,9 @@ def load(settings: EasyVqaSettings) -> _files.ImageFolder:  # noqa: ARG001 - the
     root = _root()
     annotations = _annotations(root)
     splits = {split: _examples(path, split) for split, path in annotations.items()}
-    return _files.ImageFolder(splits, images=root, annotations=list(annotations.values()), remedy=REMEDY)
+    return _files.ImageFolder(
+        splits, images=root, annotations=list(annotations.values()), remedy=REMEDY, published=PUBLISHED
+    )
 
 
 def _annotations(root: Path) -> dict[str, Path]:

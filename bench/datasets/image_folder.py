@@ -38,7 +38,7 @@ Settings = ImageFolderSettings
 
 
 def digest(settings: ImageFolderSettings) -> str:
-    """See ``DataPlugin.digest``; of the images' names and sizes."""
+    """See ``DataPlugin.digest``; of the images' names and contents."""
     return load(settings).digest()
 
 

@@ -69,7 +69,7 @@ Settings = TableSettings
 
 
 def digest(settings: TableSettings) -> str:
-    """See ``DataPlugin.digest``: of the files' contents, and the images' names and sizes."""
+    """See ``DataPlugin.digest``: of the files' contents, and the images' names and contents."""
     if settings.columns.image is not None:
         return load(settings).digest()
     paths = _paths(settings)

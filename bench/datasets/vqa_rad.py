@@ -25,6 +25,8 @@ WHERE = _files.Where(
 images/synpic*.jpg            (or "VQA_RAD Image Folder/")
 """,
 )
+PUBLISHED = "97efa059df7b10a306b2f8a636d585b0ccc3396812f239b98671769549ad9ddc"
+"""``contents_digest`` of the 314 images that the questions need."""
 LEAKY_ROWS = 3064
 LEAKY_SHARE = 0.02
 """More test questions than this share also in training: a leak (the official split has 1 of 451)."""
@@ -69,7 +71,9 @@ def load(settings: VqaRadSettings) -> _files.ImageFolder:
             refuse_leaky(str(annotations[0]), splits["train"], splits["test"])
     if settings.split_by == "image":
         splits = _records.split_by_image([*splits["train"], *splits["test"]])
-    return _files.ImageFolder(splits, images=images, annotations=annotations, remedy=WHERE.remedy(root))
+    return _files.ImageFolder(
+        splits, images=images, annotations=annotations, remedy=WHERE.remedy(root), published=PUBLISHED
+    )
 
 
 def _annotation(root: Path, split: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,33 +21,86 @@ _WEIGHTS = (
     ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
 )
 """Patterns of weight files, the preferred format first: whole, in shards, and the list of the shards."""
-_BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")
-"""Configuration, tokenizer and processor."""
-_NOT_READ = ("*.index.json", "training_args*", "trainer_state.json", "README*", "adapter_*")
+_BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.codes", "*.tokenizer", "*.tiktoken", "*.bpe")
+"""Configuration, tokenizer and processor: what is downloaded."""
+_NOT_READ = (
+    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf", "*.npz"),
+    *("*.index.json", "training_args*", "trainer_state.json", "optimizer*", "scheduler*", "rng_state*", "events.out.*"),
+    *("README*", "LICENSE*", "*.md", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.log", "*.py", ".*"),
+)
+"""What a folder may hold that no model is built from, other formats of its weights among it."""
+_TEMPLATES = "additional_chat_templates"
+_ADAPTER = "adapter_config.json"
+"""With it the library puts the adapter beside it on the model."""
 
 
-def digest(folder: Path) -> str:
-    """SHA-256 (hex) over the names and contents of the weight files and of what belongs to them."""
-    beside = {path for pattern in _BESIDE for path in folder.glob(pattern) if not _unread(path)}
-    return digest_of([*weights_in(folder), *sorted(beside)])
+def digest(settings: Settings) -> str | None:
+    """SHA-256 (hex) over the names and contents of every file that the model is built from; null if there is none."""
+    files: list[Path] = []
+    if (own := folder(settings)) is not None:
+        tensors, index = ([], []) if settings.random_weights else _weights(own)
+        files = [*tensors, *index, *_beside(own)]
+    if settings.tokenizer is None:
+        return digest_of(files) if files else None
+    return digest_of([*files, *_beside(tokenizer_folder(settings.tokenizer))])
+
+
+def tokenizer_folder(name: str) -> Path:
+    """Of a tokenizer's id or folder. Raises WeightsError if it is not there."""
+    if not names_a_folder(name):
+        return snapshot(name, None, weights=False)
+    if not Path(name).is_dir():
+        raise WeightsError(f"no folder {name}: set model.tokenizer to the folder or Hub id of a tokenizer")
+    return Path(name)
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether it is a folder, or cannot be a Hub id."""
+    return Path(name).is_dir() or name.count("/") > 1 or name.startswith((".", "~"))
+
+
+def _beside(folder: Path) -> list[Path]:
+    """Whatever may be read from a folder beside the weights: all but what is known not to be."""
+    found = sorted(path for path in folder.iterdir() if not _unread(path) and path.is_file())
+    found += sorted((folder / _TEMPLATES).glob("*.jinja"))
+    if (folder / _ADAPTER).is_file():
+        found += sorted(path for path in folder.glob("adapter_model.*") if _unread(path))
+    return found
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The weight files of one format, sorted. Raises WeightsError if there are none, or shards are missing."""
-    for whole, shards, index in _WEIGHTS:
+    """The weight files that the library would load, sorted. Raises WeightsError if there are none, or shards are
+    missing."""
+    return _weights(folder)[0]
+
+
+def _weights(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of tensors, and the list of the shards, if they are shards."""
+    for whole, shards, index in _named_weights(folder) or _WEIGHTS:
+        if (folder / whole).is_file():
+            return [folder / whole], []
         if (folder / index).is_file():
             names = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
             if lacking := sorted(name for name in names if not (folder / name).is_file()):
                 raise WeightsError(f"{folder} lacks {', '.join(lacking[:5])}, which {index} names: copy it there, too")
-            return [folder / name for name in sorted(names)]
-        if (folder / whole).is_file():
-            return [folder / whole]
-        if found := sorted(folder.glob(shards)):
+            return [folder / name for name in sorted(names)], [folder / index]
+        if found := sorted(folder.glob(shards)) if shards else []:
             raise WeightsError(f"{folder} has {found[0].name}, but no {index}: copy it there, too")
     raise WeightsError(
         f"no weights in {folder}: expected model.safetensors or pytorch_model.bin as save_pretrained writes them; "
         "for the shapes alone set model.random_weights: true"
     )
+
+
+def _named_weights(folder: Path) -> Sequence[tuple[str, str, str]]:
+    """What ``transformers_weights`` of the configuration says to load in place of the usual files."""
+    try:
+        named = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):
+        return ()
+    if not isinstance(named, str):
+        return ()
+    return (("", "", named),) if named.endswith(".index.json") else ((named, "", ""),)
 
 
 def folder(settings: Settings) -> Path | None:

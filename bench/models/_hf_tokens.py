@@ -197,16 +197,10 @@ def folder_of(settings: Settings, *, meta: bool) -> Path | None:
     """Where the tokenizer, or the processor that holds it, lies; None where there is none. Raises WeightsError."""
     if settings.tokenizer is None:
         return _hf_source.folder_here(settings) if meta else _hf_source.folder(settings)
-    if Path(settings.tokenizer).is_dir():
-        return Path(settings.tokenizer)
-    if settings.tokenizer.count("/") > 1 or settings.tokenizer.startswith((".", "~")):
-        raise WeightsError(
-            f"no folder {settings.tokenizer}: set model.tokenizer to the folder or Hub id of a tokenizer"
-        )
     try:
-        return _hf_source.snapshot(settings.tokenizer, None, weights=False)
+        return _hf_source.tokenizer_folder(settings.tokenizer)
     except WeightsError:
-        if meta:
+        if meta and not _hf_source.names_a_folder(settings.tokenizer):
             return None
         raise
 

@@ -19,9 +19,12 @@ CONFIG = "config.json"
 
 
 def digest(weights: timm.Weights) -> str:
-    """SHA-256 (hex) over the name and contents of the file of tensors."""
+    """SHA-256 (hex) over the file of tensors and the ``config.json`` beside it, which says how images are prepared."""
     path = tensors(weights)
-    return hashlib.sha256(f"{path.suffix}\0{sha256(path)}\n".encode()).hexdigest()
+    total = hashlib.sha256(f"{path.suffix}\0{sha256(path)}\n".encode())
+    if weights.kind != "file":
+        total.update(f"{CONFIG}\0{sha256(path.parent / CONFIG)}\n".encode())
+    return total.hexdigest()
 
 
 def tensors(weights: timm.Weights) -> Path:

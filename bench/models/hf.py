@@ -141,14 +141,11 @@ def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
 
 
 def weights_digest(settings: Settings) -> str | None:
-    """SHA-256 over weights, configuration and tokenizer; null for random weights. Raises WeightsError without them."""
+    """SHA-256 over weights, configuration, tokenizer and processor, of random weights over the others; null for a
+    configuration in the spec alone. Raises WeightsError without them."""
     from bench.models import _hf_source
 
-    if settings.config is not None or settings.random_weights:
-        return None
-    folder = _hf_source.folder(settings)
-    assert folder is not None
-    return _hf_source.digest(folder)
+    return _hf_source.digest(settings)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts) -> HfModel:

@@ -10,6 +10,7 @@ import torch
 
 from bench import registry
 from bench.cell import Cell
+from bench.digests import data_digest, weights_digest
 from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT, generation
 from bench.execution import Progress
@@ -81,8 +82,8 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         seed_everything(cell.seed, device)
         data = load_data(cell.data)
         task = task_of(cell, data)
-        draft.data_digest = registry.load("datasets", cell.data.name).digest(cell.data)
-        draft.weights_digest = registry.load("models", cell.model.family).weights_digest(cell.model)
+        draft.data_digest = data_digest(cell)
+        draft.weights_digest = weights_digest(cell)
     with draft.phase("load"):
         plugin = registry.load("models", cell.model.family)
         model: BenchModel = plugin.build(cell.model, texts=data.source.texts(), device=str(device), task=task.facts)

@@ -85,7 +85,11 @@ def test_the_digest_follows_every_file_that_counts(folder: Path, tmp_path: Path)
         assert hf.weights_digest(given) != first
         path.write_bytes(before)
     assert hf.weights_digest(own.settings("bert")) is None
-    assert hf.weights_digest(hf.Settings(family="hf", path=copy, random_weights=True)) is None
+    shapes = hf.Settings(family="hf", path=copy, random_weights=True)
+    without = hf.weights_digest(shapes)
+    assert without not in (None, first), "of the configuration and the tokenizer"
+    (copy / "model.safetensors").unlink()
+    assert hf.weights_digest(shapes) == without
 
 
 def test_weights_in_shards(tmp_path: Path) -> None:

@@ -96,16 +96,18 @@ def test_position_embeddings_are_resampled_to_the_image_size(tmp_path: Path) -> 
     assert larger.logits({"pixel_values": torch.zeros(1, 3, 96, 96)}).shape == (1, 2)
 
 
-def test_the_digest_is_of_the_tensors(folder: Path) -> None:
-    by_folder = family.weights_digest(settings(weights={"kind": "folder", "path": str(folder)}))
-    assert by_folder == family.weights_digest(
-        settings(weights={"kind": "file", "path": str(folder / "model.safetensors")})
-    )
-    assert by_folder is not None
-    assert len(by_folder) == 64
+def test_the_digest_is_of_the_tensors_and_what_says_how_images_are_prepared(folder: Path) -> None:
+    given = settings(weights={"kind": "folder", "path": str(folder)})
+    alone = settings(weights={"kind": "file", "path": str(folder / "model.safetensors")})
+    before = family.weights_digest(given), family.weights_digest(alone)
+    assert all(found is not None and len(found) == 64 for found in before)
+    with (folder / "config.json").open("a") as stream:
+        stream.write(" ")
+    assert family.weights_digest(given) != before[0]
+    assert family.weights_digest(alone) == before[1]
     with (folder / "model.safetensors").open("ab") as stream:
         stream.write(b"x")
-    assert family.weights_digest(settings(weights={"kind": "folder", "path": str(folder)})) != by_folder
+    assert family.weights_digest(alone) != before[1]
     assert family.weights_digest(settings()) is None
 
 
