@@ -87,8 +87,8 @@ def _types(annotation: Any) -> Iterator[Any]:
 def fields() -> dict[Place, bool]:
     found: dict[Place, bool] = {}
     for kind in ("models", "datasets", "tasks", "trackers"):
-        for name in registry.names(kind):  # type: ignore[arg-type]
-            settings = registry.load(kind, name).Settings  # type: ignore[arg-type]
+        for name in registry.names(kind):
+            settings = registry.load(kind, name).Settings
             found |= {(kind, name, field): marked for field, marked in text_fields(settings)}
     for name, settings in (("train", TrainSettings), ("evaluate", EvaluateSettings), ("run", RunSettings)):
         found |= {(name, "", field): marked for field, marked in text_fields(settings) if "trackers" not in field}
