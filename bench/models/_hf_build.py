@@ -14,7 +14,7 @@ import torch
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import _hf_architectures as architectures
-from bench.models import _hf_source, _hf_tokens
+from bench.models import _hf_source, _hf_tokens, _labels
 from bench.models._hf_tokens import Tokens
 from bench.protocols import TaskFacts
 from bench.registry import did_you_mean
@@ -74,13 +74,17 @@ def build(settings: Settings, texts: Sequence[str], task: TaskFacts, *, meta: bo
         if settings.config is not None and "vocab_size" not in content and "text_config" not in content:
             config.get_text_config().vocab_size = len(tokens)
         _hf_tokens.settle(config, tokens, fresh=fresh)
-    order = _set_labels(config, task) if task.output == "label" else None
+    head = _set_labels(config, content, task, fresh=fresh) if task.output == "label" else None
     if kind == architectures.CAUSAL and hasattr(config, "is_decoder"):
         config.is_decoder = True  # BERT and its kin would look ahead
     if settings.image.size is not None and hasattr(config, "image_size") and fresh:
         config.image_size = settings.image.size
     folder = _hf_tokens.folder_of(settings, meta=meta)
-    module = _module(settings, config, kind, folder=None if fresh or meta else folder_of_weights(settings), meta=meta)
+    module, new = _module(
+        settings, config, kind, folder=None if fresh or meta else folder_of_weights(settings), meta=meta
+    )
+    if head is not None and not (fresh or meta):
+        _check_head(head, new, config, task)
     return Built(
         settings=settings,
         task=task,
@@ -89,7 +93,7 @@ def build(settings: Settings, texts: Sequence[str], task: TaskFacts, *, meta: bo
         tokens=tokens,
         folder=folder,
         has_vocabulary=known,
-        label_order=order,
+        label_order=None if head is None or head.order == tuple(range(config.num_labels)) else head.order,
     )
 
 
@@ -135,20 +139,54 @@ def _check_fields(content: dict[str, Any], config_class: Any, place: str) -> Non
             _check_fields({k: v for k, v in inner.items() if k != "model_type"}, own, f"{place}.{field}")
 
 
-def _set_labels(config: Any, task: TaskFacts) -> tuple[int, ...] | None:
-    """Give the head a row per label. Weights that know the very same names, in any case, keep their order."""
-    known = {str(name).casefold(): int(row) for name, row in (config.label2id or {}).items()}
-    wanted = [name.casefold() for name in task.labels]
-    if sorted(known) == sorted(wanted) and len(set(known.values())) == len(wanted):
-        order = tuple(known[name] for name in wanted)
-        return None if order == tuple(range(len(order))) else order
-    config.num_labels = len(task.labels)
-    config.id2label = dict(enumerate(task.labels))
-    config.label2id = {name: row for row, name in enumerate(task.labels)}
-    return None
+def _set_labels(config: Any, content: dict[str, Any], task: TaskFacts, *, fresh: bool) -> _labels.Match:
+    """Give the head the rows of the weights if these are the task's labels by name, else a row per label."""
+    rows = _head_rows(content, config)
+    found = _labels.match(rows, task)
+    if fresh and len(rows) != len(task.labels):
+        found = _labels.Match(order=None)  # none of its rows has learned anything
+    names = task.labels if found.order is None else rows
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: row for row, name in enumerate(names)}
+    return found
 
 
-def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, meta: bool) -> Any:
+def _head_rows(content: dict[str, Any], config: Any) -> list[str]:
+    """What a configuration calls the rows of its head. Raises SpecError if it says two things."""
+    try:
+        by_row = {int(row): str(name) for row, name in (content.get("id2label") or {}).items()}
+        by_name = {str(name): int(row) for name, row in (content.get("label2id") or {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise SpecError("id2label and label2id of config.json must give each row of the head a name") from None
+    turned = {row: name for name, row in by_name.items()}
+    named = [own for own in (by_row, turned) if any(name != f"LABEL_{row}" for row, name in own.items())]
+    for row, name in by_row.items() if len(named) == 2 else ():
+        if by_name.get(name, row) != row:
+            raise SpecError(
+                f"config.json has {name!r} as row {row} of the head in id2label, and as row {by_name[name]} in "
+                "label2id: correct the one that is wrong"
+            )
+    rows_of = named[0] if named else {}
+    if rows_of and sorted(rows_of) != list(range(len(rows_of))):
+        raise SpecError(f"config.json names the rows {sorted(rows_of)} of the head: name all, from 0")
+    return [rows_of[row] for row in sorted(rows_of)] or [f"LABEL_{row}" for row in range(config.num_labels)]
+
+
+def _check_head(head: _labels.Match, new: set[str], config: Any, task: TaskFacts) -> None:
+    """Say which head is used. Raises WeightsError if the weights bring one whose rows are other classes."""
+    if any("pooler" not in name for name in new):
+        print(f"head: new, with a row for each of the {len(task.labels)} classes, as the weights have none that fits")
+    elif head.order is None:
+        raise WeightsError(head.problem)
+    else:
+        pairs = list(zip(task.labels, head.order, strict=True))
+        shown = ", ".join(f"{config.id2label[row]} = {label}" for label, row in pairs[:_SHOWN])
+        print(f"head: that of the weights (row = class: {shown}{', ...' if len(pairs) > _SHOWN else ''})")
+
+
+def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, meta: bool) -> tuple[Any, set[str]]:
+    """The module, and the names of the tensors of a head that the weights lack."""
     import transformers
 
     auto = getattr(transformers, _AUTO[kind])
@@ -159,7 +197,7 @@ def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, 
         if folder is not None:
             return _load(auto, folder, config, options)
         with torch.device("meta" if meta else "cpu"):
-            return auto.from_config(config, **options)
+            return auto.from_config(config, **options), set()
     except BenchError:
         raise
     except (ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
@@ -167,8 +205,8 @@ def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, 
         raise SpecError(f"transformers cannot build {config.model_type!r}: {type(error).__name__}: {told}") from error
 
 
-def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> Any:
-    """Strictly: only a head may start at random. Raises WeightsError that names the tensors."""
+def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, set[str]]:
+    """Strictly: only a head may start at random. The module and the names of such tensors. Raises WeightsError."""
     from safetensors import SafetensorError
 
     try:
@@ -192,7 +230,7 @@ def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> Any:
     ]
     if found := [problem for problem in problems if problem]:
         raise WeightsError(f"{folder} does not fit {type(module).__name__}: {'; '.join(found)}")
-    return module.train(False)
+    return module.train(False), mismatched | set(told["missing_keys"])
 
 
 def _may_be_new(name: str, module: Any) -> bool:
