@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from timm.layers import config as layers
 from timm.models import get_pretrained_cfg, group_parameters, is_model, load_state_dict, split_model_name_tag
 from torch import nn
 
 from bench.errors import SpecError, WeightsError
-from bench.models import _parts, _timm_files
+from bench.models import _labels, _parts, _timm_files
+from bench.protocols import TaskFacts
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -26,8 +28,11 @@ OF_THE_DATA = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 no weights, has it, too."""
 
 
-def create(settings: Settings, classes: int, *, on_meta: bool) -> Any:
-    """The model, with weights unless it is on meta, else on the CPU; ``pretrained_cfg`` says how images reach it."""
+def create(settings: Settings, task: TaskFacts, *, on_meta: bool) -> tuple[Any, tuple[int, ...] | None]:
+    """The model, with weights unless it is on meta, else on the CPU; ``pretrained_cfg`` says how images reach it. With
+    it, where the weights' classifier goes on, the row of each label. Raises WeightsError if that cannot be told.
+    """
+    classes, order = len(task.labels), None
     known = _known(settings.architecture)
     told: dict[str, Any] = {}
     if on_meta:
@@ -36,10 +41,25 @@ def create(settings: Settings, classes: int, *, on_meta: bool) -> Any:
         model = _create(settings, classes)
     else:
         told = _timm_files.config(settings.weights)
-        model = _with_weights(settings, classes, told, known)
+        model, rows = _with_weights(settings, classes, told, known)
+        order = _rows_of_labels(rows, told, task) if rows == classes else None
     model.pretrained_cfg |= _data_config(settings, told, model)
     model.default_cfg = model.pretrained_cfg
-    return model
+    return model, order
+
+
+def _rows_of_labels(rows: int, told: dict[str, Any], task: TaskFacts) -> tuple[int, ...]:
+    """By the names that the weights give the rows, or ImageNet's."""
+    names = told.get("label_names")
+    if not isinstance(names, list) or len(names) != rows:
+        subset = infer_imagenet_subset({"num_classes": rows})
+        found: Any = ImageNetInfo(subset) if subset else None
+        wnids = found.label_names() if found else []
+        names = [f"{wnid}, {found.label_name_to_description(wnid)}" for wnid in wnids] if found else None
+    match = _labels.match([f"LABEL_{row}" for row in range(rows)] if names is None else list(map(str, names)), task)
+    if match.order is None:
+        raise WeightsError(match.problem)
+    return match.order
 
 
 def classifier(model: Any) -> list[nn.Module]:
@@ -130,8 +150,9 @@ def _on_meta(settings: Settings, classes: int) -> Any:
         return _create(settings, classes).to("meta")
 
 
-def _with_weights(settings: Settings, classes: int, told: dict[str, Any], known: dict[str, Any]) -> Any:
+def _with_weights(settings: Settings, classes: int, told: dict[str, Any], known: dict[str, Any]) -> tuple[Any, int]:
     """Built for the weights' own classes, all tensors accounted for; then the classifier exchanged if there are others.
+    With it, how many the weights' own are.
 
     Raises WeightsError that names the tensors.
     """
@@ -161,10 +182,11 @@ def _with_weights(settings: Settings, classes: int, told: dict[str, Any], known:
         ) from error
     loaded.pretrained_cfg.pop("state_dict", None)
     if theirs == classes:
-        return loaded
+        return loaded, theirs
     model = _create(settings, classes)
     _take_over(model, loaded.state_dict())
-    return model
+    print(f"head: new, with a row for each of the {classes} classes; that of the weights has {theirs}")
+    return model, theirs
 
 
 def _rows(state: dict[str, torch.Tensor], known: dict[str, Any]) -> int:

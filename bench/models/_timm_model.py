@@ -27,10 +27,19 @@ class TimmModel(_parts.Parts):
 
     has_vocabulary = True
 
-    def __init__(self, settings: Settings, model: Any, paths: _parts.Paths, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: Any,
+        paths: _parts.Paths,
+        labels: tuple[str, ...],
+        order: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__(model, paths)
         self.settings = settings
         self.labels = labels
+        self._order = None if order == tuple(range(len(labels))) else order
+        """Row of each label in a classifier of the weights; null: in the order of the labels."""
         data = {key: model.pretrained_cfg[key] for key in ("input_size", *_timm_build.OF_THE_DATA)}
         self.image_shape: tuple[int, int, int] = tuple(data["input_size"])
         self._transform: Any = create_transform(**data, is_training=False)
@@ -52,9 +61,14 @@ class TimmModel(_parts.Parts):
         return {"pixel_values": torch.stack([self._transform(image.convert("RGB")) for image in images])}
 
     def logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Shape (batch, labels)."""
+        """Shape (batch, labels), in the order of the task's labels."""
         logits: torch.Tensor = self.model(batch["pixel_values"])
-        return logits
+        return logits if self._order is None else logits[:, list(self._order)]
+
+    def rows(self) -> list[str]:
+        """The label of each row of the classifier."""
+        order = self._order or range(len(self.labels))
+        return [label for _, label in sorted(zip(order, self.labels, strict=True))]
 
     def checkpoint_activations(self) -> None:
         """As timm does it, block by block. Raises BenchError for a model that it cannot."""
@@ -108,13 +122,13 @@ class TimmModel(_parts.Parts):
 
 def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:
     """See ``bench.models.timm.build``."""
-    model = _timm_build.create(settings, len(task.labels), on_meta=device == "meta")
+    model, order = _timm_build.create(settings, task, on_meta=device == "meta")
     if settings.parts is None:
         paths = _timm_build.default_paths(model, settings.architecture)
     else:
         paths = _parts.matched(model, settings.parts)
     torch.nn.Module.to(model, device)
-    return TimmModel(settings, model, paths, task.labels)
+    return TimmModel(settings, model, paths, task.labels, order)
 
 
 def save(model: BenchModel, folder: Path) -> None:
@@ -122,4 +136,4 @@ def save(model: BenchModel, folder: Path) -> None:
     assert isinstance(model, TimmModel)
     if model.has_adapters:
         raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
-    save_for_hf(model.model, str(folder), model_config={"label_names": list(model.labels)}, safe_serialization=True)
+    save_for_hf(model.model, str(folder), model_config={"label_names": model.rows()}, safe_serialization=True)

@@ -26,9 +26,18 @@ def settings(**fields: Any) -> family.Settings:
     return family.Settings.model_validate(given | fields)
 
 
-def built(labels: tuple[str, ...] = TWO, seed: int = 0, device: str = "cpu", **fields: Any) -> TimmModel:
+def built(
+    labels: tuple[str, ...] = TWO, seed: int = 0, device: str = "cpu", *, named: bool = False, **fields: Any
+) -> TimmModel:
+    """``named``: the spec names the labels."""
     torch.manual_seed(seed)
-    task = TaskFacts(name="image_classification", inputs=("image",), output="label", labels=labels)
+    task = TaskFacts(
+        name="image_classification",
+        inputs=("image",),
+        output="label",
+        labels=labels,
+        labels_from="spec" if named else "data",
+    )
     model = family.build(settings(**fields), texts=[], device=device, task=task)
     model.module.eval()
     return model
@@ -80,9 +89,23 @@ def test_one_file_is_enough(folder: Path, suffix: str) -> None:
         file = folder / "checkpoint.pth"
         torch.save({"state_dict": {f"module.{n}": t for n, t in built().model.state_dict().items()}}, file)
     for labels in (TWO, ("x", "y", "z")):
-        again = built(labels, seed=1, weights={"kind": "file", "path": str(file)})
+        again = built(labels, seed=1, named=True, weights={"kind": "file", "path": str(file)})
         assert torch.equal(again.model.layer4[1].conv2.weight, built().model.layer4[1].conv2.weight)
-    assert same(built(seed=1, weights={"kind": "file", "path": str(file)}), built())
+    assert same(built(seed=1, named=True, weights={"kind": "file", "path": str(file)}), built())
+    with pytest.raises(WeightsError, match=r"names none of its rows, and the data have the classes a, b.*task\.labels"):
+        built(seed=1, weights={"kind": "file", "path": str(file)})
+
+
+def test_a_classifier_and_classes_are_joined_by_name(folder: Path, tmp_path: Path) -> None:
+    weights = {"kind": "folder", "path": str(folder)}
+    turned = built(("B", "a"), seed=1, weights=weights)
+    expected = built().logits(images()).flip(1)
+    assert torch.equal(turned.logits(images()), expected)
+    family.save(turned, tmp_path / "again")
+    again = built(("B", "a"), seed=1, weights={"kind": "folder", "path": str(tmp_path / "again")})
+    assert torch.equal(again.logits(images()), expected)
+    with pytest.raises(WeightsError, match=r"has the rows a, b, and the data have the classes x, y"):
+        built(("x", "y"), weights=weights)
 
 
 def test_position_embeddings_are_resampled_to_the_image_size(tmp_path: Path) -> None:
