@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bench import environment
 from bench.cell import Cell
@@ -57,19 +58,29 @@ class Estimates:
 
 def estimate(cells: Sequence[Cell], *, gpu: AssumedGpu, max_batch_bytes: int | None = None) -> Estimates:
     """Estimate the cells in processes side by side; progress, and what failed, on stderr."""
+    with Count("estimating", "estimated", total=len(cells)) as count:
+        return _estimate(cells, count, gpu=gpu.name, max_batch_bytes=max_batch_bytes)
+
+
+def count_parameters(cells: Sequence[Cell]) -> Estimates:
+    """As ``estimate``, but of parameters and the adapter's size only."""
+    with Count("counting parameters", "counted", total=len(cells)) as count:
+        return _estimate(cells, count, gpu=DEFAULT, counts_only=True)
+
+
+def _estimate(cells: Sequence[Cell], count: Count, **options: Any) -> Estimates:
     failed: set[str] = set()
     told: set[str] = set()
-    with Count("estimating", "estimated", total=len(cells)) as count:
 
-        def done(cell: Cell, _: Estimate, failure: str | None) -> None:
-            if failure is not None:
-                failed.add(cell.cell_id)
-                if failure not in told:  # seeds share one
-                    told.add(failure)
-                    count.message(f"{cell.label}: {failure}")
-            count.step()
+    def done(cell: Cell, _: Estimate, failure: str | None) -> None:
+        if failure is not None:
+            failed.add(cell.cell_id)
+            if failure not in told:  # seeds share one
+                told.add(failure)
+                count.message(f"{cell.label}: {failure}")
+        count.step()
 
-        found = estimate_all(cells, gpu=gpu.name, max_batch_bytes=max_batch_bytes, on_done=done)
+    found = estimate_all(cells, on_done=done, **options)
     return Estimates(estimates=found, failed=failed)
 
 

@@ -70,12 +70,24 @@ def test_a_cell_against_the_others() -> None:
 
 def test_published_as_json(root: Path) -> None:
     spec = str(root / "specs" / "table1.yaml")
-    done = bench("compare", "--published", spec, "--results", "a", "--json")
+    done = bench("compare", "--published", spec, "--results", "a", "--scale", "demo", "--json")
     found = json.loads(done.stdout)
-    assert (done.exit_code, found["scale"], len(found["verdicts"])) == (0, "demo", 50)
+    assert (done.exit_code, found["scale"], len(found["verdicts"])) == (1, "demo", 50)
     assert {verdict["verdict"] for verdict in found["verdicts"]} == {"not comparable"}
-    both = bench("compare", "--published", spec, str(root / "specs" / "table2.yaml"), "--scale", "paper", "--json")
-    assert [one["spec"] for one in json.loads(both.stdout)] == ["table1", "table2"]
+
+
+def test_parameters_are_counted_without_a_run(root: Path, tmp_path: Path) -> None:
+    """All that the paper prints of them, exactly; the records at hand are of the demo alone."""
+    specs = [root / "specs" / f"table{number}.yaml" for number in (2, 4)]
+    done = bench("compare", "--published", *map(str, specs), "--results", "a", "--json")
+    for found in json.loads(done.stdout):
+        verdicts = {(one["metric"] == "params", one["verdict"]) for one in found["verdicts"]}
+        assert (found["scale"], found["counted"], found["exit_code"]) == ("paper", 4, 0)
+        assert verdicts == {(True, "reproduced"), (False, "not measured")}
+    assert done.exit_code == 0
+    off = tmp_path / "off.yaml"
+    off.write_text(specs[1].read_text(encoding="utf-8").replace("params: 0.102", "params: 0.103"), encoding="utf-8")
+    assert bench("compare", "--published", str(off)).exit_code == 1
 
 
 def test_a_published_number_that_is_off(root: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.cell import Cell
 from bench.compare.changes import Rules
 from bench.compare.tolerance import parse
 from bench.errors import SpecError
+from bench.record import CellRecord, Status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +93,7 @@ def _records(options: Options) -> int:
 
 
 def _published(options: Options) -> int:
-    from bench.compare.published import reproduce
+    from bench.compare.published import reproduce, without_counts
     from bench.compare.show_published import as_json, print_reproduction
     from bench.report.groups import group_cells
     from bench.report.outcomes import Outcomes
@@ -99,11 +101,14 @@ def _published(options: Options) -> int:
 
     tolerances, found = parse(options.tolerances), []
     for name in options.names:
-        of = cells_of(Path(name), results=options.results, scale=options.scale, sets=options.sets, seeds=options.seeds)
+        scale = _scale(Path(name), options)
+        of = cells_of(Path(name), results=options.results, scale=scale, sets=options.sets, seeds=options.seeds)
         if of.spec.published is None:
             raise SpecError(f"{name}: the spec has no published numbers; add `published:` with `source` and `rows`")
-        groups = group_cells(of.spec, of.cells, of.records)
-        found.append(reproduce(of.spec, of.scale, groups, Outcomes(of.folder), tolerances))
+        uncounted = without_counts(group_cells(of.spec, of.cells, of.records))
+        groups = group_cells(of.spec, of.cells, {**of.records, **_counted(uncounted, of.records)})
+        outcomes = Outcomes(of.folder)
+        found.append(reproduce(of.spec, of.scale, groups, outcomes, tolerances, counted=len(uncounted)))
     if options.as_json:
         shown = [as_json(one) for one in found]
         _print_json(shown[0] if len(shown) == 1 else shown)
@@ -111,6 +116,34 @@ def _published(options: Options) -> int:
         for one in found:
             print_reproduction(_console(), one)
     return max(one.exit_code for one in found)
+
+
+def _scale(path: Path, options: Options) -> str:
+    """The named scale; else the first that may be the published setting and has records; else the spec as it stands."""
+    from bench.spec.load import read_spec
+
+    if options.scale not in (None, "auto"):
+        return options.scale
+    source = read_spec(path)
+    published = source.resolve(source.base_scale).spec.published
+    scales = [source.base_scale, *(published.scales if published else [])]
+    folder = options.results / source.name
+    return next((scale for scale in scales if (folder / f"{scale}.jsonl").is_file()), source.base_scale)
+
+
+def _counted(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, CellRecord]:
+    """The records of these cells with the parameters of their estimates; of those without a record one that has nothing
+    else. Starts no process without cells."""
+    from bench.estimates import count_parameters
+
+    counts = count_parameters(cells).estimates if cells else {}
+    found = {}
+    for cell in cells:
+        record = records.get(cell.cell_id) or CellRecord(
+            **cell.identity(), status=Status.SKIPPED, environment={}, started_at="", finished_at=""
+        )
+        found[cell.cell_id] = record.model_copy(update={"estimate": counts[cell.cell_id]})
+    return found
 
 
 def _known(names: Sequence[str]) -> tuple[str, ...]:

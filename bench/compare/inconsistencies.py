@@ -13,11 +13,8 @@ from typing import Any
 
 from bench import metrics
 from bench.report import text
-from bench.report.published import implied_global, same
+from bench.report.published import implied_global, right, same
 from bench.spec.models import Published
-
-HALF_DIGIT = 0.005 + 1e-9
-"""Of a percentage with two decimals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +49,7 @@ def _impossible(published: Published | None, row: Mapping[str, Any]) -> list[tup
     found: list[tuple[str, str]] = []
     for name, sizes in ((published.counts if published else None) or {}).items():
         value = metrics.get(name).published(row.get(name))
-        if value is not None and not any(_is_share(value, n) for n in sizes):
+        if value is not None and not any(right(value, n) for n in sizes):
             shown = f"{min(sizes)} to {max(sizes)}" if len(sizes) > 1 else f"{sizes[0]}"
             found.append((name, f"printed {value:.2f}, which no whole number of {shown} questions gives"))
     return found
-
-
-def _is_share(percent: float, n: int) -> bool:
-    """Whether some k of n prints as this, rounded to two decimals or cut."""
-    nearest = [k for k in (int(percent * n / 100) + step for step in (-1, 0, 1, 2)) if 0 <= k <= n]
-    return any(-HALF_DIGIT <= 100 * k / n - percent < 2 * HALF_DIGIT for k in nearest)

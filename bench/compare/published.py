@@ -13,14 +13,17 @@ from bench.compare.inconsistencies import Inconsistency, inconsistencies
 from bench.compare.tolerance import Tolerance
 from bench.metrics import Metric
 from bench.report.groups import Group
-from bench.report.notes import scale_tag
 from bench.report.outcomes import Outcomes
+from bench.report.published import is_comparable
 from bench.report.uncertainty import spread
 
 if TYPE_CHECKING:
+    from bench.cell import Cell
     from bench.spec.models import Published, Spec
 
 Outcome = Literal["reproduced", "off", "not measured", "not comparable"]
+COUNTED = ("params", "params_trainable", "params_stored", "adapter_size")
+"""Metrics that counting the adapted model answers, without a run."""
 MEASURED = Tolerance(0.1, relative=True)
 """Papers hardly say which of the peaks of memory they print: the CUDA context counts in some, cached memory in some."""
 
@@ -56,22 +59,38 @@ class Reproduction:
     spec: str
     scale: str
     source: str
+    comparable: bool
+    """Whether the scale may be the published setting."""
+    counted: int
+    """Cells whose parameters were counted for this, not by a run."""
     verdicts: list[Verdict]
     inconsistencies: list[Inconsistency]
 
     @property
+    def nothing_compared(self) -> bool:
+        """Whether no published number has a verdict."""
+        return not any(verdict.outcome in ("reproduced", "off") for verdict in self.verdicts)
+
+    @property
     def exit_code(self) -> int:
-        """1 if a number that can be compared is off."""
-        return int(any(verdict.outcome == "off" for verdict in self.verdicts))
+        """1 if a number that can be compared is off, or none can be compared."""
+        return int(self.nothing_compared or any(verdict.outcome == "off" for verdict in self.verdicts))
 
 
 def reproduce(
-    spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes, tolerances: Mapping[str, Tolerance]
+    spec: Spec,
+    scale: str,
+    groups: Sequence[Group],
+    outcomes: Outcomes,
+    tolerances: Mapping[str, Tolerance],
+    *,
+    counted: int = 0,
 ) -> Reproduction:
-    """Every published number of the spec's cells, row by row; none if the spec has no published numbers."""
+    """Every published number of the spec's cells, row by row; none if the spec has no published numbers. ``counted``:
+    cells whose records have counts alone (see ``with_counts``)."""
     digits = _printed_digits(spec.published)
     verdicts = [
-        _verdict(group, metrics.get(name), value, scale, _Allowance(group, outcomes, tolerances, digits[name]))
+        _verdict(group, metrics.get(name), value, _Allowance(group, outcomes, tolerances, digits[name]))
         for group in groups
         if group.published
         for name, value in group.published.values.items()
@@ -80,9 +99,22 @@ def reproduce(
         spec=spec.name,
         scale=scale,
         source=spec.published.source if spec.published else "",
+        comparable=is_comparable(spec.published, scale),
+        counted=counted,
         verdicts=verdicts,
         inconsistencies=inconsistencies(spec.published, [group.labels for group in groups]),
     )
+
+
+def without_counts(groups: Sequence[Group]) -> list[Cell]:
+    """One cell of each group whose published parameters cannot be compared for want of any record of them."""
+    return [
+        group.cells[0]
+        for group in groups
+        if group.published is not None
+        and group.published.comparable
+        and any(name in COUNTED and group.mean(metrics.get(name)) is None for name in group.published.values)
+    ]
 
 
 def _printed_digits(published: Published | None) -> dict[str, int]:
@@ -96,10 +128,11 @@ def _printed_digits(published: Published | None) -> dict[str, int]:
     return digits
 
 
-def _verdict(group: Group, metric: Metric, published: float, scale: str, allowance: _Allowance) -> Verdict:
+def _verdict(group: Group, metric: Metric, published: float, allowance: _Allowance) -> Verdict:
+    comparable = group.published is not None and group.published.comparable
     ours = group.mean(metric)
     allowed, rule = allowance.of(metric, published)
-    outcome: Outcome = "not comparable" if scale_tag(scale) else "not measured"
+    outcome: Outcome = "not measured" if comparable else "not comparable"
     if outcome == "not measured" and ours is not None:
         outcome = "reproduced" if abs(ours - published) <= allowed + 1e-9 else "off"
     compared = outcome in ("reproduced", "off")

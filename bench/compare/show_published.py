@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bench.compare.published import Reproduction, Verdict
+from bench.compare.published import COUNTED, Reproduction, Verdict
 from bench.compare.show import fit
 from bench.report import text
 from bench.report.notes import scale_tag
@@ -23,7 +23,7 @@ def print_reproduction(console: Console, found: Reproduction) -> None:
 
     tag = (f"{scale_tag(found.scale)}: ", "bold yellow") if scale_tag(found.scale) else ""
     console.print(Text.assemble(tag, (f"{text.plain(found.spec)} against {text.plain(found.source)}", "bold")))
-    if found.verdicts and not scale_tag(found.scale):
+    if found.verdicts and found.comparable:
         grid = _grid(found)
         fit(console, grid)
         console.print(grid)
@@ -40,6 +40,8 @@ def summary(found: Reproduction) -> str:
     """``50 published numbers: 40 reproduced, 2 off, 8 not measured``."""
     counts = Counter(verdict.outcome for verdict in found.verdicts)
     told = [f"{counts[o]} {o}" for o in ("reproduced", "off", "not measured", "not comparable") if counts[o]]
+    if found.nothing_compared:
+        told.append("nothing could be compared")
     if found.inconsistencies:
         told.append(f"{len(found.inconsistencies)} inconsistent in the paper")
     return f"{text.counted(len(found.verdicts), 'published number')}: {', '.join(told) or 'none'}"
@@ -47,7 +49,7 @@ def summary(found: Reproduction) -> str:
 
 def notes(found: Reproduction) -> list[str]:
     """What the verdicts rest on."""
-    if scale_tag(found.scale):
+    if not found.comparable:
         return [
             f"Scale {text.plain(found.scale)} is not the published setting: its numbers cannot be compared with the "
             "paper's. Run the scale paper, and choose it with --scale."
@@ -60,8 +62,11 @@ def notes(found: Reproduction) -> list[str]:
     lines = [f"Reproduced if not further off than: {'; '.join(told)}."] if told else []
     if any(v.predicted is not None for v in found.verdicts):
         lines.append(f"{text.PREDICTED} predicted, not measured: no verdict.")
-    if all(v.outcome == "not measured" for v in found.verdicts):
-        lines.append("Nothing was measured: run the spec first, or name the folder of its records with --results.")
+    if found.counted:
+        cells = text.counted(found.counted, "cell")
+        lines.append(f"Parameters of {cells} were counted just now, on the adapted model without weights.")
+    if all(v.outcome == "not measured" or v.metric.name in COUNTED for v in found.verdicts):
+        lines.append("Nothing was run: run the spec first, or name the folder of its records with --results.")
     return lines
 
 
@@ -117,6 +122,7 @@ def as_json(found: Reproduction) -> dict[str, Any]:
             | {key: getattr(v, key) for key in keys}
             for v in found.verdicts
         ],
+        "counted": found.counted,
         "inconsistencies": [{"row": i.row, "metric": i.metric, "problem": i.problem} for i in found.inconsistencies],
         "exit_code": found.exit_code,
     }

@@ -1,8 +1,8 @@
 """``python -m bench.estimate``: estimate cells, one after the other, for ``bench.estimate.pool``.
 
-Reads requests from stdin, a line of JSON each: ``{"cell": {...}, "gpu": "ampere", "max_batch_bytes": null}``. Answers
-each with a line on stdout, ``{"cell_id": ..., "estimate": {...}}`` or, if it failed, ``{"cell_id": ..., "error": ...}``
-with the traceback on stderr. Ends with its input, or with its parent.
+Reads requests from stdin, a line of JSON each: ``{"cell": {...}, "gpu": "ampere", "max_batch_bytes": null,
+"counts_only": false}``. Answers each with a line on stdout, ``{"cell_id": ..., "estimate": {...}}`` or, if it failed,
+``{"cell_id": ..., "error": ...}`` with the traceback on stderr. Ends with its input, or with its parent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
         try:
             if request["gpu"] not in estimators:
                 estimators[request["gpu"]] = Estimator(request["gpu"])
-            answer["estimate"] = _estimate(estimators[request["gpu"]], request["cell"], request["max_batch_bytes"])
+            options = {name: request[name] for name in ("max_batch_bytes", "counts_only")}
+            answer["estimate"] = _estimate(estimators[request["gpu"]], request["cell"], options)
         except Exception as error:
             traceback.print_exc()
             answer["error"] = f"{type(error).__name__}: {error}"
@@ -55,13 +56,13 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
         answers.flush()
 
 
-def _estimate(estimator: Estimator, cell: dict[str, Any], max_batch_bytes: int | None) -> dict[str, Any]:
+def _estimate(estimator: Estimator, cell: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     from bench.cell import Cell
     from bench.errors import BenchError
     from bench.record import Estimate
 
     try:
-        found = estimator.estimate(Cell.model_validate(cell), max_batch_bytes=max_batch_bytes)
+        found = estimator.estimate(Cell.model_validate(cell), **options)
     except BenchError as refusal:
         found = Estimate(refused=[str(refusal)])
     return found.model_dump(mode="json")

@@ -55,8 +55,9 @@ class Estimator:
         self._operations = Operations(self._gpu)
         self._library = Library()
 
-    def estimate(self, cell: Cell, *, max_batch_bytes: int | None = None) -> Estimate:
-        """Parameters, memory, FLOPs and adapter size; with a budget, the largest batch that fits it.
+    def estimate(self, cell: Cell, *, max_batch_bytes: int | None = None, counts_only: bool = False) -> Estimate:
+        """Parameters, memory, FLOPs and adapter size; with a budget, the largest batch that fits it. ``counts_only``:
+        parameters and adapter size.
 
         What cannot be modelled is named in ``refused``. Raises BenchError if the cell itself is wrong.
         """
@@ -70,6 +71,8 @@ class Estimator:
                 "adapter_bytes": safetensors_bytes(stored) if stored else None,
                 "assumed": self._assumed(cell, attempt),
             }
+            if counts_only:
+                return Estimate(**known)
             try:
                 train, train_flops = attempt.train()
                 evaluation, eval_flops = attempt.evaluate()

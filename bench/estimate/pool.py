@@ -34,19 +34,22 @@ def estimate_all(
     *,
     gpu: str,
     max_batch_bytes: int | None = None,
+    counts_only: bool = False,
     on_done: OnDone = lambda *_: None,
     estimator: Sequence[str] | None = None,
 ) -> dict[str, Estimate]:
     """The estimate of each cell by its ``cell_id``; cells that differ in their seeds only share one.
 
-    ``gpu``: a name of ``bench.estimate.gpus.GPUS``. With ``max_batch_bytes`` the largest batch that fits is looked for.
+    ``gpu``: a name of ``bench.estimate.gpus.GPUS``. With ``max_batch_bytes`` the largest batch that fits is looked for,
+    with ``counts_only`` nothing but parameters and the adapter's size.
     A process that dies costs its cell the estimate (``Estimate.refused`` says why) and is replaced. However this
     function ends, also by KeyboardInterrupt, no process is left.
     """
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(_costs_of(cell), []).append(cell)
-    pool = _Pool(alike, {"gpu": gpu, "max_batch_bytes": max_batch_bytes}, on_done, estimator or ESTIMATOR)
+    options: dict[str, object] = {"gpu": gpu, "max_batch_bytes": max_batch_bytes, "counts_only": counts_only}
+    pool = _Pool(alike, options, on_done, estimator or ESTIMATOR)
     try:
         pool.run(min(usable_cores(), len(alike), max(psutil.virtual_memory().available // NEEDED_BYTES, 1)))
     finally:

@@ -54,16 +54,29 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def implied_global(values: Mapping[str, float], counts: Mapping[Any, list[int]] | None) -> float | None:
-    """Mean of open and closed, weighted by the counts that come nearest to the printed global.
+    """The global accuracy of whole numbers of right answers that print as open and closed; where there are none, the
+    mean of the two as printed. Of all plausible counts of questions the one that comes nearest to the printed global.
 
-    Null if that agrees with it within the rounding of the three numbers, or if anything is missing.
+    Null if the mean agrees with it within the rounding of the three numbers, or if anything is missing.
     """
     if not counts or not {"open", "closed", "global"} <= values.keys() or not {"open", "closed"} <= counts.keys():
         return None
+    sizes = list(product(counts["open"], counts["closed"]))
     means = [
-        (values["open"] * n_open + values["closed"] * n_closed) / (n_open + n_closed)
-        for n_open, n_closed in product(counts["open"], counts["closed"])
+        (values["open"] * n_open + values["closed"] * n_closed) / (n_open + n_closed) for n_open, n_closed in sizes
     ]
-    nearest = min(means, key=lambda mean: abs(mean - values["global"]))
     tolerance = 2 * ROUNDING + 1e-6
-    return None if abs(nearest - values["global"]) <= tolerance else nearest
+    if min(abs(mean - values["global"]) for mean in means) <= tolerance:
+        return None
+    exact = [
+        100 * (right_open + right_closed) / (n_open + n_closed)
+        for n_open, n_closed in sizes
+        for right_open, right_closed in product(right(values["open"], n_open), right(values["closed"], n_closed))
+    ]
+    return min(exact or means, key=lambda implied: abs(implied - values["global"]))
+
+
+def right(percent: float, n: int) -> list[int]:
+    """Numbers of right answers of n whose share prints as this, rounded to two decimals or cut."""
+    nearest = [k for k in (int(percent * n / 100) + step for step in (-1, 0, 1, 2)) if 0 <= k <= n]
+    return [k for k in nearest if -ROUNDING - 1e-9 <= 100 * k / n - percent < 2 * ROUNDING + 2e-9]
