@@ -30,7 +30,12 @@ matrix: {axes: {parts: [{vit: F, jtm: LoRA, dec: LoRA}, {vit: F, jtm: T, dec: Lo
 
 
 def request(**changes: Any) -> str:
-    content = {"cell": make_cell("ok").model_dump(mode="json"), "gpu": "ampere", "max_batch_bytes": None, "counts_only": False}
+    content = {
+        "cell": make_cell("ok").model_dump(mode="json"),
+        "gpu": "ampere",
+        "max_batch_bytes": None,
+        "counts_only": False,
+    }
     return json.dumps(content | changes) + "\n"
 
 
