@@ -99,8 +99,9 @@ class DataPlugin(Protocol):
     @staticmethod
     def load(settings: Any) -> OpenedData: ...
 
-    # A plugin whose ``load`` looks for images may have ``load_annotations(settings) -> OpenedData``, too: questions and
-    # answers without them, for an estimate.
+    # What ``load`` returns may have ``notes() -> Sequence[str]``, too: what a reader of the scores must know about how
+    # the data were read, asked for when the cell ends. A plugin whose ``load`` looks for images may have
+    # ``load_annotations(settings) -> OpenedData``, too: questions and answers without them, for an estimate.
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------

@@ -358,6 +358,9 @@ class CellRecord(Part):
     weights_digest: str | None = None
     """SHA-256 over the files that the model was built from: weights, configuration, tokenizer, preprocessing, and those
     that its methods name; null if there were none."""
+    notes: list[str] | None = None
+    """What a reader of the scores must know about how the data were read: files left out, frames not used, ...; null in
+    records of a program that kept none."""
     environment: dict[str, Any] = {}
     """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
     settings: dict[str, Any] = {}

@@ -173,6 +173,8 @@ class _Sweep:
     """What is done, by this run or before it."""
     interrupted: bool = False
     running: list[_Started] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    """Notes of records that the user has seen."""
 
     def run(self, todo: Sequence[Job], executor: Executor, *, finished: int) -> None:
         waiting = deque(todo)
@@ -260,12 +262,20 @@ class _Sweep:
                 f"warning: other processes held {held:.2f} GiB of the GPU when this cell started (nvidia-smi lists "
                 f"them){again}"
             )
+        self._tell_notes(started.job.cell, record)
         ran_on, expected = record.environment.get("device"), started.handle.device
         if record.status.is_result and ran_on != expected:
             self.reporter.message(
                 f"warning: this cell ran on {ran_on}, but {expected} is what this machine seems to offer; it will not "
                 "count as finished. Check that torch can use the device (driver, build), or set run.device=cpu"
             )
+
+    def _tell_notes(self, cell: Cell, record: CellRecord) -> None:
+        """Once for all cells of a data set."""
+        for note in record.notes or ():
+            if (told := f"note: {cell.data.name}: {note}") not in self.told:
+                self.told.add(told)
+                self.reporter.message(told)
 
     def _has_result(self, record: CellRecord) -> bool:
         """Whether a run before ``--fresh`` left a result of the cell, which says more than that it did not run."""

@@ -67,6 +67,7 @@ def write_result(cell: dict[str, object], result_file: Path) -> None:
         "data_digest": os.environ["FAKE_DATA_DIGEST"],
         "memory": {"foreign_bytes": int(os.environ.get("FAKE_FOREIGN", "0"))},
         "environment": {"device": os.environ.get("FAKE_DEVICE", "cpu")},
+        "notes": json.loads(os.environ.get("FAKE_DATA_NOTES", "null")),
         "settings": cell,
         "started_at": moment,
         "finished_at": moment,

@@ -117,6 +117,14 @@ def test_an_unexpected_device_is_told(sweep: Sweep, monkeypatch: pytest.MonkeyPa
     assert "this cell ran on NVIDIA T4, but cpu is what" in listening.told[-2]
 
 
+def test_notes_of_records_are_told_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening = Listening()
+    monkeypatch.setenv("FAKE_DATA_NOTES", '["2 files were left out"]')
+    sweep.run([make_cell("ok 1"), make_cell("ok 2")], reporter=listening)
+    name = make_cell("ok 1").data.name
+    assert listening.told.count(f"note: {name}: 2 files were left out") == 1
+
+
 class InThisProcess:
     """An executor whose second cell is interrupted while it runs in this process."""
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bench import fingerprints
+from bench.datasets import _images
+from bench.datasets._notes import Notes
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.registry import did_you_mean
+from bench.settings import DataSettings, LocalPathMark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 50_000_000
-"""Larger images are refused before they are decoded (Pillow itself only warns at up to 179 million pixels)."""
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+
+class FolderSettings(DataSettings):
+    """What data sets with files below a folder have in common."""
+
+    follow_links: Annotated[bool, LocalPathMark()] = False
+    """Follow symbolic links that lead out of the folder of the images, e.g. to where the images really lie; without it
+    they are an error. Where files lie cannot change a result, so it is no part of a cell's identity."""
 
 
 class Splits:
@@ -28,6 +34,11 @@ class Splits:
 
     def __init__(self, splits: Mapping[str, Sequence[Example]]) -> None:
         self._splits = splits
+        self.kept_notes = Notes()
+
+    def notes(self) -> Sequence[str]:
+        """See ``OpenedData``."""
+        return self.kept_notes.texts()
 
     def split(self, name: str) -> Sequence[Example]:
         """See ``OpenedData.split``."""
@@ -52,17 +63,20 @@ class ImageFolder(Splits):
         annotations: Sequence[Path],
         remedy: str,
         published: str | None = None,
+        follow_links: bool = False,
     ) -> None:
         """``published``: see ``files_digest``."""
         super().__init__(splits)
         self.images = images
+        self.follow_links = follow_links
         self._annotations = annotations
         self._remedy = remedy
         self._published = published
 
     def image(self, example: Example) -> Image:
         """See ``OpenedData.image``."""
-        return open_image(image_path(self.images, example.image_name), example.question_id)
+        path = image_path(self.images, example.image_name, follow_links=self.follow_links)
+        return _images.open_image(path, example.question_id, self.kept_notes)
 
     def digest(self) -> str:
         """See ``files_digest``."""
@@ -166,12 +180,16 @@ def _parse(path: Path, first_line: int, text: str) -> Any:
         raise DataError(f"{path}:{first_line}: not valid JSON: {error}") from error
 
 
-def image_path(root: Path, name: str) -> Path:
-    """Where the image lies. Raises DataError if the name leads out of ``root`` (absolute, ``..``, symbolic link)."""
+def image_path(root: Path, name: str, *, follow_links: bool = False) -> Path:
+    """Where the image lies. Raises DataError if the name leads out of ``root``: absolute, by ``..``, or by a symbolic
+    link without ``follow_links``."""
     check_image_name(root, name)
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{path} is a link that leads out of the image folder {root}; put the file itself there")
+    if not follow_links and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{path} is a link that leads out of the image folder {root}; put the file itself there, or set "
+            "`data.follow_links: true`"
+        )
     return path
 
 
@@ -180,29 +198,3 @@ def check_image_name(root: Path, name: str) -> None:
     parts = PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name:
         raise DataError(f"image name {name!r} leads out of the image folder {root}")
-
-
-def open_image(path: Path, question_id: str) -> Image:
-    """Decode to RGB. Raises DataError that names file and question: missing, truncated, too large, no image."""
-    return _decode(path, f"{path} (question {question_id})")
-
-
-def decode_image(data: bytes, where: str) -> Image:
-    """The same for an image that is not a file of its own; ``where`` names it in errors."""
-    return _decode(io.BytesIO(data), where)
-
-
-def _decode(file: Path | io.BytesIO, where: str) -> Image:
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{where}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted")
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"{where}: has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"{where}: the image is missing") from error
-    except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: cannot be read as an image: {error}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import fingerprints
-from bench.datasets import _files
+from bench.datasets import _images
 from bench.errors import DataError
 from bench.settings import DataSettings
 
@@ -82,7 +82,7 @@ class StoredImages:
         """Decoded to RGB. Raises DataError that names row and question."""
         split, index = self._rows[name]
         data = self._bytes(split, index, self._tables[split][index][self._column])
-        return _files.decode_image(data, f"{self._where(split, index)} (question {question_id})")
+        return _images.decode_image(data, f"{self._where(split, index)} (question {question_id})")
 
     def _bytes(self, split: str, index: int, value: Any) -> bytes:
         match value:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from bench.datasets import _files, _records, slake, vqa_rad
 from bench.errors import DataError
 from bench.protocols import Example, OpenedData
-from bench.settings import DataSettings, LocalPath
+from bench.settings import LocalPath
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ image/vqa-rad/synpic*.jpg     image/slake/...
 _FIRST_BRACES = re.compile(r"\{(.*?)\}", re.DOTALL)
 
 
-class MileInstructionSettings(DataSettings):
+class MileInstructionSettings(_files.FolderSettings):
     """Local files in the layout of the MILE repository's ``Instruction_dataset`` folder."""
 
     name: Literal["mile_instruction"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from bench.datasets import _files, _records
 from bench.errors import DataError
 from bench.protocols import Example
-from bench.settings import DataSettings, LocalPath, LocalPathMark
+from bench.settings import LocalPath, LocalPathMark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,7 @@ imgs/xmlab0/source.jpg  imgs/xmlab1/source.jpg  ...
 Language = Literal["en", "zh", "all"]
 
 
-class SlakeSettings(DataSettings):
+class SlakeSettings(_files.FolderSettings):
     """Local files in the official layout."""
 
     name: Literal["slake"]
@@ -65,7 +65,11 @@ def load(settings: SlakeSettings) -> _files.ImageFolder:
     annotations = _annotations(root)
     splits = {split: _read(path, settings.language) for split, path in annotations.items()}
     folder = VerifiedImages(
-        splits, images=root / "imgs", annotations=list(annotations.values()), remedy=WHERE.remedy(settings.root)
+        splits,
+        images=root / "imgs",
+        annotations=list(annotations.values()),
+        remedy=WHERE.remedy(settings.root),
+        follow_links=settings.follow_links,
     )
     path = settings.manifest or (root / MANIFEST if (root / MANIFEST).exists() else None)
     if path is not None and settings.verify != "off":
@@ -164,7 +168,7 @@ class VerifiedImages(_files.ImageFolder):
         return super().image(example)
 
     def _check_size(self, name: str) -> None:
-        path = _files.image_path(self.images, name)
+        path = _files.image_path(self.images, name, follow_links=self.follow_links)
         if name not in self._expected:
             raise DataError(f"{path}: is not listed in {self._manifest}")
         try:
@@ -175,7 +179,7 @@ class VerifiedImages(_files.ImageFolder):
             raise self._changed(path, f"{size:,} bytes instead of {self._expected[name].size:,}")
 
     def _check_content(self, name: str) -> None:
-        path = _files.image_path(self.images, name)
+        path = _files.image_path(self.images, name, follow_links=self.follow_links)
         try:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:

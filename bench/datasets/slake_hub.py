@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.datasets import _files, _hub, _records, slake
+from bench.datasets import _files, _hub, _images, _records, slake
 from bench.errors import DataError
 from bench.protocols import Example
 
@@ -89,7 +89,7 @@ class ZippedImages(_files.Splits):
             data = self._archive.read(info)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise DataError(f"{where}: cannot be unpacked: {error}") from error
-        return _files.decode_image(data, where)
+        return _images.decode_image(data, where, self.kept_notes)
 
     def digest(self) -> str:
         """SHA-256 over all questions and answers, and the archive's names, sizes and checksums."""

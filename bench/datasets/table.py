@@ -26,7 +26,7 @@ class TableColumns(_columns.Columns):
     """Name of the split; with ``file``."""
 
 
-class TableSettings(_columns.ColumnSettings):
+class TableSettings(_files.FolderSettings, _columns.ColumnSettings):
     """``files``, one for each split; or one ``file`` with a column ``split`` or with ``test_share``."""
 
     name: Literal["table"]
@@ -95,7 +95,13 @@ def load(settings: TableSettings) -> _files.ImageFolder:
         else:
             splits[name] = mapper.examples(rows)
     remedy = "  their names are looked up below data.image_root, without it below the table's own folder"
-    return _files.ImageFolder(splits, images=root, annotations=list(paths.values()), remedy=remedy)
+    return _files.ImageFolder(
+        splits,
+        images=root,
+        annotations=list(paths.values()),
+        remedy=remedy,
+        follow_links=settings.follow_links,
+    )
 
 
 def _paths(settings: TableSettings) -> Mapping[str, Path]:

@@ -13,7 +13,7 @@ from typing import Literal
 from bench.datasets import _files, _records
 from bench.errors import DataError
 from bench.protocols import Example
-from bench.settings import DataSettings, LocalPath
+from bench.settings import LocalPath
 
 PUBLIC = "VQA_RAD Dataset Public.json"
 SUFFIXES = (".json", ".jsol", ".jsonl")
@@ -32,7 +32,7 @@ LEAKY_SHARE = 0.02
 """More test questions than this share also in training: a leak (the official split has 1 of 451)."""
 
 
-class VqaRadSettings(DataSettings):
+class VqaRadSettings(_files.FolderSettings):
     """Local files: the public JSON, or a train and a test file cut from it."""
 
     name: Literal["vqa_rad"]
@@ -72,7 +72,12 @@ def load(settings: VqaRadSettings) -> _files.ImageFolder:
     if settings.split_by == "image":
         splits = _records.split_by_image([*splits["train"], *splits["test"]])
     return _files.ImageFolder(
-        splits, images=images, annotations=annotations, remedy=WHERE.remedy(root), published=PUBLISHED
+        splits,
+        images=images,
+        annotations=annotations,
+        remedy=WHERE.remedy(root),
+        follow_links=settings.follow_links,
+        published=PUBLISHED,
     )
 
 

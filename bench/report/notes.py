@@ -21,6 +21,8 @@ CLOSED_RULES = {
     "yes_no": "closed: the gold answer is yes or no",
     "answer_type": "closed: as the data set's annotation says",
 }
+_LONGEST, _MOST = 300, 20
+"""Characters of a note about the data, and how many there can be: they come from records."""
 _TESTS: dict[DifferenceKind, str] = {
     "mcnemar": "exact McNemar test on the same examples",
     "paired": "paired bootstrap of the same examples and of the seeds",
@@ -77,6 +79,7 @@ def footnotes(
         _missing_note(groups),
         _baseline_note(groups),
         _device_note(groups),
+        *_data_notes(groups),
     ]
     return [note for note in notes if note]
 
@@ -185,3 +188,14 @@ def _baseline_note(groups: Sequence[Group]) -> str:
 def _device_note(groups: Sequence[Group]) -> str:
     devices = {record.environment.get("device") for record in _records(groups) if record.status is not Status.SKIPPED}
     return "The cells ran on different devices: compare their memory and times with care." if len(devices) > 1 else ""
+
+
+def _data_notes(groups: Sequence[Group]) -> list[str]:
+    """What the records' own notes say, once each, with the data set they are about."""
+    told = {
+        f"{text.plain(cell.data.name)}: {text.plain(note)[:_LONGEST]}."
+        for group in groups
+        for cell, record in zip(group.cells, group.records, strict=True)
+        for note in (record.notes if record else None) or ()
+    }
+    return sorted(told)[:_MOST]

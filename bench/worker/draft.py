@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ class Draft:
         self.adapter_bytes: int | None = None
         self.data_digest: str | None = None
         self.weights_digest: str | None = None
+        self.noted: list[Callable[[], Sequence[str]]] = []
+        """Asked when the cell ends for what a reader of the scores must know."""
         self.host = HostMemory()
         self.gpu: GpuMeter = open_gpu_meter(torch.device("cpu"))
         self._events = EventLog(job / EVENTS_FILE) if cell.run.trackers else None
@@ -124,6 +126,7 @@ class Draft:
             predictions=f"{cell.scale}/{cell.cell_id}/{PREDICTIONS_FILE}" if self.scores else None,
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
+            notes=[text for ask in self.noted for text in ask()] if self.noted else None,
             environment=describe(self._device) | self._not_measured(),
             started_at=self._started_at,
             finished_at=_now(),

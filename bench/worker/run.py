@@ -81,6 +81,8 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)
         data = load_data(cell.data)
+        if ask := getattr(data.source, "notes", None):
+            draft.noted.append(ask)
         task = task_of(cell, data)
         draft.data_digest = data_digest(cell)
         draft.weights_digest = weights_digest(cell)

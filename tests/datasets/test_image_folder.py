@@ -14,7 +14,7 @@ from bench.datasets import image_folder
 from bench.errors import DataError
 from bench.settings import local_path_places
 from tests.datasets.conftest import picture
-from tests.datasets.test_files import png_bomb
+from tests.datasets.test_images import png_bomb
 
 
 def settings(root: Path, **changes: Any) -> image_folder.Settings:
@@ -80,6 +80,39 @@ def test_hidden_and_other_files_are_passed_over_and_folders_below_a_class_belong
     assert {e.answer for e in train} == {"cat", "dog"}
 
 
+def test_every_kind_of_image_is_read_whatever_its_suffix_and_the_rest_is_counted(pets: Path) -> None:
+    cats = pets / "test" / "cat"
+    for name in ("9.JPEG", "9.ppm", "9.jp2", "9.avif", "9.jfif", "9.tga", "9.qoi", "9"):
+        kind = {".jp2": "JPEG2000", ".jfif": "JPEG", "": "PNG"}.get(Path(name).suffix)
+        Image.new("RGB", (4, 4), (9, 9, 200)).save(cats / name, kind)
+    picture(cats / "n0123.x1")
+    for name in ("notes.txt", "more.txt", "Thumbs.db", "drawing"):
+        (cats / name).write_bytes(b"no image")
+    picture(cats / ".hidden.jpg")
+    picture(cats / "._9.jpg")
+    picture(pets / "test" / "lost.jpg")
+    (pets / "test" / "labels.csv").write_text("a,b")
+    data = image_folder.load(settings(pets))
+    test = data.split("test")
+    assert len(test) == 4 + 9
+    assert {data.image(example).mode for example in test} == {"RGB"}
+    assert data.notes() == [
+        "1 file was left out, as its name begins with a dot: 1 .jpg (e.g. test/cat/.hidden.jpg)",
+        "1 image was left out, as it lies beside the folders of the classes: 1 .jpg (e.g. test/lost.jpg)",
+        "4 files were left out, as Pillow reads no image in them: 2 .txt, 1 .db, 1 without suffix "
+        "(e.g. test/cat/Thumbs.db)",
+    ]
+
+
+def test_folders_that_may_be_one_class_are_told(pets: Path) -> None:
+    assert image_folder.load(settings(pets)).notes() == []
+    picture(pets / "train" / "Cat" / "0.jpg")
+    picture(pets / "train" / "nan" / "0.jpg")
+    first, second = image_folder.load(settings(pets)).notes()
+    assert first == "classes that look like missing values count as classes: 'nan' (1 times)"
+    assert second.endswith("are classes of their own: 'Cat' (1 times), 'cat' (5 times)")
+
+
 def test_a_share_of_the_names_is_for_testing_and_stays_when_files_are_added(flat: Path) -> None:
     def sides() -> dict[str, str]:
         data = image_folder.load(settings(flat, test_share=0.3))
@@ -118,7 +151,7 @@ def test_several_splits_are_named_as_elsewhere(pets: Path) -> None:
     [
         (lambda _root: None, "there is no such folder"),
         (lambda root: (root / "train").mkdir(parents=True), r"train: has no folders; expected one per class"),
-        (lambda root: (root / "train" / "cat").mkdir(parents=True), r"cat: the class has no images \(\.bmp"),
+        (lambda root: (root / "train" / "cat").mkdir(parents=True), r"cat: the class has no images"),
         (lambda root: picture(root / "train" / "1.jpg"), r"train: has no folders; expected one per class"),
         (picture, "there is no such folder"),
     ],
@@ -149,8 +182,21 @@ def test_links_out_of_the_folder_and_in_circles(pets: Path, tmp_path: Path) -> N
     data = image_folder.load(settings(pets))
     linked = [e for e in data.split("test") if "9.jpg" in e.question_id]
     assert len(data.split("test")) == 5
-    with pytest.raises(DataError, match="a link that leads out"):
+    with pytest.raises(DataError, match=r"a link that leads out.*`data\.follow_links: true`"):
         data.image(linked[0])
+    assert data.notes() == [
+        "1 folder was left out, as it is a link (see data.follow_links): 1 without suffix (e.g. test/cat/again)"
+    ]
+    elsewhere = picture(tmp_path / "elsewhere" / "1.jpg", size=(3, 3)).parent
+    (pets / "test" / "cat" / "others").symlink_to(elsewhere)
+    (pets / "test" / "horse").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(elsewhere)
+    followed = image_folder.load(settings(pets, follow_links=True))
+    found = {e.question_id: followed.image(e).size for e in followed.split("test")}
+    assert found == {
+        **{f"test/{name}": (12, 8) for name in ("cat/0.jpg", "cat/1.jpg", "cat/9.jpg", "dog/0.JPEG", "dog/1.JPEG")},
+        **{f"test/{name}": (3, 3) for name in ("cat/others/1.jpg", "horse/1.jpg")},
+    }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names need another file system")
@@ -165,7 +211,7 @@ def test_names_that_are_no_text_and_names_of_other_scripts(pets: Path) -> None:
 
 
 def test_the_root_is_a_path_and_the_share_a_share(tmp_path: Path) -> None:
-    assert local_path_places(settings(tmp_path)) == {("root",)}
+    assert local_path_places(settings(tmp_path)) == {("root",), ("follow_links",)}
     for share in (0, 1, -0.1, 1.5):
         with pytest.raises(ValidationError, match="test_share"):
             settings(tmp_path, test_share=share)

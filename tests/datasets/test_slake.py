@@ -108,7 +108,7 @@ def test_manifest_elsewhere_unlisted_image_and_broken_line(slake_root: Path) -> 
 
 
 def test_where_it_lies_and_how_it_is_verified_is_not_what_it_is() -> None:
-    assert local_path_places(settings(Path("x"))) == {("root",), ("manifest",), ("verify",)}
+    assert local_path_places(settings(Path("x"))) == {*(("root",), ("manifest",), ("verify",), ("follow_links",))}
 
 
 def test_the_real_annotations(shared_data: Path) -> None:

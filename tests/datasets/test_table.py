@@ -240,7 +240,7 @@ def test_settings_that_contradict_each_other_are_refused_with_the_spec(changes: 
 
 
 def test_where_files_lie_is_not_what_they_are(reviews: dict[str, Path], tmp_path: Path) -> None:
-    places = {("file",), ("files",), ("image_root",)}
+    places = {("file",), ("files",), ("image_root",), ("follow_links",)}
     assert local_path_places(settings(files=reviews, image_root=tmp_path)) == places
     assert local_path_places(settings(file=tmp_path, test_share=0.5)) == places
 

@@ -51,6 +51,11 @@ def test_what_was_not_measured_is_a_dash_and_zero_is_zero(demo: Case) -> None:
     assert any("Not measured on this device: Memory (GiB)" in note for note in table.footnotes)
 
 
+def test_notes_about_the_data_are_footnotes(paper: Case) -> None:
+    paper.fill(notes=["2 files were left out"])
+    assert paper.table().footnotes.count("slake: 2 files were left out.") == 1
+
+
 def test_one_row_per_cell_over_its_seeds(root: Path) -> None:
     spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
     case = Case(spec, cells)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from bench.cell import Cell
 from bench.estimate.estimator import estimate
 from bench.record import Status
 from bench.worker.run import run_cell
+from tests.datasets.conftest import picture
 
 Make = Callable[..., Cell]
 MODELS: dict[str, dict[str, Any]] = {
@@ -85,6 +87,21 @@ def test_training_learns_the_digits(make_cell: Make, tmp_path: Path) -> None:
     accuracy = record.scores["accuracy"].value
     assert accuracy is not None
     assert accuracy > 0.5
+
+
+def test_what_was_left_of_the_data_is_noted(make_cell: Make, tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        picture(tmp_path / "pets" / name / "0.jpg")
+    frames = [Image.new("RGB", (8, 8), level) for level in ("red", "blue")]
+    frames[0].save(tmp_path / "pets" / "test" / "dog" / "1.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "pets" / "test" / "dog" / "readme").write_text("dogs")
+    base = cell_of(make_cell, "resnet", "F-F-T", steps=1, batch_size=2).model_dump(mode="json")
+    base["data"] = {"name": "image_folder", "root": str(tmp_path / "pets")}
+    record = run_cell(Cell.model_validate(base), tmp_path / "job")
+    assert record.status is Status.OK
+    first, second = record.notes or []
+    assert first == "1 file was left out, as Pillow reads no image in it: 1 without suffix (e.g. test/dog/readme)"
+    assert second.startswith("of images with several frames the first one is used")
 
 
 def test_an_unknown_architecture_is_refused_before_anything_is_loaded(make_cell: Make, tmp_path: Path) -> None:
