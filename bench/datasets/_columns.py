@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import model_validator
 
+from bench.datasets._notes import Notes
 from bench.errors import DataError
 from bench.protocols import AnswerType, Example
 from bench.registry import did_you_mean
 from bench.settings import DataSettings, Settings
 
 Missing = Literal["error", "drop", "blank"]
+_INDEX = re.compile(r"-?[0-9]{1,6}")
 
 
 class Columns(Settings):
-    """Which column holds what. A dot leads into a nested value: ``answers.text``."""
+    """Which column holds what. A dot leads into a nested value: ``answers.text``, ``conversations.0.value``,
+    ``messages.-1.content`` (items of a list are counted from 0, or from the end by -1, -2, ...)."""
 
     text: str | None = None
     """Text to classify, question or prompt; or a template over several columns: ``"{premise} [SEP] {hypothesis}"``. A
@@ -69,12 +73,12 @@ def fields_of(template: str) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError(f"the template {template!r} is malformed: {error}; write a literal brace twice") from error
     found = []
-    for _, field, options, conversion in parts:
-        if field is None:
+    for _, column, options, conversion in parts:
+        if column is None:
             continue
-        if not field or options or conversion:
+        if not column or options or conversion:
             raise ValueError(f"the template {template!r} may hold nothing but names of columns in braces")
-        found.append(field)
+        found.append(column)
     if "{" in template and not found:
         raise ValueError(f"the template {template!r} names no column in its braces")
     return tuple(found) or (template,)
@@ -96,7 +100,32 @@ class Row:
 
 
 class Blank(Exception):  # noqa: N818 - caught here, whatever ``missing`` says
-    """A value that a row lacks."""
+    """A value that a row lacks: name of its column, and what else there is."""
+
+    def __init__(self, column: str, hint: str = "") -> None:
+        super().__init__(column)
+        self.column = column
+        self.hint = hint
+
+
+@dataclass(slots=True)
+class UsedNames:
+    """Which of ``label_names`` the rows of all splits have used, by place."""
+
+    places: set[int] = field(default_factory=set)
+
+    def check(self, settings: ColumnSettings, source: str) -> None:
+        """Raise DataError if the numbers seem to count from 1 where the names are counted from 0."""
+        names = settings.label_names
+        if not isinstance(names, Sequence) or not self.places:
+            return
+        if min(self.places) > 0 and max(self.places) == len(names) - 1:
+            raise DataError(
+                f"{source}: column {settings.columns.label!r}: the labels are {min(self.places)} to {max(self.places)} "
+                f"and never 0, but data.label_names names classes from 0 on: {names[0]!r:.80} would be the class of no "
+                f"row, and {names[1]!r:.80} that of label 1; say which number has which name: "
+                f"`label_names: {{'1': {names[0]}, ...}}`"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,56 +139,76 @@ class Mapper:
     """Name for ``Example.image``, of a row and the value in its column. Raises DataError."""
     class_names: Sequence[str] | None = None
     """What the data themselves call the classes 0, 1, ..."""
+    used: UsedNames = field(default_factory=UsedNames)
+    """Shared by the splits of a data set."""
+    notes: Notes = field(default_factory=Notes)
 
     def check(self, known: Iterable[str]) -> None:
         """Raise DataError for a column that the table does not have."""
         columns = list(known)
-        for field, value in self.settings.columns:
-            for name in _columns_in(field, value):
+        for place, value in self.settings.columns:
+            for name in names_in(place, value, columns):
                 if name not in columns and name.partition(".")[0] not in columns:
+                    remedy = self._delimiter(name, columns) or f"correct data.columns.{place}"
                     raise DataError(
-                        f"{self.source}: there is no column {name!r}{did_you_mean(name, columns)}; "
-                        f"correct data.columns.{field}"
+                        f"{self.source}: there is no column {name!r}{did_you_mean(name, columns)}; {remedy}"
                     )
 
+    def _delimiter(self, name: str, columns: Sequence[str]) -> str:
+        """What to do if columns were read as one; empty if not."""
+        for column in columns:
+            if (delimiter := delimiter_in(column)) and name in column_names(column, delimiter):
+                own = "" if "delimiter" in type(self.settings).model_fields else " of `data.name: table`"
+                return f"the columns stand between {delimiter!r}: set `data.delimiter: {delimiter!r}`{own}"
+        return ""
+
     def examples(self, rows: Iterable[Row]) -> list[Example]:
-        """In the order of the rows. Raises DataError if two have one id."""
+        """In the order of the rows. Raises DataError if two have one id, or rows are left out until none is left."""
         examples: list[Example] = []
         seen: dict[str, str] = {}
+        dropped: list[str] = []
         for row in rows:
-            example = self._example(row)
-            if example is None:
+            try:
+                example = self._example(row)
+            except Blank as error:
+                if self.settings.missing != "drop":
+                    advice = "fill it, or leave such rows out with `data.missing: drop`"
+                    raise row.error(error.column, f"is empty{error.hint}; {advice}") from None
+                dropped.append(f"{row.where}, column {error.column!r}")
                 continue
             if example.question_id in seen:
                 name = str(self.settings.columns.id)
                 raise row.error(name, f"{example.question_id!r:.80} is also the id at {seen[example.question_id]}")
             seen[example.question_id] = row.where
             examples.append(example)
+        if dropped:
+            total = len(dropped) + len(examples)
+            if not examples:
+                raise DataError(
+                    f"{self.source}: data.missing: drop leaves none of {total:,} rows; {dropped[0]} is empty"
+                )
+            self.notes.add(
+                f"{len(dropped):,} of {total:,} rows were left out, as a value is missing (data.missing: drop)",
+                dropped[0],
+            )
         return examples
 
-    def _example(self, row: Row) -> Example | None:
+    def _example(self, row: Row) -> Example:
         columns = self.settings.columns
-        try:
-            image = None if columns.image is None else self.image(row, _get(row, columns.image))
-            return Example(
-                question_id=str(row.number) if columns.id is None else _text(row, columns.id),
-                image=image,
-                questions=() if columns.text is None else self._texts(row, columns.text),
-                text_pair=None if columns.text_pair is None else self._second(row, columns.text_pair),
-                answer=self._label(row, columns.label) if columns.label is not None else self._answer(row),
-                answer_type=None if columns.answer_type is None else _answer_type(row, columns.answer_type),
-            )
-        except Blank as error:
-            if self.settings.missing == "drop":
-                return None
-            advice = "fill it, or leave such rows out with `data.missing: drop`"
-            raise row.error(str(error), f"is empty; {advice}") from None
+        return Example(
+            question_id=str(row.number) if columns.id is None else _text(row, columns.id),
+            image=None if columns.image is None else self.image(row, value_of(row, columns.image)),
+            questions=() if columns.text is None else self._texts(row, columns.text),
+            text_pair=None if columns.text_pair is None else self._second(row, columns.text_pair),
+            answer=self._label(row, columns.label) if columns.label is not None else self._answer(row),
+            answer_type=None if columns.answer_type is None else _answer_type(row, columns.answer_type),
+        )
 
     def _texts(self, row: Row, template: str) -> tuple[str, ...]:
         if template in row.fields or "{" not in template:
-            value = _get(row, template, required=False)
+            value = value_of(row, template, required=False)
             if isinstance(value, list):
-                texts = tuple(_plain(row, template, item) for item in value)
+                texts = tuple(_plain(row, f"{template}.{place}", item) for place, item in enumerate(value))
                 if not texts or not all(texts):
                     raise Blank(template)
                 return texts
@@ -178,7 +227,7 @@ class Mapper:
 
     def _answer(self, row: Row) -> str:
         name = str(self.settings.columns.answer)
-        value = _get(row, name)
+        value = value_of(row, name)
         if isinstance(value, list):
             value = value[0] if value else None
         text = _plain(row, name, value)
@@ -188,7 +237,7 @@ class Mapper:
 
     def _label(self, row: Row, name: str) -> str:
         names = self.settings.label_names or self.class_names
-        value = _get(row, name)
+        value = value_of(row, name)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if self.class_names is not None and value == -1:
@@ -206,30 +255,64 @@ class Mapper:
             raise row.error(
                 name, f"must be a number from 0 to {len(names) - 1}, as classes have names, not {text!r:.80}"
             )
+        if self.settings.label_names:
+            self.used.places.add(int(text))
         return names[int(text)]
 
 
-def _columns_in(field: str, value: str | None) -> tuple[str, ...]:
+def names_in(place: str, value: str | None, known: Iterable[str]) -> tuple[str, ...]:
+    """Columns that a field of ``Columns`` names: of a text that is no column itself, those of the template it is."""
     if value is None:
         return ()
-    return fields_of(value) if field in ("text", "text_pair") else (value,)
+    return (value,) if place not in ("text", "text_pair") or value in known else fields_of(value)
 
 
-def _get(row: Row, name: str, *, required: bool = True) -> Any:
-    """The value, of a nested one by a dot. Raises Blank if it is missing and required."""
+def delimiter_in(header: str) -> str | None:
+    """What separates columns in a header that was read as one column; null if nothing does."""
+    counts = {delimiter: header.count(delimiter) for delimiter in (";", "\t", "|", ",")}
+    most = max(counts, key=lambda delimiter: counts[delimiter])
+    return most if counts[most] else None
+
+
+def column_names(header: str, delimiter: str) -> list[str]:
+    """The columns of such a header."""
+    return [name.strip().strip('"').strip() for name in header.split(delimiter)]
+
+
+def value_of(row: Row, name: str, *, required: bool = True) -> Any:
+    """The value, of a nested one by dots. Raises Blank if it is missing and required, and DataError for a step that
+    leads nowhere in any row."""
     value: Any = row.fields
     if name in row.fields:
         value = row.fields[name]
     else:
-        for step in name.split("."):
-            value = value.get(step) if isinstance(value, Mapping) else None
+        steps = name.split(".")
+        for place, step in enumerate(steps):
+            above, value = value, _step(row, value, steps[:place], step)
+            if required and value is None and place and isinstance(above, Mapping) and step not in above:
+                raise Blank(name, f": {'.'.join(steps[:place])} has no {step!r}{did_you_mean(step, list(above))}")
     if required and (value is None or value == "" or value != value):
         raise Blank(name)
     return value
 
 
+def _step(row: Row, value: Any, before: Sequence[str], step: str) -> Any:
+    """What a step leads to; null where there is nothing."""
+    column = ".".join(before)
+    if isinstance(value, list):
+        if not _INDEX.fullmatch(step):
+            example = ".".join((*before, "0", step))
+            raise row.error(column, f"is a list of {len(value)}; name one item of it, e.g. `{example}`")
+        return value[int(step)] if -len(value) <= int(step) < len(value) else None
+    if isinstance(value, Mapping):
+        return value.get(step)
+    if value is None or value != value:
+        return None
+    raise row.error(column, f"is no list and has no fields, but {value!r:.80}; so there is no {step!r} in it")
+
+
 def _text(row: Row, name: str, *, required: bool = True) -> str:
-    text = _plain(row, name, _get(row, name, required=required))
+    text = _plain(row, name, value_of(row, name, required=required))
     if required and not text:
         raise Blank(name)
     return text
@@ -241,9 +324,15 @@ def _plain(row: Row, name: str, value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, str | int | float):
-        raise row.error(name, f"must be text, found {value!r:.80}")
-    return str(value).strip()
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    if isinstance(value, list):
+        found = f"a list of {len(value)}" + (f": {value!r:.80}; name one item, e.g. `{name}.0`" if value else "")
+    elif isinstance(value, Mapping):
+        found = f"fields: {value!r:.80}; name one, e.g. `{name}.{next(iter(value), 'x')}`"
+    else:
+        found = f"{value!r:.80}"
+    raise row.error(name, f"must be text, found {found}")
 
 
 def _answer_type(row: Row, name: str) -> AnswerType:

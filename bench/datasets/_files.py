@@ -32,9 +32,9 @@ class FolderSettings(DataSettings):
 class Splits:
     """The part of ``OpenedData`` that is the same for all data sets whose questions fit into memory."""
 
-    def __init__(self, splits: Mapping[str, Sequence[Example]]) -> None:
+    def __init__(self, splits: Mapping[str, Sequence[Example]], notes: Notes | None = None) -> None:
         self._splits = splits
-        self.kept_notes = Notes()
+        self.kept_notes = Notes() if notes is None else notes
 
     def notes(self) -> Sequence[str]:
         """See ``OpenedData``."""
@@ -64,9 +64,11 @@ class ImageFolder(Splits):
         remedy: str,
         published: str | None = None,
         follow_links: bool = False,
+        notes: Notes | None = None,
     ) -> None:
         """``published``: see ``files_digest``."""
         super().__init__(splits)
+        super().__init__(splits, notes)
         self.images = images
         self.follow_links = follow_links
         self._annotations = annotations

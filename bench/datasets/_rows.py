@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.datasets import _files
-from bench.datasets._columns import Row
+from bench.datasets._columns import Row, column_names, delimiter_in
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 JSON = (".json", ".jsonl", ".ndjson", ".jsol")
 PARQUET = (".parquet", ".pq")
+_ANY_LENGTH = 2**31 - 1
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -70,10 +72,20 @@ def _parquet(path: Path) -> list[Any]:
     return values
 
 
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Cells of any length; the library's limit of 131,072 characters is one of the whole process."""
+    before = csv.field_size_limit(_ANY_LENGTH)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _csv(path: Path, encoding: str, delimiter: str) -> list[Row]:
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
-        with path.open(encoding=encoding, newline="") as file:
+        with path.open(encoding=encoding, newline="") as file, _long_cells():
             return _csv_rows(path, file, delimiter)
     except UnicodeError as error:
         raise DataError(f"{path}: cannot be read as {encoding} text: {error}; set data.encoding") from error
@@ -92,23 +104,39 @@ def _csv_rows(path: Path, file: TextIOWrapper, delimiter: str) -> list[Row]:
             if not cells:
                 continue  # a blank line
             if header is None:
-                header = _header(where, cells)
+                header = _header(where, cells, delimiter)
             elif len(cells) != len(header):
                 raise DataError(
-                    f"{where}: {len(cells)} values, but {len(header)} columns; "
-                    "a text that holds the delimiter or a line break must stand in quotes"
+                    f"{where}: {len(cells)} values, but {len(header)} columns; a text that holds the delimiter, here "
+                    f"{delimiter!r}, or a line break must stand in quotes; another one is set by data.delimiter"
                 )
             else:
                 rows.append(Row(where, dict(zip(header, cells, strict=True)), len(rows)))
     except csv.Error as error:
+        if header is None:
+            file.seek(0)
+            _check_delimiter(f"{path}:1", file.readline(), delimiter)
         problem = f"{error}; is a quote not closed, or not doubled within a text?"
         raise DataError(f"{path}:{start}: not a valid table: {problem}") from error
     return rows
 
 
-def _header(where: str, cells: list[str]) -> list[str]:
+def _header(where: str, cells: list[str], delimiter: str) -> list[str]:
+    if len(cells) == 1:
+        _check_delimiter(where, cells[0], delimiter)
     names = [cell.strip() for cell in cells]
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         raise DataError(f"{where}: two columns are called {twice[0]!r}; rename one")
     return names
+
+
+def _check_delimiter(where: str, header: str, delimiter: str) -> None:
+    """Raise DataError if something else separates the columns."""
+    other = None if delimiter in header else delimiter_in(header)
+    if other is not None:
+        known = ", ".join(map(repr, column_names(header.strip(), other)))
+        raise DataError(
+            f"{where}: the header {header.strip()!r:.200} has no {delimiter!r} between columns; set "
+            f"`data.delimiter: {other!r}` for the columns {known:.200}"
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from bench.protocols import Example
 from bench.settings import DataSettings
 
 _Item = TypeVar("_Item")
@@ -25,6 +26,38 @@ def by_hash(items: Iterable[_Item], test_share: float, key: Callable[[_Item], st
     """
     splits: dict[str, list[_Item]] = {"train": [], "test": []}
     for item in items:
-        number = int.from_bytes(hashlib.sha256(key(item).encode("utf-8", "surrogatepass")).digest()) / 2**256
+        number = _hash(key(item)) / 2**256
         splits["test" if number < test_share else "train"].append(item)
     return splits
+
+
+def content(example: Example) -> str:
+    """What must not be in two splits: the image or, without one, the text."""
+    pair = () if example.text_pair is None else (example.text_pair,)
+    return example.image or "\n".join((*example.questions, *pair))
+
+
+def drawn(
+    examples: Sequence[Example], test_share: float, *, seed: int, by_class: bool
+) -> tuple[list[Example], list[Example]]:
+    """Training and test examples, each in their order: a share of the different contents, ``by_class`` of each class.
+
+    A content with several classes counts to the first. A class of two or more contents is in both.
+    """
+    strata: dict[str, dict[str, None]] = {}
+    seen: set[str] = set()
+    for example in examples:
+        if (key := content(example)) not in seen:
+            seen.add(key)
+            strata.setdefault(example.answer if by_class else "", {})[key] = None
+    chosen: set[str] = set()
+    for keys in strata.values():
+        count = min(len(keys) - 1, max(1, round(test_share * len(keys))))
+        chosen.update(sorted(keys, key=lambda key: _hash(f"{seed}\0{key}"))[:count])
+    train = [example for example in examples if content(example) not in chosen]
+    return train, [example for example in examples if content(example) in chosen]
+
+
+def _hash(text: str) -> int:
+    """Below 2**256."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())

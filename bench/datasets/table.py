@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.datasets import _columns, _files, _rows, _splits
+from bench.datasets import _classes, _columns, _files, _rows, _splits
+from bench.datasets._notes import Notes
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.registry import did_you_mean
@@ -83,17 +84,22 @@ def load(settings: TableSettings) -> _files.ImageFolder:
     paths = _paths(settings)
     root = _image_root(settings, list(paths.values()))
     splits: dict[str, Sequence[Example]] = {}
+    used, notes = _columns.UsedNames(), Notes()
     for name, path in paths.items():
         _check_exists(settings, path)
         rows = _rows.read(path, encoding=settings.encoding, delimiter=settings.delimiter)
-        mapper = _columns.Mapper(settings=settings, source=str(path), image=_image_names(settings, path, root))
+        images = _image_names(settings, path, root)
+        mapper = _columns.Mapper(settings=settings, source=str(path), image=images, used=used, notes=notes)
         mapper.check(dict.fromkeys(name for row in rows for name in row.fields))
         if settings.columns.split is not None:
             splits |= {split: mapper.examples(part) for split, part in _parted(settings, path, rows).items()}
         elif settings.test_share is not None:
-            splits |= _splits.by_hash(mapper.examples(rows), settings.test_share, _content)
+            splits |= _splits.by_hash(mapper.examples(rows), settings.test_share, _splits.content)
         else:
             splits[name] = mapper.examples(rows)
+    used.check(settings, ", ".join(map(str, paths.values())))
+    if settings.columns.label is not None:
+        _classes.note_classes(splits.values(), notes)
     remedy = "  their names are looked up below data.image_root, without it below the table's own folder"
     return _files.ImageFolder(
         splits,
@@ -101,6 +107,7 @@ def load(settings: TableSettings) -> _files.ImageFolder:
         annotations=list(paths.values()),
         remedy=remedy,
         follow_links=settings.follow_links,
+        notes=notes,
     )
 
 
@@ -158,7 +165,3 @@ def _parted(settings: TableSettings, path: Path, rows: Sequence[_columns.Row]) -
                 f"{path}: column {column!r} has no row of the split {split!r}{did_you_mean(split, list(groups))}"
             )
     return {split: groups[split] for split in _splits.wanted(settings)}
-
-
-def _content(example: Example) -> str:
-    return example.image or "\n".join(example.questions)

@@ -103,8 +103,8 @@ def test_labels_get_names(names: Any, value: Any, expected: str) -> None:
         (["no", "yes"], 0.5, "from 0 to 1"),
         (["no", "yes"], True, "from 0 to 1"),
         ({"world": "World"}, "wrld", r"is not in data\.label_names; did you mean 'world'"),
-        (None, [1], r"must be text, found \[1\]"),
-        (None, {"a": 1}, "must be text"),
+        (None, [1], r"must be text, found a list of 1: \[1\]; name one item, e\.g\. `y\.0`"),
+        (None, {"a": 1}, r"must be text, found fields: .*; name one, e\.g\. `y\.a`"),
         (None, b"x", "must be text"),
     ],
 )
@@ -175,3 +175,47 @@ def test_two_rows_with_one_id() -> None:
 def test_an_answer_type_is_open_or_closed() -> None:
     with pytest.raises(DataError, match="column 'k': must be open or closed, found 'maybe'"):
         example({**ANSWERED, "answer_type": "k"}, {"t": "a", "y": "b", "k": "Maybe"})
+
+
+TURNS = [{"from": "human", "value": "Is it?"}, {"from": "gpt", "value": "Yes."}]
+
+
+def test_steps_lead_into_lists_from_both_ends() -> None:
+    fields = {"conversations": TURNS, "m": [["a"], ["b", "c"]]}
+    made = example({"text": "conversations.0.value", "answer": "conversations.-1.value"}, fields)
+    assert (made.questions, made.answer) == (("Is it?",), "Yes.")
+    made = example({"text": "{m.-1.0}, {conversations.0.from}", "answer": "m.1.-1"}, fields)
+    assert (made.questions, made.answer) == (("b, human",), "c")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"answer": "conversations.value"}, r"column 'conversations': is a list of 2; .*`conversations\.0\.value`"),
+        ({"answer": "conversations.0"}, r"must be text, found fields: .*name one, e\.g\. `conversations\.0\.from`"),
+        ({"label": "conversations"}, r"must be text, found a list of 2: .*name one item, e\.g\. `conversations\.0`"),
+        ({"answer": "conversations.0.valu"}, r"is empty: conversations\.0 has no 'valu'; did you mean 'value'\?"),
+        ({"answer": "conversations.2.value"}, r"column 'conversations\.2\.value': is empty"),
+        ({"answer": "t.x"}, r"column 't': is no list and has no fields, but 'a'"),
+        ({"text": "{t} {conversations}", "answer": "t"}, r"column 'conversations': must be text, found a list of 2"),
+        ({"text": "conversations", "answer": "t"}, r"column 'conversations\.0': must be text, found fields"),
+    ],
+)
+def test_a_list_where_a_text_is_expected_says_so(columns: dict[str, str], expected: str) -> None:
+    with pytest.raises(DataError, match=rf"^a\.csv:2: .*{expected}"):
+        example({"text": "t", **columns}, {"t": "a", "conversations": TURNS})
+
+
+def test_rows_that_are_left_out_are_counted() -> None:
+    rows = [Row(f"a.csv:{n + 2}", {"t": "a", "y": label}, n) for n, label in enumerate(["b", None, "", "c"])]
+    dropping = mapper(LABELLED, missing="drop")
+    assert len(dropping.examples(rows)) == 2
+    assert dropping.notes.texts() == [
+        "2 of 4 rows were left out, as a value is missing (data.missing: drop) (e.g. a.csv:3, column 'y')"
+    ]
+    with pytest.raises(DataError, match=r"^a\.csv: data\.missing: drop leaves none of 2 rows; a\.csv:3, column 'y'"):
+        mapper(LABELLED, missing="drop").examples(rows[1:3])
+
+
+def test_a_column_whose_name_is_a_template_is_that_column() -> None:
+    mapper({"text": "{a}", "label": "y"}).check(["{a}", "y"])
