@@ -1,6 +1,7 @@
 """Any data set of the Hugging Face Hub, with a mapping from columns to what an example needs; extra ``[hub]``.
 
-The names of a ``ClassLabel`` column are the classes, and an ``Image`` column holds the images.
+The names of a ``ClassLabel`` column are the classes, as each split's own files say them. Images are a column of the
+library's ``Image``, of bytes, of ``{bytes, path}``, or of lists of one of these. No other columns are read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.datasets import _columns, _files, _hub, _splits
+from pydantic import Field, model_validator
+
+from bench.datasets import _classes, _columns, _files, _hub, _hub_files, _splits
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.registry import did_you_mean
@@ -26,6 +29,21 @@ class HubTableSettings(_hub.HubSettings, _columns.ColumnSettings):
     name: Literal["hub"]
     configuration: str | None = None
     """Which of the data set's configurations (subsets), e.g. ``mrpc`` of ``nyu-mll/glue``; null if it has but one."""
+    data_files: dict[str, str | list[str]] | None = None
+    """Split -> file, or pattern of files, below ``id``; null: as the library finds them, by their names."""
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    """Of a data set without a split to test on: this share of ``train_split`` becomes ``test_split``, drawn from each
+    class alike. Rows with the same image or, without images, the same text stay together."""
+    test_seed: int = 0
+    """Seed of that draw."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> HubTableSettings:
+        if self.test_share is not None and ("+" in self.train_split or self.train_split == self.test_split):
+            raise ValueError("with `test_share`, train_split must name one split, and test_split another name")
+        if self.test_share is None and self.test_seed:
+            raise ValueError("test_seed goes with `test_share`")
+        return self
 
 
 Settings = HubTableSettings
@@ -38,26 +56,49 @@ def digest(settings: HubTableSettings) -> str:
 
 def load(settings: HubTableSettings) -> HubTable:
     """See ``DataPlugin.load``."""
-    tables = _hub.load_splits(settings, configuration=settings.configuration)
-    for split in _splits.wanted(settings):
-        if split not in tables:
-            problem = f"there is no split {split!r}{did_you_mean(split, list(tables))}"
+    return _hub.once(settings, lambda: _load(settings))
+
+
+def _load(settings: HubTableSettings) -> HubTable:
+    found = _hub.load_splits(settings, settings.data_files, configuration=settings.configuration)
+    if settings.test_share is None:
+        wanted = _splits.wanted(settings)
+    else:
+        wanted = (settings.train_split,)
+        if settings.test_split in found.splits:
             raise DataError(
-                f"data set {settings.name}: {settings.id}: {problem}; see data.train_split, data.test_split"
+                f"data set {settings.name}: {settings.id} has a split {settings.test_split!r}; remove data.test_share, "
+                "or give the drawn split another name with data.test_split"
             )
-    return HubTable(settings, {split: tables[split] for split in _splits.wanted(settings)})
+    for split in wanted:
+        if split not in found.splits:
+            known = list(map(str, found.splits))
+            draw = "; without a split to test on, set `data.test_share: 0.2`" if len(known) == 1 else ""
+            problem = f"there is no split {split!r}{did_you_mean(split, known)}"
+            raise DataError(
+                f"data set {settings.name}: {settings.id}: {problem}; see data.train_split, data.test_split{draw}"
+            )
+    return HubTable(settings, found, wanted)
 
 
 class HubTable(_files.Splits):
     """``OpenedData`` on the library's tables."""
 
-    def __init__(self, settings: HubTableSettings, tables: Mapping[str, Any]) -> None:
+    def __init__(self, settings: HubTableSettings, found: _hub.Tables, wanted: Sequence[str]) -> None:
+        super().__init__({})
         self._settings = settings
-        column = settings.columns.image
-        if column is not None:
-            tables = {split: _undecoded(self._source(split), table, column) for split, table in tables.items()}
-        self._images = _hub.StoredImages(settings.id, tables, str(column))
-        super().__init__({split: self._examples(split, table) for split, table in tables.items()})
+        self._files = found.files
+        self._classes = _columns.UsedNames()
+        tables = {split: self._mapped(split, found.splits[split]) for split in wanted}
+        self._images = _hub.StoredImages(settings.id, tables, str(settings.columns.image), self.kept_notes)
+        self._splits = {split: self._examples(split, table) for split, table in tables.items()}
+        self._classes.check(settings, settings.id)
+        if settings.test_share is not None:
+            self._splits = self._drawn(settings.test_share, self._splits[settings.train_split])
+        for note in found.notes:
+            self.kept_notes.add(note)
+        if settings.columns.label is not None:
+            _classes.note_classes(self._splits.values(), self.kept_notes)
 
     def image(self, example: Example) -> Image:
         """See ``OpenedData.image``."""
@@ -67,37 +108,49 @@ class HubTable(_files.Splits):
         """SHA-256 over all examples; an image's name is the hash of its content."""
         return hashlib.sha256(repr(sorted(self._splits.items())).encode("utf-8", "surrogatepass")).hexdigest()
 
+    def _mapped(self, split: str, table: Any) -> Any:
+        """The table with the columns that are mapped, and no other."""
+        source = self._source(split)
+        self._mapper(split, source, table).check(table.column_names)
+        known = table.column_names
+        names = [name for place, value in self._settings.columns for name in _columns.names_in(place, value, known)]
+        return _hub.columns_of(source, table, names)
+
+    def _drawn(self, share: float, examples: Sequence[Example]) -> Mapping[str, Sequence[Example]]:
+        settings = self._settings
+        by_class = settings.columns.label is not None
+        parts = _splits.drawn(examples, share, seed=settings.test_seed, by_class=by_class)
+        if not all(parts):
+            raise DataError(
+                f"{self._source(settings.train_split)}: too few different examples to draw a test split from"
+            )
+        return dict(zip((settings.train_split, settings.test_split), parts, strict=True))
+
     def _source(self, split: str) -> str:
         return f"{self._settings.id} ({split})"
 
-    def _examples(self, split: str, table: Any) -> Sequence[Example]:
+    def _mapper(self, split: str, source: str, table: Any) -> _columns.Mapper:
         def image(row: _columns.Row, value: Any) -> str:
             return self._images.name(split, row.number, value)
 
-        source = self._source(split)
-        names = _class_names(table, self._settings.columns.label)
-        mapper = _columns.Mapper(settings=self._settings, source=source, image=image, class_names=names)
-        mapper.check(table.column_names)
-        rows = (_columns.Row(f"{source}: record {index}", row, index) for index, row in enumerate(table))
-        return mapper.examples(rows)
-
-
-def _undecoded(source: str, table: Any, column: str) -> Any:
-    """The same table with the image files as they are, not as pictures."""
-    from datasets import Image
-
-    if column not in table.column_names:
-        raise DataError(
-            f"{source}: there is no column {column!r}{did_you_mean(column, table.column_names)}; "
-            "correct data.columns.image"
+        return _columns.Mapper(
+            settings=self._settings,
+            source=source,
+            image=image,
+            class_names=self._class_names(split, table),
+            used=self._classes,
+            notes=self.kept_notes,
         )
-    if not isinstance(table.features[column], Image):
-        raise DataError(f"{source}: column {column!r} holds no images, but {table.features[column]!r:.80}")
-    return table.cast_column(column, Image(decode=False))
 
+    def _class_names(self, split: str, table: Any) -> Sequence[str] | None:
+        """As the split's own files say, else as the library does."""
+        column = self._settings.columns.label
+        if column is None:
+            return None
+        loaded = _hub_files.names_of(table.features, column)
+        return None if loaded is None else _hub_files.class_names(self._files.get(split, ()), column) or loaded
 
-def _class_names(table: Any, column: str | None) -> Sequence[str] | None:
-    from datasets import ClassLabel
-
-    feature = table.features.get(column)
-    return list(feature.names) if isinstance(feature, ClassLabel) else None
+    def _examples(self, split: str, table: Any) -> Sequence[Example]:
+        source = self._source(split)
+        rows = (_columns.Row(f"{source}: record {index}", row, index) for index, row in enumerate(table))
+        return self._mapper(split, source, table).examples(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,9 +45,13 @@ def digest(settings: SlakeHubSettings) -> str:
 
 def load(settings: SlakeHubSettings) -> ZippedImages:
     """See ``DataPlugin.load``."""
-    tables = _hub.load_splits(settings, FILES)
+    return _hub.once(settings, lambda: _load(settings))
+
+
+def _load(settings: SlakeHubSettings) -> ZippedImages:
+    found = _hub.load_splits(settings, FILES)
     splits = {}
-    for split, table in tables.items():
+    for split, table in found.splits.items():
         source = f"{settings.id} ({split})"
         splits[split] = slake.examples_of(source, _records.records_of(source, table), settings.language)
     return ZippedImages(splits, _archive(settings))
@@ -64,6 +68,21 @@ def _archive(settings: SlakeHubSettings) -> Path:
         raise _hub.unavailable(settings, error) from error
 
 
+def _places(archive: Path, members: Iterable[str], names: set[str]) -> dict[str, str]:
+    """Image name -> where it is in the archive: below ``imgs/``, another folder or none. Raises DataError if an image
+    is there twice."""
+    depth = max((name.count("/") for name in names), default=0) + 1
+    places: dict[str, str] = {}
+    for member in members:
+        name = "/".join(member.split("/")[-depth:])
+        if name not in names or member.startswith("__MACOSX/"):
+            continue
+        if name in places:
+            raise DataError(f"{archive}: has the image {name} twice, as {places[name]} and {member}; remove one")
+        places[name] = member
+    return places
+
+
 class ZippedImages(_files.Splits):
     """``OpenedData`` on images in an archive, which is not unpacked."""
 
@@ -75,14 +94,16 @@ class ZippedImages(_files.Splits):
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{archive}: cannot be read as a zip archive: {error}") from error
         names = {example.image_name for split in splits.values() for example in split}
-        missing = sorted(names - {name.removeprefix("imgs/") for name in self._archive.namelist()})
+        self._places = _places(archive, self._archive.namelist(), names)
+        missing = sorted(names - set(self._places))
         if missing:
             raise DataError(f"{archive}: {len(missing)} of {len(names)} images are missing; the first is {missing[0]}")
 
     def image(self, example: Example) -> Image:
         """See ``OpenedData.image``."""
-        where = f"{self._path}: imgs/{example.image_name} (question {example.question_id})"
-        info = self._archive.getinfo(f"imgs/{example.image_name}")
+        place = self._places[example.image_name]
+        where = f"{self._path}: {place} (question {example.question_id})"
+        info = self._archive.getinfo(place)
         if info.file_size > MAX_BYTES:
             raise DataError(f"{where}: unpacks to more than {MAX_BYTES:,} bytes")
         try:

@@ -6,14 +6,16 @@ The Hub's table has no answer types, so only ``evaluate.closed: yes_no`` can be 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.datasets import _files, _hub, _records, vqa_rad
 from bench.protocols import Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+COLUMNS = ("image", "question", "answer")
 
 
 class VqaRadHubSettings(_hub.HubSettings):
@@ -36,11 +38,11 @@ def digest(settings: VqaRadHubSettings) -> str:
 
 def load(settings: VqaRadHubSettings) -> TableImages:
     """See ``DataPlugin.load``."""
-    tables = _hub.load_splits(settings)
-    from datasets import Image
+    return _hub.once(settings, lambda: _load(settings))
 
-    undecoded = {split: table.cast_column("image", Image(decode=False)) for split, table in tables.items()}
-    data = TableImages(settings.id, undecoded)
+
+def _load(settings: VqaRadHubSettings) -> TableImages:
+    data = TableImages(settings.id, _hub.load_splits(settings))
     if not settings.allow_leaky:
         vqa_rad.refuse_leaky(settings.id, data.split("train"), data.split("test"))
     return data
@@ -49,13 +51,19 @@ def load(settings: VqaRadHubSettings) -> TableImages:
 class TableImages(_files.Splits):
     """``OpenedData`` on tables whose rows hold the image files' bytes; equal images have one name."""
 
-    def __init__(self, source: str, tables: Mapping[str, Any]) -> None:
-        self._images = _hub.StoredImages(source, tables, "image")
+    def __init__(self, source: str, found: _hub.Tables) -> None:
+        super().__init__({})
+        tables = {
+            split: _hub.columns_of(f"{source} ({split})", table, COLUMNS) for split, table in found.splits.items()
+        }
+        self._images = _hub.StoredImages(source, tables, "image", self.kept_notes)
         splits = {}
         for split, table in tables.items():
             records = _records.records_of(f"{source} ({split})", table)
             splits[split] = [self._example(split, record) for record in records]
-        super().__init__(splits)
+        self._splits = splits
+        for note in found.notes:
+            self.kept_notes.add(note)
 
     def _example(self, split: str, record: _records.Record) -> Example:
         return Example(
