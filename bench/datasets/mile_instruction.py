@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +33,7 @@ instruction_data.json         (or RAD_instruction_data.json)
 image/vqa-rad/synpic*.jpg     image/slake/...
 """,
 )
+_SLAKE_NAME = re.compile(r"(?:.*/)?(?:slake_|xmlab)([0-9]+)(?:\.(?:png|jpe?g)|/source\.jpg)")
 _FIRST_BRACES = re.compile(r"\{(.*?)\}", re.DOTALL)
 
 
@@ -71,7 +73,7 @@ def _open(settings: MileInstructionSettings) -> tuple[_files.ImageFolder, _files
     path = _files.first_existing(root, ANNOTATIONS)
     if path is None:
         raise WHERE.missing(root, f"{root}: there is no annotation file ({', '.join(ANNOTATIONS)})")
-    examples = _read(path)
+    examples = _read(path, root / "image")
     other = _test_data(settings)
     if other is None:
         splits = _records.split_by_image(examples)
@@ -79,16 +81,32 @@ def _open(settings: MileInstructionSettings) -> tuple[_files.ImageFolder, _files
         splits = {"train": examples}
     else:
         splits = {"train": _without_test(path, examples, other.split("test"), settings.evaluate_on)}
-    own = _files.ImageFolder(splits, images=root / "image", annotations=[path], remedy=WHERE.remedy(root))
+    own = _files.ImageFolder(
+        splits,
+        images=root / "image",
+        annotations=[path],
+        remedy=WHERE.remedy(root),
+        follow_links=settings.follow_links,
+    )
+    if "test" not in splits and len(splits["train"]) < len(examples):
+        left_out = len(examples) - len(splits["train"])
+        own.kept_notes.add(
+            f"{left_out:,} of {len(examples):,} records ask test questions and were left out of training"
+        )
     return own, other
 
 
-def _read(path: Path) -> Sequence[Example]:
+def _read(path: Path, images: Path) -> Sequence[Example]:
     records = _records.records_of(str(path), _files.read_json(path))
+    folders = {record.text("img_name").rpartition("/")[0].partition("/")[0] for record in records}
+    numbers = Counter(record.text("qid") for record in records)
+    shared = len(folders) > 1 and max(numbers.values()) > 1  # VQA-RAD and SLAKE both count from 0
     examples = [
         Example(
-            question_id=record.text("qid"),
-            image=record.text("img_name"),
+            question_id=f"{record.text('img_name').partition('/')[0]}-{record.text('qid')}"
+            if shared
+            else record.text("qid"),
+            image=_stored_name(images, record.text("img_name")),
             questions=record.texts("question_pool"),
             answer=record.text("answer"),
         )
@@ -97,39 +115,63 @@ def _read(path: Path) -> Sequence[Example]:
     return _records.unique(str(path), examples)
 
 
+def _stored_name(images: Path, name: str) -> str:
+    """The name, or SLAKE's own for the same image if that is what lies in the folder."""
+    number = slake_number(name)
+    if number is None or (images / name).exists():
+        return name
+    own = f"slake/xmlab{number}/source.jpg"
+    return own if (images / own).exists() else name
+
+
+def slake_number(name: str) -> str | None:
+    """Of a SLAKE image under either of its names, ``slake_12.png`` and ``xmlab12/source.jpg``; null for any other."""
+    match = _SLAKE_NAME.fullmatch(name)
+    return None if match is None else str(int(match.group(1)))
+
+
 def _test_data(settings: MileInstructionSettings) -> _files.ImageFolder | None:
-    root = {} if settings.test_root is None else {"root": settings.test_root}
+    root: dict[str, Path] = {} if settings.test_root is None else {"root": settings.test_root}
+    follow = settings.follow_links
     match settings.evaluate_on:
         case "held_out":
             return None
         case "vqa_rad":
-            return vqa_rad.load(vqa_rad.Settings(name="vqa_rad", **root))
+            return vqa_rad.load(vqa_rad.Settings(name="vqa_rad", follow_links=follow, **root))
         case "slake":
-            return slake.load(slake.Settings(name="slake", **root))
+            return slake.load(slake.Settings(name="slake", follow_links=follow, **root))
 
 
 def _without_test(path: Path, examples: Sequence[Example], test: Sequence[Example], folder: str) -> list[Example]:
     """Records whose question, the text in the prompts' first braces, is no test question about the same image."""
-    if folder == "slake" and any(example.image_name.startswith("slake/") for example in examples):
+    odd = [e.image_name for e in examples if e.image_name.startswith("slake/") and slake_number(e.image_name) is None]
+    if folder == "slake" and odd:
         raise DataError(
-            f"{path}: holds SLAKE questions, whose images are named differently in SLAKE's own test file, so that test "
-            "questions cannot be told apart; evaluate on held_out or vqa_rad, or set `data.allow_leaky: true`"
+            f"{path}: {odd[0]!r} is no name of a SLAKE image (slake_12.png or xmlab12/source.jpg): its questions "
+            "cannot be told from test questions; correct it, evaluate on held_out or vqa_rad, or set "
+            "`data.allow_leaky: true`"
         )
-    known = {_records.question_key(example.image_name, example.question()) for example in test}
+    known = {_records.question_key(_image(example.image_name), example.question()) for example in test}
     return [example for example in examples if plain_question(example) not in known]
 
 
+def _image(name: str) -> str:
+    """The same for every name of an image."""
+    number = slake_number(name)
+    return name.rpartition("/")[2] if number is None else f"xmlab{number}"
+
+
 def plain_question(example: Example) -> tuple[str, str]:
-    """The image's file name and the bare question of a record, as ``question_key`` has them."""
+    """The image and the bare question of a record, as ``question_key`` has them."""
     prompt = example.question()
     braces = _FIRST_BRACES.search(prompt)
-    return _records.question_key(example.image_name.rpartition("/")[2], braces.group(1) if braces else prompt)
+    return _records.question_key(_image(example.image_name), braces.group(1) if braces else prompt)
 
 
 class WithTest:
     """``OpenedData`` with ``train`` from one data set and ``test`` from another."""
 
-    def __init__(self, train: OpenedData, test: OpenedData) -> None:
+    def __init__(self, train: _files.ImageFolder, test: _files.ImageFolder) -> None:
         self._parts = {"train": train, "test": test}
 
     def split(self, name: str) -> Sequence[Example]:
@@ -143,6 +185,10 @@ class WithTest:
         """See ``OpenedData.image``."""
         part, _, name = example.image_name.partition(":")
         return self._parts[part].image(dataclasses.replace(example, image=name))
+
+    def notes(self) -> Sequence[str]:
+        """See ``OpenedData``."""
+        return [note for part in self._parts.values() for note in part.notes()]
 
     def texts(self) -> Sequence[str]:
         """See ``OpenedData.texts``."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from bench.datasets import _files, _records
+from bench.datasets._notes import Notes
 from bench.errors import DataError
 from bench.protocols import Example
 from bench.settings import LocalPath, LocalPathMark
@@ -27,12 +29,14 @@ WHERE = _files.Where(
     name="slake",
     source="https://www.med-vqa.com/slake/ (CC BY 4.0), file Slake1.0.zip",
     layout=f"""
-train.json  validate.json  test.json   (or slake_train.jsol, ... as in the released MILE code)
+train.json  validate.json  test.json   (or slake_train.jsol, ... as in the released MILE code, whose
+                                        records have no more than img_name, question, answer and qid)
 imgs/xmlab0/source.jpg  imgs/xmlab1/source.jpg  ...
 {MANIFEST}   (optional: img_name, sha256, bytes; separated by tabs)
 """,
 )
 
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 Language = Literal["en", "zh", "all"]
 
 
@@ -63,13 +67,15 @@ def load(settings: SlakeSettings) -> _files.ImageFolder:
     """See ``DataPlugin.load``."""
     root = settings.root / "Slake1.0" if (settings.root / "Slake1.0").is_dir() else settings.root
     annotations = _annotations(root)
-    splits = {split: _read(path, settings.language) for split, path in annotations.items()}
+    notes = Notes()
+    splits = {split: _read(path, settings.language, notes) for split, path in annotations.items()}
     folder = VerifiedImages(
         splits,
         images=root / "imgs",
         annotations=list(annotations.values()),
         remedy=WHERE.remedy(settings.root),
         follow_links=settings.follow_links,
+        notes=notes,
     )
     path = settings.manifest or (root / MANIFEST if (root / MANIFEST).exists() else None)
     if path is not None and settings.verify != "off":
@@ -96,24 +102,40 @@ def _annotations(root: Path) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path, language: Language) -> Sequence[Example]:
-    return examples_of(str(path), _records.records_of(str(path), _files.read_json(path)), language)
+def _read(path: Path, language: Language, notes: Notes) -> Sequence[Example]:
+    records = _records.records_of(str(path), _files.read_json(path))
+    if any("q_lang" not in record.fields for record in records):
+        notes.add(f"{path.name} does not say the language of its questions: those with Chinese characters count as zh")
+    if any("answer_type" not in record.fields for record in records):
+        notes.add(f"{path.name} does not say which questions are open")
+    return examples_of(str(path), records, language)
 
 
 def examples_of(source: str, records: Sequence[_records.Record], language: Language) -> Sequence[Example]:
-    """The questions in a language. One of the published training answers is empty, and stays so."""
+    """The questions in a language. One of the published training answers is empty, and stays so.
+
+    The files of the released MILE code have no more than ``img_name``, ``question``, ``answer`` and ``qid``.
+    """
     examples = [
         Example(
             question_id=record.text("qid"),
             image=record.text("img_name"),
             questions=(record.text("question"),),
             answer=record.text("answer", may_be_empty=True),
-            answer_type=record.answer_type(),
+            answer_type=record.answer_type() if "answer_type" in record.fields else None,
         )
         for record in records
-        if language == "all" or record.text("q_lang") == language
+        if language in ("all", _language(record))
     ]
+    if not examples:
+        raise DataError(f"{source}: has no questions in the language {language!r}; see data.language")
     return _records.unique(source, examples)
+
+
+def _language(record: _records.Record) -> str:
+    if "q_lang" in record.fields:
+        return record.text("q_lang")
+    return "zh" if _CHINESE.search(record.text("question")) else "en"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

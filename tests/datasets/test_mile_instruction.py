@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from bench.datasets import mile_instruction, vqa_rad
 from bench.errors import DataError
-from tests.datasets.conftest import write_json
+from tests.datasets.conftest import picture, write_json
 
 
 def pool(question: str) -> list[str]:
@@ -74,10 +75,48 @@ def test_digest_follows_both_data_sets(root: Path, rad_root: Path) -> None:
     assert mile_instruction.digest(chosen) != first
 
 
-def test_slake_records_cannot_be_told_from_slakes_test_questions(root: Path, slake_root: Path) -> None:
-    row = {"img_name": "slake/slake_1.png", "qid": 1, "answer": "no", "question_pool": pool("Is it?")}
+@pytest.fixture
+def both(root: Path, slake_root: Path) -> Path:
+    """Instruction data of both sets, whose qids overlap; record 53 asks SLAKE's test question under the other name."""
+    rows = [
+        {"img_name": f"slake/slake_{image}.png", "qid": 50 + image, "answer": "Yes", "question_pool": pool(question)}
+        for image, question in ((3, "is it green"), (1, "Is it green?"), (0, "Is it big?"))
+    ]
+    records = json.loads((root / "RAD_instruction_data.json").read_text())
+    write_json(root / "instruction_data.json", [*records, *rows])
+    (root / "image" / "slake").symlink_to(slake_root / "imgs")
+    return root
+
+
+def test_slakes_test_questions_are_known_by_both_names_of_an_image(both: Path, slake_root: Path) -> None:
+    data = mile_instruction.load(settings(both, evaluate_on="slake", test_root=slake_root, follow_links=True))
+    train = data.split("train")
+    assert [e.question_id for e in train if "slake" in str(e.image)] == ["slake-51", "slake-50"]
+    assert {e.question_id for e in train} >= {"vqa-rad-50", "vqa-rad-51", "vqa-rad-52", "vqa-rad-53"}
+    assert data.notes() == ["1 of 7 records ask test questions and were left out of training"]  # type: ignore[attr-defined]
+    leaky = mile_instruction.load(settings(both, evaluate_on="slake", test_root=slake_root, allow_leaky=True))
+    assert len(leaky.split("train")) == 7
+
+
+def test_slakes_images_are_found_under_either_name_behind_a_link(both: Path, slake_root: Path) -> None:
+    chosen = settings(both, evaluate_on="slake", test_root=slake_root)
+    behind = [e for e in mile_instruction.load(chosen).split("train") if "slake" in str(e.image)]
+    with pytest.raises(DataError, match=r"link that leads out.*`data\.follow_links: true`"):
+        mile_instruction.load(chosen).image(behind[0])
+    data = mile_instruction.load(chosen.model_copy(update={"follow_links": True}))
+    for example in behind:
+        assert data.image(example).size == (12, 8)
+    (both / "image" / "slake").unlink()
+    picture(both / "image" / "slake" / "slake_1.png", size=(5, 5))
+    data = mile_instruction.load(chosen)
+    (renamed,) = [e for e in data.split("train") if e.image == "train:slake/slake_1.png"]
+    assert data.image(renamed).size == (5, 5)
+
+
+def test_a_name_that_is_none_of_slakes_is_refused_where_it_matters(root: Path, slake_root: Path) -> None:
+    row = {"img_name": "slake/other_1.png", "qid": 1, "answer": "no", "question_pool": pool("Is it?")}
     write_json(root / "instruction_data.json", [row])
-    with pytest.raises(DataError, match=r"cannot be told apart.*allow_leaky"):
+    with pytest.raises(DataError, match=r"'slake/other_1\.png' is no name of a SLAKE image.*allow_leaky"):
         mile_instruction.load(settings(root, evaluate_on="slake", test_root=slake_root))
     data = mile_instruction.load(settings(root, evaluate_on="slake", test_root=slake_root, allow_leaky=True))
     assert (len(data.split("train")), len(data.split("test"))) == (1, 1)

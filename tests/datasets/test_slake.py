@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.datasets import slake
+from bench.datasets import _records, slake
 from bench.errors import DataError
 from bench.settings import local_path_places
-from tests.datasets.conftest import picture
+from tests.datasets.conftest import picture, write_json
 
 
 def settings(root: Path, **changes: Any) -> slake.Settings:
@@ -58,6 +60,35 @@ def test_names_of_the_released_code_and_the_folder_above(slake_root: Path) -> No
     assert data.image(expected[1]).size == (12, 8)
     with pytest.raises(DataError, match=r"unknown split 'validate'.*known: train, test"):
         data.split("validate")
+
+
+def test_the_four_fields_of_the_released_code(slake_root: Path) -> None:
+    whole = {language: slake.load(settings(slake_root, language=language)) for language in ("en", "zh")}
+    for split in ("train", "test"):
+        rows = json.loads((slake_root / f"{split}.json").read_text(encoding="utf-8"))
+        kept = [{name: row[name] for name in ("img_name", "question", "answer", "qid")} for row in rows]
+        (slake_root / f"{split}.json").unlink()
+        write_json(slake_root / f"slake_{split}.jsol", kept)
+    (slake_root / "validate.json").unlink()
+    for language, before in whole.items():
+        data = slake.load(settings(slake_root, language=language))
+        for split in ("train", "test"):
+            assert data.split(split) == [replace(e, answer_type=None) for e in before.split(split)]
+        assert "slake_test.jsol does not say which questions are open" in data.notes()
+        assert any("slake_train.jsol does not say the language" in note for note in data.notes())
+    write_json(slake_root / "slake_test.jsol", [row for row in kept if row["question"].startswith("Is")])
+    with pytest.raises(DataError, match=r"slake_test\.jsol: has no questions in the language 'zh'; see data\.language"):
+        slake.load(settings(slake_root, language="zh"))
+
+
+def test_a_link_to_the_images_is_followed_if_asked_for(slake_root: Path) -> None:
+    shutil.move(slake_root / "imgs" / "xmlab0", slake_root.parent / "elsewhere")
+    (slake_root / "imgs" / "xmlab0").symlink_to(slake_root.parent / "elsewhere")
+    data = slake.load(settings(slake_root))
+    with pytest.raises(DataError, match=r"link that leads out.*`data\.follow_links: true`"):
+        data.image(data.split("train")[0])
+    data = slake.load(settings(slake_root, follow_links=True))
+    assert data.image(data.split("train")[0]).size == (12, 8)
 
 
 def test_missing_data_says_what_to_do(slake_root: Path, tmp_path: Path) -> None:
@@ -109,6 +140,17 @@ def test_manifest_elsewhere_unlisted_image_and_broken_line(slake_root: Path) -> 
 
 def test_where_it_lies_and_how_it_is_verified_is_not_what_it_is() -> None:
     assert local_path_places(settings(Path("x"))) == {*(("root",), ("manifest",), ("verify",), ("follow_links",))}
+
+
+def test_the_language_of_the_real_questions_is_known_by_their_script(shared_data: Path) -> None:
+    for split in ("train", "validate", "test"):
+        path = shared_data / "slake" / f"{split}.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        bare = [{name: row[name] for name in ("img_name", "question", "answer", "qid")} for row in rows]
+        for language in ("en", "zh"):
+            whole = slake.examples_of("a", _records.records_of("a", rows), language)
+            found = slake.examples_of("b", _records.records_of("b", bare), language)
+            assert [e.question_id for e in found] == [e.question_id for e in whole]
 
 
 def test_the_real_annotations(shared_data: Path) -> None:
