@@ -67,7 +67,6 @@ class ImageFolder(Splits):
         notes: Notes | None = None,
     ) -> None:
         """``published``: see ``files_digest``."""
-        super().__init__(splits)
         super().__init__(splits, notes)
         self.images = images
         self.follow_links = follow_links
