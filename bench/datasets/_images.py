@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,12 @@ _ORIENTATION = 0x0112
 
 def open_image(path: Path, question_id: str, notes: Notes | None = None) -> Image:
     """Decode to RGB. Raises DataError that names file and question: missing, truncated, too large, no image."""
-    return _decode(path, f"{path} (question {question_id})", path.suffix, notes)
+    return _decode(path, f"{path} (question {question_id})", f"{path.parent.name}/{path.name}", notes)
 
 
 def decode_image(data: bytes, where: str, notes: Notes | None = None) -> Image:
     """The same for an image that is not a file of its own; ``where`` names it in errors."""
-    return _decode(io.BytesIO(data), where, "", notes)
+    return _decode(io.BytesIO(data), where, where, notes)
 
 
 def is_image(path: Path) -> bool:
@@ -55,27 +56,37 @@ def is_image(path: Path) -> bool:
     import PIL.Image
 
     try:
-        PIL.Image.open(path, formats=FORMATS).close()
+        PIL.Image.open(path, formats=_formats()).close()
     except Exception:  # whatever a file that is something else makes Pillow raise
         return False
     return True
 
 
-def _decode(file: Path | io.BytesIO, where: str, suffix: str, notes: Notes | None) -> Image:
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow knows."""
     import PIL.Image
 
-    formats = (*FORMATS, "TGA") if suffix.lower() in _TGA else FORMATS
+    PIL.Image.init()
+    return tuple(name for name in FORMATS if name in PIL.Image.OPEN)
+
+
+def _decode(file: Path | io.BytesIO, where: str, name: str, notes: Notes | None) -> Image:
+    """``where`` is for errors, ``name`` for notes."""
+    import PIL.Image
+
+    formats = (*_formats(), "TGA") if isinstance(file, Path) and file.suffix.lower() in _TGA else _formats()
     try:
         with PIL.Image.open(file, formats=formats) as image:
             _check_size(image, where)
             if notes is not None and image.format != "PSD" and getattr(image, "is_animated", False):
-                notes.add("of images with several frames the first one is used", where)
+                notes.add("of images with several frames the first one is used", name)
             raw_mode = _raw_mode(image)
             image.load()
             return _rgb(_upright(image), raw_mode, where)
     except FileNotFoundError as error:
         raise DataError(f"{where}: the image is missing") from error
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them raise
         raise DataError(f"{where}: cannot be read as an image: {error or type(error).__name__}") from error

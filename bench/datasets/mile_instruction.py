@@ -116,12 +116,12 @@ def _read(path: Path, images: Path) -> Sequence[Example]:
 
 
 def _stored_name(images: Path, name: str) -> str:
-    """The name, or SLAKE's own for the same image if that is what lies in the folder."""
+    """The name, or the other one of a SLAKE image if that is what lies in the folder."""
     number = slake_number(name)
     if number is None or (images / name).exists():
         return name
-    own = f"slake/xmlab{number}/source.jpg"
-    return own if (images / own).exists() else name
+    others = (f"slake/xmlab{number}/source.jpg", f"slake/slake_{number}.png")
+    return next((other for other in others if (images / other).exists()), name)
 
 
 def slake_number(name: str) -> str | None:

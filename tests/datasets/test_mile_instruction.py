@@ -113,6 +113,18 @@ def test_slakes_images_are_found_under_either_name_behind_a_link(both: Path, sla
     assert data.image(renamed).size == (5, 5)
 
 
+@pytest.mark.parametrize("name", ["slake/slake_007.png", "slake_7.png", "xmlab7/source.jpg", "slake/xmlab7/source.jpg"])
+def test_every_name_of_a_slake_image_is_found_under_the_one_that_is_there(root: Path, name: str) -> None:
+    row = {"img_name": name, "qid": 1, "answer": "no", "question_pool": pool("Is it?")}
+    write_json(root / "instruction_data.json", [row])
+    for stored in ("xmlab7/source.jpg", "slake_7.png"):
+        picture(root / "image" / "slake" / stored, size=(5, 5))
+        data = mile_instruction.load(settings(root, evaluate_on="held_out"))
+        (example,) = (*data.split("train"), *data.split("test"))
+        assert data.image(example).size == (5, 5)
+        shutil.rmtree(root / "image" / "slake")
+
+
 def test_a_name_that_is_none_of_slakes_is_refused_where_it_matters(root: Path, slake_root: Path) -> None:
     row = {"img_name": "slake/other_1.png", "qid": 1, "answer": "no", "question_pool": pool("Is it?")}
     write_json(root / "instruction_data.json", [row])
