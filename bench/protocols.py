@@ -37,8 +37,7 @@ class Example:
     image: str | None = None
     """What ``OpenedData.image`` needs to find it: for a data set of files, the path below its root. Null: no image."""
     questions: tuple[str, ...] = ()
-    """The question, prompt or text to classify; or a pool of them of which one is drawn at each visit. Empty: no text.
-    """
+    """The question, prompt or text to classify; or a pool, of which one is drawn at each visit. Empty: no text."""
     text_pair: str | None = None
     """The second text of a pair, such as a hypothesis; null: the question stands alone."""
     answer: str
@@ -50,9 +49,7 @@ class Example:
     def image_name(self) -> str:
         """``image`` where there must be one. Raises DataError if there is none."""
         if self.image is None:
-            raise DataError(
-                f"example {self.question_id} has no image; choose other data, or name what holds its images"
-            )
+            raise DataError(f"example {self.question_id} has no image; choose other data, or name its images")
         return self.image
 
     def question(self, rng: random.Random | None = None) -> str:
@@ -99,9 +96,8 @@ class DataPlugin(Protocol):
     @staticmethod
     def load(settings: Any) -> OpenedData: ...
 
-    # What ``load`` returns may have ``notes() -> Sequence[str]``, too: what a reader of the scores must know about how
-    # the data were read, asked for when the cell ends. A plugin whose ``load`` looks for images may have
-    # ``load_annotations(settings) -> OpenedData``, too: questions and answers without them, for an estimate.
+    # What ``load`` returns may have ``notes() -> Sequence[str]``: how the data were read, asked when the cell ends. A
+    # plugin that looks for images may have ``load_annotations(settings) -> OpenedData``: examples for an estimate.
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------
