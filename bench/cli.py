@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,7 +154,12 @@ def command(
             help="Print the JSON schemas of specs and records; with `spec` or `record` in place of SPEC, that one.",
         ),
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version, and which library versions were tested; with --json, as JSON."
+        ),
+    ] = False,
 ) -> None:
     """Freeze, train or adapt each part of a model, and see what every choice costs and wins.
 
@@ -161,7 +167,7 @@ def command(
     """
     try:
         if version:
-            typer.echo(__version__)
+            typer.echo(_version(as_json=as_json))
         elif methods:
             from bench.method_list import print_methods
 
@@ -210,6 +216,21 @@ def _size(text: str | None, option: str) -> int | None:
     from bench.sizes import parse_size
 
     return None if text is None else parse_size(text, option)
+
+
+def _version(*, as_json: bool) -> str:
+    """This version, the installed libraries and those that were tested."""
+    from bench import environment, versions
+
+    installed = environment.versions()
+    if as_json:
+        return json.dumps({"version": __version__, "installed": installed, "tested": versions.describe()}, indent=2)
+    lines = [
+        f"  {package} {installed.get(package, 'not installed')} (tested: {oldest} to {versions.NEWEST[package]})"
+        for package, oldest in versions.OLDEST.items()
+    ]
+    python = f"  python {installed['python']} (tested: {', '.join(versions.PYTHON)})"
+    return "\n".join([f"peft-freeze-bench {__version__}", python, *lines])
 
 
 def _schema(words: Sequence[str]) -> str:

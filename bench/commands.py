@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import registry
+from bench import registry, versions
 from bench.cell import Cell, expand, select
 from bench.errors import SpecError
 from bench.record import CellRecord
@@ -102,6 +102,8 @@ class Plan:
 def bench(specs: Sequence[str], options: Options) -> int:
     """Do what was asked for each spec; returns the exit code. Raises BenchError before anything runs."""
     options.check()
+    if not (options.list_only or options.report_only):
+        versions.check()
     if options.report_only:
         gc.disable()  # over soon, with little garbage; looking for it takes a tenth of the time
     gpu = _assumed_gpu(options)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import psutil
 
 from bench import __version__, nvml
+from bench import versions as tested
 from bench.errors import SpecError
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "timm", "tokenizers", "safetensors", "numpy", "pillow")
@@ -56,7 +57,8 @@ def describe() -> dict[str, Any]:
     """The environment of a record, except what only torch knows (device in use, CUDA version, threads)."""
     revision = git_revision()
     return {
-        "versions": _versions(),
+        "versions": versions(),
+        "tested_versions": tested.describe(),
         "os": platform.platform(),
         "cpu": _cpu_model(),
         "cores": usable_cores(),
@@ -179,7 +181,8 @@ def _driver() -> str | None:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Installed versions of this package, Python and the libraries that a result may depend on."""
     found = {"peft-freeze-bench": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -89,14 +89,12 @@ def test_the_real_worker_under_an_address_space_limit_is_out_of_memory(real: Swe
 
 @pytest.mark.parametrize("phase", ["setup", "train"])
 def test_a_worker_that_hangs_is_ended(sweep: Sweep, phase: str) -> None:
-    started = time.monotonic()
     summary = sweep.run([make_cell(f"hang@{phase}", no_progress_limit_s=0.8), make_cell("ok")])
     assert [record.status for record in summary.records] == [Status.TIMEOUT, Status.OK]
     error = summary.records[0].error
     assert error is not None
     assert (error.type, error.phase) == ("Timeout", phase)
     assert "run.no_progress_limit_s = 0.8" in error.message
-    assert time.monotonic() - started < 15
 
 
 def test_progress_keeps_a_worker_alive_but_not_beyond_the_wall_clock(sweep: Sweep) -> None:

@@ -124,7 +124,9 @@ def autocast_on_meta(policy: Policy = CUDA) -> Iterator[None]:
             namespace, _, name = qualified.partition("::")
             library = torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
             stack.callback(library._destroy)
-            library.impl(name, _kernel(namespace, name, caster), policy.key)  # type: ignore[no-untyped-call]
+            library.impl(  # type: ignore[no-untyped-call]
+                name, _kernel(namespace, name, caster), policy.key, allow_override=True  # torch 2.11 asks for it
+            )
         for owner, attribute, value in _replacements(policy.device, caster):
             stack.enter_context(_replaced(owner, attribute, value))
         stack.enter_context(torch._C._IncludeDispatchKeyGuard(caster.key))
@@ -241,7 +243,7 @@ def _with_dtype(function: Any, caster: _Caster) -> Kernel:
 
 
 def _with_overload(packet: Any, overload: str, caster: _Caster) -> Kernel:
-    function = {"Scalar": packet.ScalarOpt_dtype, "ScalarOpt_dim": packet.ScalarOpt_dim_dtype}[overload]
+    function = getattr(packet, {"Scalar": "ScalarOpt_dtype"}.get(overload, f"{overload}_dtype"))
 
     def kernel(tensor: torch.Tensor, power: float | None = 2, *rest: Any) -> Any:
         with caster.paused():

@@ -38,7 +38,7 @@ def cuda_kernels(gpu: Gpu) -> Iterator[None]:
     }
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for name, kernel in kernels.items():
-        library.impl(name, kernel, "AutogradMeta")  # type: ignore[no-untyped-call]
+        library.impl(name, kernel, "AutogradMeta", allow_override=True)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -8,15 +8,54 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from bench.errors import LibraryMismatchError
+from bench.errors import BenchError, LibraryMismatchError
 from bench.patches.transformers import CACHE_NAMES, cache_name
 
 _NEW, _OLD = CACHE_NAMES
 
 
+def patch() -> None:
+    """Make the installed peft fit the other libraries and this machine; call it before an adapter is made."""
+    patch_cache_name()
+    patch_boft_extension()
+
+
+@functools.cache
+def patch_boft_extension() -> None:
+    """Keep BOFT (peft 0.21) from compiling CUDA kernels where there is no CUDA device to use them on.
+
+    The compiler takes a minute, and a worker that is killed meanwhile leaves a lock behind for which every later one
+    waits for ever. Raises LibraryMismatchError if there is nothing to patch.
+    """
+    import peft
+    import peft.tuners.boft.layer
+    import torch
+
+    library: Any = peft.tuners.boft.layer
+    compile_kernels = getattr(library, "get_fbd_cuda", None)
+    if compile_kernels is None:
+        raise LibraryMismatchError(f"peft {peft.__version__}: BOFT has no get_fbd_cuda, which this package patches")
+    library.get_fbd_cuda = lambda: compile_kernels() if torch.cuda.is_available() else None
+
+
+def check_butterflies(wrapper: Any) -> None:
+    """Raise BenchError if BOFT has fewer butterfly factors than its configuration says.
+
+    Without its compiled kernels peft takes one factor, whatever was asked for, and says so in a warning alone.
+    """
+    asked = getattr(wrapper.active_peft_config, "boft_n_butterfly_factor", 1)
+    for module in wrapper.modules():
+        for rotations in getattr(module, "boft_R", {}).values():
+            if len(rotations) != asked:
+                raise BenchError(
+                    f"boft_n_butterfly_factor is {asked}, but without its CUDA kernels (a CUDA device, ninja and a "
+                    f"compiler) peft takes {len(rotations)}: set it to {len(rotations)}, or run where they can be built"
+                )
+
+
 @functools.cache
 def patch_cache_name() -> None:
-    """Let peft 0.19 to 0.21 find the cache of transformers 5.24 and newer, which call it ``cache``.
+    """Let peft 0.21 find the cache of transformers 5.24 and newer, which call it ``cache``.
 
     peft looks for ``past_key_values``. Without the patch ``generate`` never sees a prefix (peft puts it beside the
     cache that is used), puts virtual tokens in front of every new token instead of the first, and a classifier with a

@@ -107,12 +107,13 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
         return Adapted(names=frozenset(_train(plain, names)), peft=None, note=notes.of_tensors(plain, names))
     from peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
-    from bench.patches.peft import patch_cache_name
+    from bench.patches import peft as patches
 
-    patch_cache_name()
+    patches.patch()
     before, weights = set(plain.parameters()), notes.weights(plain)
     source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
+    patches.check_butterflies(wrapper)
     model.replace_part(part.name, wrapper)
     if finish := getattr(plugin, "finish", None):
         finish(method, wrapper)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench import registry
+from bench import registry, versions
 from bench.cell import Cell
 from bench.digests import data_digest, weights_digest
 from bench.errors import BenchError
@@ -73,6 +73,7 @@ def _gpu() -> str:
 
 def _run(cell: Cell, job: Path, draft: Draft) -> None:
     with draft.phase("setup"):
+        versions.check()
         device = choose_device(cell.run.device)
         draft.use(device)
         forbid_tf32(device)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from bench.datasets import easy_vqa
@@ -25,11 +23,8 @@ def test_counts_answers_and_images() -> None:
     assert {"teal", "what color is the shape?"} <= set(data.texts())
 
 
-def test_digest_is_stable_and_fast() -> None:
-    started = time.perf_counter()
-    first = easy_vqa.digest(SETTINGS)
-    assert time.perf_counter() - started < 3
-    assert easy_vqa.digest(SETTINGS) == first
+def test_digest_is_stable() -> None:
+    assert easy_vqa.digest(SETTINGS) == easy_vqa.digest(SETTINGS)
 
 
 def test_absent_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

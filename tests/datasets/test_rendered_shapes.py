@@ -137,6 +137,7 @@ def test_no_prompt_is_a_question_of_the_embedded_data_set_but_its_answers_are_al
     assert {example.answer for example in examples} <= texts
 
 
+@pytest.mark.benchmark
 def test_an_example_with_its_picture_takes_a_millisecond() -> None:
     data = rendered_shapes.load(settings())
     data.image(data.split("train")[0])

@@ -177,7 +177,10 @@ def test_every_function_gives_the_documented_type(name: str, lower: torch.dtype)
     rule = CUDA.rules[name]
     given = FP32 if rule is Rule.LOWER else lower
     with torch.autocast("meta", dtype=lower):
-        out = CALLS[name](lambda *shape: meta(*shape, dtype=given))
+        try:
+            out = CALLS[name](lambda *shape: meta(*shape, dtype=given))
+        except NotImplementedError:
+            pytest.skip("this PyTorch has no such function for meta tensors")
         assert (out[0] if isinstance(out, tuple) else out).dtype is (
             lower if rule in (Rule.LOWER, Rule.WIDEST) else FP32
         )

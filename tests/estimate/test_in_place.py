@@ -132,7 +132,14 @@ def followed(case: Case, **options: bool) -> dict[str, int]:
     return {name: operations.sums[name] for name in SUMS}
 
 
-@pytest.mark.parametrize("case", CASES)
+OLD_NODES = pytest.mark.xfail(
+    torch.__version__ < "2.12", reason="torch 2.11 does not tell the nodes of functions in Python apart"
+)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=OLD_NODES) if case is sums_in_a_formula_of_ones_own else case for case in CASES]
+)
 def test_a_backward_pass_sums_as_it_would_alone(case: Case) -> None:
     assert followed(case) == alone(case)
 

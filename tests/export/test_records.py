@@ -179,6 +179,7 @@ def test_without_pyarrow(record: CellRecord, monkeypatch: pytest.MonkeyPatch) ->
         parquet_bytes(flatten([record]))
 
 
+@pytest.mark.benchmark
 def test_a_thousand_records_take_less_than_five_seconds(gallery: list[CellRecord]) -> None:
     records = (gallery * 40)[:1000]
     before = time.process_time()

@@ -31,9 +31,8 @@ def test_an_entry_says_what_a_method_needs_and_where_it_applies() -> None:
 
 def test_listing_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time; from bench import methods\n"
-        "start = time.process_time(); methods.catalogue(); spent = time.process_time() - start\n"
-        "print(spent < 2, sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
+        "import sys; from bench import methods\n"
+        "methods.catalogue(); print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "True []"
+    assert done.stdout.strip() == "[]"

@@ -101,14 +101,14 @@ def test_default_targets_by_architecture_are_the_librarys() -> None:
     assert _library.of_architecture("LORA", "no_such") is None is _library.of_architecture("PREFIX_TUNING", "llama")
 
 
-def test_reading_is_fast_and_imports_nothing_heavy() -> None:
+def test_reading_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time; from bench.methods import _library\n"
-        "start = time.process_time(); _library.types(); _library.method('lora'); spent = time.process_time() - start\n"
-        "print(spent < 0.5, sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
+        "import sys; from bench.methods import _library\n"
+        "_library.types(); _library.method('lora')\n"
+        "print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "True []"
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_unknown_type_names_the_nearest() -> None:

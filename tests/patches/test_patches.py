@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
-from bench.errors import LibraryMismatchError
+from bench.errors import BenchError, LibraryMismatchError
 from bench.patches import peft as patches
 from bench.patches.transformers import cache_name
 
@@ -88,3 +88,15 @@ def test_a_function_without_a_cache_is_refused() -> None:
 
     with pytest.raises(LibraryMismatchError, match="takes neither cache nor past_key_values"):
         cache_name(forward)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels can be built here")
+def test_boft_without_its_kernels_is_refused_more_factors_than_it_takes() -> None:
+    from peft import BOFTConfig
+
+    patches.patch_boft_extension()
+    targets: Any = {"target_modules": ["q_proj"], "boft_block_size": 4}
+    patches.check_butterflies(get_peft_model(llama(), BOFTConfig(**targets)))
+    model = get_peft_model(llama(), BOFTConfig(**targets, boft_n_butterfly_factor=2))
+    with pytest.raises(BenchError, match="boft_n_butterfly_factor is 2, but without its CUDA kernels"):
+        patches.check_butterflies(model)

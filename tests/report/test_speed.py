@@ -66,10 +66,12 @@ def cpu_seconds(command: list[str]) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+@pytest.mark.benchmark
 def test_report_only_takes_less_than_a_second(command: list[str]) -> None:
     assert min(cpu_seconds(command) for _ in range(5)) < 1.0
 
 
+@pytest.mark.benchmark
 def test_a_first_report_on_a_thousand_records_takes_seconds(root: Path, tmp_path: Path) -> None:
     """The whole command, with 600 answers and a published row of each cell: tables, page, plot, words on the terminal.
 
@@ -102,6 +104,7 @@ def test_a_first_report_on_a_thousand_records_takes_seconds(root: Path, tmp_path
     assert "LoRA-LoRA-LoRA lr=0.01 rank=8" in (tmp_path / "reports" / "big" / "table.md").read_text()
 
 
+@pytest.mark.benchmark
 def test_a_thousand_records_with_their_answers_take_seconds(demo: Case, tmp_path: Path) -> None:
     """1,061 questions each, as SLAKE has: read, compared, and put into table and front in less than 5 s of a core."""
     rng, first = random.Random(0), demo.cells[0]

@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from bench.execution import PhaseEnd, Step
 from bench.worker.events import EventLog
 
@@ -42,6 +44,7 @@ def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     log.flush()
 
 
+@pytest.mark.benchmark
 def test_a_step_costs_microseconds(tmp_path: Path) -> None:
     """Of the next step's time; writing included. About 15 were measured, on a core that others used, too."""
     log, steps = EventLog(tmp_path / "events.jsonl"), 5000

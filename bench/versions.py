@@ -1,0 +1,63 @@
+"""Which versions of Python and of the libraries that decide a result were tested, and whether the installed ones are.
+
+``.ci/run`` tests the newest allowed release of each library with the whole suite and the oldest with a fast part; the
+bounds in ``pyproject.toml`` are the same as those here (a test compares them).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from bench.errors import LibraryMismatchError
+
+PYTHON = ("3.11", "3.12", "3.13")
+OLDEST = {"torch": "2.11.0", "transformers": "5.17.0", "peft": "0.21.0", "timm": "1.0.26"}
+NEWEST = {"torch": "2.14.1", "transformers": "5.24.0", "peft": "0.21.2", "timm": "1.0.31"}
+BELOW = {"torch": "2.15", "transformers": "5.25", "peft": "0.22", "timm": "1.0.32"}
+"""The first release of each that is refused: nothing says that it works."""
+ALLOW_UNTESTED = "PEFT_FREEZE_BENCH_ALLOW_UNTESTED"
+"""Environment variable that lets other versions run, to try them out; records tell the versions all the same."""
+
+
+def describe() -> dict[str, Any]:
+    """What was tested, for the environment of a record and for ``--version --json``."""
+    return {"python": list(PYTHON), "oldest": OLDEST, "newest": NEWEST, "below": BELOW}
+
+
+@cache
+def check() -> None:
+    """Raises LibraryMismatchError, with every version that was not tested and the remedy, before anything is loaded."""
+    if os.environ.get(ALLOW_UNTESTED):
+        return
+    wrong = [
+        f"{package} {found}, tested from {OLDEST[package]} to {NEWEST[package]}"
+        for package in OLDEST
+        if (found := _installed(package)) and not _is_tested(package, found)
+    ]
+    if wrong:
+        wanted = " ".join(f'"{package}>={OLDEST[package]},<{BELOW[package]}"' for package in OLDEST)
+        raise LibraryMismatchError(
+            f"installed: {'; '.join(wrong)}. Results under other versions may be wrong without a sign of it: "
+            f"python -m pip install {wanted} (or set {ALLOW_UNTESTED}=1 to try them)"
+        )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _is_tested(package: str, found: str) -> bool:
+    return _release(OLDEST[package]) <= _release(found) < _release(BELOW[package])
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The numbers of a version, without what says that it is a build or a preview of it."""
+    numbers = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(number) for number in numbers[0].split(".")) if numbers else ()
