@@ -125,7 +125,10 @@ def autocast_on_meta(policy: Policy = CUDA) -> Iterator[None]:
             library = torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
             stack.callback(library._destroy)
             library.impl(  # type: ignore[no-untyped-call]
-                name, _kernel(namespace, name, caster), policy.key, allow_override=True  # torch 2.11 asks for it
+                name,
+                _kernel(namespace, name, caster),
+                policy.key,
+                allow_override=True,  # torch 2.11 asks for it
             )
         for owner, attribute, value in _replacements(policy.device, caster):
             stack.enter_context(_replaced(owner, attribute, value))

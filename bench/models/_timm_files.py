@@ -57,7 +57,8 @@ def config(weights: timm.Weights) -> dict[str, Any]:
         raise WeightsError(f"no {CONFIG} in {path.parent}: timm writes it beside the tensors") from None
     except ValueError as error:
         raise WeightsError(f"{path} is no JSON: {error}") from error
-    return {**content, **content.get("pretrained_cfg", {})}
+    # The outer fields count: before 1.0.31 timm left the number of classes of the first training among the inner ones.
+    return {**content.get("pretrained_cfg", {}), **content}
 
 
 def _from_hub(weights: timm.HubWeights) -> Path:

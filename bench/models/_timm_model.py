@@ -136,4 +136,5 @@ def save(model: BenchModel, folder: Path) -> None:
     assert isinstance(model, TimmModel)
     if model.has_adapters:
         raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
-    save_for_hf(model.model, str(folder), model_config={"label_names": model.rows()}, safe_serialization=True)
+    config, arguments = {"label_names": model.rows()}, model.settings.arguments
+    save_for_hf(model.model, str(folder), model_config=config, model_args=arguments, safe_serialization=True)
