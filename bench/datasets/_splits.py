@@ -58,6 +58,16 @@ def drawn(
     return train, [example for example in examples if content(example) in chosen]
 
 
+def shared(
+    examples: Iterable[Example], test_share: float, *, seed: int | None, by_class: bool
+) -> dict[str, list[Example]]:
+    """``train`` and ``test``: ``by_hash`` of their contents, or with a seed ``drawn``."""
+    if seed is None:
+        return by_hash(examples, test_share, content)
+    train, test = drawn(list(examples), test_share, seed=seed, by_class=by_class)
+    return {"train": train, "test": test}
+
+
 def _hash(text: str) -> int:
     """Below 2**256."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.datasets import _classes, _files, _images, _splits
 from bench.errors import DataError
@@ -47,6 +47,15 @@ class ImageFolderSettings(_files.FolderSettings):
     test_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of the images that form the split ``test``, chosen by the hash of their names; the rest is ``train``. Null:
     ``root`` has a folder per split."""
+    test_seed: int | None = None
+    """Draw the share by this seed, from each class alike. Null: by the hash alone, so that no image changes sides when
+    others are added."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> ImageFolderSettings:
+        if self.test_seed is not None and self.test_share is None:
+            raise ValueError("test_seed goes with `test_share`")
+        return self
 
 
 Settings = ImageFolderSettings
@@ -72,7 +81,7 @@ def load(settings: ImageFolderSettings) -> _files.ImageFolder:
         for split in _splits.wanted(settings):
             splits[split] = list(search.examples(_folder(root, split)))
     else:
-        splits |= _splits.by_hash(search.examples(root), settings.test_share, lambda example: example.question_id)
+        splits |= _splits.shared(search.examples(root), settings.test_share, seed=settings.test_seed, by_class=True)
     remedy = "  put the images back, or start again"
     data = _files.ImageFolder(splits, images=root, annotations=[], remedy=remedy, follow_links=settings.follow_links)
     search.tell(data)

@@ -39,6 +39,9 @@ class TableSettings(_files.FolderSettings, _columns.ColumnSettings):
     test_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of the rows of ``file`` that form the split ``test``, chosen by the hash of their image or, without one, of
     their text, so that neither is in both; the rest is ``train``."""
+    test_seed: int | None = None
+    """Draw the share by this seed and, where there are labels, from each class alike. Null: by the hash alone, so that
+    no row changes sides when others are added."""
     image_root: LocalPath | None = None
     """Folder below which the images are found; null for the file's own."""
     encoding: str = "utf-8"
@@ -53,6 +56,8 @@ class TableSettings(_files.FolderSettings, _columns.ColumnSettings):
         parted = (self.columns.split is not None) + (self.test_share is not None)
         if self.file is not None and parted != 1:
             raise ValueError("one `file` needs exactly one of columns.split and `test_share`, e.g. `test_share: 0.2`")
+        if self.test_seed is not None and self.test_share is None:
+            raise ValueError("test_seed goes with `test_share`")
         if self.files is not None:
             if parted:
                 raise ValueError("columns.split and test_share go with one `file`, not with `files`")
@@ -94,7 +99,10 @@ def load(settings: TableSettings) -> _files.ImageFolder:
         if settings.columns.split is not None:
             splits |= {split: mapper.examples(part) for split, part in _parted(settings, path, rows).items()}
         elif settings.test_share is not None:
-            splits |= _splits.by_hash(mapper.examples(rows), settings.test_share, _splits.content)
+            by_class = settings.columns.label is not None
+            splits |= _splits.shared(
+                mapper.examples(rows), settings.test_share, seed=settings.test_seed, by_class=by_class
+            )
         else:
             splits[name] = mapper.examples(rows)
     used.check(settings, ", ".join(map(str, paths.values())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,25 @@ def test_a_share_of_the_names_is_for_testing_and_stays_when_files_are_added(flat
     assert 15 < sum(side == "test" for side in before.values()) < 45
     picture(flat / "cat" / "new.jpg")
     assert before.items() < sides().items()
+
+
+def test_a_seed_draws_the_share_from_each_class_alike(flat: Path) -> None:
+    for number in range(4):
+        picture(flat / "rare" / f"{number}.jpg", size=(2, 2))
+
+    def test(**changes: Any) -> list[str]:
+        data = image_folder.load(settings(flat, test_share=0.3, **changes))
+        names = [[e.question_id for e in data.split(split)] for split in ("train", "test")]
+        assert len({*names[0], *names[1]}) == len(names[0]) + len(names[1]) == 104
+        return names[1]
+
+    drawn = test(test_seed=1)
+    counts = Counter(name.partition("/")[0] for name in drawn)
+    assert counts == {"cat": 15, "dog": 15, "rare": 1}
+    assert test(test_seed=1) == drawn
+    assert test(test_seed=2) != drawn
+    with pytest.raises(ValidationError, match="test_seed goes with"):
+        settings(flat, test_seed=1)
 
 
 def test_digest_follows_names_and_sizes(pets: Path) -> None:

@@ -307,3 +307,15 @@ def test_labels_that_look_missing_or_alike_are_told(tmp_path: Path) -> None:
     ]
     answers = settings(columns={"text": "review", "answer": "sentiment"}, files={"train": path, "test": path})
     assert table.load(answers).notes() == []
+
+
+def test_a_seed_draws_the_share_from_each_class_alike(tmp_path: Path) -> None:
+    lines = [f"text {n // 2},{'rare' if n < 10 else 'common'}\n" for n in range(60)]
+    path = write(tmp_path / "a.csv", "review,sentiment\n" + "".join(lines))
+    data = table.load(settings(file=path, test_share=0.2, test_seed=3))
+    train, test = data.split("train"), data.split("test")
+    assert [sum(e.answer == name for e in test) for name in ("rare", "common")] == [2, 10]
+    assert len(train) + len(test) == 60
+    assert not {e.question() for e in train} & {e.question() for e in test}
+    with pytest.raises(ValidationError, match="test_seed goes with"):
+        settings(files={"train": path, "test": path}, test_seed=3)
