@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperCommand
 
 from bench import __version__, subcommands
-from bench.errors import BenchError, RecordError, SpecError
-from bench.spec.problems import printable
+from bench.endings import Stdout, endings, say
+from bench.errors import BenchError, OutputError, RecordError, SpecError
 
 EPILOG = """\b
 Examples:
@@ -56,7 +56,7 @@ instead of "records". Everything else goes to stderr.
 \b
 Exit codes:
   0    every cell ok (running out of memory is a result, too; so is not fitting the budget)
-  1    some cell crashed, failed, timed out or diverged; or records could not be read or written
+  1    some cell crashed, failed, timed out or diverged; or records, reports or stdout could not be read or written
   2    the spec, the data, the weights or the arguments are wrong; nothing was run
   130  interrupted
 """
@@ -165,7 +165,7 @@ def command(
 
     Runs the cells of each SPEC; writes records to results/, tables and plots to reports/.
     """
-    try:
+    with endings(_code_of):
         if version:
             typer.echo(_version(as_json=as_json))
         elif methods:
@@ -199,17 +199,23 @@ def command(
                 gpu=gpu,
             )
             raise typer.Exit(commands.bench(specs or [], options))
-    except BenchError as error:
-        typer.echo(printable(str(error)), err=True)
-        raise typer.Exit(1 if isinstance(error, RecordError) else 2) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
 
 
 def main() -> None:
-    """Entry point of ``run_bench.py`` and of the installed command."""
-    app(prog_name="run_bench.py")
+    """What ``bench.start`` calls."""
+    plain = sys.stdout
+    sys.stdout = Stdout(plain)  # type: ignore[assignment]
+    try:
+        app(prog_name="run_bench.py")
+    except OutputError as error:  # of what the parser prints, such as --help
+        say(str(error))
+        sys.exit(1)
+    finally:
+        sys.stdout = plain
+
+
+def _code_of(error: BenchError) -> int:
+    return 1 if isinstance(error, RecordError | OutputError) else 2
 
 
 def _size(text: str | None, option: str) -> int | None:

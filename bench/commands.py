@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry, versions
 from bench.cell import Cell, expand, select
-from bench.errors import SpecError
+from bench.endings import INTERRUPTED, say
+from bench.errors import OutputError, SpecError
 from bench.record import CellRecord
 from bench.registry import did_you_mean
+from bench.report import check_folder
 from bench.scale import Choice, choose, choose_for_estimate, choose_for_report
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
@@ -25,8 +27,6 @@ from bench.target_modules import target_lines
 if TYPE_CHECKING:
     from bench.estimates import AssumedGpu
     from bench.report.costs import Costs
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +109,9 @@ def bench(specs: Sequence[str], options: Options) -> int:
     gpu = _assumed_gpu(options)
     plans = [_plan(Path(spec), options) for spec in specs]
     _check_distinct(specs, plans)
+    if not (options.list_only or options.estimate):
+        for plan in plans:
+            check_folder(plan.reports)
     code, shown = _estimate(plans, options, gpu) if gpu and options.estimate else _each(plans, options, gpu)
     if options.as_json:
         print(json.dumps(shown[0] if len(specs) == 1 else shown, allow_nan=False), flush=True)
@@ -123,7 +126,9 @@ def _each(plans: Sequence[Plan], options: Options, gpu: AssumedGpu | None) -> tu
         if options.list_only:
             shown.append(_list(plan, options))
         elif options.report_only:
-            shown.append(_report_only(plan, options))
+            told, result = _report_only(plan, options)
+            shown.append(result)
+            code = max(code, told)
         else:
             ran, result = _run(plan, options, gpu)
             shown.append(result)
@@ -131,11 +136,6 @@ def _each(plans: Sequence[Plan], options: Options, gpu: AssumedGpu | None) -> tu
         if code == INTERRUPTED:
             break
     return code, shown
-
-
-def say(text: str) -> None:
-    """A line for people: on stderr, so that stdout can be piped."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _plan(path: Path, options: Options) -> Plan:
@@ -190,7 +190,7 @@ def _list(plan: Plan, options: Options) -> dict[str, Any]:
     return plan.as_json("cells", listed)
 
 
-def _report_only(plan: Plan, options: Options) -> dict[str, Any]:
+def _report_only(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
     records = plan.records()
     if not records:
         say(f"no records of these cells under {plan.results}; run without --report-only to make some")
@@ -263,14 +263,19 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
     if summary.interrupted:
         say("interrupted: finished cells are kept; the same command goes on where this one stopped")
         return summary.exit_code, _as_json(plan, records)
-    return summary.exit_code, _report(plan, records, options)
+    told, result = _report(plan, records, options)
+    return max(summary.exit_code, told), result
 
 
-def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> dict[str, Any]:
+def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> tuple[int, dict[str, Any]]:
+    """Write and show it; 1 if it could not be shown, and the object of ``--json``."""
     from bench.report import write_report
     from bench.report.outcomes import Outcomes
 
-    report = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, Outcomes(plan.results))
+    report, code = (
+        write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, Outcomes(plan.results)),
+        0,
+    )
     if options.as_json:
         say("report: " + ", ".join(str(file) for file in report.files))
     else:
@@ -278,8 +283,12 @@ def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> 
 
         from bench.report.summary import print_summary
 
-        print_summary(Console(), report.table, report.files)
-    return _as_json(plan, records)
+        try:
+            print_summary(Console(), report.table, report.files)
+        except OutputError as problem:  # other specs are still to run
+            say(f"{plan.spec.name}: {problem}")
+            code = 1
+    return code, _as_json(plan, records)
 
 
 def _as_json(plan: Plan, records: Mapping[str, CellRecord]) -> dict[str, Any]:

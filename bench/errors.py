@@ -23,6 +23,10 @@ class RecordError(BenchError):
     """A results file cannot be read, written or locked."""
 
 
+class OutputError(BenchError):
+    """A report or stdout cannot be written; the records are kept."""
+
+
 class AuditError(BenchError):
     """What is trained does not agree with the freeze pattern; names part and tensors."""
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -193,7 +194,8 @@ class Lines:
         """Nothing to put back."""
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        with suppress(OSError):  # a run goes on when nobody reads its lines any more
+            print(text, file=self._stream, flush=True)
 
 
 class Bars:

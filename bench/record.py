@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCHEMA_VERSION = 1
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Parameters, bytes, examples, steps: never negative, and within what other programs hold."""
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+"""Seconds and joules."""
+Finite = Annotated[float, Field(ge=-1e300, le=1e300)]
+"""Sums and squares of a few stay finite, or are refused by name."""
 
 
 class Part(BaseModel):
@@ -52,7 +58,7 @@ class Failure(Part):
     """What went wrong, as the exception says it."""
     phase: str | None = None
     """``setup``, ``load``, ``train`` or ``eval``; null if unknown."""
-    step: int | None = None
+    step: Count | None = None
     """Optimizer step (from 0) in training, or batch in evaluation; null outside them."""
     log_tail: str = ""
     """Last lines of the cell's log."""
@@ -61,22 +67,22 @@ class Failure(Part):
 class PartParams(Part):
     """Parameter counts of one part."""
 
-    trainable: int
+    trainable: Count
     """Parameters that get gradients."""
-    total: int
+    total: Count
     """All parameters of the part, adapters included."""
 
 
 class Params(Part):
     """Parameter counts of the adapted model, tied tensors once."""
 
-    trainable: int
+    trainable: Count
     """Parameters that get gradients."""
-    total: int
+    total: Count
     """All parameters, adapters included."""
-    pct: float
+    pct: Annotated[float, Field(ge=0, le=100)]
     """100 * trainable / total, percent."""
-    stored: int
+    stored: Count
     """Elements of what one must keep per task: saved adapters plus trained tensors."""
     by_part: dict[str, PartParams]
     """Part -> its counts."""
@@ -85,9 +91,9 @@ class Params(Part):
 class PhaseMemory(Part):
     """CUDA memory peaks of one phase, after a reset at its start; bytes; null without CUDA."""
 
-    allocated_peak_bytes: int | None = None
+    allocated_peak_bytes: Count | None = None
     """Most that live tensors took at one moment."""
-    reserved_peak_bytes: int | None = None
+    reserved_peak_bytes: Count | None = None
     """Most that PyTorch's allocator held, cached and fragmented memory included."""
 
 
@@ -104,11 +110,11 @@ class Memory(Part):
     """In training."""
     eval: PhaseMemory = PhaseMemory()
     """In evaluation."""
-    nvml_process_peak_bytes: int | None = None
+    nvml_process_peak_bytes: Count | None = None
     """Peak of what NVML reports for the worker's process (includes the CUDA context), sampled; null without NVML."""
-    host_rss_peak_bytes: int | None = None
+    host_rss_peak_bytes: Count | None = None
     """Peak resident set of the worker, bytes."""
-    foreign_bytes: int | None = None
+    foreign_bytes: Count | None = None
     """GPU memory that others held when the cell started; null without NVML, or where its driver cannot say."""
 
     @property
@@ -120,40 +126,52 @@ class Memory(Part):
 class Time(Part):
     """Seconds; synchronised with the device."""
 
-    load_s: float | None = None
+    load_s: Amount | None = None
     """Building the model, loading its weights and putting the adapters in place."""
-    train_s: float | None = None
+    train_s: Amount | None = None
     """Training without data set-up, warm-up steps and evaluation."""
-    eval_s: float | None = None
+    eval_s: Amount | None = None
     """Predicting the test examples and scoring the predictions."""
-    step_median_s: float | None = None
+    step_median_s: Amount | None = None
     """Median of the timed training steps."""
-    step_p95_s: float | None = None
+    step_p95_s: Amount | None = None
     """Their 95th percentile."""
-    samples_per_s: float | None = None
+    samples_per_s: Amount | None = None
     """Training samples per second over ``train_s``."""
-    data_wait_s: float | None = None
+    data_wait_s: Amount | None = None
     """Part of ``train_s`` in which training waited for its next batch (decoding, tokenising)."""
-    warmup_steps: int | None = None
+    warmup_steps: Count | None = None
     """Steps at the start left out of ``train_s`` and the step times."""
 
 
 class Score(Part):
     """A share with its numerator and denominator."""
 
-    correct: int
-    n: int
+    correct: Count
+    n: Count
+
+    @model_validator(mode="after")
+    def _within(self) -> Score:
+        if self.correct > self.n:
+            raise ValueError("more are correct than there are")
+        return self
 
 
 class TaskScore(Part):
     """A score of a task, as it is defined: a share or a mean from 0 to 1, a correlation from -1 to 1."""
 
-    value: float | None
+    value: Finite | None
     """Null where there was nothing to score."""
-    n: int
+    n: Count
     """Examples it was taken over."""
-    correct: int | None = None
+    correct: Count | None = None
     """Numerator of a share; null for a score that is none, such as F1."""
+
+    @model_validator(mode="after")
+    def _within(self) -> TaskScore:
+        if self.correct is not None and self.correct > self.n:
+            raise ValueError("more are correct than there are")
+        return self
 
     @classmethod
     def share(cls, correct: int, n: int) -> TaskScore:
@@ -230,9 +248,9 @@ made in backward, in the optimizer's step or by a library (cuBLAS workspaces).""
 class PredictedPhase(Part):
     """What CUDA's caching allocator would report for one phase, bytes."""
 
-    allocated_peak_bytes: int
+    allocated_peak_bytes: Count
     """Most that live tensors take at one moment."""
-    reserved_peak_bytes: int
+    reserved_peak_bytes: Count
     """Most that the allocator holds, cached and fragmented memory included."""
     by_kind: dict[str, int]
     """``MEMORY_KINDS`` -> bytes at the moment of the allocated peak; they add up to it."""
@@ -251,7 +269,7 @@ class PredictedMemory(Part):
     """In training; null if the cell trains nothing."""
     eval: PredictedPhase
     """In evaluation."""
-    context_bytes: int
+    context_bytes: Count
     """What the process takes on the GPU beside PyTorch's allocator: CUDA context and loaded kernels."""
 
     @property
@@ -263,13 +281,13 @@ class PredictedMemory(Part):
 class Flops(Part):
     """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
 
-    train_forward: int | None
+    train_forward: Count | None
     """Of one optimizer step of the longest batch, all its micro-batches together; null if the cell trains nothing."""
-    train_backward: int | None
+    train_backward: Count | None
     """Likewise, recomputation under gradient checkpointing included."""
-    train_step: int | None
+    train_step: Count | None
     """``train_forward + train_backward``."""
-    eval_sample: int
+    eval_sample: Count
     """Of answering one question of the longest batch, generation to its last token included."""
 
 
@@ -282,11 +300,11 @@ class Estimate(Part):
     """Predicted; null if it cannot be modelled (see ``refused``)."""
     flops: Flops | None = None
     """Counted; null if it cannot be."""
-    adapter_bytes: int | None = None
+    adapter_bytes: Count | None = None
     """Size of what is stored per task as safetensors, exact; null if the cell trains nothing."""
     assumed: dict[str, Any] = {}
     """What the numbers hold for: batch and image size, tokens, precision, attention, optimizer, GPU generation, ..."""
-    max_batch: int | None = None
+    max_batch: Count | None = None
     """Largest training batch whose process fits the given budget, evaluation included; 0 if none does, null if not
     asked."""
     refused: list[str] = []
@@ -296,12 +314,15 @@ class Estimate(Part):
 class LossPoint(Part):
     """One point of the training curve."""
 
-    step: int
+    step: Count
     """Optimizer step, from 0."""
-    loss: float
+    loss: Finite
     """Mean loss since the last point."""
-    lr: float
+    lr: Finite
     """Learning rate of the step."""
+
+
+_ENVIRONMENT = {"device": str, "cpu": str, "versions": dict, "git": dict}
 
 
 class CellRecord(Part):
@@ -321,7 +342,7 @@ class CellRecord(Part):
     """Axis name -> value."""
     parts: dict[str, str]
     """Part -> action (``F``, ``T`` or a method's name)."""
-    seed: int
+    seed: Count
     """Of all random numbers of the run."""
     status: Status
     """How the cell ended."""
@@ -335,7 +356,7 @@ class CellRecord(Part):
     """What was predicted for this cell, for the data and weights it ran with; null if it was not made."""
     time: Time = Time()
     """Measured times."""
-    energy_j: float | None = None
+    energy_j: Amount | None = None
     """GPU energy over training, joules; null without NVML support."""
     task: str | None = None
     """Name of the task; null in records of a program that knew but one, generative VQA."""
@@ -347,9 +368,9 @@ class CellRecord(Part):
     """Baseline -> metric -> score, on the same examples."""
     loss_curve: list[LossPoint] = []
     """Mean training loss, a point every ``train.log_every`` steps."""
-    steps: int | None = None
+    steps: Count | None = None
     """Optimizer steps done."""
-    adapter_bytes: int | None = None
+    adapter_bytes: Count | None = None
     """Size of what is stored per task (adapters and trained tensors) as safetensors; null if nothing was saved."""
     predictions: str | None = None
     """File of per-question predictions, relative to the results folder of the spec."""
@@ -369,6 +390,16 @@ class CellRecord(Part):
     """ISO 8601, UTC."""
     finished_at: str | None = None
     """ISO 8601, UTC."""
+
+    @field_validator("environment")
+    @classmethod
+    def _readable(cls, environment: dict[str, Any]) -> dict[str, Any]:
+        """What readers ask for has its type."""
+        for name, kind in _ENVIRONMENT.items():
+            if not isinstance(environment.get(name), kind | None):
+                found = type(environment[name]).__name__
+                raise ValueError(f"environment.{name} is {found}, not {kind.__name__}")  # noqa: TRY004 - pydantic's
+        return environment
 
     @property
     def is_final(self) -> bool:

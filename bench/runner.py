@@ -183,8 +183,10 @@ class _Sweep:
             with _stop_signals(at_once=executor.in_process) as stop:
                 with suppress(_StoppedError):
                     self._until_stopped(waiting, executor, stop)
-                if stop.is_set() and (waiting or self.running):
-                    self._stop()
+                if stop:
+                    self.interrupted = True
+                    if waiting or self.running:
+                        self._stop()
         finally:
             for started in self.running:
                 started.handle.cancel(grace_s=0)
@@ -202,9 +204,9 @@ class _Sweep:
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
         return [job for job in todo if job.cell.cell_id not in unfit]
 
-    def _until_stopped(self, waiting: deque[Job], executor: Executor, stop: threading.Event) -> None:
-        while (waiting or self.running) and not stop.is_set():
-            while waiting and len(self.running) < executor.slots and not stop.is_set():
+    def _until_stopped(self, waiting: deque[Job], executor: Executor, stop: list[int]) -> None:
+        while (waiting or self.running) and not stop:
+            while waiting and len(self.running) < executor.slots and not stop:
                 self._start(waiting[0], executor)
                 waiting.popleft()
             if not self.running and executor.slots == 0:
@@ -283,7 +285,6 @@ class _Sweep:
         return known is not None and known.status.is_result
 
     def _stop(self) -> None:
-        self.interrupted = True
         self.reporter.message("stopping the running cells (Ctrl-C again: at once)")
         for started in list(self.running):
             started.handle.cancel(grace_s=GRACE_S)
@@ -303,17 +304,18 @@ class _StoppedError(BaseException):
 
 
 @contextmanager
-def _stop_signals(*, at_once: bool) -> Iterator[threading.Event]:
-    """An event set by the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
+def _stop_signals(*, at_once: bool) -> Iterator[list[int]]:
+    """A list that is empty until the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
 
-    ``at_once``: the first raises, too, since a cell in this process does not look at the event.
+    No event: a second signal while its lock is held would wait for itself.
+    ``at_once``: the first raises, too, since a cell in this process does not look at the list.
     """
-    stop = threading.Event()
+    stop: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if stop.is_set():
+        if stop:
             raise KeyboardInterrupt
-        stop.set()
+        stop.append(number)
         if at_once:
             raise _StoppedError
 

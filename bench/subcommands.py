@@ -1,16 +1,14 @@
-"""The arguments of ``run_bench.py compare`` and ``run_bench.py export``, and how errors end a command."""
+"""The arguments of ``run_bench.py compare`` and ``run_bench.py export``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bench.errors import BenchError
-from bench.spec.problems import printable
+from bench.endings import endings
 
 COMPARE_EPILOG = """\b
 Examples:
@@ -84,19 +82,6 @@ def command(name: str) -> Any:
     return typer.main.get_command(app)
 
 
-@contextmanager
-def errors_end_with(code: int) -> Iterator[None]:
-    """What the user can put right is told on stderr, without a traceback."""
-    try:
-        yield
-    except BenchError as error:
-        typer.echo(printable(str(error)), err=True)
-        raise typer.Exit(code) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
-
-
 def compare(
     names: Annotated[
         list[str] | None,
@@ -158,7 +143,7 @@ def compare(
 
     With --published: a verdict per cell and column on the numbers of a paper, and where these contradict each other.
     """
-    with errors_end_with(2):
+    with endings(lambda _: 2):
         from bench.compare import command
 
         options = command.Options(
@@ -224,7 +209,7 @@ def export(
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Of a spec: as in the run.")] = None,
 ) -> None:
     """Records as Parquet or CSV for your own analysis; a spec's table as LaTeX or Markdown in the view you need."""
-    with errors_end_with(2):
+    with endings(lambda _: 2):
         from bench.export import command
         from bench.export.view import Wanted
 

@@ -124,10 +124,13 @@ def _kind_of(value: Any) -> str:
 
 
 def _as(kind: str, value: Any) -> Value:
-    """A value of that kind; in a column of texts, what is none is its JSON."""
+    """A value of that kind; in a column of texts, what is none is its JSON. Null for one that cannot be of the kind."""
     if value is None or (kind == "text" and isinstance(value, str)):
         return None if value is None else str(value)
     if kind == "text":
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    fitting = ("integer", "number") if kind == "number" else (kind,)
+    if _kind_of(value) not in fitting:
+        return None
     converted: Value = float(value) if kind == "number" else value
     return converted

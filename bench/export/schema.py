@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -154,10 +154,10 @@ def _of_type(annotation: Any, name: str, about: tuple[str, ...]) -> Iterator[Col
 
 
 def _bare(annotation: Any) -> Any:
-    """Without ``| None``."""
+    """Without ``| None`` and bounds."""
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))
-    return annotation
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _kind(annotation: Any) -> Kind:

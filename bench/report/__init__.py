@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.errors import OutputError, SpecError
+from bench.file_kinds import read_regular
 
 if TYPE_CHECKING:
     from bench.cell import Cell
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
     """By ``cell_id``, or in any order; the last of a cell counts."""
+
+
+TABLES = ("table.md", "table.tex", "table.csv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +66,38 @@ def write_report(
 ) -> Report:
     """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once.
 
-    Plots and a page that would not change are kept."""
+    Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
+    from bench.report import processes
+
+    try:
+        return _write(spec, scale, cells, records, out_dir, outcomes)
+    finally:
+        processes.end_all()
+
+
+def check_folder(out_dir: Path) -> None:
+    """Raises SpecError if a report cannot be written there, as far as that can be known before there is one."""
+    from bench.report import html
+    from bench.report.draw import PICTURES
+
+    there = next(path for path in (out_dir, *out_dir.parents) if path.exists())
+    if not there.is_dir():
+        raise SpecError(f"the report cannot be written to {out_dir}: {there} is no folder; choose another --reports")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SpecError(f"the report cannot be written to {out_dir}: {there} is read-only; choose another --reports")
+    for name in (html.PAGE, *TABLES, *PICTURES):
+        if (out_dir / name).is_dir():
+            raise SpecError(
+                f"the report cannot be written: {out_dir / name} is a folder; remove it, or choose another --reports"
+            )
+
+
+def _write(
+    spec: Spec, scale: str, cells: Sequence[Cell], records: Records, out_dir: Path, outcomes: Outcomes | None
+) -> Report:
     from bench.report import csv_file, drawing, html, latex, markdown
     from bench.report.draw import PICTURES
     from bench.report.groups import group_cells
-    from bench.report.html import library
     from bench.report.outcomes import Outcomes
     from bench.report.pareto import build_plot
     from bench.report.table import table_of
@@ -71,13 +105,13 @@ def write_report(
     outcomes = outcomes or Outcomes(None)
     groups = group_cells(spec, cells, _by_id(records))
     plot = build_plot(spec, scale, groups, outcomes)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    with _written(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
     digest = drawing.digest(plot)
     drawn = None if _all_carry(pictures, digest) else drawing.Drawing(plot, digest)
     table = table_of(spec, scale, groups, outcomes)
-    tables = {"table.md": markdown.render, "table.tex": latex.render, "table.csv": csv_file.render}
-    for name, render in tables.items():
+    for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
         _replace(out_dir / name, render(table).encode())
     page = out_dir / html.PAGE
     if content := html.page(spec, table, groups, outcomes, page):
@@ -85,9 +119,7 @@ def write_report(
     if drawn:
         for path, picture in zip(pictures, drawn.pictures(), strict=True):
             _replace(path, picture)
-    drawing.dismiss()
-    library.dismiss()
-    return Report(table=table, files=[page, *(out_dir / name for name in tables), *pictures])
+    return Report(table=table, files=[page, *(out_dir / name for name in TABLES), *pictures])
 
 
 def _by_id(records: Records) -> Mapping[str, CellRecord]:
@@ -96,13 +128,28 @@ def _by_id(records: Records) -> Mapping[str, CellRecord]:
 
 def _all_carry(pictures: Sequence[Path], digest: str) -> bool:
     """Whether the pictures there already show the plot of this digest."""
-    return all(path.is_file() and digest.encode() in path.read_bytes() for path in pictures)
+    try:
+        return all(digest.encode() in read_regular(path) for path in pictures)
+    except OSError:
+        return False
 
 
 def _replace(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with _written(path):
+        try:
+            draft.write_bytes(content)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
     try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        yield
+    except OSError as problem:
+        raise OutputError(
+            f"the report cannot be written: {path}: {problem.strerror or problem}; the records are kept: mend that, or "
+            "choose another --reports, and run the same command with --report-only"
+        ) from problem

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.placing import Box, Labels, boxes, line_boxes
+from bench.worker.parent import die_with_parent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -358,6 +359,8 @@ def _set_up() -> None:
 def main() -> None:
     """Serve one plot: JSON on stdin; on stdout a line with the pictures' lengths, and the pictures."""
     import warnings
+
+    die_with_parent(os.environ.get("BENCH_PARENT"))
 
     warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
     out = os.fdopen(os.dup(1), "wb")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
@@ -14,18 +11,18 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from bench.report import draw, placing
+from bench.report import draw, placing, processes
 from bench.report.draw import Plot
 
 SCRIPT = Path(draw.__file__)
 ROOT = SCRIPT.parents[2]
 """Where the script finds this package, installed or not."""
-_warm: list[subprocess.Popen[bytes]] = []
+_IMPORTABLE = {"PYTHONPATH": str(ROOT)}
 
 
 def warm_up() -> None:
-    """Start a process before it is known what there is to draw; it ends with this one if nothing comes."""
-    _warm.append(_start())
+    """Start a process before it is known what there is to draw."""
+    processes.warm_up(str(SCRIPT), environ=_IMPORTABLE)
 
 
 def digest(plot: Plot) -> str:
@@ -40,43 +37,31 @@ class Drawing:
 
     def __init__(self, plot: Plot, digest: str) -> None:
         self._told = json.dumps({"plot": plot, "digest": digest}, default=_fields, allow_nan=False).encode()
-        self._answer = (b"", b"")
-        self._process = _warm.pop() if _warm else _start()
+        self._process = processes.start(str(SCRIPT), environ=_IMPORTABLE)
+        self._answer: bytes | Exception = b""
         # The plot of a thousand cells is more than a pipe holds: a thread hands it over while the report goes on.
         self._thread = Thread(target=self._converse, daemon=True)
         self._thread.start()
 
     def _converse(self) -> None:
-        self._answer = self._process.communicate(self._told)
+        try:
+            self._answer = processes.communicate(self._process, self._told, "drawing the Pareto plot")
+        except Exception as problem:
+            self._answer = problem
 
     def pictures(self) -> list[bytes]:
-        """``draw.PICTURES`` in their order."""
+        """``draw.PICTURES`` in their order. Raises RuntimeError if drawing failed."""
         self._thread.join()
-        out, err = self._answer
-        if self._process.returncode:
-            raise RuntimeError(f"drawing the Pareto plot failed:\n{err.decode(errors='replace')}")
-        lengths, _, pictures = out.partition(b"\n")
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        lengths, _, pictures = self._answer.partition(b"\n")
         ends = list(accumulate(map(int, lengths.split()), initial=0))
         return [pictures[start:end] for start, end in pairwise(ends)]
-
-
-def dismiss() -> None:
-    """End what was warmed up in vain."""
-    while _warm:
-        process = _warm.pop()
-        process.kill()
-        process.communicate()
 
 
 def _fields(part: Any) -> dict[str, Any]:
     """Of a dataclass, for JSON; ``asdict`` copies all that is in it."""
     return {field.name: getattr(part, field.name) for field in fields(part)}
-
-
-def _start() -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    importable = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-P", str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=pipe, env=importable)
 
 
 def _matplotlib_version() -> bytes:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import OutputError, SpecError
 from bench.record import Status
-from bench.report import drawing, warm_up, write_report
+from bench.report import check_folder, drawing, processes, warm_up, write_report
 from bench.report.draw import PICTURES, Panel, Plot, Point, draw
 from bench.report.html import library
 from tests.factories import failed_record, make_record
@@ -61,14 +62,15 @@ def test_a_plot_that_fails_leaves_the_tables(demo: Case, tmp_path: Path, monkeyp
 
 def test_processes_warmed_up_are_used_or_ended(demo: Case, tmp_path: Path) -> None:
     warm_up()
-    warm = [drawing._warm[0], library._warm[0]]
+    warm = list(processes._running)
     first = write(demo, tmp_path / "out")
     assert [process.returncode for process in warm] == [0, 0]
     warm_up()
-    warm = [drawing._warm[0], library._warm[0]]
+    warm = list(processes._running)
     assert write(demo, tmp_path / "out") == first
+    assert len(warm) == 2
     assert None not in [process.returncode for process in warm]
-    assert drawing._warm == library._warm == []
+    assert processes._running == []
 
 
 def test_a_plot_of_a_thousand_cells_is_drawn_while_the_report_goes_on() -> None:
@@ -111,3 +113,42 @@ def test_no_label_covers_another() -> None:
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     frame = figure.axes[0].bbox
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("place", ["file", "page", "read-only"])
+def test_a_place_that_cannot_be_written_is_known_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    out = tmp_path / "reports" / "s"
+    if place == "file":
+        out.parent.write_text("")
+    elif place == "page":
+        (out / "table.tex").mkdir(parents=True)
+    else:
+        monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    named = {"file": r"reports is no folder", "page": r"table\.tex is a folder", "read-only": r"is read-only"}[place]
+    with pytest.raises(SpecError, match=rf"{named}; .*choose another --reports"):
+        check_folder(out)
+
+
+def test_a_report_that_cannot_be_written_keeps_the_records(demo: Case, tmp_path: Path) -> None:
+    (tmp_path / "out" / "index.html").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"index\.html: Is a directory; the records are kept: .*--report-only"):
+        write(demo, tmp_path / "out")
+    assert not processes._running
+
+
+def test_a_missing_package_is_named(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "BUNDLE", "import no_such_package")
+    with pytest.raises(
+        OutputError, match=r"bundling the plotting library failed: ModuleNotFoundError: .*no_such_packa"
+    ):
+        write(demo, tmp_path / "out")
+
+
+def test_a_process_that_hangs_is_given_up(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "BUNDLE", "import time; time.sleep(600)")
+    monkeypatch.setattr(processes, "LIMIT_S", 1.0)
+    with pytest.raises(RuntimeError, match="took longer than 1 s"):
+        write(demo, tmp_path / "out")
+    assert not processes._running

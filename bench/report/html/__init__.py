@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.file_kinds import not_regular
+
 if TYPE_CHECKING:
     from bench.report.groups import Group
     from bench.report.model import Table
@@ -44,8 +46,11 @@ def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, 
 
 def _stamp(path: Path) -> tuple[str, bool] | None:
     """Digest of the page there, and whether it shows what images it can; null if there is none."""
-    if not path.is_file():
+    try:
+        if not_regular(path):
+            return None
+        with path.open("rb") as file:
+            stamp = _STAMP.search(file.read(2048))
+    except OSError:
         return None
-    with path.open("rb") as file:
-        stamp = _STAMP.search(file.read(2048))
     return (stamp[1].decode(), stamp[2] == b"with") if stamp else None

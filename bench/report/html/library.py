@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from bench.report import processes
+
 BUNDLE = """
-import sys, vl_convert
+import os, sys
+from bench.worker.parent import die_with_parent
+die_with_parent(os.environ.get("BENCH_PARENT"))
+import vl_convert
 sys.stdout.buffer.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
 """
 
 
-_warm: list[subprocess.Popen[bytes]] = []
-
-
 def warm_up() -> None:
     """Begin before it is known whether there is a page to write."""
-    _warm.append(_start())
-
-
-def dismiss() -> None:
-    """End what was begun in vain."""
-    while _warm:
-        process = _warm.pop()
-        process.kill()
-        process.communicate()
+    processes.warm_up("-c", BUNDLE)
 
 
 class Bundling:
     """The bundle being made, in a process of its own: it takes a second in which no other thread could go on."""
 
     def __init__(self) -> None:
-        self._process = _warm.pop() if _warm else _start()
+        self._process = processes.start("-c", BUNDLE)
 
     def script(self) -> str:
-        """JavaScript that can stand in a ``script`` element."""
-        out, err = self._process.communicate()
-        if self._process.returncode:
-            raise RuntimeError(f"bundling the plotting library failed:\n{err.decode(errors='replace')}")
+        """JavaScript that can stand in a ``script`` element. Raises RuntimeError if bundling failed."""
+        out = processes.communicate(self._process, b"", "bundling the plotting library")
         return out.decode().replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _start() -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-P", "-c", BUNDLE], stdout=pipe, stderr=pipe)
 
 
 def version() -> str:

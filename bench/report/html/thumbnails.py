@@ -10,6 +10,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.cell import Cell
-from bench.environment import child_environ
 from bench.errors import BenchError
 from bench.protocols import Example, OpenedData
+from bench.report import processes
 from bench.report.html.questions import Question
 from bench.report.html.text import clean
 from bench.report.text import counted, plain
+from bench.worker.parent import die_with_parent
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,8 +86,7 @@ def _source(cell: Cell) -> Any:
 
 
 def _start(told: Any) -> subprocess.Popen[bytes]:
-    pipe, command = subprocess.PIPE, [sys.executable, "-P", "-m", "bench.report.html.thumbnails"]
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=child_environ() | OFFLINE)
+    process = processes.start("-m", "bench.report.html.thumbnails", environ=OFFLINE)
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:  # told at once, so that it works while we go on
         process.stdin.write(json.dumps(told).encode())
@@ -169,6 +170,7 @@ def _first_line(problem: BaseException) -> str:
 
 
 def _main() -> None:
+    die_with_parent(os.environ.get(processes.PARENT))
     told, out = json.load(sys.stdin), sys.stdout
     sys.stdout = sys.stderr  # libraries print
     found = asdict(make(told["wanted"], dict(told["sources"])))

@@ -1,0 +1,51 @@
+"""Entry point: until a command runs, and when it is over, an interrupt ends the program at once and with one line.
+
+Nothing that is not built in is imported up here: Ctrl-C may come while that takes its moment.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # the module `signal` imports others first
+import os
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Of ``run_bench.py`` and of the installed command."""
+    _open_standard_streams()
+    from bench.cli import main as run
+
+    try:
+        run()
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            _leave()
+        raise
+
+
+def _end_at_once(number: int, frame: object) -> None:  # noqa: ARG001
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _leave() -> None:
+    """Without Python's own end: it waits for threads and libraries that the interrupt may have left in any state."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(INTERRUPTED)
+
+
+def _open_standard_streams() -> None:
+    """A stream that the caller closed leads nowhere; its number must not become a file's, as libraries print to it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _end_at_once)
