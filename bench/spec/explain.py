@@ -36,6 +36,14 @@ EXPECTED = {
 """What is accepted, by pydantic's type of error; others keep pydantic's own words."""
 
 
+MOST_UNKNOWN = 30
+"""Unknown fields of a mapping that are looked up one by one: more than a screen shows, and no typing errors."""
+
+
+MOST_ERRORS = 300
+"""Likewise of all that is wrong."""
+
+
 def validate(model: type[Model], tree: Node, problems: Problems) -> Model | None:
     """``tree`` as a ``model``, or None with every problem added.
 
@@ -44,15 +52,38 @@ def validate(model: type[Model], tree: Node, problems: Problems) -> Model | None
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         merged: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for details in _without_misspelt(error.errors(include_url=False)):
+        errors, many = _few_unknown(error.errors(include_url=False))
+        for details in _without_misspelt(errors[:MOST_ERRORS]):
             mark, path, expected, found = _explain(model, tree, details)
             merged.setdefault((mark, path), []).append((expected, found))
         for (mark, path), branches in merged.items():  # several: those of a plain union
             expected = " or ".join(dict.fromkeys(expected for expected, _ in branches))
             problems.add(mark, path, expected + branches[-1][1])
+        for details in errors[MOST_ERRORS : MOST_ERRORS + 1]:
+            mark, path, _, _ = _explain(model, tree, details)
+            problems.add(mark, path, f"is wrong, too, and so are {len(errors) - MOST_ERRORS - 1:,} further values")
+        for details, count in many:
+            mark, path, _, _ = _explain(model, tree, details)
+            problems.add(mark, path, f"unknown field, and so are {count:,} further ones of its mapping; remove them")
     except BenchError as error:  # raised by a plugin's own validator
         problems.add(tree.mark, "", str(error))
     return None
+
+
+def _few_unknown(errors: list[ErrorDetails]) -> tuple[list[ErrorDetails], list[tuple[ErrorDetails, int]]]:
+    """At most ``MOST_UNKNOWN`` unknown fields of a mapping; of one that has more, the next and how many follow it."""
+    kept: list[ErrorDetails] = []
+    found: dict[tuple[int | str, ...], int] = {}
+    next_one: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for details in errors:
+        where = details["loc"][:-1]
+        if details["type"] == "extra_forbidden":
+            found[where] = found.get(where, 0) + 1
+        if details["type"] != "extra_forbidden" or found[where] <= MOST_UNKNOWN:
+            kept.append(details)
+        else:
+            next_one.setdefault(where, details)
+    return kept, [(details, found[where] - MOST_UNKNOWN - 1) for where, details in next_one.items()]
 
 
 def _without_misspelt(errors: list[ErrorDetails]) -> list[ErrorDetails]:

@@ -17,6 +17,7 @@ from bench.spec.parse import MAX_BYTES, parse
 from bench.spec.problems import Problems, quoted
 from bench.spec.tree import Node, merge
 
+MAX_SCALES = 100
 FIXED_IN_SCALES = ("name", "scales")
 """Fields that are the same at every scale."""
 
@@ -64,6 +65,10 @@ class SpecSource:
         if scale not in self.scales:
             hint = did_you_mean(scale, self.scales)
             raise SpecError(f"--scale {scale}: {self.path} has no scale {quoted(scale)}{hint}")
+        if len(self.scales) > MAX_SCALES:
+            place = self.tree.get("scales")
+            mark = place.key_mark if place else self.tree.mark
+            raise SpecError(f"{mark}: scales: has {len(self.scales):,} scales; at most {MAX_SCALES} are allowed")
         overrides = [_parse_set(text, problems) for text in sets]
         problems.raise_if_any()
         tree = self._at(scale, problems)

@@ -34,8 +34,11 @@ class Node:
         """The node at ``path``, or None."""
         node = self
         for step in path:
-            children = enumerate(node.value) if isinstance(node.value, list) else node.items()
-            found = next((child for key, child in children if key == step), None)
+            found: Node | None = None
+            if isinstance(node.value, dict):
+                found = node.value.get(step) if isinstance(step, str) else None
+            elif isinstance(node.value, list) and isinstance(step, int) and 0 <= step < len(node.value):
+                found = node.value[step]
             if found is None:
                 return None
             node = found

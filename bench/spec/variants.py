@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.spec.problems import Problems
 from bench.spec.tree import Node, merge
 
+MAX_VARIANTS = 200
 COLUMN = "variant"
 """Name of the axis: the slowest one."""
 FIXED_IN_VARIANTS = ("name", "title", "seeds", "columns", "published", "pareto", "scales", "variants")
@@ -28,7 +29,11 @@ class Variant:
 def variants_of(tree: Node, problems: Problems) -> list[Variant]:
     """The variants in the order written, merged as scales are; the spec itself if there are none."""
     found = []
-    for name, over in tree.items("variants"):
+    written = tree.items("variants")
+    if len(written) > MAX_VARIANTS:
+        told = f"has {len(written):,} variants; at most {MAX_VARIANTS} are allowed"
+        problems.add(written[0][1].key_mark, "variants", told)
+    for name, over in written[:MAX_VARIANTS]:
         if not _NAME.fullmatch(name):
             rule = "a variant's name is at most 64 letters, digits, - _ . + (it stands in labels)"
             problems.add(over.key_mark, ("variants", name), f"{rule}; rename it")
