@@ -204,7 +204,7 @@ def command(
 def main() -> None:
     """What ``bench.start`` calls."""
     plain = sys.stdout
-    sys.stdout = Stdout(plain)  # type: ignore[assignment]
+    sys.stdout = Stdout(plain)
     try:
         app(prog_name="run_bench.py")
     except OutputError as error:  # of what the parser prints, such as --help

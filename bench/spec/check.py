@@ -21,6 +21,8 @@ FROZEN_OR_TRAINED = ("F", "T")
 RECORD_COLUMNS = ("seed", "status")
 """Columns that are neither part, axis nor metric."""
 MAX_CELLS = 10_000
+MOST_HINTS, MOST_OPTIONS = 40, 1000
+"""Problems of a variant for which the nearest known name is looked up, and names it is looked up among."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,31}")
 _SCALE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NOT_IN_CELLS = ("matrix", "columns", "published", "pareto", "scales", "variants")
@@ -195,7 +197,11 @@ class _Names:
     def _unless(self, known: Iterable[str], node: Node, path: Path, word: str, what: str, *, key: bool = False) -> None:
         if word not in (options := list(known)):
             mark = node.key_mark if key else node.mark
-            self.problems.add(mark, path, f"no {what} {quoted(word)}{did_you_mean(word, options)}")
+            self.problems.add(mark, path, f"no {what} {quoted(word)}{self._hint(word, options)}")
+
+    def _hint(self, word: str, options: list[str]) -> str:
+        """The nearest name; of hundreds of mistakes, which are no typing errors, only of the first."""
+        return did_you_mean(word, options[:MOST_OPTIONS]) if len(self.problems) < MOST_HINTS else ""
 
     def _check_given(self) -> None:
         """Names the spec makes up itself."""
@@ -203,13 +209,19 @@ class _Names:
             if name in FROZEN_OR_TRAINED:
                 self.problems.add(node.key_mark, ("methods", name), "F and T mean frozen and trained; use another name")
             elif not _NAME.fullmatch(name):
-                rule = "a method's name is at most 32 letters, digits, - _ + (it stands in labels and dotted places)"
+                rule = (
+                    "a method's name begins with a letter or digit of ASCII, and at most 31 of letters, digits, - _ + "
+                    "follow (it stands in labels and dotted places)"
+                )
                 self.problems.add(node.key_mark, ("methods", name), f"{rule}; rename it")
             for part, targets in node.items("targets"):
                 self._unless(self.parts or [part], targets, ("methods", name, "targets"), part, "part", key=True)
         for name, node in self.tree.items("scales"):
             if not _SCALE.fullmatch(name) or name == "auto":
-                rule = "a scale's name is at most 64 letters, digits, - _ . and not `auto` (it names a results file)"
+                rule = (
+                    "a scale's name begins with a letter or digit of ASCII, at most 63 of letters, digits, - _ . "
+                    "follow, and it is not `auto` (it names a results file)"
+                )
                 self.problems.add(node.key_mark, ("scales", name), f"{rule}; rename it")
         scales = dict(self.tree.items("scales"))
         for i, named in enumerate(self.tree.elements("published", "scales")):
@@ -245,7 +257,7 @@ class _Names:
         root, *rest = split_place(place)
         if root not in PLACE_ROOTS:
             roots = ", ".join(f"{known}..." for known in PLACE_ROOTS)
-            hint = did_you_mean(place, [n for n in (*self.axes, *PLACE_ROOTS) if n != place]).split(" (known")[0]
+            hint = self._hint(place, [n for n in (*PLACE_ROOTS, *self.axes) if n != place]).split(" (known")[0]
             self.problems.add(
                 node.key_mark, path, f"is no place that can be varied{hint} (an axis begins with {roots})"
             )
@@ -256,19 +268,20 @@ class _Names:
 
     def _check_keys(self) -> None:
         """Keys of ``include`` and ``exclude``."""
+        long, axes = self.matrix.long_names(), self.matrix.axes()
         for kind in ("exclude", "include"):
             for i, entry in self._entries(kind):
                 here: Path = ("matrix", kind, i)
                 if isinstance(entry.value, dict) and not entry.value:
                     self.problems.add(entry.mark, here, "is empty; name a part or an axis and its value, or remove it")
                 for key, value in entry.items():
-                    place = self.matrix.place(key)
+                    place = long.get(key, key)
                     if kind == "include":
                         self._check_place(place, value, (*here, key))
                     elif key in self.shown and key not in (*self.matrix.parts, *self.axes):
                         told = f"is of another variant; add `{COLUMN}: ...` to say of which"
                         self.problems.add(value.key_mark, (*here, key), told)
-                    elif place not in self.matrix.axes() and not place.startswith("parts."):
+                    elif place not in axes and not place.startswith("parts."):
                         self._unless([*self.matrix.parts, *self.axes], value, here, key, "part or axis", key=True)
                     if place.startswith("parts."):
                         known = [*FROZEN_OR_TRAINED, *self.methods]

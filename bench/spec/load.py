@@ -66,8 +66,8 @@ class SpecSource:
             hint = did_you_mean(scale, self.scales)
             raise SpecError(f"--scale {scale}: {self.path} has no scale {quoted(scale)}{hint}")
         if len(self.scales) > MAX_SCALES:
-            place = self.tree.get("scales")
-            mark = place.key_mark if place else self.tree.mark
+            written = self.tree.get("scales")
+            mark = written.key_mark if written else self.tree.mark
             raise SpecError(f"{mark}: scales: has {len(self.scales):,} scales; at most {MAX_SCALES} are allowed")
         overrides = [_parse_set(text, problems) for text in sets]
         problems.raise_if_any()

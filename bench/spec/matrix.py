@@ -94,19 +94,15 @@ class MatrixTree:
     def places(self) -> list[str]:
         """Every place that an axis or an ``include`` entry sets, in that order."""
         found = dict.fromkeys(self.axes())
+        long = self.long_names()
         for entry in self.entries("include").values():
-            found |= dict.fromkeys(self.place(key) for key, _ in entry.items())
+            found |= dict.fromkeys(long.get(key, key) for key, _ in entry.items())
         return list(found)
 
-    def place(self, key: str) -> str:
-        """The dotted place that a key of ``include``, ``exclude`` or a published row means."""
-        if key in self.parts:
-            return f"parts.{key}"
-        long = {name: place for place, name in self.names().items()}
-        if key in long:
-            return long[key]
-        axes = short_names(self.axes(), self.names())
-        return {name: place for place, name in axes.items()}.get(key, key)
+    def long_names(self) -> dict[str, str]:
+        """Key of ``include``, ``exclude`` or a published row -> the dotted place it means, if that is another."""
+        axes = {name: place for place, name in short_names(self.axes(), self.names()).items()}
+        return axes | {name: place for place, name in self.names().items()} | {p: f"parts.{p}" for p in self.parts}
 
     def size(self) -> int:
         """Number of points before ``exclude``, for refusing what nobody can run."""
@@ -114,14 +110,14 @@ class MatrixTree:
 
     def points(self) -> list[Point]:
         """All points, the first axis slowest, then those of ``include``."""
-        short = short_names(self.places(), self.names())
+        short, long = short_names(self.places(), self.names()), self.long_names()
         axes, include = self.axes(), list(self.entries("include").values())
         products = [] if include and not axes else [dict(chosen) for chosen in _product(axes)]
         found = [self._point(chosen, short) for chosen in products if _usable(chosen)]
         excluded = list(self.entries("exclude").values())
-        found = [point for point in found if not any(self._agrees(point, entry) for entry in excluded)]
+        found = [point for point in found if not any(_agrees(point, entry, long) for entry in excluded)]
         for entry in include:
-            chosen = {self.place(key): Node(n.value, n.mark, n.key_mark) for key, n in entry.items()}
+            chosen = {long.get(key, key): Node(n.value, n.mark, n.key_mark) for key, n in entry.items()}
             found.append(self._point(chosen, short, entry.mark))
         return found
 
@@ -140,12 +136,13 @@ class MatrixTree:
         root, *rest = split_place(place)
         return root in PLACE_ROOTS and not (root == "methods" and rest and self.tree.get(root, rest[0]) is None)
 
-    def _agrees(self, point: Point, entry: Node) -> bool:
-        def same(key: str, wanted: Node) -> bool:
-            found = point.tree.get(*split_place(self.place(key)))
-            return found is not None and found.plain() == wanted.plain()
 
-        return bool(entry.items()) and all(same(key, wanted) for key, wanted in entry.items())
+def _agrees(point: Point, entry: Node, long: dict[str, str]) -> bool:
+    def same(key: str, wanted: Node) -> bool:
+        found = point.tree.get(*split_place(long.get(key, key)))
+        return found is not None and found.plain() == wanted.plain()
+
+    return bool(entry.items()) and all(same(key, wanted) for key, wanted in entry.items())
 
 
 def _usable(chosen: dict[str, Node]) -> bool:

@@ -84,12 +84,12 @@ class OptimizerSettings(Settings):
 class TrainSettings(Settings):
     """Either ``epochs`` or ``steps``."""
 
-    epochs: int | None = Field(default=None, ge=1)
-    steps: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=1_000_000)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Optimizer steps."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=1_000_000)
     """Examples that go through the model at once."""
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=1_000_000)
     """Batches whose gradients one optimizer step takes together, so that it sees ``batch_size`` times as many examples;
     fewer at the end of an epoch. ``steps``, ``warmup_steps`` and the like count optimizer steps."""
     shuffle: bool = True
@@ -99,7 +99,7 @@ class TrainSettings(Settings):
     """``cosine_per_epoch`` changes the rate once an epoch, as the released MISS code does. ``polynomial`` is fairseq's
     polynomial decay with its power of 1: a straight line down."""
     min_lr: float = Field(default=0.0, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=1_000_000_000)
     """Linear warm-up of the learning rate, steps."""
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; null for no clipping."""
@@ -109,9 +109,9 @@ class TrainSettings(Settings):
     """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
     zero_grad: Literal["before_forward", "before_backward"] = "before_forward"
     """``before_backward`` keeps the last step's gradients alive during the forward pass, as the released code does."""
-    timing_warmup_steps: int = Field(default=3, ge=0)
+    timing_warmup_steps: int = Field(default=3, ge=0, le=1_000_000_000)
     """Steps at the start that are not timed."""
-    log_every: int = Field(default=10, ge=1)
+    log_every: int = Field(default=10, ge=1, le=1_000_000_000)
     """Steps per point of the loss curve."""
     save_adapter: bool = False
     """Keep the adapters and trained tensors in the cell's job folder (their size is measured either way)."""
@@ -128,9 +128,9 @@ class TrainSettings(Settings):
 
 
 class EvaluateSettings(Settings):
-    batch_size: int = Field(ge=1)
-    num_beams: int = Field(default=3, ge=1)
-    max_new_tokens: int = Field(default=10, ge=1)
+    batch_size: int = Field(ge=1, le=1_000_000)
+    num_beams: int = Field(default=3, ge=1, le=1000)
+    max_new_tokens: int = Field(default=10, ge=1, le=1_000_000)
     length_denominator: Literal["generated", "as_transformers_4"] = "generated"
     """What beam search divides the log-likelihood of an answer by: ``generated``, its tokens; ``as_transformers_4``,
     one more for an answer that is cut by ``max_new_tokens``, as the library did in 2024. Of ``miss`` only."""
@@ -158,14 +158,14 @@ class RunSettings(Settings):
     """How a cell is run; nothing here changes its result, so nothing here is part of ``cell_id``."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of a worker; null for all cores."""
-    parallel: int = Field(default=1, ge=1)
+    parallel: int = Field(default=1, ge=1, le=1024)
     """Cells that run at a time on a CPU, each with ``threads``: a few for small models, whose times are then not to be
     compared with those of a run of other settings. On GPUs it is one a GPU."""
-    wall_clock_limit_s: float = Field(default=24 * 3600, gt=0)
+    wall_clock_limit_s: float = Field(default=24 * 3600, gt=0, le=1e9)
     """A cell that takes longer is ended as ``timeout``."""
-    no_progress_limit_s: float = Field(default=1800, gt=0)
+    no_progress_limit_s: float = Field(default=1800, gt=0, le=1e9)
     """A cell that reports no progress for so long is ended as ``timeout``."""
     trackers: list[AnyTracker] = []
     """Where runs are logged to beside their records; a bare name is short for ``{name: ...}``."""

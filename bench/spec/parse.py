@@ -130,8 +130,13 @@ def _refused(node: YamlNode, path: Path) -> str | None:
 
 
 def _key(node: YamlNode) -> str | None:
-    text = str(node.value) if isinstance(node, ScalarNode) and str(node.tag).endswith(":str") else None
+    text = _paired(str(node.value)) if isinstance(node, ScalarNode) and str(node.tag).endswith(":str") else None
     return text if text is None or _encodable(text) else None
+
+
+def _paired(text: str) -> str:
+    """A character that JSON's escapes write as two halves is one; a half alone stays one."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _encodable(text: str) -> bool:
@@ -140,7 +145,7 @@ def _encodable(text: str) -> bool:
 
 def _scalar(node: ScalarNode) -> Scalar:
     """A plain value as YAML 1.2 reads it (``no`` is a text, ``1e-5`` a number). Raises ValueError."""
-    kind, text = str(node.tag).rsplit(":", 1)[-1], str(node.value)
+    kind, text = str(node.tag).rsplit(":", 1)[-1], _paired(str(node.value))
     if not _encodable(text):
         raise ValueError("holds half a surrogate pair, which is no character; remove the \\ud8.. escape")
     if kind == "null":

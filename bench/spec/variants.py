@@ -35,7 +35,10 @@ def variants_of(tree: Node, problems: Problems) -> list[Variant]:
         problems.add(written[0][1].key_mark, "variants", told)
     for name, over in written[:MAX_VARIANTS]:
         if not _NAME.fullmatch(name):
-            rule = "a variant's name is at most 64 letters, digits, - _ . + (it stands in labels)"
+            rule = (
+                "a variant's name begins with a letter or digit of ASCII, and at most 63 of letters, digits, - _ . + "
+                "follow (it stands in labels)"
+            )
             problems.add(over.key_mark, ("variants", name), f"{rule}; rename it")
         for key, node in over.items():
             if key in FIXED_IN_VARIANTS:
