@@ -9,10 +9,11 @@ import stat
 from pathlib import Path
 
 _HEAD = 512
+ZIP, PICKLE, SAFETENSORS, BINARY = "a zip archive", "a pickle", "a safetensors file", "binary data"
 _MAGIC = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself (git lfs pull fetches it)"),
     (b"SQLite format 3\0", "an SQLite database"),
-    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x03\x04", ZIP),
     (b"\x1f\x8b", "a gzip archive"),
     (b"BZh", "a bzip2 archive"),
     (b"\xfd7zXZ\0", "an xz archive"),
@@ -72,6 +73,10 @@ def of_bytes(head: bytes) -> str:
             return name
     if _HTML.match(head):
         return "an HTML page, as of a failed download"
+    if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") < 1 << 40:
+        return SAFETENSORS
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return PICKLE
     if not head.strip(b"\0"):
         return "a file of zero bytes (0x00)"
     return _text(head)
@@ -82,10 +87,10 @@ def _text(head: bytes) -> str:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         if len(head) < _HEAD or problem.start < len(head) - 4:  # else it is cut within a character
-            return "binary data"
+            return BINARY
         text = head[: problem.start].decode("utf-8-sig")
     if any(ord(character) < 32 and character not in "\t\r\n\f\x1b" for character in text):
-        return "binary data"
+        return BINARY
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return f"a text that begins with {first[:40]!a}" if first else "a blank text"
 

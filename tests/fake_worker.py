@@ -25,13 +25,14 @@ def main(cell_file: Path, result_file: Path) -> int:
     act, _, where = cell["label"].partition(" ")[0].partition("@")
     note(cell, "start")
     print(f"log of {cell['label']}", flush=True)
+    if os.environ.get("FAKE_ORPHANS") and os.getpid() % 3 == 0:
+        subprocess.Popen([sys.executable, "-S", "-E", "-c", SLEEPER], start_new_session=True)
     for phase in ("setup", "load", "train", "eval"):
         for step in range(3 if phase in ("train", "eval") else 1):
             beside = result_file.with_name("beside")
             beside.write_text(json.dumps({"phase": phase, "done": step, "total": 3, "note": "loss 0.5"}))
             beside.replace(result_file.with_name("progress.json"))
-            if act == "slow":
-                time.sleep(0.3)
+            time.sleep(0.3 if act == "slow" else float(os.environ.get("FAKE_PAUSE_S", "0")))
         if phase == where and (code := misbehave(act, result_file)) is not None:
             return code
     write_result(cell, result_file)
@@ -66,7 +67,7 @@ def write_result(cell: dict[str, object], result_file: Path) -> None:
         "status": os.environ.get("FAKE_STATUS", "ok"),
         "data_digest": os.environ["FAKE_DATA_DIGEST"],
         "memory": {"foreign_bytes": int(os.environ.get("FAKE_FOREIGN", "0"))},
-        "environment": {"device": os.environ.get("FAKE_DEVICE", "cpu")},
+        "environment": {"device": os.environ.get("FAKE_DEVICE", "cpu"), "made_at": time.time_ns()},
         "notes": json.loads(os.environ.get("FAKE_DATA_NOTES", "null")),
         "settings": cell,
         "started_at": moment,

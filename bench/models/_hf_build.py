@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import BenchError, SpecError, WeightsError
+from bench.host_memory import is_out_of_host_memory
 from bench.models import _hf_architectures as architectures
-from bench.models import _hf_source, _hf_tokens, _labels
+from bench.models import _hf_source, _hf_tokens, _labels, _state_files
 from bench.models._hf_tokens import Tokens
 from bench.protocols import TaskFacts
 from bench.registry import did_you_mean
@@ -207,8 +206,9 @@ def _module(settings: Settings, config: Any, kind: str, *, folder: Path | None, 
 
 def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, set[str]]:
     """Strictly: only a head may start at random. The module and the names of such tensors. Raises WeightsError."""
-    from safetensors import SafetensorError
-
+    files = _hf_source.weights_in(folder)
+    for file in files:
+        _state_files.check_kind(file)
     try:
         module, told = auto.from_pretrained(
             folder,
@@ -218,10 +218,14 @@ def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tupl
             ignore_mismatched_sizes=True,
             **options,
         )
-    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(f"the weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{folder}: {error}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # what files that are no weights raise is up to their bytes
+        if is_out_of_host_memory(error):
+            raise
+        told = (str(error).splitlines() or [""])[0]
+        names = ", ".join(str(file) for file in files[:_SHOWN])
+        raise WeightsError(f"the weights in {names} cannot be loaded: {type(error).__name__}: {told}") from error
     mismatched = {entry[0] for entry in told["mismatched_keys"]}
     problems = [
         _named("missing", {name for name in told["missing_keys"] if not _may_be_new(name, module)}),

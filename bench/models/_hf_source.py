@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import fingerprints
 from bench.errors import BenchError, SpecError, WeightsError
+from bench.file_kinds import what_is
 from bench.models._digest import digest_of
 from bench.registry import did_you_mean
 
@@ -80,7 +81,7 @@ def _weights(folder: Path) -> tuple[list[Path], list[Path]]:
         if (folder / whole).is_file():
             return [folder / whole], []
         if (folder / index).is_file():
-            names = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+            names = _shards(folder / index)
             if lacking := sorted(name for name in names if not (folder / name).is_file()):
                 raise WeightsError(f"{folder} lacks {', '.join(lacking[:5])}, which {index} names: copy it there, too")
             return [folder / name for name in sorted(names)], [folder / index]
@@ -90,6 +91,14 @@ def _weights(folder: Path) -> tuple[list[Path], list[Path]]:
         f"no weights in {folder}: expected model.safetensors or pytorch_model.bin as save_pretrained writes them; "
         "for the shapes alone set model.random_weights: true"
     )
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        told = "no list of shards (a JSON object whose weight_map has a file for each tensor)"
+        raise WeightsError(f"{index} is {what_is(index)}, {told}: get it once more") from None
 
 
 def _named_weights(folder: Path) -> Sequence[tuple[str, str, str]]:

@@ -13,9 +13,14 @@ import numpy as np
 import torch
 
 from bench.errors import WeightsError
+from bench.file_kinds import BINARY, PICKLE, SAFETENSORS, ZIP, what_is
 
 State = dict[str, torch.Tensor]
 _NUMPY = (np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64)), np._core.multiarray.scalar)  # type: ignore[attr-defined]
+
+
+_KINDS = {".safetensors": (SAFETENSORS,)}
+"""Suffix -> what such a file may be; others hold what torch writes."""
 
 
 class _Kept(list[Any]):
@@ -79,25 +84,37 @@ PLAIN: list[Any] = [
 
 def read(path: Path, wrappers: Sequence[str] = ("model", "state_dict")) -> State:
     """The tensors of a file, taken out of those of the ``wrappers`` (keys) that it has. Raises WeightsError that names
-    the file, and the class that the file would have had to build."""
+    the file and what it is, or the class that the file would have had to build."""
+    check_kind(path)
     if path.suffix == ".safetensors":
         return _safetensors(path)
     content = _unpickled(path)
     for wrapper in wrappers:
         content = dict.get(content, wrapper, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in dict.values(content)):
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, torch.Tensor) for value in dict.values(content)):
         keys = " or ".join(map(repr, wrappers))
-        raise WeightsError(f"{path} holds no state_dict (names -> tensors), also not under {keys}")
+        held = f"a {type(content).__name__}" + (f" of {len(content)}" if isinstance(content, list | dict) else "")
+        raise WeightsError(f"{path} holds {held}, no state_dict (names -> tensors), also not under {keys}")
     return dict(dict.items(content))
 
 
+def check_kind(path: Path) -> None:
+    """Raises WeightsError for a file that cannot be one of tensors: a text, a git-lfs pointer, a page, an archive."""
+    kind, wanted = what_is(path), _KINDS.get(path.suffix, (ZIP, PICKLE, BINARY))
+    if kind in wanted:
+        return
+    if kind == SAFETENSORS:
+        raise WeightsError(f"{path} is {kind}: rename it to end in .safetensors")
+    raise WeightsError(f"{path} is {kind}, no weights: get the file once more, or name another")
+
+
 def _safetensors(path: Path) -> State:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
+    except Exception as error:  # what a damaged header raises is up to its bytes
         raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
 
 

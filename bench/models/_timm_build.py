@@ -16,7 +16,7 @@ from timm.models import get_pretrained_cfg, group_parameters, is_model, load_sta
 from torch import nn
 
 from bench.errors import SpecError, WeightsError
-from bench.models import _labels, _parts, _timm_files
+from bench.models import _labels, _parts, _state_files, _timm_files
 from bench.protocols import TaskFacts
 from bench.registry import did_you_mean
 
@@ -161,10 +161,15 @@ def _with_weights(settings: Settings, classes: int, told: dict[str, Any], known:
     name, own = split_model_name_tag(settings.architecture)[0], told.get("architecture")
     if own and own != name:
         raise WeightsError(f"{path.parent} has weights of {own}; set model.architecture to it, not to {name}")
+    _state_files.check_kind(path)
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
+        named = {isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()} == {True}
     except Exception as error:
-        raise WeightsError(f"{path} cannot be loaded safely: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} cannot be loaded safely as a state_dict (names -> tensors): {reason}") from error
+    if not named:
+        raise WeightsError(f"{path} holds no state_dict (names -> tensors)")
     theirs = told.get("num_classes", _rows(state, known))
     of_weights: dict[str, Any] = {key: told[key] for key in ("label_offset", "classifier") if key in told}
     overlay: dict[str, Any] = {

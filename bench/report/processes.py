@@ -46,7 +46,7 @@ def start(*arguments: str, environ: Mapping[str, str] | None = None) -> subproce
 def communicate(process: subprocess.Popen[bytes], told: bytes, what: str) -> bytes:
     """What it writes to stdout, given ``told``.
 
-    Raises OutputError if a package is missing, RuntimeError if it fails in another way or hangs; both say ``what``.
+    Raises OutputError if it is killed or lacks a package, RuntimeError if it fails in another way or hangs.
     """
     try:
         out, err = process.communicate(told, timeout=LIMIT_S)
@@ -56,6 +56,8 @@ def communicate(process: subprocess.Popen[bytes], told: bytes, what: str) -> byt
     finally:
         with suppress(ValueError):
             _running.remove(process)
+    if process.returncode < 0:
+        raise OutputError(f"{what} was ended by signal {-process.returncode}; run the same command with --report-only")
     if process.returncode:
         said = err.decode(errors="replace").strip()
         last = said.rpartition("\n")[2]
