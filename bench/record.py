@@ -7,15 +7,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bench.bounds import Amount, Count, Environment, Finite, check_correct
 
 SCHEMA_VERSION = 1
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""Parameters, bytes, examples, steps: never negative, and within what other programs hold."""
-Amount = Annotated[float, Field(ge=0, le=1e18)]
-"""Seconds and joules."""
-Finite = Annotated[float, Field(ge=-1e300, le=1e300)]
-"""Sums and squares of a few stay finite, or are refused by name."""
 
 
 class Part(BaseModel):
@@ -152,8 +148,7 @@ class Score(Part):
 
     @model_validator(mode="after")
     def _within(self) -> Score:
-        if self.correct > self.n:
-            raise ValueError("more are correct than there are")
+        check_correct(self.correct, self.n)
         return self
 
 
@@ -169,8 +164,7 @@ class TaskScore(Part):
 
     @model_validator(mode="after")
     def _within(self) -> TaskScore:
-        if self.correct is not None and self.correct > self.n:
-            raise ValueError("more are correct than there are")
+        check_correct(self.correct, self.n)
         return self
 
     @classmethod
@@ -322,9 +316,6 @@ class LossPoint(Part):
     """Learning rate of the step."""
 
 
-_ENVIRONMENT = {"device": str, "cpu": str, "versions": dict, "git": dict}
-
-
 class CellRecord(Part):
     """One line of ``results/<spec>/<scale>.jsonl``."""
 
@@ -382,7 +373,7 @@ class CellRecord(Part):
     notes: list[str] | None = None
     """What a reader of the scores must know about how the data were read: files left out, frames not used, ...; null in
     records of a program that kept none."""
-    environment: dict[str, Any] = {}
+    environment: Environment = {}
     """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
     settings: dict[str, Any] = {}
     """The whole resolved cell."""
@@ -390,16 +381,6 @@ class CellRecord(Part):
     """ISO 8601, UTC."""
     finished_at: str | None = None
     """ISO 8601, UTC."""
-
-    @field_validator("environment")
-    @classmethod
-    def _readable(cls, environment: dict[str, Any]) -> dict[str, Any]:
-        """What readers ask for has its type."""
-        for name, kind in _ENVIRONMENT.items():
-            if not isinstance(environment.get(name), kind | None):
-                found = type(environment[name]).__name__
-                raise ValueError(f"environment.{name} is {found}, not {kind.__name__}")  # noqa: TRY004 - pydantic's
-        return environment
 
     @property
     def is_final(self) -> bool:
