@@ -44,6 +44,7 @@ class Options:
     list_only: bool
     fresh: bool
     as_json: bool
+    forget: bool = False
     estimate: bool = False
     budget_bytes: int | None = None
     max_batch_bytes: int | None = None
@@ -62,6 +63,11 @@ class Options:
         for option, given in reading.items():
             if self.budget_bytes is not None and given:
                 raise SpecError(f"--budget and {option} do not go together: nothing is run or estimated; leave one out")
+        for option, given in (reading | {"--fresh": self.fresh, "--estimate": self.estimate}).items():
+            if self.forget and given:
+                raise SpecError(f"--forget and {option} do not go together: --forget only removes; leave one out")
+        if self.forget and self.budget_bytes is not None:
+            raise SpecError("--forget and --budget do not go together: --forget only removes; leave one out")
         if self.max_batch_bytes is not None and not self.estimate:
             raise SpecError("--max-batch goes with --estimate: add it")
         if self.gpu is not None and not self.estimate and self.budget_bytes is None:
@@ -109,7 +115,7 @@ def bench(specs: Sequence[str], options: Options) -> int:
     gpu = _assumed_gpu(options)
     plans = [_plan(Path(spec), options) for spec in specs]
     _check_distinct(specs, plans)
-    if not (options.list_only or options.estimate):
+    if not (options.list_only or options.estimate or options.forget):
         for plan in plans:
             check_folder(plan.reports)
     code, shown = _estimate(plans, options, gpu) if gpu and options.estimate else _each(plans, options, gpu)
@@ -123,7 +129,9 @@ def _each(plans: Sequence[Plan], options: Options, gpu: AssumedGpu | None) -> tu
     code, shown = 0, []
     for plan in plans:
         plan.introduce()
-        if options.list_only:
+        if options.forget:
+            shown.append(_forget(plan))
+        elif options.list_only:
             shown.append(_list(plan, options))
         elif options.report_only:
             told, result = _report_only(plan, options)
@@ -146,7 +154,7 @@ def _plan(path: Path, options: Options) -> Plan:
     elif options.report_only:
         choice = choose_for_report(source, options.scale, options.sets, options.results / name)
     else:
-        choice = choose(source, options.scale, options.sets, weights=not options.list_only)
+        choice = choose(source, options.scale, options.sets, weights=not (options.list_only or options.forget))
     resolved = source.resolve(choice.scale, options.sets, options.seeds, alone=options.report_only)
     cells = expand(resolved)
     return Plan(
@@ -188,6 +196,17 @@ def _list(plan: Plan, options: Options) -> dict[str, Any]:
             print(f"{cell.label:<{width}}  {cell.cell_id}  {left or status}")
         listed.append(cell.model_dump(mode="json", include=keys) | {"status": status, "to_do": left})
     return plan.as_json("cells", listed)
+
+
+def _forget(plan: Plan) -> dict[str, Any]:
+    """Remove what is stored of the selected cells; the object of ``--json`` has their ids."""
+    from bench.forget import forget
+
+    gone = forget(plan.selected, results=plan.results, warn=lambda text: say(f"warning: {text}"))
+    say(
+        f"{plan.spec.name}: removed {gone} of {len(plan.selected)} cells under {plan.results}; reports stay as they are"
+    )
+    return plan.as_json("forgotten", [{"cell_id": cell.cell_id, "label": cell.label} for cell in plan.selected])
 
 
 def _report_only(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:

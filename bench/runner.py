@@ -97,7 +97,12 @@ def run(
         end_leftovers(results / scale)  # of a runner that was killed; ours is the only one now
         inputs = inputs_of(cells)
         jobs = _jobs(cells, results / scale, inputs)
+        there = file.path.exists()
         stored = _adopt(file, jobs, reporter, trackers)
+        if stored and not there:
+            reporter.message(
+                f"{file.path} was not there: its results come from the job folders beside it; --forget removes both"
+            )
         done = {} if fresh else _done(inputs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
         sweep = _Sweep(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))

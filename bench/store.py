@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,25 @@ class ResultsFile:
                 told = f"the record of {record.label!r} was not appended, the {kept} before it are kept"
                 raise write_error(problem, self.path, told) from problem
 
+    def remove(self, cell_ids: Collection[str]) -> int:
+        """Leave out every record of these cells; returns how many there were. Other lines stay as they are.
+
+        Either all are gone afterwards, or RecordError is raised and the file is as it was before.
+        """
+        kept, removed = [], 0
+        with self.lock():
+            for line in self._lines():
+                found = list(_verified(line))
+                others = [content for content in found if content.get("cell_id") not in cell_ids]
+                removed += len(found) - len(others)
+                kept += [line] if len(others) == len(found) else [_line(content) for content in others]
+            if removed:
+                try:
+                    write_atomic(self.path, b"".join(kept))
+                except OSError as problem:
+                    raise write_error(problem, self.path, "no record was removed") from problem
+        return removed
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other runners out; may be nested. Raises RecordError, naming the owner, if another one is in."""
@@ -163,10 +182,13 @@ def encode(record: CellRecord) -> bytes:
     """The record's line. Raises RecordError if it holds NaN or infinity, which JSON does not have."""
     content = record.model_dump(mode="json", by_alias=True)
     try:
-        text = _json(content)
+        return _line(content)
     except ValueError as problem:
         raise RecordError(f"the record of {record.label!r} cannot be written as JSON: {problem}") from problem
-    return b'{"checksum":"%s",%s\n' % (checksum(content).encode(), text[1:])
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return b'{"checksum":"%s",%s\n' % (checksum(content).encode(), _json(content)[1:])
 
 
 def checksum(content: dict[str, Any]) -> str:
