@@ -73,10 +73,23 @@ class OfaModel:
             batch["decoder_ids"], batch["decoder_mask"] = _padded(read)
             asked = [[_IGNORED] * (len(s) - 2) + target for s, target in zip(sources, targets, strict=True)]
             batch["labels"], _ = _padded(asked, _IGNORED)
+            if self.settings.constrain_loss:
+                batch |= self._constrained(sources, targets)
         return batch
 
+    def _constrained(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:
+        """``answer_ids`` (batch, longest answer), ``answer_places`` of their scores behind the question, and
+        ``answer_nodes`` of the trie that they start from; int64."""
+        assert self._trie is not None, "learn_answers comes first"
+        ids, _ = _padded(targets, _IGNORED)
+        places = torch.tensor([len(source) - 2 for source in sources])[:, None] + torch.arange(ids.shape[1])
+        longest = max(len(s) + len(t) for s, t in zip(sources, targets, strict=True)) - 3
+        nodes = self._trie.path(ids)
+        return {"answer_ids": ids, "answer_places": places.clamp(max=longest), "answer_nodes": nodes}
+
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Label-smoothed cross-entropy, mean over all answer tokens.
+        """Label-smoothed cross-entropy, mean over all answer tokens; with ``constrain_loss`` among the tokens that the
+        trie allows.
 
         fairseq spreads the smoothing over the wrong tokens alone, torch over all: hence a little more of it here.
         """
@@ -85,12 +98,16 @@ class OfaModel:
             input_ids=batch["decoder_ids"], attention_mask=batch["decoder_mask"], encoded=self._encoded(batch)
         )
         logits = decoded.logits[:, -batch["labels"].shape[1] :]  # behind virtual tokens
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1),
-            batch["labels"].flatten(),
-            ignore_index=_IGNORED,
-            label_smoothing=self.settings.label_smoothing * rows / (rows - 1),
-        )
+        if self.settings.constrain_loss:
+            assert self._trie is not None, "learn_answers comes first"
+            loss = constrained_loss(logits, batch, self._trie, self.settings.label_smoothing)
+        else:
+            loss = functional.cross_entropy(
+                logits.flatten(0, 1),
+                batch["labels"].flatten(),
+                ignore_index=_IGNORED,
+                label_smoothing=self.settings.label_smoothing * rows / (rows - 1),
+            )
         decoder = next(m for m in self.module.modules() if isinstance(m, Decoder))
         return sum((0.0 * idle.sum() for idle in decoder.idle()), loss)
 
@@ -145,6 +162,8 @@ class OfaModel:
         names = {"question_ids": lengths.question_tokens, "question_mask": lengths.question_tokens}
         if with_answers:
             names |= {"decoder_ids": both, "decoder_mask": both, "labels": both}
+            if self.settings.constrain_loss:
+                names |= dict.fromkeys(("answer_ids", "answer_places", "answer_nodes"), lengths.answer_tokens)
         for name, tokens in names.items():
             batch[name] = torch.empty(batch_size, tokens, dtype=torch.long, device="meta")
         return batch
@@ -184,6 +203,23 @@ class OfaModel:
         edge = (self.sizes.image_size, self.sizes.image_size)
         rows = [np.asarray(i.convert("RGB").resize(edge, Resampling.BICUBIC), dtype=np.float32) for i in images]
         return (torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2) / 127.5 - 1).contiguous()
+
+
+def constrained_loss(logits: torch.Tensor, batch: Batch, trie: Trie, smoothing: float) -> torch.Tensor:
+    """Cross-entropy among the tokens that the trie allows at each place of an answer, mean over the answer tokens.
+
+    ``logits`` (batch, places, vocabulary) are those of ``batch["labels"]``. The smoothing is spread evenly over the
+    other allowed tokens; a token that has no other costs nothing. Follows BiomedGPT's training loss.
+    """
+    labels, places = batch["answer_ids"].flatten(), batch["answer_places"]
+    rows = torch.arange(len(places), device=places.device)[:, None]
+    allowed = trie.to(labels.device).allowed(batch["answer_nodes"].flatten())
+    scores = logits[rows, places].flatten(0, 1).float().masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    scores = scores.masked_fill(~allowed, 0)
+    right = scores.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    wrong = (scores.sum(1) - right) / (allowed.sum(1) - 1).clamp(min=1)
+    asked = labels != _IGNORED
+    return -((1 - smoothing) * right + smoothing * wrong).where(asked, 0).sum() / asked.sum()
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int = PAD) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.errors import BenchError
+
 DEAD = -1
 """State of a beam that has left the trie."""
 
@@ -46,6 +48,19 @@ class Trie:
         """Nodes (rows,) -> which tokens may follow, bool (rows, vocabulary)."""
         ways = (self.nodes[None, :] == at[:, None]).to(torch.float32)
         return torch.zeros(len(at), self.vocabulary, device=at.device).index_add_(1, self.tokens, ways) > 0
+
+    def path(self, sequences: torch.Tensor) -> torch.Tensor:
+        """Sequences (rows, tokens), filled up behind their ends with negative numbers -> the node that each token
+        starts from, 0 behind the end. Raises BenchError for a sequence that the trie does not have."""
+        nodes = torch.zeros_like(sequences)
+        at = torch.zeros(len(sequences), dtype=torch.long)
+        for place in range(sequences.shape[1]):
+            token = sequences[:, place]
+            nodes[:, place] = at.where(token >= 0, 0)
+            at = self.follow(at, token).where(token >= 0, at)
+            if (at == DEAD).any():
+                raise BenchError("an answer to train on is not among the known answers; set constrain_loss to false")
+        return nodes
 
     def follow(self, at: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
         """Nodes and tokens (rows,) -> the nodes they lead to, or ``DEAD``."""

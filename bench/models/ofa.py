@@ -164,7 +164,10 @@ class Settings(ModelSettings):
     """Longer training answers are cut, end of sentence included; the released code's 40."""
     constrain: Literal["answers", "none"] = "answers"
     """``answers``: only an answer of the training examples can be generated, by a trie of their tokens; the released
-    code's are those of train and validation. The training loss is not constrained."""
+    code's are those of train and validation."""
+    constrain_loss: bool = False
+    """Whether the training loss, too, weighs only the tokens that the trie of ``constrain`` allows, as the released
+    code's does."""
     initializer_range: float = Field(default=0.02, gt=0)
     """Standard deviation of random weights outside the ResNet. A narrow model wants more."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
@@ -193,6 +196,10 @@ class Settings(ModelSettings):
             raise ValueError(
                 f"question_max_tokens and answer_max_tokens are {longest} together; "
                 f"network.max_positions allows {sizes['max_positions']}"
+            )
+        if self.constrain_loss and self.constrain != "answers":
+            raise ValueError(
+                "constrain_loss needs the known answers: set constrain to answers, or constrain_loss to false"
             )
         if sizes["image_size"] % 16:
             raise ValueError(f"image_size {sizes['image_size']} is not a multiple of 16, the ResNet's stride")

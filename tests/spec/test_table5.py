@@ -11,6 +11,7 @@ from bench import registry
 from bench.cell import Cell, expand
 from bench.spec.load import SpecSource, read_spec
 from bench.worker.adapt import adapt
+from bench.worker.optimise import make_plan
 from bench.worker.params import count_params
 
 METHODS = {"T": "Full Fine-tuning", "LoRA": "Decoder-LoRA", "Prefix": "Decoder-Prefix", "IA3": "Decoder-IA3"}
@@ -65,7 +66,7 @@ def test_counts_are_ours_and_the_remark_is_there(source: SpecSource) -> None:
         assert "not follow from public sources" in text
 
 
-def test_the_papers_setting(source: SpecSource) -> None:
+def test_the_setting_of_biomedgpts_script(source: SpecSource) -> None:
     cell = cells(source, "paper")[1]
     model, data = cell.model.model_dump(mode="json"), cell.data.model_dump(mode="json")
     assert (model["family"], model["preset"], model["constrain"]) == ("ofa", "tiny", "answers")
@@ -73,7 +74,9 @@ def test_the_papers_setting(source: SpecSource) -> None:
     assert (data["name"], data["root"], data["language"]) == ("slake", "data/slake", "en")
     train, optimizer, evaluate = cell.train, cell.train.optimizer, cell.evaluate
     assert (train.epochs, train.schedule, train.precision) == (100, "polynomial", "fp16_autocast")
-    assert train.warmup_steps == round(0.04 * 100 * -(-4919 // train.batch_size))
+    assert train.batch_size * train.gradient_accumulation_steps == 64 * 4 * 4
+    assert train.warmup_steps == round(0.04 * make_plan(train, 4919).steps)
+    assert model["constrain_loss"] is True
     assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 5e-5, 0.01)
     assert evaluate.closed == "answer_type"
 
@@ -81,4 +84,5 @@ def test_the_papers_setting(source: SpecSource) -> None:
 def test_the_demo_needs_no_weights(source: SpecSource) -> None:
     demo = cells(source, "demo")[0]
     assert demo.data.name == "easy_vqa"
+    assert demo.train.gradient_accumulation_steps == 1
     assert demo.model.model_dump()["weights"] is None
