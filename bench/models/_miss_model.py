@@ -14,7 +14,7 @@ from PIL.Image import Resampling
 from transformers import BlipConfig, BlipForQuestionAnswering
 
 from bench.errors import WeightsError
-from bench.models import _miss_attention, _miss_checkpointing, _miss_source, _miss_weights
+from bench.models import _miss_adapters, _miss_attention, _miss_checkpointing, _miss_source, _miss_weights
 from bench.models._miss_tokens import Tokens, words_of
 from bench.models.miss import PARTS
 from bench.patches.transformers import length_as_transformers_4, patch_blip_text
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from bench.models.miss import ImageSettings, Settings
 
-_PART_MODULES = {"vit": "vision_model", "jtm": "text_encoder", "dec": "text_decoder"}
 _FIXED_BY_WEIGHTS = ("layer_norm_eps", "hidden_act")
 """Fields taken from the weights' ``config.json``; all that set shapes must be the same there as in the spec."""
 
@@ -44,12 +43,12 @@ class MissModel:
 
     def part(self, name: str) -> torch.nn.Module:
         """The part's module, adapted or not."""
-        part: torch.nn.Module = self.module.get_submodule(_PART_MODULES[name])
+        part: torch.nn.Module = self.module.get_submodule(_miss_adapters.MODULES[name])
         return part
 
     def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
         """Put the adapted (peft) module in the place of the part."""
-        setattr(self.module, _PART_MODULES[name], adapted)
+        setattr(self.module, _miss_adapters.MODULES[name], adapted)
 
     def collate(
         self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
@@ -272,8 +271,11 @@ def _load(settings: Settings, module: BlipForQuestionAnswering) -> None:
 
         _miss_small.load(module)
         return
-    path = _miss_source.files(settings.weights)[0]
-    _miss_weights.load(module, _miss_weights.read(path), str(path))
+    path, folders = _miss_source.files(settings.weights)[0], getattr(settings.weights, "adapter", {})
+    state, held = _miss_adapters.separate(_miss_weights.read(path))
+    _miss_adapters.check_named(held, folders, str(path))
+    _miss_weights.load(module, state, str(path))
+    _miss_adapters.merge(module, folders, held)
 
 
 def _add_drop_path(module: BlipForQuestionAnswering, last: float) -> None:

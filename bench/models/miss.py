@@ -155,7 +155,14 @@ class ImageSettings(Base):
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
 
 
-class HubWeights(Base):
+class _CanStartFromAdapters(Base):
+    adapter: dict[Literal["vit", "jtm", "dec"], LocalPath] = {}
+    """Part -> folder that peft's ``save_pretrained`` wrote, such as ``MILE_PEFT_text_decoder_checkpoint_129`` of
+    train_MILE.py: the adapter (LoRA, IA3 and others that change weights) is merged into the part before the cell's own
+    methods are put on it."""
+
+
+class HubWeights(_CanStartFromAdapters):
     """A Hugging Face Hub repository in the layout of ``Salesforce/blip-vqa-base``; the local cache works offline."""
 
     kind: Literal["hub"]
@@ -168,7 +175,7 @@ class HubWeights(Base):
         return f"{self.id} at {self.revision}" if self.revision else self.id
 
 
-class FolderWeights(Base):
+class FolderWeights(_CanStartFromAdapters):
     """A folder with ``config.json``, ``model.safetensors`` and ``vocab.txt`` or ``tokenizer.json``."""
 
     kind: Literal["folder"]
@@ -179,7 +186,7 @@ class FolderWeights(Base):
         return self.path.name
 
 
-class CheckpointWeights(Base):
+class CheckpointWeights(_CanStartFromAdapters):
     """One file: ``.pth`` of MISS, MILE or BLIP under their original names, or ``.safetensors``. Images are then
     preprocessed as in the released MISS code, unless ``model.image`` says otherwise."""
 
@@ -250,6 +257,8 @@ class Settings(ModelSettings):
     def describe(self) -> str:
         """``miss base, weights Salesforce/blip-vqa-base``."""
         weights = f"weights {self.weights.describe()}" if self.weights else "random weights"
+        if merged := getattr(self.weights, "adapter", {}):
+            weights += f" and adapters on {', '.join(merged)}"
         return f"{self.family} {self.preset}, {weights}"
 
     @model_validator(mode="after")

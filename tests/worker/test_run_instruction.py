@@ -20,7 +20,6 @@ SETS = (
     "train.epochs=2",
     "run.device=cpu",
     "run.threads=1",
-    "data.allow_leaky=true",
 )
 
 
