@@ -6,6 +6,7 @@ steps, cells), so what a call made is kept and made again from its shapes.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ import torch
 from torch.utils.flop_counter import flop_registry
 
 from bench.errors import EstimateError
-from bench.estimate.gpus import Gpu
-from bench.estimate.scratch import scratch_of
+from bench.estimate.gpus import Gpu, cublas_of
+from bench.estimate.scratch import Needs, needs_of
 
 aten = torch.ops.aten
 _CHANGE_STORAGES = {aten.set_, aten.resize_, aten.resize_as_}
@@ -28,9 +29,9 @@ class Ran(NamedTuple):
     out: Any
     made: tuple[torch.Tensor, ...]
     """Tensors whose storages may be new: ``torch.tensor`` makes one out of sight, and hands it to ``lift_fresh``."""
-    flops: int
-    scratch: tuple[int, ...]
-    """Bytes that its CUDA kernel takes while it runs, together."""
+    flops: int = 0
+    needs: Needs = Needs()
+    """What its CUDA kernel takes beside."""
 
 
 class Fresh(NamedTuple):
@@ -52,7 +53,7 @@ class _Known:
     """A new tensor, the argument of that position (in-place operations), or nothing."""
     wrap: Callable[[list[Any]], Any]
     flops: int
-    scratch: tuple[int, ...]
+    needs: Needs
 
     def replay(self, args: tuple[Any, ...]) -> Ran:
         made = []
@@ -66,7 +67,7 @@ class _Known:
             else:
                 out.append(args[result])
                 made.append(args[result])
-        return Ran(self.wrap(out), tuple(made), self.flops, self.scratch)
+        return Ran(self.wrap(out), tuple(made), self.flops, self.needs)
 
 
 def _single(out: list[Any]) -> Any:
@@ -77,8 +78,9 @@ class Operations:
     """Runs operations; one may serve many trackers, whose cells then share what was learnt."""
 
     def __init__(self, gpu: Gpu | None = None) -> None:
-        """Without a GPU, kernels take no scratch memory."""
-        self._gpu = gpu
+        """Without a GPU, kernels take no memory beside their results."""
+        cache = os.environ.get("TORCH_CUBLAS_WORKSPACE_CACHE")
+        self._cublas = None if gpu is None else cublas_of(gpu, torch.__version__, cache=cache)
         self._known: dict[Any, _Known] = {}
         self._unknowable: set[Any] = set()
         """Operations whose results share storage with their arguments in other ways than in place."""
@@ -95,7 +97,7 @@ class Operations:
         if answer is not None:
             return answer
         if func in self._views:
-            return Ran(func(*args, **kwargs), (), 0, ())
+            return Ran(func(*args, **kwargs), ())
         key = None if func in self._unknowable else _key(func, args, kwargs)
         if key is not None:
             known = self._known.get(key)
@@ -111,13 +113,13 @@ class Operations:
                 raise
             raise EstimateError(f"operation {func} cannot run without data: {str(error).splitlines()[0]}") from error
         packet = func._overloadpacket
-        scratch = scratch_of(self._gpu, packet, args) if self._gpu else ()
+        needs = needs_of(self._cublas, packet, args) if self._cublas else Needs()
         flops = flop_registry[packet](*args, **kwargs, out_val=out) if packet in flop_registry else 0
         if key is not None:
-            known = self._learn(func, args, kwargs, out, flops, scratch)
+            known = self._learn(func, args, kwargs, out, flops, needs)
             if known is not None:
                 self._known[key] = known
-        return Ran(out, tuple(_tensors(out)), flops, scratch)
+        return Ran(out, tuple(_tensors(out)), flops, needs)
 
     def _learn(
         self,
@@ -126,7 +128,7 @@ class Operations:
         kwargs: Mapping[str, Any],
         out: Any,
         flops: int,
-        scratch: tuple[int, ...],
+        needs: Needs,
     ) -> _Known | None:
         if func._overloadpacket in _CHANGE_STORAGES:
             self._unknowable.add(func)
@@ -147,22 +149,22 @@ class Operations:
             shared.add(value.untyped_storage()._cdata)
             results.append(Fresh(tuple(value.shape), value.stride(), value.dtype))
         wrap = type(out) if isinstance(out, tuple | list) else _single
-        return _Known(tuple(results), wrap, flops, scratch)
+        return _Known(tuple(results), wrap, flops, needs)
 
     def _answer(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran | None:
         """What data would decide. A mask is taken not to be trivial, so that the general path is followed."""
         if func is aten._local_scalar_dense.default and args[0].is_meta:
-            return Ran(self._scalar(args[0]), (), 0, ())
+            return Ran(self._scalar(args[0]), ())
         if func is aten._to_copy.default and args[0].is_meta and _leaves_meta(kwargs):
             if not self.reading:
                 raise EstimateError(_reads(args[0]))
-            return Ran(torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype), (), 0, ())
+            return Ran(torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype), ())
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default and args[1].is_meta:
             storage = args[1].untyped_storage()
             key = storage._cdata
             # no overflow: the optimizer takes its step
             self._zeros[key] = weakref.ref(storage, lambda _: self._zeros.pop(key, None))
-            return Ran(None, (), 0, ())
+            return Ran(None, ())
         return None
 
     def _scalar(self, tensor: torch.Tensor) -> bool | float:

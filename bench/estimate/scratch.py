@@ -1,38 +1,56 @@
 """Memory that CUDA kernels take from the caching allocator while they run, and that a run on meta does not show.
 
-Rules read from PyTorch 2.15's sources and headers; none of them could be measured on a GPU here. Not covered: what
-cuDNN takes for convolutions and attention (it depends on the algorithm it picks) and sorting.
+Rules read from PyTorch's sources and headers (cuBLAS's by version, the others of 2.15); none of them could be measured
+on a GPU here. Not covered: what cuDNN takes for convolutions and attention (it depends on the algorithm it picks) and
+sorting.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from bench.estimate.gpus import Gpu
+from bench.estimate.gpus import Cublas
 
 aten = torch.ops.aten
-_LT_WORKSPACE_BYTES = 1 << 20
-"""Of cuBLASLt, which adds a bias to a matrix product."""
 _MANY_TOKENS = 3072
 _FP32 = 4
 _INT64 = 8
 
 
-def scratch_of(gpu: Gpu, packet: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
-    """Sizes, bytes, of what the kernel of this operation takes and gives back."""
+class Needs(NamedTuple):
+    """Memory that a kernel takes beside its results, bytes."""
+
+    scratch: tuple[int, ...] = ()
+    """While it runs."""
+    workspaces: tuple[tuple[str, int], ...] = ()
+    """Library -> what it keeps from its first call in a thread on."""
+
+
+def needs_of(cublas: Cublas, packet: Any, args: tuple[Any, ...]) -> Needs:
+    """Of the kernel of this operation."""
     if packet is aten.addmm:
-        return (_LT_WORKSPACE_BYTES,)
+        return _of_cublas_lt(cublas)
     if packet in (aten.mm, aten.bmm, aten.baddbmm, aten.mv, aten.addmv):
-        return (gpu.workspace_bytes,)
+        if cublas.kept:
+            return Needs(workspaces=(("cublas", cublas.workspace_bytes),))
+        return Needs(scratch=(cublas.workspace_bytes,))
     if packet is aten._scaled_dot_product_flash_attention_backward:
-        return _flash_backward(args[1])
+        return Needs(scratch=_flash_backward(args[1]))
     if packet is aten._scaled_dot_product_efficient_attention_backward:
-        return _efficient_backward(args[1])
+        return Needs(scratch=_efficient_backward(args[1]))
     if packet is aten.embedding_dense_backward:
-        return _embedding_backward(args[0], args[1], args[2])
-    return ()
+        return Needs(scratch=_embedding_backward(args[0], args[1], args[2]))
+    return Needs()
+
+
+def _of_cublas_lt(cublas: Cublas) -> Needs:
+    own = (cublas.lt_workspace_bytes,) if cublas.lt_workspace_bytes else ()
+    if not cublas.kept:
+        return Needs(scratch=own)
+    also = (("cublas", cublas.workspace_bytes),) if cublas.lt_also_takes_workspace else ()
+    return Needs(workspaces=(*also, *(("cublaslt", size) for size in own)))
 
 
 def _flash_backward(query: torch.Tensor) -> tuple[int, ...]:

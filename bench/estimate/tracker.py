@@ -64,6 +64,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: dict[int, _Storage] = {}
         """Address of the C++ storage -> what is known about it."""
         self._lives: list[_Storage] = []
+        self._workspaces: set[tuple[str, bool]] = set()
+        """Libraries that keep one, by whether it is that of backward passes."""
         self._event = 0
         self._peak = 0
         self._peak_event = 0
@@ -88,7 +90,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._node = None
         elif self._sums_in_place and self._is_in_place_sum(func, args, kwargs or {}):
             func = torch.ops.aten.add_.Tensor
-        out, made, flops, scratch = self._operations.run(func, args, kwargs or {})
+        out, made, flops, needs = self._operations.run(func, args, kwargs or {})
         if flops and in_backward:
             self.backward_flops += flops
         else:
@@ -100,9 +102,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kind = TEMPORARY if passing or self._in_step else ACTIVATIONS
             for tensor in made:
                 self._note(tensor, kind)
-        if scratch:
-            for life in [self._allocate(nbytes, TEMPORARY) for nbytes in scratch]:
-                self._free(life)
+        for library, nbytes in needs.workspaces:
+            if (library, in_backward) not in self._workspaces:  # backward passes have a thread of their own
+                self._workspaces.add((library, in_backward))
+                self._allocate(nbytes, TEMPORARY)
+        for life in [self._allocate(nbytes, TEMPORARY) for nbytes in needs.scratch]:
+            self._free(life)
         return out
 
     def register(self, tensors: Iterable[torch.Tensor], kind: str) -> None:

@@ -158,7 +158,12 @@ class Seeing(Writer):
         return {name: value for name, value in given.items() if value is not None}
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        ids, mask = padded([self._target(text) for text in answers], self.tokens.pad)
+        return self._behind(batch, *padded([self._target(text) for text in answers], self.tokens.pad))
+
+    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        return self._behind(batch, answers, torch.ones_like(answers))
+
+    def _behind(self, batch: Batch, ids: torch.Tensor, mask: torch.Tensor) -> Batch:
         read = batch["input_ids"].shape
         kind = _SUFFIX_KIND.get(self.base.config.model_type, 0)
         behind = {"input_ids": ids, "attention_mask": mask}
@@ -222,6 +227,22 @@ class BlipAnswers(Seeing):
 
     def _written_prompt(self, text: str) -> str:
         return (self.settings.prompt or "{question}").replace("{question}", text)
+
+    def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
+        """Of the decoder by itself: the whole model returns no scores."""
+        seen = self.base.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state
+        read = self.base.text_encoder(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], encoder_hidden_states=seen
+        ).last_hidden_state
+        starts = torch.full_like(answers[:, :1], self.base.config.text_config.bos_token_id)
+        ids = torch.cat([starts, answers[:, :-1]], dim=1)
+        scores: torch.Tensor = self.base.text_decoder(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            encoder_hidden_states=read,
+            encoder_attention_mask=batch["attention_mask"],
+        ).logits
+        return scores[:, -answers.shape[1] :]
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         text = self.base.config.text_config

@@ -198,6 +198,24 @@ class Writer(TextModel):
         loss: torch.Tensor = self.model(**batch).loss
         return loss
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        return frozenset(self.base.generation_config.eos_token_id or ())
+
+    def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
+        """As ``bench.worker.audit_evaluation`` asks for them."""
+        scores: torch.Tensor = self.model(**self._teaching(batch, answers)).logits
+        last = scores.shape[1] - self._unasked
+        return scores[:, last - answers.shape[1] : last]
+
+    _unasked = 1
+    """Scores at the end that are of no token of an answer: a model that goes on writing scores one more."""
+
+    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        """Inputs of a prediction, with answers (rows, tokens) as in training, none of them padded."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
         """Beam search; no more tokens than the model's table of positions has room for."""
@@ -251,6 +269,11 @@ class Continuation(Writer):
         pieces = (self.settings.prompt or "{question}\n").split("{question}")
         return Frame(pieces=tuple(pieces), ends=False)
 
+    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        added = {"input_ids": answers, "attention_mask": torch.ones_like(answers)}
+        found = {name: torch.cat([batch[name], behind], dim=1) for name, behind in added.items()}
+        return found | {"labels": torch.cat([torch.full_like(batch["input_ids"], IGNORED), answers], dim=1)}
+
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
         return ids[:, read:]
 
@@ -273,6 +296,11 @@ class Rewriting(Writer):
         """As ``collate``, on meta."""
         sizes = dict.fromkeys(("input_ids", "attention_mask"), lengths.question_tokens)
         return on_meta(batch_size, sizes | ({"labels": lengths.answer_tokens} if with_answers else {}))
+
+    _unasked = 0
+
+    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        return batch | {"labels": answers}
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:  # noqa: ARG002
         return ids

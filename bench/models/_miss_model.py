@@ -104,6 +104,25 @@ class MissModel:
         bare = decoder.get_base_model() if hasattr(decoder, "get_base_model") else decoder
         return length_as_transformers_4(bare, self.tokens.sep)
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        return frozenset({self.tokens.sep})
+
+    def forward_scores(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
+        """As ``bench.worker.audit_evaluation`` asks for them."""
+        states = self._question_states(batch)
+        starts = torch.full((len(states), 1), self.tokens.dec, device=states.device)
+        ids = torch.cat([starts, answers[:, :-1]], dim=1)
+        output = self.part("dec")(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            encoder_hidden_states=states,
+            encoder_attention_mask=_mask_of(states, batch),
+        )
+        scores: torch.Tensor = output.logits[:, -answers.shape[1] :]  # behind virtual tokens
+        return scores
+
     def checkpoint_activations(self) -> None:
         """In every layer of all parts."""
         _miss_checkpointing.checkpoint(self.module)

@@ -135,6 +135,22 @@ class OfaModel:
         ids = beam_search(first, advance, beams=beams, steps=steps, ends=ends, trie=self._trie)
         return [self.tokens.decode(row) for row in ids.cpu().tolist()]
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        return frozenset({EOS})
+
+    def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
+        """As ``bench.worker.audit_evaluation`` asks for them."""
+        lengths = (batch["question_mask"].sum(1) - 1).tolist()  # without the question's end of sentence
+        prompts = [row[:length] for row, length in zip(batch["question_ids"], lengths, strict=True)]
+        read = [[*prompt.tolist(), *answer[:-1].tolist()] for prompt, answer in zip(prompts, answers, strict=True)]
+        ids, mask = (each.to(answers.device) for each in _padded(read))
+        logits = self.part("decoder")(input_ids=ids, attention_mask=mask, encoded=self._encoded(batch)).logits
+        logits = logits[:, -ids.shape[1] :]  # behind virtual tokens
+        own = [row[length - 1 :][: answers.shape[1]] for row, length in zip(logits, lengths, strict=True)]
+        return torch.stack(own)
+
     def checkpoint_activations(self) -> None:
         """In every transformer layer. Not in the ResNet: its batch norms would count a batch twice."""
         for module in self.module.modules():

@@ -85,6 +85,19 @@ class Draft:
         self._phase_s[name] = took
         self._step = None
 
+    @contextmanager
+    def unmeasured(self) -> Iterator[None]:
+        """For what is no part of the cell's costs, behind its last phase. If it fails, the cell has no scores."""
+        self.host.note()
+        self.gpu.stop()
+        try:
+            yield
+        except Exception:
+            self.scores, self.baselines = {}, {}
+            raise
+        finally:
+            self.host.restart()
+
     def _tell_end(self, phase: str, seconds: float) -> None:
         if self._events is not None:
             peaks = self._peaks.get(phase, PhaseMemory()).model_dump()

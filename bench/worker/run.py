@@ -19,6 +19,7 @@ from bench.record import CellRecord
 from bench.store import write_atomic
 from bench.worker.adapt import Adapted, adapt, check_pattern, method_groups
 from bench.worker.audit import check_frozen
+from bench.worker.audit_evaluation import EXAMPLES, check_evaluation
 from bench.worker.data import LoadedData, evaluation_batches, load_data, task_of, training_batches
 from bench.worker.draft import PREDICTIONS_FILE, Draft
 from bench.worker.evaluate import predict, write_predictions
@@ -104,6 +105,8 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
     _store(cell, job, model, adapters, draft)
     with draft.phase("eval"):
         _evaluate(cell, job, data, task, model, precision, draft)
+    with draft.unmeasured():
+        _audit(cell, data, task, model, adapters, precision)
 
 
 def choose_device(name: str) -> torch.device:
@@ -145,6 +148,15 @@ def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, Adapted
     if cell.train.save_model is not None:
         registry.load("models", cell.model.family).save(model, cell.train.save_model)
     draft.host.restart()
+
+
+def _audit(
+    cell: Cell, data: LoadedData, task: Task, model: BenchModel, adapters: dict[str, Adapted], precision: Precision
+) -> None:
+    """After the evaluation, whose times and peaks it must not touch."""
+    few = data.test[: min(EXAMPLES, cell.evaluate.batch_size)]
+    batch = LoadedData(source=data.source, train=(), test=few).test_batch(model, task, few)
+    check_evaluation(model, task, batch, cell.evaluate.options(), precision, cell.parts, adapters)
 
 
 def _evaluate(

@@ -56,7 +56,7 @@ def test_a_second_call_gives_what_the_first_did(func: Any, args: tuple[Any, ...]
     assert all(same(a, b) for a, b in zip(*outs, strict=True))
     assert not {a.untyped_storage()._cdata for a in outs[0]} & {b.untyped_storage()._cdata for b in outs[1]}
     assert len(first.made) == len(second.made) == len(outs[0])
-    assert (first.flops, first.scratch) == (second.flops, second.scratch)
+    assert (first.flops, first.needs) == (second.flops, second.needs)
 
 
 def test_types_of_numbers_are_told_apart() -> None:

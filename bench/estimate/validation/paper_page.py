@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.estimate.gpus import GPUS
+import torch
+
+from bench.estimate.gpus import GPUS, cublas_of
 from bench.estimate.validation.output import MIB, gib, made_with, percent, table
 from bench.estimate.validation.paper import MEAN_LIMIT, WORST_LIMIT, Errors, Row, lengths_of
 from bench.record import Estimate, PredictedMemory, PredictedPhase
@@ -37,8 +39,8 @@ None was chosen or changed to fit this column.
 
 - **Context**, {context} GiB: {context_source}.
 - **Rounding and segment sizes** of the allocator: `c10/core/AllocatorConfig.h` of PyTorch 2.15.
-- **cuBLAS workspace**, {workspace} MiB a call, and cuBLASLt's 1 MiB: PyTorch's defaults. The paper's PyTorch, 2.1 by
-  the requirements of the released code, kept such workspaces for good, which is not modelled.
+- **cuBLAS workspace**, {workspace} MiB, and cuBLASLt's: the defaults of the installed PyTorch, which until 2.14 keeps
+  one for each thread, as the paper's did (2.1 by the requirements of the released code).
 - **Lengths**: the longest question and answer of the annotations, and the first three different batches before it.
 - **Kernels**: what PyTorch 2.15 chooses for the model as its authors wrote it (eager attention).
 
@@ -97,7 +99,7 @@ def page(found: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]) -> 
         table=_rows(rows),
         context=gib(rows[0]["estimate"]["memory"]["context_bytes"]),
         context_source=assumed["context_from"],
-        workspace=f"{gpu.workspace_bytes / MIB:.3f}",
+        workspace=f"{cublas_of(gpu, torch.__version__).workspace_bytes / MIB:.3f}",
         batches=", ".join(f"{each.question_tokens} x {each.answer_tokens}" for each in train),
         source=assumed["lengths_from"],
         evaluation=evaluation.question_tokens,
