@@ -8,7 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import SpecError
-from bench.methods import _library, _select, _shared
+from bench.layer_kinds import is_norm
+from bench.methods import _library, _shared
 from bench.protocols import PartFacts
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _of_family(method: _library.LibraryMethod, part: PartFacts, module: torch.nn
             if any(_layer_kind(own) in method.layers for name, own in module.named_modules() if _means(target, name))
         ]
     if name == _OF_NORMS:
-        targets = targets or [own for own, layer in module.named_modules() if own and _select.is_norm(layer)]
+        targets = targets or [own for own, layer in module.named_modules() if own and is_norm(layer)]
     return targets
 
 

@@ -30,11 +30,6 @@ def modules(module: torch.nn.Module, targets: Sequence[str] | str, part: str) ->
     return found
 
 
-def is_norm(layer: torch.nn.Module) -> bool:
-    """Whether its class is named as normalisation layers are: ``LayerNorm``, ``LlamaRMSNorm``, ``BatchNorm2d``, ..."""
-    return "norm" in type(layer).__name__.lower()
-
-
 def parameters(module: torch.nn.Module, wanted: Iterable[torch.nn.Parameter]) -> set[str]:
     """Their names in ``module``; a tied one has the name that it has first."""
     ids = {id(parameter) for parameter in wanted}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
+from bench.layer_kinds import biases
 from bench.methods import _select
 from bench.protocols import PartFacts
 from bench.settings import MethodSettings
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class Settings(MethodSettings):
-    """All biases of a part, or with ``targets`` those of the modules named there (and of what is in them)."""
+    """All biases of a part, shifts of normalisation layers and those of recurrent and fused layers among them, but no
+    learnt tables of positions; or with ``targets`` those of the modules named there (and of what is in them)."""
 
     type: Literal["bitfit"]
 
@@ -27,8 +29,7 @@ def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[
     """Names of the biases. Raises SpecError if there are none."""
     targets = (settings.targets or {}).get(part.name)
     owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
-    biases = (p for owner in owners for name, p in owner.named_parameters() if name.endswith("bias"))
-    names = _select.parameters(module, biases)
+    names = _select.parameters(module, (p for owner in owners for layer in owner.modules() for p in biases(layer)))
     if not names:
         raise SpecError(f"there is no bias in {targets or 'it'}: nothing would be trained")
     return names

@@ -17,8 +17,9 @@ CUSTOMARY = ("classifier", "score", "lm_head", "head", "heads", "qa_outputs", "c
 
 
 class Settings(MethodSettings):
-    """The modules that ``targets`` names, else the model family's, else those of a customary name. A head that is tied
-    to an embedding is trained with it: they are one tensor."""
+    """The modules that ``targets`` names, else the model family's, else what a transformers model has outside its base
+    model, else those of a customary name. A head that is tied to an embedding is trained with it: they are one tensor.
+    """
 
     type: Literal["head"]
 
@@ -32,7 +33,11 @@ def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[
     targets = (settings.targets or {}).get(part.name, part.targets.get(settings.type))
     if targets is None:
         children = dict(module.named_children())
-        targets = [name for name in CUSTOMARY if name in children]
+        base = getattr(module, "base_model", module)
+        outside = [
+            name for name, child in children.items() if child is not base and any(True for _ in child.parameters())
+        ]
+        targets = outside if base is not module else [name for name in CUSTOMARY if name in children]
     names = _select.parameters(
         module, (p for own in _select.modules(module, targets, part.name).values() for p in own.parameters())
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from bench.errors import SpecError
-from bench.methods import _select
+from bench.methods import _blocks, _select
 from bench.protocols import PartFacts
 from bench.settings import MethodSettings
 
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Settings(MethodSettings):
-    """The stack of blocks is found by its shape: a list of two or more modules of one class with further modules in
-    them, not itself in another such list. With ``targets`` it is what they name. A part with several stacks, such as
-    encoder and decoder, trains the last blocks of each."""
+    """Blocks are what a model repeats: modules of one class in a list, with several weights each. Those of all stages,
+    and of an encoder and a decoder, count as one sequence in order of execution. With ``targets`` only those in the
+    modules named there."""
 
     type: Literal["last_blocks"]
     k: int = Field(ge=1)
@@ -33,26 +32,14 @@ def check(settings: Settings, part: PartFacts) -> None:
 def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
     """Names of all parameters of the last blocks. Raises SpecError if there are fewer than ``k``, or none."""
     targets = (settings.targets or {}).get(part.name)
-    found = _stacks(module, "") if targets is None else _select.modules(module, targets, part.name).items()
-    stacks = dict(found)
-    if not stacks:
-        raise SpecError(f"no stack of blocks was found; name it: targets: {{{part.name}: [...]}}")
-    for name, stack in stacks.items():
-        count = len(list(stack.children()))
-        if count < settings.k:
-            raise SpecError(f"k is {settings.k}, but {name} has {count} blocks; lower k or name another stack")
-    blocks = [block for stack in stacks.values() for block in list(stack.children())[-settings.k :]]
-    return _select.parameters(module, (p for block in blocks for p in block.parameters()))
-
-
-def _stacks(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Outermost stacks and their names."""
-    from torch import nn
-
-    for name, child in module.named_children():
-        blocks = list(child.children())
-        alike = len({type(block) for block in blocks}) == 1 and all(list(block.children()) for block in blocks)
-        if isinstance(child, nn.ModuleList | nn.Sequential) and len(blocks) > 1 and alike:
-            yield f"{prefix}{name}", child
-        else:
-            yield from _stacks(child, f"{prefix}{name}.")
+    stacks = {"": module} if targets is None else _select.modules(module, targets, part.name)
+    found = [block for stack in stacks.values() for block in _blocks.blocks(stack)]
+    if targets is not None and not found:
+        found = [
+            child for stack in stacks.values() for child in stack.children() if any(True for _ in child.parameters())
+        ]
+    if not found:
+        raise SpecError(f"no blocks were found; name what holds them: targets: {{{part.name}: [...]}}")
+    if len(found) < settings.k:
+        raise SpecError(f"k is {settings.k}, but there are {len(found)} blocks; lower k")
+    return _select.parameters(module, (p for block in found[-settings.k :] for p in block.parameters()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
+from bench.layer_kinds import is_norm
 from bench.methods import _select
 from bench.protocols import PartFacts
 from bench.settings import MethodSettings
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Settings(MethodSettings):
-    """All layers of a part whose class is named so (``LayerNorm``, ``T5LayerNorm``, ``LlamaRMSNorm``,
-    ``BatchNorm2d``, ...), or with ``targets`` those in the modules named there."""
+    """All layers of a part that normalise (torch's own, and those of a scale, perhaps a shift, and a small number to
+    divide safely), or with ``targets`` those in the modules named there."""
 
     type: Literal["norm_layers"]
 
@@ -30,7 +31,7 @@ def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[
     """Names of the scales and shifts. Raises SpecError if there are none."""
     targets = (settings.targets or {}).get(part.name)
     owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
-    layers = (layer for owner in owners for layer in owner.modules() if _select.is_norm(layer))
+    layers = (layer for owner in owners for layer in owner.modules() if is_norm(layer))
     names = _select.parameters(module, (p for layer in layers for p in layer.parameters(recurse=False)))
     if not names:
         raise SpecError(f"there is no normalisation layer in {targets or 'it'}: nothing would be trained")

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.models._parts import Paths, called, covering
+from bench.models._parts import Paths, covering, traced
 
 EMBEDDINGS, ENCODER, CONNECTOR, DECODER, HEAD = NAMES = ("embeddings", "encoder", "connector", "decoder", "head")
 _EMBEDDING = re.compile(r".*embed(ding|der|s$|_|$).*|w[tp]e|shared|project_in|patch_embed.*|rel_embeddings")
@@ -132,7 +132,7 @@ def _of_text(model: Any, names: Sequence[str]) -> set[str]:
     """
     ids = torch.ones(1, 2, dtype=torch.long, device="meta")
     try:
-        ran = called(model, input_ids=ids)
+        ran = traced(model, input_ids=ids).ran
     except Exception:  # whatever a model does without an image
         return set(names)
     paths = {path for path, own in model.named_modules(remove_duplicate=False) if own in ran}

@@ -6,8 +6,13 @@ replaces layers inside their parents, so that the model's own forward pass goes 
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +20,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import SpecError
+from bench.layer_kinds import is_norm
 from bench.registry import did_you_mean
 
 Paths = dict[str, tuple[str, ...]]
@@ -161,27 +167,48 @@ class Parts:
         return f"model.{path}".removesuffix(".")
 
 
-def called(model: nn.Module, *args: Any, **kwargs: Any) -> set[nn.Module]:
-    """The modules whose ``forward`` runs when ``model`` is called so; the arguments are on the meta device.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What runs when a model is called."""
 
-    A layer whose weight another module takes for itself never runs, and an adapter on it would do nothing. Costs no
-    memory, whatever device the model is on, and changes nothing in it. Raises what ``model`` raises.
+    ran: frozenset[nn.Module]
+    """Modules whose ``forward`` runs. A layer whose weight another module takes for itself never does, and an adapter
+    on it would do nothing."""
+    first: tuple[nn.Module, ...]
+    """The same in the order in which they run first."""
+    behind: frozenset[nn.Module]
+    """Those that run only behind ``forward_features``, where the model has that: the classifier's own layers."""
+
+
+def traced(model: nn.Module, *args: Any, **kwargs: Any) -> Trace:
+    """Call ``model`` so; the arguments are on the meta device.
+
+    Costs no memory, whatever device the model is on: a copy without values is called, and the model stays untouched,
+    also where its modules share others. Raises what ``model`` raises.
     """
-    ran: set[nn.Module] = set()
-    hooks = [own.register_forward_pre_hook(lambda own, _: ran.add(own)) for own in model.modules()]
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    training = {own: own.training for own in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            torch.func.functional_call(model, on_meta, args, kwargs)
-    finally:
-        for own, was in training.items():
-            own.training = was
-        for hook in hooks:
-            hook.remove()
-    return ran
+    shells: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        shells[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    copied: Any = copy.deepcopy(model, shells).eval()
+    origins = dict(zip(copied.modules(), model.modules(), strict=True))
+    order: dict[nn.Module, None] = {}
+    features: set[nn.Module] = set()
+    for own in copied.modules():
+        own.register_forward_pre_hook(lambda own, _: order.setdefault(origins[own]))
+    if (inner := getattr(copied, "forward_features", None)) is not None:
+
+        def noted(*given: Any, **options: Any) -> Any:
+            before = len(order)
+            result = inner(*given, **options)
+            features.update(list(order)[before:])
+            return result
+
+        copied.forward_features = noted
+    with torch.no_grad():
+        copied(*args, **kwargs)
+    behind = frozenset(order) - features - {model} if features else frozenset()
+    return Trace(ran=frozenset(order), first=tuple(order), behind=behind)
 
 
 def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
@@ -199,29 +226,39 @@ def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
 
 
 def default_targets(
-    part: nn.Module, ran: Collection[nn.Module] | None = None, outputs: Collection[nn.Module] = ()
+    part: nn.Module,
+    ran: Collection[nn.Module] | None = None,
+    outputs: Collection[nn.Module] = (),
+    behind: Collection[nn.Module] = (),
 ) -> dict[str, list[str]]:
     """``PartFacts.targets`` of a part of a model about which no more is known.
 
-    LoRA and its kin go on all linear layers but ``outputs`` (Dettmers et al. 2023, QLoRA), in a part without any on all
-    ungrouped convolutions, and on ``outputs`` where there is nothing else. IA3 rescales keys, values and the input of
-    the second feed-forward layer (Liu et al. 2022) where they have customary names; a fused ``qkv`` as a whole.
-    LN tuning is of all normalisation layers, where names can tell them from all else. ``ran``: only layers among these
-    (see ``called``).
+    LoRA and its kin go on all linear layers (Dettmers et al. 2023, QLoRA) where these hold at least half of the weights
+    that adapters can be put on, else on all ungrouped convolutions, too; not on ``outputs`` and on what runs ``behind``
+    the blocks, unless the part has nothing else. IA3 rescales keys, values and the input of the second feed-forward
+    layer (Liu et al. 2022) where they have customary names; a fused ``qkv`` as a whole. LN tuning is of all
+    normalisation layers, where names can tell them from all else. ``ran``: only layers among these (see ``traced``).
     """
     layers = {n: own for n, own in part.named_modules() if n and (ran is None or own in ran) and _has_kind(own)}
     inner = {name: own for name, own in layers.items() if own not in outputs}
-    linear = {name for name, own in inner.items() if not isinstance(own, nn.Conv2d)}
-    chosen = linear or set(inner) or set(layers)
+    trunk = {name: own for name, own in inner.items() if own not in behind}
+    chosen = _enough(trunk) or _enough(inner) or set(layers)
     feedforward = {name for name in chosen if name.rpartition(".")[2] in _FEEDFORWARD}
     rescaled = {name for name in chosen if name.rpartition(".")[2] in _KEYS_AND_VALUES} | feedforward
     targets = {"lora": _ends(chosen, part), "ia3": _ends(rescaled or chosen, part)}
     targets["ia3.feedforward_modules"] = _ends(feedforward, part)
     heads = [name for name, own in part.named_modules() if own in outputs]
-    norms = {name for name, own in part.named_modules() if _is_norm(own)}
+    norms = {name for name, own in part.named_modules() if is_norm(own)}
     others = {end for name, _ in part.named_modules() if name not in norms for end in _endings(name)}
     found = {"head": heads, "ln_tuning": [] if norms & others else _ends(norms, part)}
     return (targets if chosen else {}) | {method: names for method, names in found.items() if names}
+
+
+def _enough(layers: Mapping[str, nn.Module]) -> set[str]:
+    """Names of the linear layers if they hold half of the weights, else of all layers."""
+    sizes = {name: sum(p.numel() for p in own.parameters() if p.ndim > 1) for name, own in layers.items()}
+    linear = {name for name, own in layers.items() if not isinstance(own, nn.Conv2d)}
+    return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else set(layers)
 
 
 _KEYS_AND_VALUES = ("qkv", "kv", "k", "v", "k_proj", "v_proj", "key", "value", "query_key_value", "c_attn", "in_proj")
@@ -229,16 +266,26 @@ _FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
 """Customary names in timm and transformers."""
 
 
-def _is_norm(layer: nn.Module) -> bool:
-    return "norm" in type(layer).__name__.lower() and bool(layer._parameters)
-
-
 def _has_kind(layer: nn.Module) -> bool:
     """Whether adapters of peft can be put on it. Torch's own attention never calls its output layer."""
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return False
-    kind = isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
-    return kind or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and (_knows_dilation() or not _is_dilated(layer))
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+
+
+def _is_dilated(layer: nn.Conv2d) -> bool:
+    return any(size > 1 and step > 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True))
+
+
+@cache
+def _knows_dilation() -> bool:
+    """Whether the installed peft makes its convolutions with the dilation of those they stand beside."""
+    found = importlib.util.find_spec("peft")
+    folders = (found.submodule_search_locations if found else None) or []
+    files = [Path(folder, "tuners", "lora", "layer.py") for folder in folders]
+    return any("dilation" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def _ends(names: Collection[str], part: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 OF_THE_DATA = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 """What weights say about their images. The size is the architecture's or the spec's, so that an estimate, which reads
 no weights, has it, too."""
+
+_TOKENS = re.compile(r"(cls|dist|reg|class|latent)_?tokens?_?\d*|(abs(olute)?_)?(pos|position)_?embed(ding)?s?_?\w*")
 
 
 def create(settings: Settings, task: TaskFacts, *, on_meta: bool) -> tuple[Any, tuple[int, ...] | None]:
@@ -63,31 +66,52 @@ def _rows_of_labels(rows: int, told: dict[str, Any], task: TaskFacts) -> tuple[i
 
 
 def classifier(model: Any) -> list[nn.Module]:
-    """The layers that put out the labels; distilled models have two."""
+    """The layers that put out the labels, without hidden layers in front of them; distilled models have two."""
     found = model.get_classifier()
-    return [own for own in (found if isinstance(found, tuple | list) else [found]) if list(own.parameters())]
+    given = [own for own in (found if isinstance(found, tuple | list) else [found]) if list(own.parameters())]
+    named = model.pretrained_cfg.get("classifier") or ()
+    paths = (named,) if isinstance(named, str) else tuple(named)
+    modules = dict(model.named_modules())
+    outputs = [modules[path] for path in paths if path in modules]
+    return [own for top in given for own in ([o for o in outputs if o in set(top.modules())] or [top])]
 
 
 def default_paths(model: Any, architecture: str) -> _parts.Paths:
-    """``stem`` as timm groups layers for layer-wise rates, ``head`` the classifier alone, ``blocks`` all else."""
-    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    """``stem`` as timm groups layers for layer-wise rates, with all tokens and tables of positions; ``head`` the
+    classifier alone; ``blocks`` all else. A tensor of several names is in one part."""
+    named = dict(model.named_parameters(remove_duplicate=False))
     heads = classifier(model)
     head = {f"{at}.{n}" for at, own in model.named_modules() if own in heads for n, _ in own.named_parameters()}
-    stem = _stem(model, architecture) - head
+    stem = (_stem(model, architecture) | {name for name in named if _is_in_front(name)}) - head
+    of_stem = {id(named[name]) for name in stem}
+    stem |= {name for name, tensor in named.items() if id(tensor) in of_stem}
     return {
         "stem": _parts.covering(model, stem),
-        "blocks": _parts.covering(model, names - stem - head),
+        "blocks": _parts.covering(model, named.keys() - stem - head),
         "head": _parts.covering(model, head),
     }
 
 
+def _is_in_front(name: str) -> bool:
+    """Whether a tensor is a token or a table of positions, which are put to the image in front of the blocks."""
+    first, _, _ = name.partition(".")
+    last = name.rpartition(".")[2]
+    return any(_TOKENS.fullmatch(step) for step in (first, last))
+
+
 def _stem(model: Any, architecture: str) -> set[str]:
-    """Parameters of timm's group ``stem``; without one, of the outermost module that holds the first convolution."""
-    matcher = model.group_matcher(coarse=True) if hasattr(model, "group_matcher") else {}
+    """Parameters of timm's group ``stem``; without one, of the outermost module that holds the first convolution, or
+    that is the first to hold any."""
+    try:
+        matcher = model.group_matcher(coarse=True) if hasattr(model, "group_matcher") else {}
+    except AssertionError:  # timm has none for it
+        matcher = {}
     if isinstance(matcher, dict) and matcher.get("stem"):
         groups = group_parameters(model, {"stem": matcher["stem"]}, reverse=True)
         return {name for name, group in groups.items() if group == 0}
-    first = model.pretrained_cfg.get("first_conv")
+    first = model.pretrained_cfg.get("first_conv") or next(
+        (name for name, own in model.named_modules() if isinstance(own, nn.Conv2d)), None
+    )
     if not isinstance(first, str):
         raise SpecError(f"timm does not say what the stem of {architecture} is; declare model.parts")
     top = first.partition(".")[0]

@@ -43,10 +43,17 @@ class TimmModel(_parts.Parts):
         data = {key: model.pretrained_cfg[key] for key in ("input_size", *_timm_build.OF_THE_DATA)}
         self.image_shape: tuple[int, int, int] = tuple(data["input_size"])
         self._transform: Any = create_transform(**data, is_training=False)
-        heads, ran = _timm_build.classifier(model), self._layers_that_run()
+        heads, trace = _timm_build.classifier(model), self._trace()
         self.part_facts: Mapping[str, PartFacts] = {
             part: PartFacts(
-                name=part, task_type=None, targets=_parts.default_targets(self.part(part), ran=ran, outputs=heads)
+                name=part,
+                task_type=None,
+                targets=_parts.default_targets(
+                    self.part(part),
+                    ran=trace.ran if trace else None,
+                    outputs=heads,
+                    behind=trace.behind if trace else (),
+                ),
             )
             for part in paths
         }
@@ -106,10 +113,10 @@ class TimmModel(_parts.Parts):
             "labels": len(self.labels),
         }
 
-    def _layers_that_run(self) -> set[torch.nn.Module] | None:
+    def _trace(self) -> _parts.Trace | None:
         """Null if the model cannot be tried on meta. Raises SpecError if it does not take images of this size."""
         try:
-            return _parts.called(self.model, torch.empty(1, *self.image_shape, device="meta"))
+            return _parts.traced(self.model, torch.empty(1, *self.image_shape, device="meta"))
         except (NotImplementedError, RuntimeError, AssertionError) as error:
             if isinstance(error, NotImplementedError) or "device" in str(error):
                 return None

@@ -243,7 +243,7 @@ def test_a_part_in_place_is_called_through_its_wrapper() -> None:
 def test_only_layers_that_run_are_targets() -> None:
     """BEiT's attention takes the weight of its ``qkv`` for itself: an adapter there would do nothing."""
     beit = on_meta("beit_base_patch16_224", depth=1, img_size=32, embed_dim=16, num_heads=2)
-    ran = _parts.called(beit, torch.empty(1, 3, 32, 32, device="meta"))
+    ran = _parts.traced(beit, torch.empty(1, 3, 32, 32, device="meta")).ran
     assert _parts.default_targets(beit.blocks)["lora"] == ["fc1", "fc2", "proj", "qkv"]
     assert _parts.default_targets(beit.blocks, ran)["lora"] == ["fc1", "fc2", "proj"]
 
@@ -252,8 +252,10 @@ def test_a_look_at_what_runs_leaves_the_model_as_it_was() -> None:
     model: Any = timm.create_model("resnet18", num_classes=3)
     model.layer1.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    ran = _parts.called(model, torch.empty(2, 3, 64, 64, device="meta"))
-    assert model.conv1 in ran
+    trace = _parts.traced(model, torch.empty(2, 3, 64, 64, device="meta"))
+    assert trace.first[:2] == (model, model.conv1)
+    assert trace.behind >= {model.fc, model.global_pool}
+    assert not {model.conv1, model.layer4} & trace.behind
     assert model.training
     assert not model.layer1[0].training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
