@@ -223,8 +223,7 @@ class PartFacts:
     optional: bool = False
     """Whether a spec need not name it: it is frozen then, and a model may lack it."""
     architecture: str | None = None
-    """``model_type`` of the transformers configuration that the part is built from; null: none; empty: not known yet.
-    """
+    """``model_type`` of the transformers configuration that it is built from; null: none; empty: not known yet."""
     model_task_type: str | None = None
     """peft.TaskType name of the model that the part is in; null: none, or not known yet."""
 
