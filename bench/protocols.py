@@ -77,6 +77,9 @@ class OpenedData(Protocol):
         """All texts a vocabulary must cover (questions and answers of every split, or a representative list)."""
         ...
 
+    # A data set whose images are files may have ``image_digests(names: Sequence[str]) -> list[str]``, too: a digest of
+    # the content of each image, by ``Example.image``. Without it images are decoded where contents are compared.
+
 
 class DataPlugin(Protocol):
     """A file in ``bench/datasets``."""

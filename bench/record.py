@@ -7,19 +7,12 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from bench.bounds import Amount, Count, Environment, Finite, check_correct
+from bench.record_parts import CutCount, Overlap, Part
 
 SCHEMA_VERSION = 1
-
-
-class Part(BaseModel):
-    """Base of all parts of a record: unknown fields are an error, NaN and infinity are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
-    )
 
 
 class Status(StrEnum):
@@ -357,6 +350,10 @@ class CellRecord(Part):
     """Metric -> score, of every task."""
     baselines: dict[str, dict[str, TaskScore]] = {}
     """Baseline -> metric -> score, on the same examples."""
+    overlap: Overlap | None = None
+    """Test examples that are training examples, too; null if it was not looked for."""
+    texts_cut: dict[str, CutCount] | None = None
+    """``train_questions``, ``train_answers``, ``test_questions`` -> how many were cut; null if not counted."""
     loss_curve: list[LossPoint] = []
     """Mean training loss, a point every ``train.log_every`` steps."""
     steps: Count | None = None

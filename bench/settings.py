@@ -93,6 +93,11 @@ class DataSettings(Settings):
     subset_seed: int = 0
     """Seed of the two subsets; the same for every cell, so that cells share their questions."""
 
+    def trained_and_scored(self) -> list[str]:
+        """Splits that are both trained on and evaluated: scores on them are no held-out ones."""
+        trained, tested = ([name.strip() for name in own.split("+")] for own in (self.train_split, self.test_split))
+        return [name for name in tested if name in trained]
+
 
 def local_path_places(settings: BaseModel) -> set[tuple[str, ...]]:
     """Places (tuples of field names) under ``settings`` that hold a ``LocalPath``."""

@@ -79,6 +79,10 @@ class ImageFolder(Splits):
         path = image_path(self.images, example.image_name, follow_links=self.follow_links)
         return _images.open_image(path, example.question_id, self.kept_notes)
 
+    def image_digests(self, names: Sequence[str]) -> list[str]:
+        """See ``OpenedData``."""
+        return _hashes(self.images, list(names), "images", self._remedy)
+
     def digest(self) -> str:
         """See ``files_digest``."""
         names = {example.image_name for split in self._splits.values() for example in split}

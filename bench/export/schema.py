@@ -24,6 +24,7 @@ KEYS = {
     "estimate.memory.train.by_kind": "kind",
     "estimate.memory.eval.by_kind": "kind",
     "estimate.assumed": "name",
+    "texts_cut": "texts",
     "scores": "metric",
     "baselines": "baseline",
     "baselines.<baseline>": "metric",
@@ -41,6 +42,8 @@ UNITS = (
     (r"\bflops\.", "FLOPs"),
     (r"^(scores|baselines)\..*\.(correct|n)$", "examples"),
     (r"^(scores|baselines)\..*\.value$", "as defined: 1 is perfect"),
+    (r"^overlap\.(same|n)$", "examples"),
+    (r"^texts_cut\.", "texts"),
     (r"^steps$|_steps$", "steps"),
     (r"\.max_batch$", "examples"),
 )

@@ -18,7 +18,7 @@ from bench.models import _miss_adapters, _miss_attention, _miss_checkpointing, _
 from bench.models._miss_tokens import Tokens, words_of
 from bench.models.miss import PARTS
 from bench.patches.transformers import length_as_transformers_4, patch_blip_text
-from bench.protocols import BenchModel, GenerateOptions, InputLengths, PartFacts
+from bench.protocols import BenchModel, CutTexts, GenerateOptions, InputLengths, PartFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -132,6 +132,13 @@ class MissModel:
         return InputLengths(
             question_tokens=self.tokens.longest(questions, self.settings.question_max_tokens),
             answer_tokens=self.tokens.longest(answers, self.settings.answer_max_tokens),
+        )
+
+    def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
+        """How many are longer than ``question_max_tokens`` and ``answer_max_tokens``."""
+        return CutTexts(
+            questions=self.tokens.count_cut(questions, self.settings.question_max_tokens),
+            answers=self.tokens.count_cut(answers, self.settings.answer_max_tokens),
         )
 
     def max_lengths(self) -> InputLengths:

@@ -53,10 +53,17 @@ class Tokens:
 
     def longest(self, texts: Sequence[str], max_tokens: int) -> int:
         """Tokens of the longest of these questions or answers, special ones included; at most ``max_tokens``."""
+        return min(max_tokens, 2 + max(self._lengths(texts)))
+
+    def count_cut(self, texts: Sequence[str], max_tokens: int) -> int:
+        """How many of these questions or answers have more than ``max_tokens``, special ones included."""
+        return sum(2 + tokens > max_tokens for tokens in self._lengths(texts))
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
         new = [text for text in dict.fromkeys(texts) if text not in self._counts]
         for text, pieces in zip(new, self._pieces.encode_batch(new, add_special_tokens=False), strict=True):
             self._counts[text] = len(pieces.ids)
-        return min(max_tokens, 2 + max(self._counts[text] for text in texts))
+        return [self._counts[text] for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first ``[SEP]``, special tokens removed, pieces joined as BERT's tokenizer does."""

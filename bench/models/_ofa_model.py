@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from bench.models._ofa_search import Ends, Trie, beam_search
 from bench.models._ofa_stack import Sizes, Stack
 from bench.models._ofa_tokens import EOS, PAD, Tokens
 from bench.models.ofa import PARTS
-from bench.protocols import BenchModel, GenerateOptions, InputLengths, PartFacts
+from bench.protocols import BenchModel, CutTexts, GenerateOptions, InputLengths, PartFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -162,6 +163,17 @@ class OfaModel:
         return InputLengths(
             question_tokens=max(len(self._question(text)) for text in dict.fromkeys(questions)),
             answer_tokens=max(len(self._answer(text)) for text in dict.fromkeys(answers)),
+        )
+
+    def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
+        """How many are longer than ``question_max_words`` or the tokens that the settings allow."""
+        most = sys.maxsize
+        return CutTexts(
+            questions=sum(
+                self._question(text) != self.tokens.question(text, max_words=most, max_tokens=most)
+                for text in questions
+            ),
+            answers=sum(self._answer(text) != self.tokens.answer(text, max_tokens=most) for text in answers),
         )
 
     def max_lengths(self) -> InputLengths:

@@ -61,5 +61,6 @@ def _value(column: TableColumn, entry: Entry) -> object:
 def _ending(row: Row) -> list[object]:
     if row.baseline:
         return [None, "baseline", None]
-    note = None if row.implied is None else f"published Global is not the weighted mean (implied {row.implied:.2f})"
-    return [row.seeds, row.status or "ok", note]
+    implied = "" if row.implied is None else f"published Global is not the weighted mean (implied {row.implied:.2f})"
+    note = "; ".join(each for each in (row.warning, implied) if each)
+    return [row.seeds, row.status or "ok", note or None]

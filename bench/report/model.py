@@ -81,6 +81,8 @@ class Row:
     baseline: bool = False
     implied: float | None = None
     """See ``PublishedRow.implied``."""
+    warning: str = ""
+    """Why its scores are not held-out ones; empty otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bench.record import Status
-from bench.report import text
+from bench.report import inputs, text
 from bench.report.contest import Contest
 from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import TableColumn
@@ -14,6 +14,7 @@ from bench.report.published import OWN_SCALES
 from bench.report.uncertainty import DifferenceKind
 
 if TYPE_CHECKING:
+    from bench.cell import Cell
     from bench.record import CellRecord, Score
     from bench.spec.models import Spec
 
@@ -36,6 +37,12 @@ def scale_tag(scale: str) -> str:
     return "" if scale in OWN_SCALES else text.plain(scale).upper()
 
 
+def tag(scale: str, groups: Sequence[Group]) -> str:
+    """``scale_tag``, and that all scores are of training examples; empty for held-out ones at the spec's own scale."""
+    training = inputs.training_tag(groups)
+    return f"{text.plain(scale).upper()}, {training}" if training else scale_tag(scale)
+
+
 def caption(scale: str, groups: Sequence[Group]) -> str:
     """What follows the title: where the numbers come from, and whether they may be compared with published ones."""
     warned = scale_tag(scale) and not is_comparable(groups)
@@ -52,7 +59,7 @@ def facts(scale: str, groups: Sequence[Group]) -> str:
     """Scale, model, data, seeds and devices, by semicolons."""
     cells = [cell for group in groups for cell in group.cells]
     models = list(dict.fromkeys(text.plain(cell.model.describe()) for cell in cells))
-    data = sorted({f"{text.plain(cell.data.name)} ({text.plain(cell.data.test_split)} split)" for cell in cells})
+    data = sorted({_data(cell) for cell in cells})
     seeds = sorted({cell.seed for cell in cells})
     spread = ", mean ± standard deviation" if len(seeds) > 1 else ""
     devices = sorted({text.plain(device) for r in _records(groups) if (device := r.environment.get("device"))})
@@ -62,6 +69,11 @@ def facts(scale: str, groups: Sequence[Group]) -> str:
     found += [f"{text.counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}{spread})"] if seeds else []
     found += [f"device: {', '.join(devices)}"] if devices else []
     return "; ".join(found)
+
+
+def _data(cell: Cell) -> str:
+    known = " split, which is trained on: not held-out scores" if cell.data.trained_and_scored() else " split"
+    return f"{text.plain(cell.data.name)} ({text.plain(cell.data.test_split)}{known})"
 
 
 def footnotes(
@@ -80,6 +92,7 @@ def footnotes(
         _baseline_note(groups),
         _device_note(groups),
         *_data_notes(groups),
+        *inputs.notes(groups),
     ]
     return [note for note in notes if note]
 

@@ -52,7 +52,7 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
     return Plot(
         title=text.clipped(text.plain(spec.title or spec.name), 90),
         subtitle=text.clipped(notes.facts(scale, groups), 210),
-        tag=tag,
+        tag=notes.tag(scale, groups),
         panels=panels,
         failures=[
             text.clipped(f"{text.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)

@@ -11,7 +11,7 @@ from bench.errors import SpecError
 from bench.metrics import Metric
 from bench.record import TaskScore
 from bench.registry import did_you_mean
-from bench.report import notes, text
+from bench.report import inputs, notes, text
 from bench.report.contest import Contest, contest
 from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import Entry, Row, Table, TableColumn
@@ -34,7 +34,7 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes
         spec=spec.name,
         title=text.plain(spec.title or spec.name),
         scale=scale,
-        tag=notes.scale_tag(scale),
+        tag=notes.tag(scale, groups),
         caption=notes.caption(scale, groups),
         columns=tuple(columns),
         rows=(*rows, *_baseline_rows(columns, groups)),
@@ -81,6 +81,7 @@ def _row(
         status=group.status,
         seeds=len(group.ok),
         implied=group.published.implied if group.published else None,
+        warning=inputs.warning(group),
     )
 
 

@@ -15,6 +15,7 @@ from bench import environment
 from bench.cell import Cell
 from bench.execution import EVENTS_FILE, PhaseEnd, Progress
 from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
+from bench.record_parts import CutCount, Overlap
 from bench.worker.environment import describe
 from bench.worker.events import EventLog
 from bench.worker.failure import failure_of, status_of
@@ -33,6 +34,8 @@ class Draft:
         self.params: Params | None = None
         self.scores: dict[str, TaskScore] = {}
         self.baselines: dict[str, dict[str, TaskScore]] = {}
+        self.overlap: Overlap | None = None
+        self.texts_cut: dict[str, CutCount] | None = None
         self.adapter_bytes: int | None = None
         self.data_digest: str | None = None
         self.weights_digest: str | None = None
@@ -133,6 +136,8 @@ class Draft:
             accuracy=Accuracy.of(self.scores, self.baselines),
             scores=self.scores,
             baselines=self.baselines,
+            overlap=self.overlap,
+            texts_cut=self.texts_cut,
             loss_curve=self.training.curve,
             steps=self.training.steps,
             adapter_bytes=self.adapter_bytes,

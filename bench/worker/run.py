@@ -24,6 +24,7 @@ from bench.worker.data import LoadedData, evaluation_batches, load_data, task_of
 from bench.worker.draft import PREDICTIONS_FILE, Draft
 from bench.worker.evaluate import predict, write_predictions
 from bench.worker.heartbeat import Heartbeat
+from bench.worker.inputs import count_cut, overlap
 from bench.worker.measure import write_tensors
 from bench.worker.optimise import Group, Precision, forbid_tf32, make_plan, make_precision
 from bench.worker.params import count_params, stored_tensors
@@ -88,6 +89,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         task = task_of(cell, data)
         draft.data_digest = data_digest(cell)
         draft.weights_digest = weights_digest(cell)
+        draft.overlap = overlap(data, task, cell.data)
     with draft.phase("load"):
         plugin = registry.load("models", cell.model.family)
         model: BenchModel = plugin.build(cell.model, texts=data.source.texts(), device=str(device), task=task.facts)
@@ -100,6 +102,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         model.module.to(device, precision.weights)
         draft.params = count_params(model, cell.parts, adapters)
         check_frozen(model, cell.parts, adapters)
+    draft.texts_cut = count_cut(data, model, task) or None
     with draft.phase("train"):
         _train(cell, data, task, model, method_groups(model, cell.parts, cell.methods), precision, draft)
     _store(cell, job, model, adapters, draft)

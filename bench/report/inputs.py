@@ -1,0 +1,66 @@
+"""What a table says of the inputs its scores are of: training data among the test examples, and cut texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bench.report import text
+
+if TYPE_CHECKING:
+    from bench.record import CellRecord
+    from bench.record_parts import CutCount
+    from bench.report.groups import Group
+
+_SHOWN = 5
+_TEXTS = {"train_questions": "training texts", "train_answers": "training answers", "test_questions": "test texts"}
+
+
+def training_tag(groups: Sequence[Group]) -> str:
+    """What marks tables and plots all of whose scores are of training examples; empty for others."""
+    scored = [bool(cell.data.trained_and_scored()) for group in groups for cell in group.cells]
+    return "TRAINING SPLIT" if scored and all(scored) else ""
+
+
+def warning(group: Group) -> str:
+    """Whether a row's scores are held-out ones; empty if nothing else is known."""
+    if splits := dict.fromkeys(name for cell in group.cells for name in cell.data.trained_and_scored()):
+        return f"scored on the training split ({', '.join(map(text.plain, splits))})"
+    shares = {(r.overlap.same, r.overlap.n) for r in group.ok if r.overlap is not None and r.overlap.same}
+    return ", ".join(f"{same:,} of {n:,} test examples are also in training" for same, n in sorted(shares))
+
+
+def notes(groups: Sequence[Group]) -> list[str]:
+    """Footnotes; only those that apply."""
+    by_names = any(r.overlap is not None and r.overlap.images == "names" for group in groups for r in group.ok)
+    hint = " (images compared by name alone: there are too many)" if by_names else ""
+    found = [_warned(groups, warning, hint), _warned(groups, _cut, "")]
+    return [note for note in found if note]
+
+
+def _warned(groups: Sequence[Group], about: Callable[[Group], str], hint: str) -> str:
+    """What holds of all rows, or each with its rows."""
+    rows: dict[str, list[str]] = {}
+    for group in groups:
+        if said := about(group):
+            rows.setdefault(said, []).append(group.label)
+    parts = []
+    for said, labels in rows.items():
+        more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+        which = "" if len(labels) == len(groups) else f" in {', '.join(labels[:_SHOWN])}{more}"
+        parts.append(f"{said[0].upper()}{said[1:]}{which}{hint}.")
+    return " ".join(parts)
+
+
+def _cut(group: Group) -> str:
+    counts = dict.fromkeys(
+        f"{count.cut:,} of {count.n:,} {_TEXTS.get(name, name)}"
+        for record in group.ok
+        for name, count in _counts(record)
+        if count.cut
+    )
+    return f"longer than the model takes, and cut: {', '.join(counts)}" if counts else ""
+
+
+def _counts(record: CellRecord) -> list[tuple[str, CutCount]]:
+    return list((record.texts_cut or {}).items())
