@@ -13,7 +13,7 @@ import torch
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.host_memory import is_out_of_host_memory
 from bench.models import _hf_architectures as architectures
-from bench.models import _hf_source, _hf_tokens, _labels, _state_files
+from bench.models import _hf_images, _hf_source, _hf_tokens, _labels, _state_files
 from bench.models._hf_tokens import Tokens
 from bench.protocols import TaskFacts
 from bench.registry import did_you_mean
@@ -72,12 +72,16 @@ def build(settings: Settings, texts: Sequence[str], task: TaskFacts, *, meta: bo
     if tokens is not None and (known or fresh):
         if settings.config is not None and "vocab_size" not in content and "text_config" not in content:
             config.get_text_config().vocab_size = len(tokens)
+            if hasattr(config, "decoder_vocab_size") and "decoder_vocab_size" not in content:  # Marian's
+                config.decoder_vocab_size = len(tokens)
         _hf_tokens.settle(config, tokens, fresh=fresh)
     head = _set_labels(config, content, task, fresh=fresh) if task.output == "label" else None
-    if kind == architectures.CAUSAL and hasattr(config, "is_decoder"):
-        config.is_decoder = True  # BERT and its kin would look ahead
-    if settings.image.size is not None and hasattr(config, "image_size") and fresh:
-        config.image_size = settings.image.size
+    if kind == architectures.CAUSAL:
+        _look_back(config)
+    if hasattr(config, "rescale_every"):
+        config.rescale_every = 0  # RWKV would halve its frozen layers in evaluation, yet not the adapters on them
+    if settings.image.size is not None and fresh:
+        _hf_images.set_edge(config, settings.image.size)
     folder = _hf_tokens.folder_of(settings, meta=meta)
     module, new = _module(
         settings, config, kind, folder=None if fresh or meta else folder_of_weights(settings), meta=meta
@@ -94,6 +98,13 @@ def build(settings: Settings, texts: Sequence[str], task: TaskFacts, *, meta: bo
         has_vocabulary=known,
         label_order=None if head is None or head.order == tuple(range(config.num_labels)) else head.order,
     )
+
+
+def _look_back(config: Any) -> None:
+    """BERT, XLM and their kin would look ahead."""
+    for field in ("is_decoder", "causal"):
+        if hasattr(config, field):
+            setattr(config, field, True)
 
 
 def folder_of_weights(settings: Settings) -> Path:
@@ -118,6 +129,10 @@ def make_config(content: dict[str, Any]) -> Any:
     except Exception as error:  # the library's own checks raise several kinds
         told = " ".join(str(error).split())  # in one line, as lists of cells show no other
         raise SpecError(f"model.config: {type(error).__name__}: {told}; correct the field") from error
+    try:
+        config.get_text_config()
+    except ValueError as error:
+        raise SpecError(f"model_type {name!r} has several text models ({error}); choose one of them") from error
     config.architectures = config.architectures or []  # some auto-classes choose by them
     return config
 

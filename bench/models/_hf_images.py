@@ -27,7 +27,7 @@ class Images:
         """``folder``: of the weights; without it, or a processor in it, images are resized to the configuration's size
         and normalised to -1..1. Raises WeightsError if the processor cannot be loaded.
         """
-        edge = settings.size or _edge(getattr(config, "image_size", None)) or _SIZE
+        edge = settings.size or _edge(getattr(_seeing(config), "image_size", None)) or _SIZE
         if folder is not None and any((folder / name).is_file() for name in _FILES):
             self.processor = _read(folder)
         else:
@@ -53,6 +53,17 @@ class Images:
         for name, value in self._options.items():
             setattr(self.processor, name, value)
         self.processor.save_pretrained(folder)
+
+
+def set_edge(config: Any, edge: int) -> None:
+    """Let a configuration without weights have images of ``edge`` pixels, where it is made for one size."""
+    if hasattr(own := _seeing(config), "image_size"):
+        own.image_size = edge
+
+
+def _seeing(config: Any) -> Any:
+    """The configuration that says how large images are: of CLIP and its kin that of the vision tower."""
+    return config if hasattr(config, "image_size") else getattr(config, "vision_config", config)
 
 
 def _options(settings: ImageSettings, processor: Any) -> dict[str, Any]:

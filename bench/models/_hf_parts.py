@@ -154,11 +154,20 @@ def _part_of(name: str, model: Any, *, decodes: bool, both: bool) -> str:
     if _is_head(steps, model):
         return HEAD
     ahead = steps[: next((i for i, step in enumerate(steps) if step.isdigit()), len(steps))]  # of the blocks
-    if any(_EMBEDDING.fullmatch(step) for step in ahead):
+    if any(_EMBEDDING.fullmatch(step) for step in ahead) or _is_word_embedding(name, model):
         return EMBEDDINGS
     if decodes or both:
         return ENCODER if both and not decodes and _encodes(steps) and not _decodes(steps) else DECODER
     return ENCODER
+
+
+def _is_word_embedding(name: str, model: Any) -> bool:
+    """Whatever it is called: CTRL's is ``w``."""
+    try:
+        found = model.get_input_embeddings()
+    except NotImplementedError:
+        return False
+    return isinstance(found, nn.Embedding) and model.get_submodule(name.rpartition(".")[0]) is found
 
 
 def _encodes(steps: Sequence[str]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import WeightsError
 from bench.models import _hf_architectures as architectures
-from bench.models import _hf_build
+from bench.models import _hf_build, _hf_checks
 from bench.models._hf_model import HfModel
 from bench.models._hf_sees import BlipAnswers, Seeing
 from bench.models._hf_text import Continuation, Rewriting, TextLabels
@@ -27,13 +27,22 @@ _CLASSES: dict[str, type[HfModel]] = {
     architectures.VQA: BlipAnswers,
 }
 
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    architectures.LABELS: _hf_checks.check_labels,
+    architectures.IMAGES: _hf_checks.check_images,
+}
+"""Of what a kind takes for granted; all others write."""
+
 
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts) -> HfModel:
     """See ``bench.models.hf.build``."""
     built = _hf_build.build(settings, texts, task, meta=device == "meta")
     if device not in ("meta", "cpu"):
         built.module.to(device)
-    return _CLASSES[built.kind](built)
+    model = _CLASSES[built.kind](built)
+    if device != "meta":
+        _CHECKS.get(built.kind, _hf_checks.check_writer)(model)
+    return model
 
 
 def save(model: BenchModel, folder: Path) -> None:

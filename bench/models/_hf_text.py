@@ -189,6 +189,9 @@ class TextLabels(TextModel):
 class Writer(TextModel):
     """Writes an answer; the loss is the library's, the mean over all tokens of the answers."""
 
+    pads_prompts = True
+    """False where padding in front of a prompt would change its answer."""
+
     def __init__(self, built: Built) -> None:
         super().__init__(built)
         plan_generation(self.base, self.tokens)
@@ -241,6 +244,20 @@ class Writer(TextModel):
 
 class Continuation(Writer):
     """Goes on writing behind the prompt: ``AutoModelForCausalLM``."""
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
+        """Beam search, over all prompts at once or over those of one length."""
+        if self.pads_prompts:
+            return super().generate(batch, options)
+        lengths = batch["attention_mask"].sum(dim=1)
+        answers = [""] * len(lengths)
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            texts = super().generate({name: tensor[rows, -length:] for name, tensor in batch.items()}, options)
+            for row, text in zip(rows.tolist(), texts, strict=True):
+                answers[row] = text
+        return answers
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
         """``input_ids``, ``attention_mask`` (batch, longest) int64: prompts, padded in front; with answers, prompts and
@@ -334,10 +351,12 @@ def plan_generation(model: Any, tokens: Tokens) -> None:
     from transformers import GenerationConfig
 
     make: Any = GenerationConfig
+    recurrent = "state" in inspect.signature(model.forward).parameters  # RWKV's cache cannot follow beams
     old = model.generation_config
     ends = old.eos_token_id if isinstance(old.eos_token_id, list) else [old.eos_token_id]
     model.generation_config = make(
         do_sample=False,
+        use_cache=not recurrent,
         pad_token_id=tokens.pad,
         bos_token_id=old.bos_token_id,
         eos_token_id=sorted({end for end in (*ends, tokens.end) if end is not None}) or None,

@@ -128,7 +128,7 @@ def test_virtual_tokens_on_a_part_are_refused_in_the_spec(tmp_path: Path) -> Non
     config = {"model_type": "bert", **CONFIGS["bert"]}
     with pytest.raises(SpecError, match=r"part 'encoder' takes no\s+virtual"):
         cell_of(tmp_path, LABEL, {"config": config}, {"encoder": "Prompt"})
-    with pytest.raises(SpecError, match=r"no class of\s+'bert'\s+for task 'image_classification'"):
+    with pytest.raises(SpecError, match=r"no class of\s+'bert'\s+for\s+task\s+'image_classification'"):
         cell_of(tmp_path, "image_classification", {"config": config}, {"encoder": "T"})
 
 

@@ -1,0 +1,211 @@
+"""What a task takes for granted of a model is tried when it is built, over the architectures of the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench.errors import SpecError
+from bench.models import _hf_architectures as architectures
+from bench.models import _hf_checks, hf
+from bench.protocols import GenerateOptions, TaskFacts
+from tests.models import hf_models as own
+from tests.models.hf_models import LABEL, LABELS, LOOK, WRITE
+from tests.models.hf_small import shallow, small
+
+TEXTS = [f"w{i}x" for i in range(60)]
+GREEDY = GenerateOptions(num_beams=1, max_new_tokens=4)
+_MARIAN = {
+    "model_type": "marian",
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+}
+_RWKV = {
+    "model_type": "rwkv",
+    "hidden_size": 32,
+    "attention_hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 8,
+    "context_length": 64,
+}
+REFUSED: list[tuple[str, TaskFacts, str]] = [
+    ("xlnet", WRITE, r"sees the token that it is to predict \(it is not causal\)"),
+    ("cpmant", WRITE, r"padding that the other texts of its batch bring"),
+    ("fsmt", WRITE, r"fails on texts alone: ValueError"),
+    ("mra", LABEL, r"label does not depend on the first word"),
+    ("fnet", LABEL, r"depends on the padding"),
+    ("convbert", LABEL, r"depends on the padding"),
+    ("t5gemma", LABEL, r"depends on the padding"),
+]
+"""What the library's own architectures lack, without the kernels that only a GPU has."""
+DEPEND_ON_PADDING = {"canine", "convbert", "fnet", "funnel", "mra", "nystromformer", "t5gemma", "t5gemma2", "yoso"}
+_STEP = 6
+OWN_INPUTS = {"imagegpt", "perceiver", "pp_lcnet", "shieldgemma2", "siglip2"}
+"""Read no square of pixels, or (the third) cannot be computed on meta."""
+
+
+def build(config: dict[str, Any], task: TaskFacts, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    return hf.build(hf.Settings(family="hf", config=config, **changes), texts=TEXTS, device="cpu", task=task)
+
+
+@pytest.mark.parametrize(("model_type", "task", "reason"), REFUSED, ids=[each[0] for each in REFUSED])
+def test_an_architecture_that_breaks_a_rule_is_refused_with_the_reason(
+    model_type: str, task: TaskFacts, reason: str
+) -> None:
+    if model_type not in architectures.model_types():
+        pytest.skip("not in this release")
+    with pytest.raises(SpecError, match=reason):
+        build(small(model_type), task)
+
+
+@pytest.mark.parametrize("kind", [architectures.CAUSAL, architectures.SEQ2SEQ, architectures.LABELS])
+def test_no_other_architecture_is_refused(kind: str) -> None:
+    """Every sixth of each list; a small configuration may be one that its own model cannot compute."""
+    task, passed = LABEL if kind == architectures.LABELS else WRITE, 0
+    names = sorted(architectures.classes(kind))[::_STEP]
+    for name in names:
+        try:
+            config = small(name)
+        except Exception:  # the library's own checks of sizes
+            continue
+        try:
+            build(config, task)
+        except SpecError as error:
+            told = str(error)
+            expected = name in DEPEND_ON_PADDING | {"cpmant", "xlnet"}
+            unbuilt = (
+                "fails on texts alone",
+                "cannot build",
+                "model.config",
+                "several text models",
+                "the tokenizer has",
+            )
+            assert expected or any(what in told for what in unbuilt), told
+        except TypeError:  # no vocabulary without one's own
+            continue
+        else:
+            passed += 1
+    assert passed > 0.6 * len(names)
+
+
+def test_a_model_that_would_look_ahead_is_made_causal() -> None:
+    for name in ("bert", "xlm"):
+        model = build(small(name), WRITE)
+        model.module.eval()
+        ids = torch.randint(5, 60, (1, 8))
+        other = ids.clone()
+        other[0, -1] += 1
+        with torch.no_grad():
+            one, two = (model.base(input_ids=given).logits[0, :-1] for given in (ids, other))
+        assert torch.allclose(one, two, atol=1e-6), name
+
+
+def test_evaluation_that_draws_random_numbers_is_refused() -> None:
+    model = build(small("llama"), WRITE)
+    model.base.lm_head.register_forward_hook(lambda _module, _args, out: out + 0.1 * torch.randn_like(out))
+    with pytest.raises(SpecError, match="two forward passes of the same texts differ"):
+        _hf_checks.check_writer(model)
+
+
+def test_batch_norm_over_the_batch_is_refused() -> None:
+    model: Any = own.make("resnet", LOOK)
+    norm = next(each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d))
+    norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+    with pytest.raises(SpecError, match="label of an image depends on the others of a batch"):
+        _hf_checks.check_images(model)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused() -> None:
+    model = build(small("gpt2"), WRITE)
+    model.tokens.end = None
+    with pytest.raises(SpecError, match=r"no token that ends a text.*set model\.tokenizer"):
+        _hf_checks.check_writer(model)
+
+
+def test_a_check_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    build(small("bert"), LABEL)
+    after, training = torch.get_rng_state(), build(small("bert"), LABEL).module.training
+    monkeypatch.setattr(_hf_checks, "_known_words", lambda _tokens: [])
+    unchecked = build(small("bert"), LABEL)
+    assert torch.equal(after, torch.get_rng_state())
+    assert unchecked.module.training == training
+    assert all(parameter.grad is None for parameter in unchecked.module.parameters())
+
+
+def test_rwkv_writes_the_same_alone_as_in_a_batch_and_with_beams() -> None:
+    model = build(_RWKV, WRITE)
+    own.put(model, {"embeddings": "F", "decoder": "T", "head": "T"})
+    questions, answers = ["w0x w1x w2x", "w3x", "w4x w5x w6x w7x"], ["w30x", "w31x w32x", "w33x"]
+    batch = model.collate([], questions, answers)
+    first, last = own.train(model, lambda: model.loss(batch), steps=30)
+    assert last < 0.1 * first
+    for options in (GREEDY, GenerateOptions(num_beams=2, max_new_tokens=4)):
+        assert model.generate(model.collate([], questions, []), options) == answers
+        assert [model.generate(model.collate([], [text], []), options)[0] for text in questions] == answers
+
+
+def test_an_adapter_on_rwkv_computes_in_evaluation_as_in_training() -> None:
+    model = build(_RWKV, WRITE)
+    own.put(model, {"decoder": "L"}, L=own.method("lora", r=2, lora_dropout=0.0))
+    for parameter in model.module.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    batch = model.collate([], TEXTS[:2], TEXTS[2:4])
+    model.module.train()
+    trained = model.loss(batch).item()
+    model.module.eval()
+    assert model.loss(batch).item() == pytest.approx(trained, rel=1e-5)
+
+
+def test_a_second_vocabulary_is_that_of_the_tokenizer_or_refused() -> None:
+    model = build(_MARIAN, WRITE)
+    assert len(model.base.get_output_embeddings().weight) == len(model.tokens)
+    assert model.loss(model.collate([], TEXTS[:2], TEXTS[2:4])).isfinite()
+    other = {"decoder_vocab_size": 40, "share_encoder_decoder_embeddings": False}
+    with pytest.raises(SpecError, match="it writes 40 different tokens, but its tokenizer makes 65"):
+        build(_MARIAN | other, WRITE)
+
+
+def test_the_word_embedding_is_found_whatever_it_is_called() -> None:
+    model = build({"model_type": "ctrl", "n_embd": 32, "n_layer": 2, "n_head": 2, "dff": 64, "n_positions": 64}, WRITE)
+    assert [name for name, _ in model.part("embeddings").named_parameters()] == ["transformer.w.weight"]
+
+
+@pytest.mark.parametrize("name", sorted({*architectures.classes(architectures.IMAGES)} - OWN_INPUTS))
+def test_a_bare_configuration_takes_the_images_that_it_is_made_for(name: str) -> None:
+    try:
+        config = shallow(name).to_dict()
+    except KeyError:
+        pytest.skip("the library names a class, not a type")
+    task = TaskFacts(name="look", inputs=("image",), output="label", labels=LABELS)
+    settings = hf.Settings(family="hf", config={**config, "transformers_version": "5"})
+    try:
+        model: Any = hf.build(settings, texts=[], device="meta", task=task)
+    except SpecError as error:
+        pytest.skip(str(error))
+    model.module.eval()
+    batch = model.meta_inputs(2, model.max_lengths(), with_answers=False)
+    assert tuple(model.logits(batch).shape) == (2, len(LABELS))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_an_edge_is_set_where_the_configuration_has_it(name: str) -> None:
+    config = {"model_type": name, "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}}
+    config["vision_config"] |= {"num_attention_heads": 2, "patch_size": 8, "image_size": 64}
+    for changes, edge in (({}, 64), ({"image": {"size": 32}}, 32)):
+        model = build(config, LOOK, **changes)
+        assert (model.facts()["image_size"], model.base.config.vision_config.image_size) == (edge, edge)
+
+
+def test_an_architecture_that_reads_no_square_of_pixels_is_refused() -> None:
+    config = {"model_type": "siglip2", "vision_config": {"num_hidden_layers": 1}}
+    with pytest.raises(SpecError, match="fails on images alone"):
+        build(config, LOOK)
