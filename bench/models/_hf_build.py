@@ -13,7 +13,7 @@ import torch
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.host_memory import is_out_of_host_memory
 from bench.models import _hf_architectures as architectures
-from bench.models import _hf_images, _hf_source, _hf_tokens, _labels, _state_files
+from bench.models import _hf_images, _hf_source, _hf_tokens, _labels, _quantised, _state_files
 from bench.models._hf_tokens import Tokens
 from bench.protocols import TaskFacts
 from bench.registry import did_you_mean
@@ -111,7 +111,7 @@ def folder_of_weights(settings: Settings) -> Path:
     """Raises WeightsError if they are not there."""
     folder = _hf_source.folder(settings)
     assert folder is not None, "random weights have no folder"
-    _hf_source.weights_in(folder)
+    _quantised.check_tensors(_hf_source.weights_in(folder))
     return folder
 
 

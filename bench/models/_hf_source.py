@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import fingerprints
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.file_kinds import what_is
+from bench.models import _quantised
 from bench.models._digest import digest_of
 from bench.registry import did_you_mean
 
@@ -137,6 +138,8 @@ def config(settings: Settings, *, download: bool = True) -> dict[str, Any] | Non
     Raises SpecError or WeightsError if there is none.
     """
     if settings.config is not None:
+        if (problem := _quantised.told(settings.config)) is not None:
+            raise SpecError(f"model.config: {problem}")
         return dict(settings.config)
     found = folder_here(settings)
     if found is None or not (found / CONFIG).is_file():
@@ -156,6 +159,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path} is no JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
         raise SpecError(f"{path} names no model_type: it is not the config.json of a transformers model")
+    if (problem := _quantised.told(content)) is not None:
+        raise SpecError(f"{path}: {problem}")
     return content
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench import fingerprints
 from bench.errors import WeightsError
+from bench.models import _quantised
 from bench.models._digest import digest_of
 from bench.models._miss_tokens import read_words
 
@@ -59,6 +60,8 @@ def _own_files(weights: miss.Weights) -> list[Path]:
         raise WeightsError(f"no weights in {folder}: expected {' or '.join(WEIGHTS_FILES)} with config.json")
     if not (folder / "config.json").is_file():
         raise WeightsError(f"no config.json in {folder}: expected beside {found[0].name}")
+    _quantised.check_config(folder / "config.json")
+    _quantised.check_tensors(found)
     return [*found, folder / "config.json", *_beside(folder)]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
+from bench.models import _quantised
 from bench.models._digest import digest_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def tensors(weights: ofa.Weights) -> Path:
     path = weights.path / TENSORS
     if not path.is_file():
         raise WeightsError(f"no {TENSORS} in {weights.path}: give a folder that train.save_model wrote")
+    _quantised.check_config(weights.path / CONFIG)
+    _quantised.check_tensors([path])
     return path
 
 

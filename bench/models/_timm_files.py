@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import fingerprints
 from bench.errors import WeightsError
+from bench.models import _quantised
 from bench.models._digest import sha256
 
 if TYPE_CHECKING:
@@ -28,7 +29,13 @@ def digest(weights: timm.Weights) -> str:
 
 
 def tensors(weights: timm.Weights) -> Path:
-    """The file of tensors. Raises WeightsError if it is not there."""
+    """The file of tensors. Raises WeightsError if it is not there, or of quantised weights."""
+    found = _file(weights)
+    _quantised.check_tensors([found])
+    return found
+
+
+def _file(weights: timm.Weights) -> Path:
     if weights.kind == "hub":
         return _from_hub(weights)
     if weights.kind == "file":
@@ -57,6 +64,7 @@ def config(weights: timm.Weights) -> dict[str, Any]:
         raise WeightsError(f"no {CONFIG} in {path.parent}: timm writes it beside the tensors") from None
     except ValueError as error:
         raise WeightsError(f"{path} is no JSON: {error}") from error
+    _quantised.check_config(path)
     # The outer fields count: before 1.0.31 timm left the number of classes of the first training among the inner ones.
     return {**content.get("pretrained_cfg", {}), **content}
 

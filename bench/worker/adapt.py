@@ -17,6 +17,7 @@ from bench.worker import notes
 from bench.worker.data import task_of
 from bench.worker.failure import memory_error
 from bench.worker.optimise import Group
+from bench.worker.tied import check_shared, shared_tensors
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -111,6 +112,7 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
 
     patches.patch()
     before, weights = set(plain.parameters()), notes.weights(plain)
+    shared = shared_tensors(model.module)
     source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
     patches.check_butterflies(wrapper)
@@ -118,6 +120,7 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     if finish := getattr(plugin, "finish", None):
         finish(method, wrapper)
     _freeze_constants(wrapper)
+    check_shared(model.module, shared)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
     return Adapted(names=frozenset(trained), peft=wrapper, note=notes.of_adapter(wrapper, weights, source))
 

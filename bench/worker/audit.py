@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from fnmatch import fnmatchcase
 
 import torch
 
@@ -56,7 +58,8 @@ def check_gradients(model: BenchModel, *, finite: bool = True) -> None:
     Raises AuditError that names the tensors.
     """
     trainable = {name: p for name, p in model.module.named_parameters() if p.requires_grad}
-    _refuse({n for n, p in trainable.items() if p.grad is None}, "trained, yet without a gradient in the first step:")
+    without = {n for n, p in trainable.items() if p.grad is None}
+    _refuse(without, "trained, yet without a gradient in the first step:", _to_freeze(model, without))
     if finite:
         infinite = {n for n, p in trainable.items() if p.grad is not None and not is_finite(p.grad)}
         _refuse(infinite, "NaN or infinite gradient in the first step:")
@@ -69,8 +72,36 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())  # NaN is both
 
 
-def _refuse(names: AbstractSet[str], what: str) -> None:
+def _to_freeze(model: BenchModel, names: AbstractSet[str]) -> str:
+    """How to train a part without tensors that take no part in the loss."""
+    ids = {id(p) for name, p in model.module.named_parameters() if name in names}
+    remedies = []
+    for part in model.part_facts:
+        inside = dict(model.part(part).named_parameters())
+        unused = {name for name, p in inside.items() if id(p) in ids}
+        if any("base_model." in name for name in unused):
+            remedies.append(f"part {part}: leave their layers out of the method's targets (target_modules)")
+        elif unused:
+            shown = ", ".join(f'"{pattern}"' for pattern in _patterns(unused, inside.keys()))
+            remedies.append(f"part {part}: a method {{type: subset, exclude: [{shown}]}} in place of T")
+    how = f"; train the rest: {'; '.join(remedies)}" if remedies else ""
+    return f". They take no part in this task's loss{how}"
+
+
+def _patterns(unused: AbstractSet[str], names: AbstractSet[str]) -> list[str]:
+    """Few patterns that mean all of ``unused`` and no others of ``names``."""
+    found = set()
+    for name in unused:
+        any_block = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+        wide = [f"{any_block.rpartition('.')[0]}.*"] if "." in name else []
+        found.add(
+            next(each for each in (*wide, any_block, name) if {n for n in names if fnmatchcase(n, each)} <= unused)
+        )
+    return sorted(found)
+
+
+def _refuse(names: AbstractSet[str], what: str, remedy: str = "") -> None:
     if names:
         shown = ", ".join(sorted(names)[:_SHOWN])
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise AuditError(f"{what} {shown}{more}")
+        raise AuditError(f"{what} {shown}{more}{remedy}")
