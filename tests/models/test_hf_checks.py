@@ -93,7 +93,7 @@ def test_no_other_architecture_is_refused(kind: str) -> None:
             continue
         else:
             passed += 1
-    assert passed > 0.6 * len(names)
+    assert passed > 0.5 * len(names)
 
 
 def test_a_model_that_would_look_ahead_is_made_causal() -> None:
