@@ -224,7 +224,7 @@ def _unnoticed(model: HfModel) -> Iterator[None]:
     training = model.module.training
     model.module.eval()
     try:
-        with torch.random.fork_rng([device] if cuda else []), torch.no_grad():
+        with torch.random.fork_rng([device] if cuda else []), torch.no_grad(), _plain_attention(model):
             yield
     finally:
         model.module.train(training)
@@ -233,6 +233,20 @@ def _unnoticed(model: HfModel) -> Iterator[None]:
             torch.cuda.empty_cache()
             if torch.cuda.memory_allocated(device) >= before:  # nothing that was measured before is lost
                 torch.cuda.reset_peak_memory_stats(device)
+
+
+@contextmanager
+def _plain_attention(model: HfModel) -> Iterator[None]:
+    """Without kernels that refuse fp32, in which weights come, or are compiled for each shape."""
+    chosen = model.settings.attention
+    if chosen in (None, "eager", "sdpa"):
+        yield
+        return
+    model.base.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.base.set_attn_implementation(chosen)
 
 
 def _device(model: HfModel) -> torch.device:

@@ -252,7 +252,7 @@ class Continuation(Writer):
             return super().generate(batch, options)
         lengths = batch["attention_mask"].sum(dim=1)
         answers = [""] * len(lengths)
-        for length in lengths.unique().tolist():
+        for length in sorted({*lengths.tolist()}):
             rows = (lengths == length).nonzero()[:, 0]
             texts = super().generate({name: tensor[rows, -length:] for name, tensor in batch.items()}, options)
             for row, text in zip(rows.tolist(), texts, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from bench.errors import AuditError
 from bench.models import hf
@@ -27,14 +28,11 @@ def build(model_type: str, task: TaskFacts) -> Any:
     return hf.build(settings, texts=TEXTS, device="cpu", task=task)
 
 
-def backward(model: Any, task: TaskFacts) -> None:
+def loss_of(model: Any, task: TaskFacts) -> Any:
     questions = [" ".join(TEXTS[:7]), " ".join(TEXTS[5:25])]
     if task.output == "text":
-        model.loss(model.collate([], questions, TEXTS[30:32])).backward()
-    else:
-        torch.nn.functional.cross_entropy(
-            model.logits(model.collate([], questions, [])), torch.tensor([0, 1])
-        ).backward()
+        return model.loss(model.collate([], questions, TEXTS[30:32]))
+    return cross_entropy(model.logits(model.collate([], questions, [])), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("model_type", UNUSED)
@@ -43,7 +41,7 @@ def test_the_remedy_that_the_audit_names_trains_the_rest(model_type: str) -> Non
     model = build(model_type, task)
     parts = dict.fromkeys(model.part_facts, "T")
     own.put(model, parts)
-    backward(model, task)
+    loss_of(model, task).backward()
     with pytest.raises(AuditError, match="They take no part in this task's loss; train the rest: part") as refused:
         check_gradients(model)
     methods = {}
@@ -52,7 +50,7 @@ def test_the_remedy_that_the_audit_names_trains_the_rest(model_type: str) -> Non
         methods[parts[part]] = own.method("subset", exclude=[text.strip('"') for text in shown.split(", ")])
     again = build(model_type, task)
     own.put(again, parts, **methods)
-    backward(again, task)
+    loss_of(again, task).backward()
     check_gradients(again)
     left = {name for name, p in again.module.named_parameters() if not p.requires_grad}
     assert left == {name for name, p in model.module.named_parameters() if p.grad is None}

@@ -49,7 +49,7 @@ def test_a_folder_is_refused_before_its_weights_are_read(tmp_path: Path) -> None
         with pytest.raises(SpecError, match=r"config\.json: quantization_config \(gptq\).*unquantised model"):
             call()
     with pytest.raises(ValueError, match="quantization_config"):
-        hf.Settings(family="hf", config=str(path))  # type: ignore[arg-type]
+        hf.Settings(family="hf", config=str(path))
 
 
 def test_weights_in_eight_bits_without_a_word_in_the_configuration(tmp_path: Path) -> None:
