@@ -156,3 +156,22 @@ def test_a_saved_adapter_and_a_saved_model_predict_the_same(tmp_path: Path) -> N
         options = GenerateOptions(num_beams=2, max_new_tokens=3)
         answers = model.generate(model.collate([], QUESTIONS, []), options)
         assert answers == [json.loads(line)["prediction"] for line in lines]
+
+
+def test_a_cell_of_pairs_is_run_as_long_as_it_is_estimated(tmp_path: Path) -> None:
+    config = {"model_type": "bert", **CONFIGS["bert"]}
+    alone = cell_of(tmp_path, LABEL, {"config": config, "question_max_tokens": 7}, {"encoder": "LoRA", "head": "T"})
+    columns = alone.data.columns.model_copy(update={"text_pair": "{answer}, {text}"})
+    cell = alone.model_copy(update={"data": alone.data.model_copy(update={"columns": columns})})
+    record = run_cell(cell, tmp_path / "job")
+    assert (record.status, record.error) == (Status.OK, None)
+    assert record.overlap is not None
+    assert record.overlap.same == record.overlap.n == len(QUESTIONS)
+    assert record.texts_cut is not None
+    cut = record.texts_cut["test_questions"]
+    assert 0 < cut.cut < cut.n == len(QUESTIONS)
+    lines = (tmp_path / "job" / "predictions.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["text_pair"] == f"{ANSWERS[0]}, {QUESTIONS[0]}"
+    found = estimate(cell)
+    assert found.assumed["question_tokens"] == 7 + 3, "the longest pair, its begin, separator and end"
+    assert estimate(alone).assumed["question_tokens"] < 10
