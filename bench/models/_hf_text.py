@@ -213,7 +213,7 @@ class Writer(TextModel):
         return scores[:, last - answers.shape[1] : last]
 
     _unasked = 1
-    """Scores at the end that are of no token of an answer: a model that goes on writing scores one more."""
+    """Scores at the end that are of no token of an answer: of what follows it."""
 
     def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
         """Inputs of a prediction, with answers (rows, tokens) as in training, none of them padded."""
@@ -314,10 +314,9 @@ class Rewriting(Writer):
         sizes = dict.fromkeys(("input_ids", "attention_mask"), lengths.question_tokens)
         return on_meta(batch_size, sizes | ({"labels": lengths.answer_tokens} if with_answers else {}))
 
-    _unasked = 0
-
     def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        return batch | {"labels": answers}
+        end = torch.full_like(answers[:, :1], self.tokens.pad if self.tokens.end is None else self.tokens.end)
+        return batch | {"labels": torch.cat([answers, end], dim=1)}  # mBART starts with what labels end with
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:  # noqa: ARG002
         return ids
