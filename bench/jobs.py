@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,18 +19,24 @@ from bench.host_memory import address_space_limit, last_words
 from bench.record import CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
 
+ATTEMPT = ".attempt"
+"""Ending of the folder of an attempt at a cell that has a result."""
 _TAIL_LINES = 30
 _TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One cell and its folder, ``results/<spec>/<scale>/<cell_id>``."""
+    """One cell and the folder of an attempt at it: ``results/<spec>/<scale>/<cell_id>``, or one beside it."""
 
     cell: Cell
     folder: Path
     data_digest: str | None
     weights_digest: str | None
+
+    def beside(self) -> Job:
+        """Another attempt, in a folder of its own, so that what there is stays until the attempt has a result."""
+        return replace(self, folder=self.folder.with_name(self.folder.name + ATTEMPT))
 
     def prepare(self) -> None:
         """Leave only a fresh ``cell.json``, so that nothing of an earlier attempt can pass for this one's."""
@@ -37,6 +44,29 @@ class Job:
         for name in ("result.json", "progress.json", "predictions.jsonl", "log.txt", EVENTS_FILE):
             (self.folder / name).unlink(missing_ok=True)
         write_atomic(self.folder / "cell.json", self.cell.model_dump_json().encode())
+
+    def take_over(self, attempt: Job) -> None:
+        """Put the attempt's folder in the place of this one; ``settle`` finishes what a kill cuts off."""
+        if attempt.folder == self.folder:
+            return
+        self.settle()
+        if self.folder.exists():
+            self.folder.rename(self._replaced)
+        attempt.folder.rename(self.folder)
+        self.settle()
+
+    def settle(self) -> None:
+        """End an exchange of folders that was cut off."""
+        if not self._replaced.exists():
+            return
+        if not self.folder.exists():
+            attempt = self.beside().folder
+            (attempt if attempt.exists() else self._replaced).rename(self.folder)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
+    @property
+    def _replaced(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".replaced")
 
     def result(self) -> CellRecord | None:
         """The record the worker left; None if there is none, it is torn, or it belongs to another cell."""

@@ -135,14 +135,17 @@ def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers:
     """The stored records, joined by results whose runner was killed, or ran out of disk, before it appended them."""
     stored = file.read()
     for job in jobs:
-        left, known = job.result(), stored.get(job.cell.cell_id)
-        if left is None or not left.status.is_result or left == known:
-            continue
-        if known is None or (left.finished_at or "") >= (known.finished_at or ""):
-            file.append(left)
-            stored[left.cell_id] = left
-            trackers.ended(job, left)
-            reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
+        job.settle()
+        for attempt in (job, job.beside()):
+            left, known = attempt.result(), stored.get(job.cell.cell_id)
+            if left is None or not left.is_final or left == known:
+                continue
+            if known is None or (left.finished_at or "") >= (known.finished_at or ""):
+                job.take_over(attempt)
+                file.append(left)
+                stored[left.cell_id] = left
+                trackers.ended(job, left)
+                reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
     return stored
 
 
@@ -160,7 +163,10 @@ def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:
 
 @dataclass(kw_only=True, slots=True)
 class _Started:
+    place: Job
+    """Where its result belongs."""
     job: Job
+    """Where it runs: there, or beside an earlier result."""
     handle: RunningCell
     started_at: str
 
@@ -202,8 +208,8 @@ class _Sweep:
         for job in todo:
             if found := unfit.get(job.cell.cell_id):
                 record = job.skipped(found.reason, found.estimate)
-                if not self._has_result(record):
-                    self.file.append(record)
+                self.file.append(record)
+                if not self._has_result(job):
                     self.trackers.ended(job, record)
                 self.records[record.cell_id] = record
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
@@ -225,8 +231,9 @@ class _Sweep:
             if self.running:
                 time.sleep(POLL_S)
 
-    def _start(self, job: Job, executor: Executor) -> None:
+    def _start(self, place: Job, executor: Executor) -> None:
         started_at = now()
+        job = place.beside() if self._has_result(place) and place.folder.exists() else place
         try:
             self._check_space()
             job.prepare()
@@ -235,7 +242,7 @@ class _Sweep:
             handle = executor.start(job.cell, job.folder)
         except OSError as problem:
             raise write_error(problem, job.folder, f"{len(self.records)} finished cells are kept") from problem
-        self.running.append(_Started(job=job, handle=handle, started_at=started_at))
+        self.running.append(_Started(place=place, job=job, handle=handle, started_at=started_at))
 
     def _look(self) -> None:
         for started in list(self.running):
@@ -254,14 +261,22 @@ class _Sweep:
 
     def _finish(self, started: _Started, record: CellRecord) -> None:
         self.running.remove(started)
-        says_less = record.status is Status.INTERRUPTED and self._has_result(record)
-        if not says_less:
-            self.file.append(record)  # first: a record is worth more than its copy in a tracker
-            self.records[record.cell_id] = record
-        self.trackers.ended(started.job, record)
-        if says_less:
-            return
-        self.reporter.cell_ended(started.job.cell, record)
+        job = started.job
+        if record.is_final:
+            try:
+                started.place.take_over(job)
+            except OSError as problem:
+                told = f"the cell's result stays in {job.folder}; the same command takes it over"
+                raise write_error(problem, started.place.folder, told) from problem
+            job = started.place
+        self.file.append(record)  # first: a record is worth more than its copy in a tracker
+        self.records[record.cell_id] = record
+        self.trackers.ended(job, record)
+        self.reporter.cell_ended(job.cell, record)
+        if not record.is_final and self._has_result(job):
+            self.reporter.message(
+                f"{job.cell.label}: this attempt failed (see {job.folder}); its earlier result is kept"
+            )
         if record.memory.shared:
             held = (record.memory.foreign_bytes or 0) / 2**30
             again = "" if record.is_final else "; the next run tries this cell again"
@@ -284,10 +299,10 @@ class _Sweep:
                 self.told.add(told)
                 self.reporter.message(told)
 
-    def _has_result(self, record: CellRecord) -> bool:
-        """Whether a run before ``--fresh`` left a result of the cell, which says more than that it did not run."""
-        known = self.stored.get(record.cell_id)
-        return known is not None and known.status.is_result
+    def _has_result(self, job: Job) -> bool:
+        """Whether an earlier run left a result of the cell: nothing that fails now may hide or delete it."""
+        known = self.stored.get(job.cell.cell_id)
+        return known is not None and known.is_final
 
     def _stop(self) -> None:
         self.reporter.message("stopping the running cells (Ctrl-C again: at once)")

@@ -22,7 +22,7 @@ from bench.scale import choose_for_paper
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
 from bench.spec.problems import printable, quoted
-from bench.store import ResultsFile, holds_records
+from bench.store import ResultsFile, holds_records, latest
 
 SYNTAX = """\
   PATH         a records file (results/table1/demo.jsonl), or a folder of them (results, results/table1)
@@ -50,7 +50,7 @@ class Source:
     name: str
     """As the user wrote it."""
     stored: tuple[Stored, ...]
-    """The last record of each cell, file by file, in the order of the files."""
+    """The record of each cell that counts, file by file, in the order of the files."""
 
     @property
     def records(self) -> list[CellRecord]:
@@ -149,14 +149,13 @@ def _head(path: Path) -> bytes:
 
 
 def _made_by(file: ResultsFile, commit: str) -> list[CellRecord]:
-    """The last record of each cell among those of this commit."""
-    last: dict[str, CellRecord] = {}
-    for record in file.history():
+    """The record of each cell that counts among those of this commit."""
+
+    def of_commit(record: CellRecord) -> bool:
         revision = record.environment.get("git")
-        if isinstance(revision, dict) and str(revision.get("commit", "")).startswith(commit):
-            last.pop(record.cell_id, None)
-            last[record.cell_id] = record
-    return list(last.values())
+        return isinstance(revision, dict) and str(revision.get("commit", "")).startswith(commit)
+
+    return list(latest(filter(of_commit, file.history())).values())
 
 
 def _commit_start(commit: str, name: str) -> str:

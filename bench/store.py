@@ -1,7 +1,7 @@
 """Reading and appending records: one JSON line each, checked when written and when read.
 
 A line is ``{"checksum":"<16 hex digits>", <the record's fields>}``; the checksum is over the canonical JSON of the
-other members. Lines are only ever appended; the last one of a ``cell_id`` counts.
+other members. Lines are only ever appended; the last result of a ``cell_id`` counts, and without any its last line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,13 @@ class ResultsFile:
         self._owner = Path(f"{path}.lock.owner")
 
     def read(self) -> dict[str, CellRecord]:
-        """The last record of each cell, in the order of the file.
+        """The record of each cell that counts (see ``latest``), in the order of the file.
 
         A line that is torn or does not agree with its checksum is left out with a warning that names it; of more than
         ``MOST_WARNINGS`` the rest is counted.
         Raises RecordError if the file cannot be read, is no records file, or a newer version wrote it.
         """
-        records: dict[str, CellRecord] = {}
-        for record in self.history():
-            records.pop(record.cell_id, None)
-            records[record.cell_id] = record
-        return records
+        return latest(self.history())
 
     def history(self) -> list[CellRecord]:
         """Every record in the order of the file, those that later ones of the same cell replace among them.
@@ -176,6 +172,18 @@ class ResultsFile:
 def holds_records(content: bytes) -> bool:
     """Whether anything in a file's content, or a long piece of it, looks like a record, whole or damaged."""
     return any(trace in content for trace in _TRACES)
+
+
+def latest(history: Iterable[CellRecord]) -> dict[str, CellRecord]:
+    """Of each cell the last result that is final; where it has none, the last record of how it failed."""
+    records: dict[str, CellRecord] = {}
+    for record in history:
+        known = records.get(record.cell_id)
+        if known is not None and known.is_final and not record.is_final:
+            continue
+        records.pop(record.cell_id, None)
+        records[record.cell_id] = record
+    return records
 
 
 def encode(record: CellRecord) -> bytes:

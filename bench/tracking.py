@@ -140,6 +140,7 @@ class _Follower:
         if events is None and record.steps:  # of a run that was cut off: what it forwarded is forwarded again
             events = _Events(job.folder / EVENTS_FILE)
         if events is not None:
+            events.path = job.folder / EVENTS_FILE  # an attempt beside a result has moved
             self._forward(job.cell, events)
         self._tracker.end(job.cell, record, job.folder)
 
@@ -157,12 +158,12 @@ class _Events:
     """What a worker has written since the last look; it may be writing right now."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._offset = 0
 
     def read(self) -> list[Step | PhaseEnd]:
         try:
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 file.seek(self._offset)
                 new = file.read()
         except OSError:  # not there yet

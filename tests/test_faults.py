@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -212,6 +213,65 @@ def test_an_interrupt_hides_no_earlier_result(sweep: Sweep) -> None:
     runner.send_signal(signal.SIGINT)
     assert runner.wait(15) == 130
     assert sweep.file.read()[cell.cell_id].status is Status.OK
+
+
+@pytest.mark.parametrize(("act", "status"), [("kill@train", "crashed"), ("hang@train", "timeout"), ("ok", "ok")])
+def test_a_failed_attempt_hides_and_deletes_no_earlier_result(sweep: Sweep, act: str, status: str) -> None:
+    """As after ``--fresh``: the attempt runs beside, and only a result takes the place of another."""
+    sweep.run([cell := make_cell("ok")])
+    (before,) = sweep.stored().values()
+    (sweep.job(cell) / "predictions.jsonl").write_text("of the first")
+    again = cell.model_copy(update={"label": act})
+    again = again.model_copy(update={"run": cell.run.model_copy(update={"no_progress_limit_s": 1.0})})
+    summary = sweep.run([again], fresh=True)
+    assert [str(record.status) for record in summary.records] == [status]
+    (after,) = sweep.stored().values()
+    assert (after == before) == (status != "ok")
+    assert [str(record.status) for record in sweep.file.history()] == ["ok", status], "both are kept"
+    kept = sweep.job(cell) / "predictions.jsonl"
+    assert kept.exists() == (status != "ok")
+    assert (sweep.job(cell) / "result.json").exists()
+    assert sweep.job(cell).with_name(f"{cell.cell_id}.attempt").exists() == (status != "ok"), "with its log"
+    assert sweep.run([cell]).finished_before == 1
+
+
+def test_an_interrupted_attempt_keeps_the_predictions_of_the_result(sweep: Sweep) -> None:
+    sweep.run([cell := make_cell("ok")])
+    (sweep.job(cell) / "predictions.jsonl").write_text("of the first")
+    other = sweep.stored()["ok"].model_copy(update={"environment": {"device": "T4"}})
+    sweep.file.append(other)
+    (sweep.job(cell) / "result.json").write_text(other.model_dump_json(by_alias=True))
+    runner = sweep.start([cell.model_copy(update={"label": "hang@train"})])
+    attempt = sweep.job(cell).with_name(f"{cell.cell_id}.attempt")
+    wait_until((attempt / "progress.json").exists)
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(15) == 130
+    assert sweep.file.read() == {cell.cell_id: other}
+    assert (sweep.job(cell) / "predictions.jsonl").read_text() == "of the first"
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_an_exchange_that_was_cut_off_is_finished(sweep: Sweep, moved: int) -> None:
+    """A kill before, between and after the two renames: the newer result is there, and none is lost."""
+    sweep.run([cell := make_cell("ok")])
+    place = sweep.job(cell)
+    attempt, replaced = (place.with_name(place.name + ending) for ending in (".attempt", ".replaced"))
+    shutil.copytree(place, attempt)
+    (attempt / "predictions.jsonl").write_text("newer")
+    record = sweep.stored()["ok"]
+    newer = record.model_copy(update={"finished_at": "2999-01-01T00:00:00+00:00"})
+    (attempt / "result.json").write_text(newer.model_dump_json(by_alias=True))
+    if moved:
+        place.rename(replaced)
+    if moved > 1:
+        attempt.rename(place)
+    sweep.started()
+    assert sweep.run([cell]).finished_before == 1
+    assert sweep.started() == []
+    assert sweep.stored() == {"ok": newer}
+    assert (place / "predictions.jsonl").read_text() == "newer"
+    assert not attempt.exists()
+    assert not replaced.exists()
 
 
 def test_the_second_interrupt_stops_at_once(sweep: Sweep) -> None:

@@ -63,6 +63,16 @@ def test_the_last_line_of_a_cell_wins(results: ResultsFile) -> None:
     assert {key: value.status for key, value in results.read().items()} == {"a": Status.OK, "b": Status.OK}
 
 
+@pytest.mark.parametrize("status", [status for status in Status if not status.is_result])
+def test_a_failure_hides_no_result_and_both_are_kept(results: ResultsFile, status: Status) -> None:
+    for one in (Status.CRASHED, Status.OK, status):
+        results.append(record("a", status=one))
+    assert results.read()["a"].status is Status.OK
+    assert [one.status for one in results.history()] == [Status.CRASHED, Status.OK, status]
+    results.append(record("a", status=Status.OOM))
+    assert results.read()["a"].status is Status.OOM, "a later result counts"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_becomes_null(results: ResultsFile, value: float) -> None:
     results.append(record("a", settings={"x": value}))
