@@ -77,20 +77,45 @@ def expand(resolved: ResolvedSpec) -> list[Cell]:
     Raises SpecError if two cells would be the same run."""
     spec, problems = resolved.spec, Problems()
     labels = _labels(resolved.points)
-    cells: dict[str, Cell] = {}
-    for checked, label in zip(resolved.points, labels, strict=True):
-        for seed in spec.seeds:
-            named = label if len(spec.seeds) == 1 else f"{label} seed={seed}"
-            cell = _cell(resolved, checked, named, seed)
-            if cell.cell_id in cells:
-                twin = cells[cell.cell_id].label
-                message = (
-                    f"cell {named!r} is the same run as {twin!r}; remove a repeated value or `exclude` one of them"
-                )
-                problems.add(checked.point.mark, "matrix", message)
-            cells.setdefault(cell.cell_id, cell)
+    cells = [
+        _cell(resolved, checked, label if len(spec.seeds) == 1 else f"{label} seed={seed}", seed)
+        for checked, label in zip(resolved.points, labels, strict=True)
+        for seed in spec.seeds
+    ]
+    cells = _told_apart(cells)
+    marks = [checked.point.mark for checked in resolved.points for _ in spec.seeds]
+    first: dict[str, Cell] = {}
+    for cell, mark in zip(cells, marks, strict=True):
+        twin = first.setdefault(cell.cell_id, cell)
+        if twin is not cell:
+            message = f"cell {cell.label!r} is the same run as {twin.label!r}; remove a repeated value or `exclude` one"
+            problems.add(mark, "matrix", f"{message} of them")
     problems.raise_if_any()
-    return list(cells.values())
+    return cells
+
+
+def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that differ only in where their data or model lie get the labels by which they differ into their ids.
+
+    The ids of all others have nothing local in them.
+    """
+    alike: dict[str, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(cell.cell_id, []).append(cell)
+    return [cell if len(alike[cell.cell_id]) == 1 else _by_labels(cell, alike[cell.cell_id]) for cell in cells]
+
+
+def _by_labels(cell: Cell, alike: Sequence[Cell]) -> Cell:
+    if len({_places(other) for other in alike}) == 1:
+        return cell
+    labels = next(other.labels for other in alike if _places(other) == _places(cell))  # of the same run the first's
+    differing = {name: value for name, value in labels.items() if any(o.labels.get(name) != value for o in alike)}
+    return cell.model_copy(update={"cell_id": cell_id({"cell": cell.cell_id, "labels": differing})})
+
+
+def _places(cell: Cell) -> str:
+    """Where data and model lie."""
+    return f"{cell.data.model_dump_json()} {cell.model.model_dump_json()}"
 
 
 def select(cells: Sequence[Cell], globs: Sequence[str]) -> list[Cell]:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from types import FrameType
 
 from bench import registry
 from bench.cell import Cell
-from bench.done import Inputs, inputs_of, why_not_done
+from bench.done import Inputs, inputs_of, why_not_done, why_stale
 from bench.errors import RecordError
 from bench.execution import Executor, RunningCell
 from bench.executors._processes import end_leftovers
@@ -105,6 +105,7 @@ def run(
             )
         done = {} if fresh else _done(inputs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
+        _tell_replaced([stored[job.cell.cell_id] for job in todo if job.cell.cell_id in stored], inputs, reporter)
         sweep = _Sweep(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
         if find_unfit and todo:
             todo = sweep.skip(todo, find_unfit([job.cell for job in todo]))
@@ -152,6 +153,18 @@ def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers:
 def _done(inputs: Mapping[str, Inputs], stored: dict[str, CellRecord]) -> dict[str, CellRecord]:
     """The results among the stored records that need no run."""
     return {key: stored[key] for key, own in inputs.items() if why_not_done(stored.get(key), own) is None}
+
+
+def _tell_replaced(records: Sequence[CellRecord], inputs: Mapping[str, Inputs], reporter: Reporter) -> None:
+    """Say which results will be replaced and why: they may be those of another spec of this name."""
+    stale = (why_stale(record, inputs[record.cell_id]) for record in records if record.status.is_result)
+    reasons = Counter(reason for reason in stale if reason is not None)
+    if reasons:
+        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
+        reporter.message(
+            f"cells with a result run again: {told}. The earlier records stay in the file, their predictions are "
+            "replaced; a spec of other data or models keeps its own under another `name:`, or with --results"
+        )
 
 
 def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:

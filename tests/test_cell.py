@@ -167,3 +167,36 @@ def test_select(cells_of: Expand) -> None:
     assert labels("*=8", "F-*") == labels()
     with pytest.raises(SpecError, match=r"--only 'f-\*': no cell has such a label \(labels: 'F-T-LoRA r=4', "):
         labels("F-*", "f-*")
+
+
+AXIS = "matrix:\n  axes:\n    model.weights.path: [weights/a, weights/b]\n"
+
+
+def test_cells_that_differ_only_in_local_files_are_different_cells(cells_of: Expand) -> None:
+    """Told apart by the label that the spec gives them, so that an id means the same on another machine."""
+    a, b = cells_of(SPEC + AXIS)
+    assert a.cell_id != b.cell_id
+    assert [one.cell_id for one in cells_of(SPEC + AXIS, ("data.root=/elsewhere",))] == [a.cell_id, b.cell_id]
+    assert [one.cell_id for one in cells_of(SPEC + AXIS.replace("a, weights/b", "b, weights/a"))] == [
+        b.cell_id,
+        a.cell_id,
+    ]
+    variants = "variants:\n  one: {data: {root: x}}\n  two: {data: {root: y}}\n"
+    one, two = cells_of(SPEC + variants)
+    assert one.cell_id != two.cell_id
+    moved = cells_of(SPEC + variants.replace("root: y", "root: /mnt/y"))
+    assert [cell.cell_id for cell in moved] == [one.cell_id, two.cell_id]
+
+
+def test_the_same_files_twice_are_the_same_run(cells_of: Expand) -> None:
+    variants = "variants:\n  one: {data: {root: x}}\n  two: {data: {root: y}}\n  three: {data: {root: x}}\n"
+    with pytest.raises(SpecError, match="is the same run as 'F-T-LoRA variant=one'"):
+        cells_of(SPEC + variants)
+    with pytest.raises(SpecError, match="is the same run as"):
+        cells_of(SPEC + AXIS.replace("a, weights/b", "a, weights/a"))
+
+
+def test_a_single_local_file_has_nothing_local_in_its_id(cells_of: Expand) -> None:
+    [plain] = cells_of()
+    [one] = cells_of(SPEC + AXIS.replace("a, weights/b", "a"))
+    assert one.cell_id == plain.cell_id

@@ -89,7 +89,9 @@ def test_other_data_run_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("FAKE_DATA_DIGEST", "0" * 64)
     sweep.run(cells)
     monkeypatch.setenv("FAKE_DATA_DIGEST", sweep.environ["FAKE_DATA_DIGEST"])
-    sweep.run(cells)
+    listening = Listening()
+    sweep.run(cells, reporter=listening)
+    assert "cells with a result run again: 1 (data changed). The earlier records stay in the file" in listening.told[0]
     assert sweep.started() == ["ok 1", "ok 1"]
     sweep.run(cells)
     assert sweep.started() == []
