@@ -288,13 +288,12 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> tuple[int, dict[str, Any]]:
     """Write and show it; 1 if it could not be shown, and the object of ``--json``."""
+    from bench.done import stale
     from bench.report import write_report
     from bench.report.outcomes import Outcomes
 
-    report, code = (
-        write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, Outcomes(plan.results)),
-        0,
-    )
+    code, outcomes, old = 0, Outcomes(plan.results), stale(plan.cells, records)
+    report = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, outcomes, old)
     if options.as_json:
         say("report: " + ", ".join(str(file) for file in report.files))
     else:

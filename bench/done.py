@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bench import digests, fingerprints
@@ -76,6 +76,29 @@ def inputs_known(cells: Sequence[Cell], *, any_device: bool) -> dict[str, Inputs
     devices = {device: _devices_known(device) for device in asked}
     with fingerprints.quick():
         return {cell.cell_id: taken.inputs(cell, devices.get(cell.run.device, frozenset())) for cell in cells}
+
+
+def stale(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, str]:
+    """Of the stored results those that are of other data or model files than the cells now, by ``cell_id``: why.
+
+    Where a digest cannot be told here, the newest result of the same settings says which one counts.
+    """
+    found = [(cell, records[cell.cell_id]) for cell in cells if cell.cell_id in records]
+    results = [(cell, record) for cell, record in found if record.status.is_result]
+    known = inputs_known([cell for cell, _ in results], any_device=True)
+    newest: dict[str, CellRecord] = {}
+    for cell, record in sorted(results, key=lambda pair: pair[1].finished_at or ""):
+        newest[cell.data.model_dump_json()] = newest[cell.model.model_dump_json()] = record
+    reasons = {}
+    for cell, record in results:
+        now = known[cell.cell_id]
+        if now.data_digest == UNKNOWN:
+            now = replace(now, data_digest=newest[cell.data.model_dump_json()].data_digest)
+        if now.weights_digest == UNKNOWN:
+            now = replace(now, weights_digest=newest[cell.model.model_dump_json()].weights_digest)
+        if (reason := why_stale(record, now)) is not None:
+            reasons[cell.cell_id] = reason
+    return reasons
 
 
 class _Digests:

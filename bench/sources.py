@@ -10,11 +10,12 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.cell import Cell, expand
+from bench.done import stale
 from bench.errors import SpecError
 from bench.file_kinds import not_regular, of_bytes
 from bench.record import CellRecord
@@ -68,6 +69,8 @@ class SpecCells:
     """By ``cell_id``."""
     folder: Path
     """Results folder of the spec."""
+    stale: Mapping[str, str] = field(default_factory=dict)
+    """See ``bench.done.stale``."""
 
 
 def cells_of(
@@ -84,7 +87,8 @@ def cells_of(
     cells = expand(resolved)
     stored = ResultsFile(folder / f"{chosen}.jsonl").read()
     records = {cell.cell_id: stored[cell.cell_id] for cell in cells if cell.cell_id in stored}
-    return SpecCells(spec=resolved.spec, scale=chosen, cells=cells, records=records, folder=folder)
+    old = stale(cells, records)
+    return SpecCells(spec=resolved.spec, scale=chosen, cells=cells, records=records, folder=folder, stale=old)
 
 
 @contextmanager

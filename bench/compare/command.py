@@ -106,7 +106,7 @@ def _published(options: Options) -> int:
         if of.spec.published is None:
             raise SpecError(f"{name}: the spec has no published numbers; add `published:` with `source` and `rows`")
         uncounted = without_counts(group_cells(of.spec, of.cells, of.records))
-        groups = group_cells(of.spec, of.cells, {**of.records, **_counted(uncounted, of.records)})
+        groups = group_cells(of.spec, of.cells, {**of.records, **_counted(uncounted, of.records)}, of.stale)
         outcomes = Outcomes(of.folder)
         found.append(reproduce(of.spec, of.scale, groups, outcomes, tolerances, counted=len(uncounted)))
     if options.as_json:

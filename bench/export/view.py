@@ -71,7 +71,7 @@ def view(of: SpecCells, wanted: Wanted) -> Grid:
     if wanted.digits is not None and not 1 <= wanted.digits <= MAX_DIGITS:
         raise SpecError(f"--digits {wanted.digits}: write how many significant digits, 1 to {MAX_DIGITS}")
     spec = _with_columns(of.spec, wanted)
-    table = build_table(spec, of.scale, of.cells, of.records, Outcomes(of.folder))
+    table = build_table(spec, of.scale, of.cells, of.records, Outcomes(of.folder), of.stale)
     grid = _transposed(table, wanted) if wanted.transpose else _upright(table, wanted)
     return replace(grid, notes=[*(["In brackets: published."] if _shows_published(table, wanted) else []), *grid.notes])
 

@@ -15,6 +15,7 @@ from bench.file_kinds import read_regular
 if TYPE_CHECKING:
     from bench.cell import Cell
     from bench.record import CellRecord
+    from bench.report.groups import Group
     from bench.report.model import Table
     from bench.report.outcomes import Outcomes
     from bench.spec.models import Spec
@@ -35,16 +36,23 @@ class Report:
 
 
 def build_table(
-    spec: Spec, scale: str, cells: Sequence[Cell], records: Records, outcomes: Outcomes | None = None
+    spec: Spec,
+    scale: str,
+    cells: Sequence[Cell],
+    records: Records,
+    outcomes: Outcomes | None = None,
+    stale: Mapping[str, str] | None = None,
 ) -> Table:
     """The table that all exporters print; with ``outcomes``, cells are compared on the examples they share.
+
+    ``stale``: of records that do not count (see ``bench.done.stale``), shown in grey.
 
     Raises SpecError for a column that is no part, axis or metric."""
     from bench.report.groups import group_cells
     from bench.report.outcomes import Outcomes
     from bench.report.table import table_of
 
-    return table_of(spec, scale, group_cells(spec, cells, _by_id(records)), outcomes or Outcomes(None))
+    return table_of(spec, scale, group_cells(spec, cells, _by_id(records), stale), outcomes or Outcomes(None))
 
 
 def warm_up() -> None:
@@ -63,14 +71,16 @@ def write_report(
     records: Records,
     out_dir: Path,
     outcomes: Outcomes | None = None,
+    stale: Mapping[str, str] | None = None,
 ) -> Report:
-    """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once.
+    """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once; ``stale`` as above.
 
     Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
     from bench.report import processes
+    from bench.report.groups import group_cells
 
     try:
-        return _write(spec, scale, cells, records, out_dir, outcomes)
+        return _write(spec, scale, group_cells(spec, cells, _by_id(records), stale), out_dir, outcomes)
     finally:
         processes.end_all()
 
@@ -92,18 +102,14 @@ def check_folder(out_dir: Path) -> None:
             )
 
 
-def _write(
-    spec: Spec, scale: str, cells: Sequence[Cell], records: Records, out_dir: Path, outcomes: Outcomes | None
-) -> Report:
+def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outcomes: Outcomes | None) -> Report:
     from bench.report import csv_file, drawing, html, latex, markdown
     from bench.report.draw import PICTURES
-    from bench.report.groups import group_cells
     from bench.report.outcomes import Outcomes
     from bench.report.pareto import build_plot
     from bench.report.table import table_of
 
     outcomes = outcomes or Outcomes(None)
-    groups = group_cells(spec, cells, _by_id(records))
     plot = build_plot(spec, scale, groups, outcomes)
     with _written(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)

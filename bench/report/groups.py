@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.cell import FROZEN
@@ -31,17 +31,38 @@ class Group:
     """One per seed."""
     records: tuple[CellRecord | None, ...]
     published: published.PublishedRow | None
+    stale: Mapping[str, str] = field(default_factory=dict)
+    """Id of a cell -> why its result is not that of the cell as it is now; such a result counts nowhere."""
     asked: str = ""
     """Task and test data; scores of groups that were asked the same can be compared."""
 
     @property
+    def current(self) -> tuple[CellRecord, ...]:
+        """The records that count."""
+        return tuple(record for record in self.records if record and record.cell_id not in self.stale)
+
+    @property
     def ok(self) -> tuple[CellRecord, ...]:
-        return tuple(record for record in self.records if record and record.status is Status.OK)
+        return tuple(record for record in self.current if record.status is Status.OK)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it has nothing but stale results."""
+        return not self.current and any(self.records)
+
+    def as_recorded(self) -> Group:
+        """The same as if its records counted, to show what they say."""
+        return replace(self, stale={})
+
+    def outcome(self, record: CellRecord | None) -> str:
+        """How one of its cells ended; empty if well."""
+        why = self.stale.get(record.cell_id) if record else None
+        return f"stale ({why})" if why else text.outcome(record)
 
     @property
     def status(self) -> str:
         """Empty if all seeds ended well."""
-        ends = sorted({text.outcome(record) for record in self.records} - {""})
+        ends = sorted({self.outcome(record) for record in self.records} - {""})
         share = f"{len(self.ok)} of {text.counted(len(self.records), 'seed')}; " if self.ok else ""
         return share + "; ".join(ends) if ends else ""
 
@@ -53,13 +74,13 @@ class Group:
         """What the estimates say, over the seeds; null without estimates, or if they say nothing of this metric."""
         if metric.predicted is None:
             return None
-        values = [value for r in self.records if r and (value := metric.predicted(r)) is not None]
+        values = [value for r in self.current if (value := metric.predicted(r)) is not None]
         return _mean(values)
 
     def values(self, metric: Metric) -> list[float]:
         """Measured values. Of a cell that did not end well only what its pattern decides counts as measured."""
-        records: Iterable[CellRecord | None] = self.records if not metric.contest else self.ok
-        return [value for r in records if r and (value := metric.value(r)) is not None]
+        records = self.current if not metric.contest else self.ok
+        return [value for r in records if (value := metric.value(r)) is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -67,15 +88,18 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(values[0]) if len(values) == 1 else statistics.fmean(values) if values else None
 
 
-def group_cells(spec: Spec, cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> list[Group]:
-    """Groups in the order of the cells."""
+def group_cells(
+    spec: Spec, cells: Sequence[Cell], records: Mapping[str, CellRecord], stale: Mapping[str, str] | None = None
+) -> list[Group]:
+    """Groups in the order of the cells; ``stale``: see ``Group.stale``."""
     groups: dict[str, list[Cell]] = {}
     named: dict[tuple[str, Any], dict[str, None]] = {}
     for cell in cells:
         groups.setdefault(cell.label.removesuffix(f" seed={cell.seed}"), []).append(cell)
     for cell in sorted(cells, key=lambda cell: -len(cell.parts)):  # who names all parts knows their order
         named.setdefault(_model(cell), {}).update(dict.fromkeys(cell.parts))
-    return [_group(spec, label, members, records, named[_model(members[0])]) for label, members in groups.items()]
+    found = [_group(spec, label, members, records, named[_model(members[0])]) for label, members in groups.items()]
+    return [replace(group, stale=stale) for group in found] if stale else found
 
 
 def _model(cell: Cell) -> tuple[str, Any]:

@@ -157,6 +157,8 @@ def _lines(table: Table, row: Row) -> list[str]:
     if row.baseline:
         cells = _baseline_name(table, row) + [escape(e.text) for e in row.entries[_leading_labels(table) :]]
     cells += [escape(row.status)] * table.with_status
+    if row.stale:
+        cells = [rf"{{\color{{black!50}}{cell}}}" for cell in cells]
     lines = [" & ".join(cells) + r" \\"]
     if any(column.published for column in table.columns) and not row.baseline:
         small = [_published(entry) for entry in row.entries] + [""] * table.with_status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.report.model import Entry, Row, Table, TableColumn
+from bench.report.text import DASH
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORECASE)
@@ -49,7 +50,8 @@ def _cells(table: Table, row: Row) -> list[str]:
     for column, entry in zip(table.columns, row.entries, strict=True):
         cells.append(_measured(column, entry, row))
         if column.published:
-            cells += ["", ""] if row.baseline else [entry.published_text, entry.deviation_text]
+            deviation = _struck(entry.deviation_text) if row.stale else entry.deviation_text
+            cells += ["", ""] if row.baseline else [entry.published_text, deviation]
     if table.with_status:
         cells.append(escape(row.status or ("" if row.baseline else "ok")))
     return cells
@@ -57,9 +59,16 @@ def _cells(table: Table, row: Row) -> list[str]:
 
 def _measured(column: TableColumn, entry: Entry, row: Row) -> str:
     text = entry.text if column.metric else escape(entry.text)
+    if row.stale and column.metric:
+        return _struck(text)
     if entry.best:
         return f"**{text}**"
     return f"*{text}*" if row.baseline and column.metric is None and text else text
+
+
+def _struck(text: str) -> str:
+    """In place of grey, which Markdown has not."""
+    return f"~~{text}~~" if text not in ("", DASH) else text
 
 
 def _line(cells: list[str]) -> str:

@@ -79,6 +79,8 @@ class Row:
     seeds: int = 0
     """Seeds the values were taken from."""
     baseline: bool = False
+    stale: bool = False
+    """Its values are of other data or model files than the cells now; shown in grey, compared with nothing."""
     implied: float | None = None
     """See ``PublishedRow.implied``."""
     warning: str = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.record import Status
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from bench.record import CellRecord, Score
     from bench.spec.models import Spec
 
+LIBRARIES = ("torch", "transformers", "peft", "timm")
+"""Whose versions may change a result."""
 CLOSED_RULES = {
     "yes_no": "closed: the gold answer is yes or no",
     "answer_type": "closed: as the data set's annotation says",
@@ -91,6 +94,8 @@ def footnotes(
         _missing_note(groups),
         _baseline_note(groups),
         _device_note(groups),
+        _version_note(groups),
+        _stale_note(groups),
         *_data_notes(groups),
         *inputs.notes(groups),
     ]
@@ -98,7 +103,7 @@ def footnotes(
 
 
 def _records(groups: Sequence[Group]) -> list[CellRecord]:
-    return [record for group in groups for record in group.records if record]
+    return [record for group in groups for record in group.current]
 
 
 def _scoring_note(groups: Sequence[Group]) -> str:
@@ -201,6 +206,49 @@ def _baseline_note(groups: Sequence[Group]) -> str:
 def _device_note(groups: Sequence[Group]) -> str:
     devices = {record.environment.get("device") for record in _records(groups) if record.status is not Status.SKIPPED}
     return "The cells ran on different devices: compare their memory and times with care." if len(devices) > 1 else ""
+
+
+def _version_note(groups: Sequence[Group]) -> str:
+    """Which library versions and commits, where the cells were not all run with the same."""
+    records = [record for record in _records(groups) if record.status is not Status.SKIPPED]
+    told = [
+        f"{name} {_shares(versions)}"
+        for name in LIBRARIES
+        if len(versions := Counter(_version(record, name) for record in records)) > 1
+    ]
+    commits = Counter(_commit(record) for record in records)
+    told += [f"commit of this program {_shares(commits)}"] if len(commits) > 1 else []
+    return f"The cells ran with different versions: {'; '.join(told)}." if told else ""
+
+
+def _version(record: CellRecord, name: str) -> str:
+    versions = record.environment.get("versions")
+    return text.plain(versions.get(name, "unknown")) if isinstance(versions, dict) else "unknown"
+
+
+def _commit(record: CellRecord) -> str:
+    found = record.environment.get("git")
+    if not isinstance(found, dict) or not found.get("commit"):
+        return "unknown"
+    return text.plain(found["commit"])[:8] + (" with changes" if found.get("dirty") else "")
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    """``2.14.1 (3 cells), 2.15.0 (1 cell)``."""
+    return ", ".join(f"{value} ({text.counted(n, 'cell')})" for value, n in sorted(counts.items()))
+
+
+def _stale_note(groups: Sequence[Group]) -> str:
+    reasons = Counter(
+        group.stale[r.cell_id] for group in groups for r in group.records if r and r.cell_id in group.stale
+    )
+    if not reasons:
+        return ""
+    told = ", ".join(f"{text.plain(reason)} ({text.counted(n, 'cell')})" for reason, n in sorted(reasons.items()))
+    return (
+        f"Stale: {told} since these cells ran. Their values are greyed (in Markdown struck through) and left out of "
+        "bold, fronts, baselines and tests; a run replaces them."
+    )
 
 
 def _data_notes(groups: Sequence[Group]) -> list[str]:

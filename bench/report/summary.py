@@ -88,7 +88,7 @@ def _grid(table: Table) -> RichTable:
         grid.add_column("Status", overflow="fold")
     for row, after in zip(table.rows, [*table.rows[1:], None], strict=True):
         last_cell = bool(after and after.baseline and not row.baseline)
-        grid.add_row(*_cells(table, row), style="dim" if row.baseline else None, end_section=last_cell)
+        grid.add_row(*_cells(table, row), style="dim" if row.baseline or row.stale else None, end_section=last_cell)
     return grid
 
 
@@ -106,7 +106,7 @@ def _stacked(table: Table, row: Row) -> Text:
     shown = [(table.columns[index].header, row.entries[index].text) for index in _metric_columns(table)]
     values = [row.status] if row.status else []
     values += [f"{header} {value}" for header, value in shown if value not in ("", DASH)]
-    return Text.assemble((row.label, "dim" if row.baseline else "bold"), f"\n  {', '.join(values)}")
+    return Text.assemble((row.label, "dim" if row.baseline or row.stale else "bold"), f"\n  {', '.join(values)}")
 
 
 def _text(words: str, style: str = "") -> Text:

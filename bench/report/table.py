@@ -71,24 +71,28 @@ def _with_published(column: TableColumn, groups: Sequence[Group]) -> TableColumn
 def _row(
     columns: Sequence[TableColumn], contests: Sequence[Contest], place: int, group: Group, outcomes: Outcomes
 ) -> Row:
+    shown = group.as_recorded() if group.is_stale else group
     entries = [
-        replace(_entry(column, group, outcomes), best=place in found.best)
+        replace(
+            _label_entry(column.value, group) if column.metric is None else _entry(column, shown, outcomes),
+            best=place in found.best,
+        )
         for column, found in zip(columns, contests, strict=True)
     ]
     return Row(
         label=group.label,
         entries=tuple(entries),
         status=group.status,
-        seeds=len(group.ok),
+        seeds=len(shown.ok),
+        stale=group.is_stale,
         implied=group.published.implied if group.published else None,
         warning=inputs.warning(group),
     )
 
 
 def _entry(column: TableColumn, group: Group, outcomes: Outcomes) -> Entry:
-    if column.metric is None:
-        return _label_entry(column.value, group)
     metric = column.metric
+    assert metric is not None
     scores = [score for record in group.ok if metric.score and (score := metric.score(record))]
     printed = group.published.values.get(column.value) if group.published else None
     mean, predicted = group.mean(metric), group.predicted(metric)

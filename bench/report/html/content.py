@@ -48,7 +48,8 @@ def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcome
     found = rows.axes(groups)
     records = [record for group in groups for record in group.records]
     cells = details.cells(groups)
-    asked = questions.read(records, outcomes.folder)
+    counting = [None if r and r.cell_id in group.stale else r for group in groups for r in group.records]
+    asked = questions.read(counting, outcomes.folder)
     cost, score = rows.first_axes(spec, found)
     data = {
         "axes": [axis.as_json() for axis in found],

@@ -61,14 +61,18 @@ _clean = lru_cache(maxsize=10_000, typed=True)(_shown)
 
 def cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """One object per cell, in the order of the groups: who it is, its training curve and its memory."""
-    found = [pair for group in groups for pair in zip(group.cells, group.records, strict=True)]
-    room = max(FEWEST_POINTS, MOST_POINTS // max(1, len(found)))
-    places = [i for i, group in enumerate(groups) for _ in group.cells]
-    return [_cell(cell, record, row, room) for (cell, record), row in zip(found, places, strict=True)]
+    room = max(FEWEST_POINTS, MOST_POINTS // max(1, sum(len(group.cells) for group in groups)))
+    return [
+        _cell(cell, record, row, room, group.stale.get(cell.cell_id))
+        for row, group in enumerate(groups)
+        for cell, record in zip(group.cells, group.records, strict=True)
+    ]
 
 
-def _cell(cell: Cell, record: CellRecord | None, row: int, room: int) -> dict[str, Any]:
+def _cell(cell: Cell, record: CellRecord | None, row: int, room: int, why_stale: str | None) -> dict[str, Any]:
     status = str(record.status) if record else "not run"
+    if why_stale:
+        status = f"stale ({why_stale})"
     return {
         "id": cell.cell_id,
         "label": clean(cell.label, LONGEST),

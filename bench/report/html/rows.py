@@ -14,9 +14,11 @@ from bench.report.html.floors import floors
 from bench.report.html.text import clean
 
 if TYPE_CHECKING:
+    from bench.record import CellRecord
     from bench.spec.models import Spec
 
 NOT_RUN = "not run"
+STALE = "stale"
 _WITHOUT = ("score", "memory_predicted")
 """Metrics that are others under a second name."""
 _SCORES = ("score", "over_prior", "loss")
@@ -82,7 +84,7 @@ def rows(groups: Sequence[Group], found: Sequence[Axis], places: Mapping[str, in
 def _row(group: Group, field: Field, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
     parts = dict(group.parts)
     values = {axis.key: value for axis in found if (value := axis.value(group)) is not None}
-    statuses = dict.fromkeys(str(record.status) if record else NOT_RUN for record in group.records)
+    statuses = dict.fromkeys(_status(group, record) for record in group.records)
     published = group.published.values if group.published else {}
     return {
         "label": clean(group.label, LABEL_LENGTH),
@@ -96,6 +98,12 @@ def _row(group: Group, field: Field, found: Sequence[Axis], places: Mapping[str,
         "values": {key: short(value) for key, value in values.items()},
         "published": {key: short(value) for key, value in published.items()},
     }
+
+
+def _status(group: Group, record: CellRecord | None) -> str:
+    if record is None:
+        return NOT_RUN
+    return STALE if record.cell_id in group.stale else str(record.status)
 
 
 def _unnamed(field: Field) -> dict[str, str]:

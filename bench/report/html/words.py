@@ -312,8 +312,8 @@ def _not_better(some: Sequence[Group], every: Sequence[Group], baseline: str) ->
 
 def _state(groups: Sequence[Group]) -> list[Statement]:
     """How the cells ended."""
-    cells = [record for group in groups for record in group.records]
-    ends = Counter(text.outcome(record) for record in cells)
+    cells = [group.outcome(record) for group in groups for record in group.records]
+    ends = Counter(cells)
     ok = ends.pop("", 0)
     if not ends:
         title = f"All {ok:,} cells ended well" if ok > 1 else "The only cell ended well"

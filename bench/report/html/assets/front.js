@@ -44,7 +44,7 @@ function makePoints(x, y) {
     if (px !== undefined && py !== undefined)
       found.push({ ...base, kind: x.key.includes(":") || y.key.includes(":") ? "predicted" : "measured", x: px, y: py,
         low: interval?.[0] ?? py, high: interval?.[1] ?? py });
-    else if (row.status && row.statuses.some((status) => status !== "not run"))
+    else if (row.status && row.statuses.some((status) => status !== "not run" && status !== "stale"))
       found.push({ ...base, kind: "failed", x: px ?? null, y: py ?? null });
     if (byId("with-published").checked && row.published[x.metric] !== undefined && row.published[y.metric] !== undefined)
       found.push({ ...base, kind: "published", x: row.published[x.metric], y: row.published[y.metric] });
