@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import Field, PositiveFloat
@@ -50,6 +49,8 @@ CONTRAST = 130.0
 SIZE = (16.0, 44.0)
 """Range of width (and, for a rectangle, height), pixels."""
 MARGIN = 1.0
+SAMPLES = 64
+"""Examples of a split that the digest takes."""
 LIGHT = (0.35, 0.7)
 """All levels of a picture are multiplied by one number of this range, as if the lamp were dim: easy-VQA's pictures are
 brighter than any of ours, so that a frozen encoder is at a disadvantage, as on a real new domain."""
@@ -124,8 +125,16 @@ Settings = RenderedShapesSettings
 
 
 def digest(settings: RenderedShapesSettings) -> str:
-    """SHA-256 of this file and the settings: what is rendered follows from them."""
-    return hashlib.sha256(Path(__file__).read_bytes() + settings.model_dump_json().encode()).hexdigest()
+    """SHA-256 over the settings and what is rendered by them, however the source is written: all texts, and the pixels
+    and texts of ``SAMPLES`` examples of each split."""
+    sha = hashlib.sha256(settings.model_dump_json(exclude_defaults=True).encode())
+    data = RenderedShapes(settings)
+    sha.update("\n".join(data.texts()).encode())
+    for name in ("train", "test"):
+        examples = data.split(name)
+        for example in examples[:: -(-len(examples) // SAMPLES)]:
+            sha.update(f"{example.question()}\0{example.answer}\n".encode() + data.image(example).tobytes())
+    return sha.hexdigest()
 
 
 def load(settings: RenderedShapesSettings) -> OpenedData:

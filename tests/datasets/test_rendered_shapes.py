@@ -38,6 +38,15 @@ def test_digest_follows_settings() -> None:
     assert rendered_shapes.digest(settings()) != rendered_shapes.digest(settings(seed=1))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("LIGHT", (0.3, 0.7)), ("COLOURS", {"red": (200, 0, 0), "blue": (0, 0, 9)})]
+)
+def test_digest_follows_what_is_rendered(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    before = rendered_shapes.digest(settings())
+    monkeypatch.setattr(rendered_shapes, name, value)
+    assert rendered_shapes.digest(settings()) != before
+
+
 def test_texts_are_true() -> None:
     data = rendered_shapes.load(settings())
     split = data.split("train")
