@@ -229,6 +229,7 @@ def _assumed_gpu(options: Options) -> AssumedGpu | None:
 
 def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple[int, list[dict[str, Any]]]:
     """Show what the cells cost; the exit code and the objects of ``--json``. One pool of processes for all specs."""
+    from bench.done import stale
     from bench.estimates import estimate
     from bench.report.costs import compare
 
@@ -238,7 +239,10 @@ def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple
     found = estimate(cells, gpu=gpu, max_batch_bytes=options.max_batch_bytes)
     shown = []
     for plan in plans:
-        costs = compare(plan.selected, found.estimates, plan.records(), budget_bytes=options.budget_bytes)
+        stored = plan.records()
+        old = stale(plan.cells, stored)
+        measured = {key: record for key, record in stored.items() if key not in old}
+        costs = compare(plan.selected, found.estimates, measured, budget_bytes=options.budget_bytes)
         shown.append(plan.as_json("records", [one.as_json() for one in costs]))
         if not options.as_json:
             print("\n" * (len(shown) > 1), end="")  # between two specs

@@ -318,6 +318,7 @@ REPOSITORIES: list[Place] = [
     ("models", "timm", "weights.id"),
     ("models", "miss", "weights.id"),
     *(("datasets", name, "id") for name in ("hub", "slake_hub", "vqa_rad_hub")),
+    ("datasets", "hub", "data_files"),
 ]
 """Ids on the Hub, or folders in the same layout: digested as what lies there (tests/models, tests/datasets)."""
 PROBES += [(kind, name, field, lambda _: ({}, [])) for kind, name, field in REPOSITORIES]
