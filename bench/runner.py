@@ -288,7 +288,7 @@ class _Sweep:
         self.reporter.cell_ended(job.cell, record)
         if not record.is_final and self._has_result(job):
             self.reporter.message(
-                f"{job.cell.label}: this attempt failed (see {job.folder}); its earlier result is kept"
+                f"{job.cell.label}: no result of this attempt (see {job.folder}); the earlier one is kept"
             )
         if record.memory.shared:
             held = (record.memory.foreign_bytes or 0) / 2**30
