@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +50,22 @@ class Splits:
         """See ``OpenedData.texts``."""
         examples = (example for split in self._splits.values() for example in split)
         return sorted({text for e in examples for text in (*e.questions, e.answer, e.text_pair) if text is not None})
+
+
+def examples_text(splits: Mapping[str, Sequence[Example]]) -> str:
+    """All examples, for a digest: fields that ``Example`` got later are in it only where they are set, so that records
+    of earlier versions stay valid."""
+    return f"[{', '.join(f'({name!r}, [{_texts(splits[name])}])' for name in sorted(splits))}]"
+
+
+def _texts(examples: Sequence[Example]) -> str:
+    return ", ".join(map(_text, examples))
+
+
+def _text(example: Example) -> str:
+    first = ("question_id", "image", "questions", "answer", "answer_type")
+    later = [f.name for f in fields(example) if f.name not in first and getattr(example, f.name) != f.default]
+    return f"Example({', '.join(f'{name}={getattr(example, name)!r}' for name in (*first, *later))})"
 
 
 class ImageFolder(Splits):

@@ -106,7 +106,7 @@ class HubTable(_files.Splits):
 
     def digest(self) -> str:
         """SHA-256 over all examples; an image's name is the hash of its content."""
-        return hashlib.sha256(repr(sorted(self._splits.items())).encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(_files.examples_text(self._splits).encode("utf-8", "surrogatepass")).hexdigest()
 
     def _mapped(self, split: str, table: Any) -> Any:
         """The table with the columns that are mapped, and no other."""

@@ -114,7 +114,7 @@ class ZippedImages(_files.Splits):
 
     def digest(self) -> str:
         """SHA-256 over all questions and answers, and the archive's names, sizes and checksums."""
-        sha = hashlib.sha256(repr(sorted(self._splits.items())).encode())
+        sha = hashlib.sha256(_files.examples_text(self._splits).encode())
         for info in sorted(self._archive.infolist(), key=lambda info: info.filename):
             sha.update(f"{info.filename}\0{info.file_size}\0{info.CRC}\n".encode())
         return sha.hexdigest()

@@ -79,4 +79,4 @@ class TableImages(_files.Splits):
 
     def digest(self) -> str:
         """SHA-256 over all questions, answers and image contents."""
-        return hashlib.sha256(repr(sorted(self._splits.items())).encode()).hexdigest()
+        return hashlib.sha256(_files.examples_text(self._splits).encode()).hexdigest()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from bench.datasets import _files, _images
 from bench.errors import DataError
+from bench.protocols import Example
 from tests.datasets.conftest import picture
 
 
@@ -54,3 +56,12 @@ def test_links_out_of_the_folder_are_refused_but_the_folder_may_be_a_link(tmp_pa
         _files.image_path(tmp_path / "images", "b.jpg")
     for folder in ("images", "linked"):
         assert _images.open_image(_files.image_path(tmp_path / folder, "c.jpg"), "1").size == (12, 8)
+
+
+def test_the_text_of_examples_outlives_new_fields() -> None:
+    """Digests of the Hub's data sets are taken of it: as the first versions wrote it, unless a later field is set."""
+    example = Example(question_id="1", questions=("a", "b"), answer="c")
+    first = "Example(question_id='1', image=None, questions=('a', 'b'), answer='c', answer_type=None)"
+    assert _files.examples_text({"train": [example], "test": []}) == f"[('test', []), ('train', [{first}])]"
+    paired = dataclasses.replace(example, text_pair="d")
+    assert _files.examples_text({"test": [paired]}) == f"[('test', [{first[:-1]}, text_pair='d')])]"
