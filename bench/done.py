@@ -9,7 +9,7 @@ from typing import Final
 from bench import digests, fingerprints
 from bench.cell import Cell
 from bench.environment import Device, usable_gpus
-from bench.errors import BenchError, SpecError
+from bench.errors import SpecError
 from bench.record import CellRecord
 
 UNKNOWN: Final = "unknown"
@@ -125,7 +125,7 @@ class _Digests:
 def _if_known(digest: Callable[[], str | None]) -> str | None:
     try:
         return digest()
-    except (BenchError, OSError):
+    except Exception:  # whatever is wrong with the files, a run says it; lists and reports are of what was recorded
         return UNKNOWN
 
 
