@@ -28,7 +28,10 @@ _MASK_ALIGNMENT = 8
 
 @contextmanager
 def cuda_kernels(gpu: Gpu) -> Iterator[None]:
-    """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep."""
+    """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep.
+
+    Deterministic algorithms, which a run switches on for the CPU alone, are off: PyTorch takes upsampling apart for them.
+    """
     attention = partial(_attention, has_flash=gpu.compute_major >= _FLASH_SINCE)
     kernels = {
         "scaled_dot_product_attention": attention,
@@ -39,9 +42,12 @@ def cuda_kernels(gpu: Gpu) -> Iterator[None]:
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for name, kernel in kernels.items():
         library.impl(name, kernel, "AutogradMeta", allow_override=True)  # type: ignore[no-untyped-call]
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         library._destroy()  # type: ignore[no-untyped-call]
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from bench.cell import Cell
 from bench.estimate.estimator import Estimator
 from bench.record import Estimate
 from tests.worker.conftest import make_cell as make_cell  # the same small cell as a run's
+
+
+@pytest.fixture(autouse=True)
+def not_deterministic() -> None:
+    """A run on the CPU that another test made in this process leaves deterministic algorithms switched on."""
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

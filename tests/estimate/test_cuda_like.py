@@ -127,3 +127,10 @@ def test_nothing_stays_behind() -> None:
     with Ran() as mode:
         functional.scaled_dot_product_attention(x, x, x)
     assert "_scaled_dot_product_efficient_attention" not in mode.names
+
+
+def test_deterministic_algorithms_of_a_run_on_the_cpu_are_off() -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    image = torch.empty(1, 2, 8, 8, device="meta")
+    assert ran(lambda: functional.interpolate(image, scale_factor=2, mode="bilinear")) == ["upsample_bilinear2d"]
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
