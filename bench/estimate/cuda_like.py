@@ -30,7 +30,7 @@ _MASK_ALIGNMENT = 8
 def cuda_kernels(gpu: Gpu) -> Iterator[None]:
     """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep.
 
-    Deterministic algorithms, which a run switches on for the CPU alone, are off: PyTorch takes upsampling apart for them.
+    Deterministic algorithms, which a run on a CPU switches on, are off: PyTorch takes upsampling apart for them.
     """
     attention = partial(_attention, has_flash=gpu.compute_major >= _FLASH_SINCE)
     kernels = {
