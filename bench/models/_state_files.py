@@ -134,5 +134,7 @@ def _reason(error: Exception) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if found := re.search(r"(?:GLOBAL|Unsupported global:|load type|class) ([\w.]*\.[\w.]+)", text):
         return f"it names {found[1].rstrip('.')}, which is no plain data"
-    told = re.search(r"WeightsUnpickler error: (.*)", text)
+    if _Kept.__name__ in text:
+        return f"it holds lists of ruamel.yaml, which PyTorch {torch.__version__} cannot fill; install a newer one"
+    told = re.search(r"WeightsUnpickler error:\s*(.+)", text)
     return (told[1] if told else text.splitlines()[0] if text else type(error).__name__).rstrip(". ")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+_OF_TASKS = "prefix_task_"
+"""How the tensors begin that multi-task prompts store beside the prompt: each task's factors of it."""
 _ONE_PROMPT = ("PREFIX_TUNING", "CARTRIDGE")
 """Of these an encoder-decoder model has one prompt for both, of others one each."""
 
@@ -113,7 +115,8 @@ def _stored_elements(adapter: PeftModel) -> int:
     try:
         with torch.no_grad():
             prompt: torch.Tensor = encoder(tokens.unsqueeze(0).to("meta"))
-    except RuntimeError:  # it asks for values of its tokens: then it has an embedding of each
+    except (RuntimeError, TypeError):  # it asks for values of its tokens or for a task: it has an embedding of each
         prompt = encoder.get_parameter("embedding.weight")
     beside = {id(p) for p in adapter.parameters() if p.requires_grad} - {id(p) for p in encoder.parameters()}
+    beside |= {id(p) for name, p in encoder.named_parameters() if name.startswith(_OF_TASKS)}
     return prompt.numel() + sum(p.numel() for p in adapter.parameters() if id(p) in beside)

@@ -49,6 +49,10 @@ def checkpoint(config: Any) -> dict[str, Any]:
 def test_a_checkpoint_of_the_authors_scripts_is_read(tmp_path: Path, zipped: bool) -> None:
     content = checkpoint(YAML(typ="rt").load(CONFIG))
     torch.save(content, tmp_path / "checkpoint_129.pth", _use_new_zipfile_serialization=zipped)
+    if torch.__version__ < "2.12":  # whose unpickler fills no stand-in for a list
+        with pytest.raises(WeightsError, match=r"holds lists of ruamel.yaml, which PyTorch 2\.11"):
+            _state_files.read(tmp_path / "checkpoint_129.pth")
+        return
     state = _state_files.read(tmp_path / "checkpoint_129.pth")
     assert state.keys() == {"visual_encoder.cls_token"}
     assert torch.equal(state["visual_encoder.cls_token"], torch.ones(1, 1, 4))
