@@ -88,7 +88,9 @@ def _merged(module: torch.nn.Module, part: str, folder: Path, state: State) -> t
 
 
 def _merge_into(module: torch.nn.Module, folder: Path, state: State) -> torch.nn.Module:
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
+
+    from bench.patches.peft import get_peft_model
 
     config: Any = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning:

@@ -6,18 +6,30 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, LibraryMismatchError
 from bench.patches.transformers import CACHE_NAMES, cache_name
 
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+
 _NEW, _OLD = CACHE_NAMES
 
 
-def patch() -> None:
-    """Make the installed peft fit the other libraries and this machine; call it before an adapter is made."""
+def get_peft_model(module: torch.nn.Module, config: PeftConfig) -> PeftModel:
+    """peft's function of this name, once peft fits the other libraries and this machine.
+
+    Raises BenchError where peft makes another adapter than the one that was asked for.
+    """
+    import peft
+
     patch_cache_name()
     patch_boft_extension()
+    wrapper: Any = peft.get_peft_model(module, config)
+    _check_butterflies(wrapper)
+    return wrapper  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -38,7 +50,7 @@ def patch_boft_extension() -> None:
     library.get_fbd_cuda = lambda: compile_kernels() if torch.cuda.is_available() else None
 
 
-def check_butterflies(wrapper: Any) -> None:
+def _check_butterflies(wrapper: Any) -> None:
     """Raise BenchError if BOFT has fewer butterfly factors than its configuration says.
 
     Without its compiled kernels peft takes one factor, whatever was asked for, and says so in a warning alone.

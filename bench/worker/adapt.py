@@ -106,16 +106,12 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     if hasattr(plugin, "select"):
         names = plugin.select(method, part, plain)
         return Adapted(names=frozenset(_train(plain, names)), peft=None, note=notes.of_tensors(plain, names))
-    from peft import get_peft_model  # takes seconds to import, and full training needs none of it
+    from bench.patches.peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
-    from bench.patches import peft as patches
-
-    patches.patch()
     before, weights = set(plain.parameters()), notes.weights(plain)
     shared = shared_tensors(model.module)
     source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
-    patches.check_butterflies(wrapper)
     model.replace_part(part.name, wrapper)
     if finish := getattr(plugin, "finish", None):
         finish(method, wrapper)

@@ -12,7 +12,6 @@ import peft
 import pytest
 import timm
 import torch
-from peft import get_peft_model
 from pydantic import TypeAdapter
 from transformers import (
     LlamaConfig,
@@ -29,6 +28,7 @@ from bench import registry
 from bench.errors import SpecError
 from bench.methods import _library, peft_config
 from bench.models import _parts
+from bench.patches.peft import get_peft_model
 from bench.protocols import PartFacts
 from bench.spec.models import AnyMethod
 from bench.target_modules import target_lines

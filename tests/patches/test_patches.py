@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import PeftConfig, PrefixTuningConfig, PromptTuningConfig
 
 from bench.errors import BenchError, LibraryMismatchError
 from bench.patches import peft as patches
@@ -53,11 +53,10 @@ def stepwise(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize(("make", "task"), [(llama, "CAUSAL_LM"), (gpt2, "CAUSAL_LM"), (t5, "SEQ_2_SEQ_LM")])
 @torch.no_grad()
 def test_generation_sees_virtual_tokens_as_forward_passes_do(make: Any, task: str, config: type[PeftConfig]) -> None:
-    patches.patch_cache_name()
     torch.manual_seed(0)
     plain = make().eval()
     settings: dict[str, Any] = {"task_type": task, "num_virtual_tokens": 3}
-    model: Any = get_peft_model(plain, config(**settings)).eval()
+    model: Any = patches.get_peft_model(plain, config(**settings)).eval()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.normal_(0, 3.0)
@@ -94,9 +93,7 @@ def test_a_function_without_a_cache_is_refused() -> None:
 def test_boft_without_its_kernels_is_refused_more_factors_than_it_takes() -> None:
     from peft import BOFTConfig
 
-    patches.patch_boft_extension()
     targets: Any = {"target_modules": ["q_proj"], "boft_block_size": 4}
-    patches.check_butterflies(get_peft_model(llama(), BOFTConfig(**targets)))
-    model = get_peft_model(llama(), BOFTConfig(**targets, boft_n_butterfly_factor=2))
+    patches.get_peft_model(llama(), BOFTConfig(**targets))
     with pytest.raises(BenchError, match="boft_n_butterfly_factor is 2, but without its CUDA kernels"):
-        patches.check_butterflies(model)
+        patches.get_peft_model(llama(), BOFTConfig(**targets, boft_n_butterfly_factor=2))
