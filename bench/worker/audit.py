@@ -59,7 +59,8 @@ def check_gradients(model: BenchModel, *, finite: bool = True) -> None:
     """
     trainable = {name: p for name, p in model.module.named_parameters() if p.requires_grad}
     without = {n for n, p in trainable.items() if p.grad is None}
-    _refuse(without, "trained, yet without a gradient in the first step:", _to_freeze(model, without))
+    if without:
+        _refuse(without, "trained, yet without a gradient in the first step:", _to_freeze(model, without))
     if finite:
         infinite = {n for n, p in trainable.items() if p.grad is not None and not is_finite(p.grad)}
         _refuse(infinite, "NaN or infinite gradient in the first step:")

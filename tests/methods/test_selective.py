@@ -136,7 +136,10 @@ LAST = {
 
 @pytest.mark.parametrize("architecture", LAST)
 def test_last_blocks_are_the_last_two_in_order_of_execution(architecture: str) -> None:
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture)
+    except NotImplementedError:  # PyTorch 2.11 has no unique values of meta tensors
         model = timm.create_model(architecture)
     last = tuple(LAST[architecture])
     assert select("last_blocks", model, k=2) == {n for n, _ in model.named_parameters() if n.startswith(last)}

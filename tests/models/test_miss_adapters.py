@@ -17,6 +17,10 @@ from bench.models._miss_model import MissModel
 from tests.models.conftest import TINY
 from tests.models.test_miss_weights import original
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="the authors' checkpoints hold lists that this PyTorch cannot read safely"
+)
+
 CONFIGS: dict[str, Callable[[], Any]] = {
     "lora": lambda: LoraConfig(
         task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.1, target_modules=["query", "value"]
