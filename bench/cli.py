@@ -42,8 +42,8 @@ Commands of their own, each with its --help:
 
 \b
 A second run continues the first: finished cells whose settings, data, weights and device are unchanged are
-skipped. --fresh runs them again; --forget removes what is stored of them (a records file that is merely deleted
-comes back from the job folders). Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
+skipped. --fresh runs them again; --forget --scale NAME removes what is stored of them (a records file that is
+merely deleted comes back from the job folders). Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
 
 \b
 --estimate needs no GPU, data or weights. It is of the spec as it stands (scale paper) unless --scale is given, and
@@ -149,7 +149,7 @@ def command(
         typer.Option(
             "--forget",
             help="Run nothing; remove the records and job folders (predictions, logs, adapters) of the cells, of those "
-            "that --only means, at this scale. Asks nothing, and there is no way back.",
+            "that --only means, at the scale that --scale must name. Asks nothing, and there is no way back.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,

@@ -68,6 +68,11 @@ class Options:
                 raise SpecError(f"--forget and {option} do not go together: --forget only removes; leave one out")
         if self.forget and self.budget_bytes is not None:
             raise SpecError("--forget and --budget do not go together: --forget only removes; leave one out")
+        if self.forget and self.scale in (None, "auto"):
+            raise SpecError(
+                "--forget needs --scale NAME: which scale a run takes without one depends on what is on the machine; "
+                "name the one whose cells are to be removed"
+            )
         if self.max_batch_bytes is not None and not self.estimate:
             raise SpecError("--max-batch goes with --estimate: add it")
         if self.gpu is not None and not self.estimate and self.budget_bytes is None:
@@ -154,7 +159,7 @@ def _plan(path: Path, options: Options) -> Plan:
     elif options.report_only:
         choice = choose_for_report(source, options.scale, options.sets, options.results / name)
     else:
-        choice = choose(source, options.scale, options.sets, weights=not (options.list_only or options.forget))
+        choice = choose(source, options.scale, options.sets, weights=not options.list_only)
     resolved = source.resolve(choice.scale, options.sets, options.seeds, alone=options.report_only)
     cells = expand(resolved)
     return Plan(
@@ -199,14 +204,15 @@ def _list(plan: Plan, options: Options) -> dict[str, Any]:
 
 
 def _forget(plan: Plan) -> dict[str, Any]:
-    """Remove what is stored of the selected cells; the object of ``--json`` has their ids."""
+    """Remove what is stored of the selected cells; the object of ``--json`` has the ids of those that had any."""
     from bench.forget import forget
 
     gone = forget(plan.selected, results=plan.results, warn=lambda text: say(f"warning: {text}"))
     say(
         f"{plan.spec.name}: removed {gone} of {len(plan.selected)} cells under {plan.results}; reports stay as they are"
     )
-    return plan.as_json("forgotten", [{"cell_id": cell.cell_id, "label": cell.label} for cell in plan.selected])
+    cells = [cell for cell in plan.selected if cell.cell_id in gone.cell_ids]
+    return plan.as_json("forgotten", [{"cell_id": cell.cell_id, "label": cell.label} for cell in cells])
 
 
 def _report_only(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:

@@ -43,8 +43,17 @@ def weights_digest(cell: Cell) -> str | None:
 
 def method_files(cell: Cell) -> list[Path]:
     """Files and folders on this machine that the methods name, in the order of the fields."""
-    named = (name for method in cell.methods.values() for name in _named(method.model_dump(mode="json"), "method"))
-    return [Path(name) for name in named if os.path.exists(name)]  # noqa: PTH110 - some names are Hub ids
+    return [Path(name) for name in method_paths(cell) if os.path.exists(name)]  # noqa: PTH110 - some are Hub ids
+
+
+def method_paths(cell: Cell) -> list[str]:
+    """What the methods name as files, folders or Hub ids, in the order of the fields."""
+    return [name for method in cell.methods.values() for name in _named(method.model_dump(mode="json"), "method")]
+
+
+def lacks_files(cell: Cell) -> bool:
+    """Whether the methods name a file or folder that is not on this machine; a Hub id is none."""
+    return any(Path(name).is_absolute() and not Path(name).exists() for name in method_paths(cell))
 
 
 def _named(value: Any, field: str) -> Iterator[str]:

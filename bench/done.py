@@ -45,7 +45,9 @@ def why_stale(record: CellRecord, inputs: Inputs) -> str | None:
 
 
 def _other_data(record: CellRecord, inputs: Inputs) -> str | None:
-    return "data changed" if inputs.data_digest not in (UNKNOWN, record.data_digest) else None
+    if inputs.data_digest in (UNKNOWN, record.data_digest):
+        return None
+    return "data changed" if record.data_digest is not None else "ended before its data were read"
 
 
 def _other_weights(record: CellRecord, inputs: Inputs) -> str | None:
@@ -88,14 +90,16 @@ def stale(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str,
     known = inputs_known([cell for cell, _ in results], any_device=True)
     newest: dict[str, CellRecord] = {}
     for cell, record in sorted(results, key=lambda pair: pair[1].finished_at or ""):
-        newest[cell.data.model_dump_json()] = newest[cell.model.model_dump_json()] = record
+        if record.data_digest is not None:  # else it ended before any was taken
+            newest[cell.data.model_dump_json()] = newest[_model_files(cell)] = record
     reasons = {}
     for cell, record in results:
         now = known[cell.cell_id]
-        if now.data_digest == UNKNOWN:
-            now = replace(now, data_digest=newest[cell.data.model_dump_json()].data_digest)
-        if now.weights_digest == UNKNOWN:
-            now = replace(now, weights_digest=newest[cell.model.model_dump_json()].weights_digest)
+        if now.data_digest == UNKNOWN and (last := newest.get(cell.data.model_dump_json())):
+            now = replace(now, data_digest=last.data_digest)
+        unknown = now.weights_digest == UNKNOWN or digests.lacks_files(cell)
+        if unknown and (last := newest.get(_model_files(cell))):
+            now = replace(now, weights_digest=last.weights_digest)
         if (reason := why_stale(record, now)) is not None:
             reasons[cell.cell_id] = reason
     return reasons
@@ -109,10 +113,9 @@ class _Digests:
         self._taken: dict[str, str | None] = {}
 
     def inputs(self, cell: Cell, devices: frozenset[str]) -> Inputs:
-        model = f"{cell.model.model_dump_json()} {digests.method_files(cell)}"
         return Inputs(
             data_digest=self._of(cell.data.model_dump_json(), lambda: digests.data_digest(cell)),
-            weights_digest=self._of(model, lambda: digests.weights_digest(cell)),
+            weights_digest=self._of(_model_files(cell), lambda: digests.weights_digest(cell)),
             devices=devices,
         )
 
@@ -120,6 +123,11 @@ class _Digests:
         if settings not in self._taken:
             self._taken[settings] = self._take(digest)
         return self._taken[settings]
+
+
+def _model_files(cell: Cell) -> str:
+    """The same for cells whose model and methods name the same files, whether or not these are on this machine."""
+    return f"{cell.model.model_dump_json()} {digests.method_paths(cell)}"
 
 
 def _if_known(digest: Callable[[], str | None]) -> str | None:

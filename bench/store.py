@@ -1,7 +1,8 @@
 """Reading and appending records: one JSON line each, checked when written and when read.
 
 A line is ``{"checksum":"<16 hex digits>", <the record's fields>}``; the checksum is over the canonical JSON of the
-other members. Lines are only ever appended; the last result of a ``cell_id`` counts, and without any its last line.
+other members. Runs only append lines, ``--forget`` alone removes some; the last result of a ``cell_id`` counts, and
+without any its last line.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class ResultsFile:
             if not line.strip():
                 continue
             where = f"{self.path}:{number}"
-            found = list(_verified(line))
+            found = [content for content, _, _ in _verified(_text(line))]
             if len(found) != 1 or not _is_whole(line):
                 torn = not line.endswith(b"\n") and not found
                 problems.append(f"{where}: {_describe_damage(torn=torn, recovered=len(found))}")
@@ -98,21 +99,26 @@ class ResultsFile:
                 told = f"the record of {record.label!r} was not appended, the {kept} before it are kept"
                 raise write_error(problem, self.path, told) from problem
 
-    def remove(self, cell_ids: Collection[str]) -> int:
-        """Leave out every record of these cells; returns how many there were. Other lines stay as they are.
+    def remove(self, cell_ids: Collection[str]) -> list[str]:
+        """Leave out every record of these cells; returns the cell's id for each. All else in the file stays.
 
-        Either all are gone afterwards, or RecordError is raised and the file is as it was before.
+        A file that holds nothing more is removed. Either all are gone afterwards, or RecordError is raised and the
+        file is as it was before.
         """
-        kept, removed = [], 0
+        kept: list[bytes] = []
+        removed: list[str] = []
         with self.lock():
             for line in self._lines():
-                found = list(_verified(line))
-                others = [content for content in found if content.get("cell_id") not in cell_ids]
-                removed += len(found) - len(others)
-                kept += [line] if len(others) == len(found) else [_line(content) for content in others]
+                rest, gone = _without(line, cell_ids)
+                kept += rest
+                removed += gone
             if removed:
                 try:
-                    write_atomic(self.path, b"".join(kept))
+                    if any(line.strip() for line in kept):
+                        write_atomic(self.path, b"".join(kept))
+                    else:
+                        self.path.unlink()
+                        sync_folder(self.path.parent)
                 except OSError as problem:
                     raise write_error(problem, self.path, "no record was removed") from problem
         return removed
@@ -274,16 +280,41 @@ def _json(content: dict[str, Any], *, canonical: bool = False) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
 
 
-def _verified(line: bytes) -> Iterator[dict[str, Any]]:
-    """Records in a line that agree with their checksums: more than one if a newline between two was damaged."""
-    decoder, text = json.JSONDecoder(), line.decode("utf-8", "replace")
+def _text(line: bytes) -> str:
+    """Bytes that are no UTF-8 become lone surrogates, so that the line can be written back as it is."""
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _without(line: bytes, cell_ids: Collection[str]) -> tuple[list[bytes], list[str]]:
+    """The lines that are left of one without the records of these cells, and the ids of the records left out."""
+    text, found = _text(line), list(_verified(_text(line)))
+    gone = [str(content["cell_id"]) for content, _, _ in found if content.get("cell_id") in cell_ids]
+    if not gone:
+        return [line], []
+    kept, place = [], 0
+    for content, start, end in [*found, ({}, len(text), len(text))]:
+        between = text[place:start].rstrip("\n")
+        if len(between) > 1:  # one byte is what became of the newline between two records
+            kept.append(f"{between}\n".encode("utf-8", "surrogateescape"))
+        if content and content.get("cell_id") not in cell_ids:
+            kept.append(_line(content))
+        place = end
+    return kept, gone
+
+
+def _verified(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Records in a line that agree with their checksums, and where each begins and ends.
+
+    There is more than one if a newline between two was damaged.
+    """
+    decoder = json.JSONDecoder()
     start, effort = text.find(_START), _EFFORT * len(text)
     while start >= 0 and effort > 0:
         try:
             content, end = decoder.raw_decode(text, start)
             effort -= end - start
             if content.pop("checksum") == checksum(content):
-                yield content
+                yield content, start, end
         except json.JSONDecodeError as problem:
             effort -= problem.pos  # it counts the line ends from the text's beginning
         except (ValueError, RecursionError):

@@ -39,6 +39,7 @@ def test_records_and_folders_of_the_cells_go_and_all_else_stays(sweep: Sweep) ->
     sweep.file.path.write_bytes(sweep.file.path.read_bytes() + first_two)
     gone = forget(CELLS[:1], results=sweep.results, warn=print)
     assert str(gone) == "3 records and 2 job folders"
+    assert gone.cell_ids == {CELLS[0].cell_id}
     assert sweep.statuses() == {"ok 3": "ok", "ok 2": "ok"}
     assert b'{"checksum":"damaged\n' in sweep.file.path.read_bytes()
     assert not beside.exists()
@@ -47,6 +48,37 @@ def test_records_and_folders_of_the_cells_go_and_all_else_stays(sweep: Sweep) ->
     sweep.started()
     sweep.run(CELLS)
     assert sweep.started() == ["ok 1"], "it begins anew, and the others are done"
+
+
+def test_what_is_left_of_a_glued_line_stays_and_an_empty_file_goes(sweep: Sweep) -> None:
+    sweep.run(CELLS[:1])
+    whole = sweep.file.path.read_bytes()
+    damaged = b'{"checksum":"0123","cell_id":"a \xff torn record'
+    sweep.file.path.write_bytes(damaged + whole)
+    forget(CELLS, results=sweep.results, warn=print)
+    assert sweep.file.path.read_bytes() == damaged + b"\n"
+    sweep.file.path.write_bytes(whole)
+    forget(CELLS, results=sweep.results, warn=print)
+    assert not sweep.file.path.exists(), "a scale without a record has no results"
+
+
+def test_a_file_that_cannot_be_read_keeps_its_folders(sweep: Sweep) -> None:
+    sweep.run(CELLS[:1])
+    sweep.file.path.write_bytes(b"my notes")
+    with pytest.raises(RecordError, match="no records file"):
+        forget(CELLS, results=sweep.results, warn=print)
+    assert sweep.job(CELLS[0]).exists()
+
+
+def test_processes_that_a_killed_run_left_are_ended(sweep: Sweep) -> None:
+    orphan = make_cell("orphan@eval")
+    runner = sweep.start([orphan])
+    wait_until(lambda: len(sweep.processes()) > 1)
+    runner.kill()
+    runner.wait(15)
+    wait_until(sweep.processes)
+    forget([orphan], results=sweep.results, warn=print)
+    assert not sweep.processes()
 
 
 def test_nothing_there_is_nothing_to_forget(sweep: Sweep) -> None:
@@ -85,7 +117,10 @@ def test_the_option_takes_the_selected_cells_and_goes_with_no_other(
     done = CliRunner().invoke(app, [spec, "--scale", "demo", "--forget", "--only", "F-T-*", "--json"])
     assert done.exit_code == 0
     assert "removed 0 records and 0 job folders of 2 cells under results/table1" in done.stderr
-    assert done.stdout.count("cell_id") == 2
+    assert '"forgotten": []' in done.stdout
+    for scale in ((), ("--scale", "auto")):
+        done = CliRunner().invoke(app, [spec, "--forget", *scale])
+        assert (done.exit_code, "--forget needs --scale NAME" in done.stderr) == (2, True)
     for option in ("--list", "--fresh", "--report-only", "--estimate"):
         done = CliRunner().invoke(app, [spec, "--forget", option])
         assert done.exit_code == 2

@@ -83,12 +83,12 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         if cell.run.threads is not None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)
+        draft.data_digest = data_digest(cell)  # first of all: a record without says of no files that they are others
+        draft.weights_digest = weights_digest(cell)
         data = load_data(cell.data)
         if ask := getattr(data.source, "notes", None):
             draft.noted.append(ask)
         task = task_of(cell, data)
-        draft.data_digest = data_digest(cell)
-        draft.weights_digest = weights_digest(cell)
         draft.overlap = overlap(data, task, cell.data)
     with draft.phase("load"):
         plugin = registry.load("models", cell.model.family)

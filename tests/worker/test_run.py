@@ -210,6 +210,7 @@ def test_out_of_memory_is_a_result_with_its_phase(
     assert record.status is Status.OOM
     assert record.error is not None
     assert (record.error.phase, record.error.step) == (phase, step)
+    assert record.data_digest, "without it nobody can tell which data the result is of"
     assert (record.params is not None) == (phase in ("train", "eval"))
     assert (record.time.train_s is not None) == (place in ("stored_tensors", "MissModel.generate"))
 
