@@ -368,8 +368,8 @@ class CellRecord(Part):
     """SHA-256 over the files that the model was built from: weights, configuration, tokenizer, preprocessing, and those
     that its methods name; null if there were none."""
     notes: list[str] | None = None
-    """What a reader of the scores must know about how the data were read: files left out, frames not used, ...; null in
-    records of a program that kept none."""
+    """What a reader of the scores must know: of how the data were read, files left out, frames not used, ...; of the
+    evaluation, what could not be checked; null in records of a program that kept none."""
     environment: Environment = {}
     """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
     settings: dict[str, Any] = {}

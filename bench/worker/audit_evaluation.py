@@ -32,11 +32,12 @@ _STRENGTHS = (1.0, 1e3, 1e6)
 lie below the rounding of bf16."""
 _MOST_ELEMENTS = 4_000_000
 """Of a part that are changed at a time, so that no copy of a whole model is needed."""
-_KINDS = ("prompt_encoder", "modules_to_save")
+_OF_TOKENS = "trainable_tokens_delta"
+"""peft's name for rows of an embedding that are trained by themselves."""
+_KINDS = ("prompt_encoder", "modules_to_save", _OF_TOKENS)
 """peft's names for tensors that are seen in a way of their own, whatever else the method trains."""
-_ONLY_WITH_SOME_TOKENS = ("token_indices", "trainable_token_indices", "alora_invocation_tokens")
-"""Fields of peft's configurations for methods that have an effect only on texts with these tokens, which the examples
-of an audit need not have."""
+_UNJUDGED = "not checked whether evaluation sees what was trained"
+_ALL_NAN = f"{_UNJUDGED}: the scores of an example are all NaN"
 _TOLERANCE = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 """Largest difference of two scores of a token by the two ways of computing, in units of the largest score."""
 
@@ -66,29 +67,33 @@ def check_evaluation(
     precision: Precision,
     parts: Mapping[str, str],
     adapters: Mapping[str, Adapted],
-) -> None:
+) -> list[str]:
     """On a batch of ``EXAMPLES`` test examples, through the calls of an evaluation. Leaves weights, modes and random
-    numbers as they were, bit for bit; does nothing where memory does not suffice.
+    numbers as they were, bit for bit.
 
+    Returns why something was not judged, for the reader of the scores: memory did not suffice, or all scores are NaN.
     Raises AuditError that names the part, or the step, and the libraries.
     """
+    unjudged: list[str] = []
     few = replace(options, max_new_tokens=min(_TOKENS, options.max_new_tokens))
     training = [module for module in model.module.modules() if module.training]
     try:
         with _random_numbers_kept(precision.device), torch.no_grad():
             model.module.eval()
             tensors = precision.place(batch.tensors)
-            _check_effect(model, task, tensors, few, precision, parts, adapters)
+            unjudged += _check_effect(model, task, tensors, few, precision, parts, adapters)
             if isinstance(model, Audited):
                 with precision.context():
-                    _check_generation(model, tensors, few, precision)
+                    unjudged += _check_generation(model, tensors, few, precision)
     except Exception as error:
         if isinstance(error, AuditError) or memory_error(error) is None:
             raise
         print(f"no audit of the evaluation, for want of memory: {error}")
+        unjudged.append(f"{_UNJUDGED}, for want of memory")
     finally:
         for module in training:
             module.training = True
+    return list(dict.fromkeys(unjudged))
 
 
 def _check_effect(
@@ -99,7 +104,9 @@ def _check_effect(
     precision: Precision,
     parts: Mapping[str, str],
     adapters: Mapping[str, Adapted],
-) -> None:
+) -> list[str]:
+    """Returns why not all parts were judged."""
+
     def scores() -> list[torch.Tensor]:
         with precision.context(), Observer() as observer:  # each time anew: autocast keeps the weights that it has cast
             task.predict(model, dict(batch), options)
@@ -110,14 +117,15 @@ def _check_effect(
         for kind, tensors in _trained(model, part, action, adapters).items():
             before = scores() if before is None else before
             if not all(bool(each.isfinite().any()) for each in before):
-                return  # NaN tells nothing; that the weights are finite was checked
-            if not _has_effect(scores, before, tensors) and not _may_be_idle(adapters.get(part)):
+                return [_ALL_NAN]
+            if not _has_effect(scores, before, tensors) and not _may_be_idle(kind, adapters.get(part)):
                 raise AuditError(
                     f"part {part} ({action}): evaluation does not see what was trained. Noise on its {kind} changed no "
                     f"score of {len(next(iter(batch.values())))} test examples: {_libraries()} do not fit together "
                     "here. Install versions that this package was tested with (python run_bench.py --version), or "
                     "choose another method for this part"
                 )
+    return []
 
 
 def _has_effect(scores: Any, before: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> bool:
@@ -157,15 +165,19 @@ def _some(parameters: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     return small or [min(parameters, key=lambda p: p.numel())]
 
 
-def _may_be_idle(adapter: Adapted | None) -> bool:
+def _may_be_idle(kind: str, adapter: Adapted | None) -> bool:
+    """Whether these tensors have an effect only on texts with tokens that the examples of an audit need not have."""
     config = adapter.peft.active_peft_config if adapter is not None and adapter.peft is not None else None
-    return any(getattr(config, field, None) for field in _ONLY_WITH_SOME_TOKENS)
+    return kind == _OF_TOKENS or bool(getattr(config, "alora_invocation_tokens", None))
 
 
 def _check_generation(
     model: Audited, batch: dict[str, torch.Tensor], options: GenerateOptions, precision: Precision
-) -> None:
-    """Greedy generation against one forward pass over prompt and answer, without a cache, as in training."""
+) -> list[str]:
+    """Greedy generation against one forward pass over prompt and answer, without a cache, as in training.
+
+    Returns why it was not judged.
+    """
     greedy = replace(options, num_beams=1, attend_padding=False)  # training never attends to padding
     with Observer() as observer:
         model.generate(dict(batch), greedy)
@@ -179,6 +191,8 @@ def _check_generation(
     tolerance = _TOLERANCE[precision.compute or precision.weights]
     going = torch.ones(rows, dtype=torch.bool, device=tokens.device)
     for number, step in enumerate(steps):
+        if bool((step.isnan() & forward[:, number].isnan()).all(-1)[going].any()):
+            return [_ALL_NAN]
         error = _disagreement(step, forward[:, number])
         if bool((error[going] > tolerance).any()):
             raise AuditError(
@@ -188,13 +202,16 @@ def _check_generation(
                 "tested with (python run_bench.py --version), or choose another method"
             )
         going &= ~torch.isin(tokens[:, number], torch.tensor(sorted(model.ends), device=tokens.device))
+    return []
 
 
 def _disagreement(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """(rows,): the largest difference of two sets of scores (rows, vocabulary) up to a constant of each row, which
-    log-probabilities differ by, in units of the largest score. Tokens that generation rules out are not compared.
+    log-probabilities differ by, in units of the largest score. Tokens that generation rules out, by -inf, are not
+    compared; what is NaN or inf to one of the two alone is an infinite difference.
     """
     allowed = one.isfinite() & other.isfinite()
+    broken = (one.isfinite() != other.isfinite()) & ~one.isneginf() & ~other.isneginf()
     count = allowed.sum(-1, keepdim=True).clamp(min=1)
 
     def centred(scores: torch.Tensor) -> torch.Tensor:
@@ -203,7 +220,7 @@ def _disagreement(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
     first, second = centred(one), centred(other)
     largest = torch.maximum(first.abs().amax(-1), second.abs().amax(-1)).clamp(min=1e-6)
-    return (first - second).abs().amax(-1) / largest
+    return ((first - second).abs().amax(-1) / largest).masked_fill(broken.any(-1), torch.inf)
 
 
 def _libraries() -> str:

@@ -74,7 +74,7 @@ def differ(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> boo
 
 
 def _differ(before: torch.Tensor, after: torch.Tensor) -> bool:
-    if before.shape != after.shape:
+    if before.shape != after.shape or not torch.equal(before.isnan(), after.isnan()):
         return True
     old, new = (each.float().nan_to_num() for each in (before, after))
     rounding = 8 * torch.finfo(torch.float32).eps * float(_finite(before).abs().max())

@@ -109,7 +109,7 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
     with draft.phase("eval"):
         _evaluate(cell, job, data, task, model, precision, draft)
     with draft.unmeasured():
-        _audit(cell, data, task, model, adapters, precision)
+        _audit(cell, data, task, model, adapters, precision, draft)
 
 
 def choose_device(name: str) -> torch.device:
@@ -154,12 +154,20 @@ def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, Adapted
 
 
 def _audit(
-    cell: Cell, data: LoadedData, task: Task, model: BenchModel, adapters: dict[str, Adapted], precision: Precision
+    cell: Cell,
+    data: LoadedData,
+    task: Task,
+    model: BenchModel,
+    adapters: dict[str, Adapted],
+    precision: Precision,
+    draft: Draft,
 ) -> None:
     """After the evaluation, whose times and peaks it must not touch."""
     few = data.test[: min(EXAMPLES, cell.evaluate.batch_size)]
     batch = LoadedData(source=data.source, train=(), test=few).test_batch(model, task, few)
-    check_evaluation(model, task, batch, cell.evaluate.options(), precision, cell.parts, adapters)
+    unjudged = check_evaluation(model, task, batch, cell.evaluate.options(), precision, cell.parts, adapters)
+    if unjudged:
+        draft.noted.append(lambda: unjudged)
 
 
 def _evaluate(

@@ -32,6 +32,11 @@ OPTIONS = GenerateOptions(num_beams=2, max_new_tokens=3)
 CPU = make_precision("fp32", torch.device("cpu"))
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"type": "lora", "r": 4},
+    "LoRA and tokens": {
+        "peft_type": "LORA",
+        "target_modules": ["query", "value"],
+        "trainable_token_indices": {"word_embeddings": [3]},
+    },
     "IA3": {"type": "ia3"},
     "Prefix": {"type": "prefix"},
     "Prompt": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
@@ -52,8 +57,8 @@ class Built:
         self.adapters: dict[str, Adapted] = adapt(self.model, self.model.part_facts, cell.parts, cell.methods)
         self.batch: Batch = data.test_batch(self.model, VQA, data.test[:2])
 
-    def check(self) -> None:
-        check_evaluation(self.model, VQA, self.batch, OPTIONS, CPU, self.parts, self.adapters)
+    def check(self) -> list[str]:
+        return check_evaluation(self.model, VQA, self.batch, OPTIONS, CPU, self.parts, self.adapters)
 
 
 def miss(make_cell: Make, dec: str, **parts: str) -> Built:
@@ -146,8 +151,11 @@ def forgetful(step: Callable[..., Any]) -> Callable[..., Any]:
     return lambda tokens, *rest: step(torch.zeros_like(tokens), *rest)
 
 
-def test_an_adapter_that_evaluation_turns_off_fails(make_cell: Make) -> None:
-    built = miss(make_cell, "LoRA")
+@pytest.mark.parametrize("method", ["LoRA", "LoRA and tokens"])
+def test_an_adapter_that_evaluation_turns_off_fails(make_cell: Make, method: str) -> None:
+    """Tokens that are trained beside it, and need not occur in the examples, are no excuse."""
+    built = miss(make_cell, method)
+    built.check()
     generate = MissModel.generate
 
     def without(batch: Any, options: GenerateOptions) -> list[str]:
@@ -155,7 +163,7 @@ def test_an_adapter_that_evaluation_turns_off_fails(make_cell: Make) -> None:
             return generate(built.model, batch, options)
 
     built.model.generate = without
-    with pytest.raises(AuditError, match=r"part dec \(LoRA\): evaluation does not see what was trained"):
+    with pytest.raises(AuditError, match=rf"part dec \({method}\): evaluation does not see what was trained"):
         built.check()
 
 
@@ -193,15 +201,47 @@ def test_a_classifier_that_reads_another_head_fails() -> None:
                 check_evaluation(model, task, batch, OPTIONS, CPU, parts, {})
 
 
-def test_want_of_memory_is_no_verdict(make_cell: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    built = miss(make_cell, "LoRA")
+def test_want_of_memory_is_told_in_the_record(
+    make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No verdict, which a reader of the scores must know."""
 
-    def too_large(*_: Any) -> list[str]:
+    def too_large(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    built.model.generate = too_large
+    monkeypatch.setattr(MissModel, "forward_scores", too_large)
+    record = run_cell(make_cell(parts={"vit": "F", "jtm": "F", "dec": "F"}, methods={}), tmp_path)
+    assert record.status is Status.OK
+    assert record.notes is not None
+    assert record.notes[-1] == "not checked whether evaluation sees what was trained, for want of memory"
+    assert "no audit of the evaluation, for want of memory: CUDA out of memory." in capsys.readouterr().out
+
+
+def spoilt(scores: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(scores, torch.nan)
+
+
+def test_generation_that_gives_nan_where_the_forward_pass_gives_numbers_fails(make_cell: Make) -> None:
+    built = miss(make_cell, "LoRA")
     built.check()
-    assert "no audit of the evaluation, for want of memory" in capsys.readouterr().out
+    generate = built.model.generate
+
+    def broken(batch: Any, options: GenerateOptions) -> list[str]:
+        with built.model.part("dec").get_output_embeddings().register_forward_hook(lambda *found: spoilt(found[2])):
+            found: list[str] = generate(batch, options)
+        return found
+
+    built.model.generate = broken
+    with pytest.raises(AuditError, match="differ at token 1 of an answer: by inf"):
+        built.check()
+
+
+def test_nothing_but_nan_is_told_as_not_judged(make_cell: Make) -> None:
+    built = miss(make_cell, "LoRA")
+    built.model.part("dec").get_output_embeddings().register_forward_hook(lambda *found: spoilt(found[2]))
+    assert built.check() == [
+        "not checked whether evaluation sees what was trained: the scores of an example are all NaN"
+    ]
 
 
 def test_the_observer_keeps_what_is_decided_by_and_nothing_of_inside() -> None:
