@@ -51,6 +51,12 @@ SIZE = (16.0, 44.0)
 MARGIN = 1.0
 SAMPLES = 64
 """Examples of a split that the digest takes."""
+EARLIER = {
+    "de4400edc70f2b3da608c73c0ee632e090f4ff067de11ed3d7e5270d793350d3": (
+        "17370621ca18dccfe7aaf146682a92d2fdba49a7a0310aab596e4e25b83d6444"
+    ),
+}
+"""Digest -> the one that a record of the same pictures and texts has, which was taken over this file's source."""
 LIGHT = (0.35, 0.7)
 """All levels of a picture are multiplied by one number of this range, as if the lamp were dim: easy-VQA's pictures are
 brighter than any of ours, so that a frozen encoder is at a disadvantage, as on a real new domain."""
@@ -134,7 +140,7 @@ def digest(settings: RenderedShapesSettings) -> str:
         examples = data.split(name)
         for example in examples[:: -(-len(examples) // SAMPLES)]:
             sha.update(f"{example.question()}\0{example.answer}\n".encode() + data.image(example).tobytes())
-    return sha.hexdigest()
+    return EARLIER.get(sha.hexdigest(), sha.hexdigest())
 
 
 def load(settings: RenderedShapesSettings) -> OpenedData:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from bench.cell import expand
 from bench.datasets import easy_vqa, rendered_shapes
 from bench.datasets.rendered_shapes import COLOURS, Scene
 from bench.errors import DataError
+from bench.spec.load import read_spec
+from bench.store import ResultsFile
 
 
 def settings(**changes: Any) -> rendered_shapes.Settings:
@@ -159,3 +163,9 @@ def test_an_example_with_its_picture_takes_a_millisecond() -> None:
 def test_unknown_split() -> None:
     with pytest.raises(DataError, match="known: train, test"):
         rendered_shapes.load(settings()).split("validate")
+
+
+def test_the_pictures_of_the_bundled_model_are_known_by_the_digest_of_its_record(root: Path) -> None:
+    (cell,) = expand(read_spec(root / "specs" / "demo_backbone.yaml").resolve("default"))
+    (record,) = ResultsFile(root / "results" / "gallery" / "demo_backbone" / "default.jsonl").read().values()
+    assert rendered_shapes.digest(cell.data) == record.data_digest
