@@ -13,14 +13,13 @@ from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import TableColumn
 from bench.report.published import OWN_SCALES
 from bench.report.uncertainty import DifferenceKind
+from bench.versions import OLDEST as LIBRARIES
 
 if TYPE_CHECKING:
     from bench.cell import Cell
     from bench.record import CellRecord, Score
     from bench.spec.models import Spec
 
-LIBRARIES = ("torch", "transformers", "peft", "timm")
-"""Whose versions may change a result."""
 CLOSED_RULES = {
     "yes_no": "closed: the gold answer is yes or no",
     "answer_type": "closed: as the data set's annotation says",

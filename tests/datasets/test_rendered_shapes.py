@@ -168,4 +168,5 @@ def test_unknown_split() -> None:
 def test_the_pictures_of_the_bundled_model_are_known_by_the_digest_of_its_record(root: Path) -> None:
     (cell,) = expand(read_spec(root / "specs" / "demo_backbone.yaml").resolve("default"))
     (record,) = ResultsFile(root / "results" / "gallery" / "demo_backbone" / "default.jsonl").read().values()
+    assert isinstance(cell.data, rendered_shapes.Settings)
     assert rendered_shapes.digest(cell.data) == record.data_digest

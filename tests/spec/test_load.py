@@ -92,7 +92,7 @@ def test_another_plugin_replaces_the_whole_mapping(write: Write) -> None:
         SPEC + "scales:\n  hub: {model: {weights: {kind: hub, id: a/b}}}\n  moved: {model: {weights: {path: v}}}\n"
     )
     weights = source.resolve("hub").spec.model.model_dump(mode="json")["weights"]
-    assert weights == {"kind": "hub", "id": "a/b", "revision": None}
+    assert weights == {"kind": "hub", "id": "a/b", "revision": None, "adapter": {}}
     weights = source.resolve("moved").spec.model.model_dump(mode="json")["weights"]
     assert weights == {"kind": "folder", "path": "v"}
 
