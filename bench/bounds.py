@@ -27,6 +27,16 @@ def _readable(environment: dict[str, Any]) -> dict[str, Any]:
 Environment = Annotated[dict[str, Any], AfterValidator(_readable)]
 
 
+def device_bytes(environment: dict[str, Any]) -> int:
+    """Memory of the GPU that a record is of; 0 where it was not recorded."""
+    gpus = environment.get("gpus")
+    for gpu in gpus if isinstance(gpus, list) else ():
+        if isinstance(gpu, dict) and gpu.get("name") == environment.get("device"):
+            found = gpu.get("memory_bytes")
+            return found if isinstance(found, int) else 0
+    return 0
+
+
 def check_correct(correct: int | None, n: int) -> None:
     """Raises ValueError if more are correct than there are."""
     if correct is not None and correct > n:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry, versions
 from bench.cell import Cell, expand, select
-from bench.endings import INTERRUPTED, say
-from bench.errors import OutputError, SpecError
+from bench.endings import say
+from bench.errors import INTERRUPTED, OutputError, SpecError
 from bench.record import CellRecord
 from bench.registry import did_you_mean
 from bench.report import check_folder
@@ -297,25 +297,25 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
 
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> tuple[int, dict[str, Any]]:
-    """Write and show it; 1 if it could not be shown, and the object of ``--json``."""
+    """Write and show it; 1 if it could not be written or shown, and the object of ``--json``."""
     from bench.done import stale
     from bench.report import write_report
     from bench.report.outcomes import Outcomes
 
     code, outcomes, old = 0, Outcomes(plan.results), stale(plan.cells, records)
-    report = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, outcomes, old)
-    if options.as_json:
-        say("report: " + ", ".join(str(file) for file in report.files))
-    else:
-        from rich.console import Console
+    try:
+        report = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, outcomes, old)
+        if options.as_json:
+            say("report: " + ", ".join(str(file) for file in report.files))
+        else:
+            from rich.console import Console
 
-        from bench.report.summary import print_summary
+            from bench.report.summary import print_summary
 
-        try:
             print_summary(Console(), report.table, report.files)
-        except OutputError as problem:  # other specs are still to run
-            say(f"{plan.spec.name}: {problem}")
-            code = 1
+    except OutputError as problem:  # other specs are still to run, and --json has those that did
+        say(f"{plan.spec.name}: {problem}")
+        code = 1
     return code, _as_json(plan, records)
 
 

@@ -13,10 +13,8 @@ from typing import Any, TextIO
 
 import typer
 
-from bench.errors import BenchError, OutputError
+from bench.errors import INTERRUPTED, BenchError, OutputError
 from bench.spec.problems import printable
-
-INTERRUPTED = 130
 
 
 @contextmanager

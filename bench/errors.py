@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130
+"""Exit code where Ctrl-C or SIGTERM ended the command."""
+
 
 class BenchError(Exception):
     """Something the user can put right: the message says what is wrong, where, and what to do next."""

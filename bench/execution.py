@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Progress:
     """What a worker last wrote to its progress file (``progress.json`` in the cell's job folder)."""
 
     phase: str
-    """``setup``, ``load``, ``train`` or ``eval``."""
+    """``setup``, ``load``, ``train`` or ``eval``; ``estimate`` once the record is there."""
     done: int = 0
     total: int = 0
     """Steps in training, questions in evaluation; 0 where there is nothing to count."""
@@ -154,3 +155,8 @@ class TrackerPlugin(Protocol):
     def create(settings: Any, folder: Path) -> Tracker:
         """Open the tracker. ``folder``: where to keep files unless the settings say otherwise; need not exist."""
         ...
+
+
+def now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

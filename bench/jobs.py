@@ -6,17 +6,17 @@ import json
 import shutil
 import signal
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from bench import environment
 from bench.cell import Cell
-from bench.execution import EVENTS_FILE, Ended, Progress
+from bench.execution import EVENTS_FILE, Ended, Progress, now
 from bench.file_kinds import read_regular
 from bench.host_memory import address_space_limit, last_words
-from bench.record import CellRecord, Estimate, Failure, Status
+from bench.record import HOST_OUT_OF_MEMORY, CellRecord, Estimate, Failure, Status
 from bench.store import write_atomic
 
 ATTEMPT = ".attempt"
@@ -43,6 +43,7 @@ class Job:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "progress.json", "predictions.jsonl", "log.txt", EVENTS_FILE):
             (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "adapter", ignore_errors=True)
         write_atomic(self.folder / "cell.json", self.cell.model_dump_json().encode())
 
     def take_over(self, attempt: Job) -> None:
@@ -56,13 +57,16 @@ class Job:
         self.settle()
 
     def settle(self) -> None:
-        """End an exchange of folders that was cut off."""
+        """End an exchange of folders that was cut off. Raises OSError if a folder cannot be renamed."""
         if not self._replaced.exists():
             return
         if not self.folder.exists():
             attempt = self.beside().folder
             (attempt if attempt.exists() else self._replaced).rename(self.folder)
         shutil.rmtree(self._replaced, ignore_errors=True)
+        if self._replaced.exists():  # its name is needed again; a network drive keeps files that are still open
+            names = (self._replaced.with_name(f"{self._replaced.name}.{number}") for number in count(1))
+            self._replaced.rename(next(path for path in names if not path.exists()))
 
     @property
     def _replaced(self) -> Path:
@@ -102,11 +106,11 @@ class Job:
             return self._record(Status.TIMEOUT, "Timeout", self._limit(how), device, started_at)
         if how.host_out_of_memory:
             message = "the kernel killed the worker for want of host memory"
-            return self._record(Status.OOM, "HostOutOfMemory", message, device, started_at)
+            return self._record(Status.OOM, HOST_OUT_OF_MEMORY, message, device, started_at)
         said = last_words(self.log_tail()) if -how.returncode not in (signal.SIGKILL, signal.SIGTERM) else None
         if said is not None:
             message = f"the worker ran out of host memory: {said}{address_space_limit()}"
-            return self._record(Status.OOM, "HostOutOfMemory", message, device, started_at)
+            return self._record(Status.OOM, HOST_OUT_OF_MEMORY, message, device, started_at)
         kind = "Signal" if how.returncode < 0 else "NoResult"
         return self._record(Status.CRASHED, kind, self._crash(how.returncode), device, started_at)
 
@@ -166,11 +170,6 @@ class Job:
             started_at=started_at,
             finished_at=now(),
         )
-
-
-def now() -> str:
-    """ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _signal_name(number: int) -> str:

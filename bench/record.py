@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from bench.bounds import Amount, Count, Environment, Finite, check_correct
-from bench.record_parts import CutCount, Overlap, Part
+from bench.bounds import Amount, Count, Environment, Finite, check_correct, device_bytes
+from bench.record_parts import CutCount, Flops, Overlap, Part
 
 SCHEMA_VERSION = 1
+HOST_OUT_OF_MEMORY = "HostOutOfMemory"
 
 
 class Status(StrEnum):
@@ -42,7 +43,8 @@ class Failure(Part):
     """Why a cell did not end ``ok``."""
 
     type: str
-    """Class of the exception, or ``Timeout``, ``Signal``, ``NoResult``."""
+    """Class of the exception, or ``HostOutOfMemory``, ``Timeout``, ``Signal``, ``NoResult``, ``Interrupted``,
+    ``DoesNotFit``."""
     message: str
     """What went wrong, as the exception says it."""
     phase: str | None = None
@@ -88,6 +90,8 @@ class PhaseMemory(Part):
 
 LEAST_CONTEXT_BYTES = 64 << 20
 """No process with a CUDA context takes less of a GPU; the driver alone shows a few MiB on an idle one."""
+_MUCH = 0.05
+"""Share of a GPU's memory that decides whether a cell fits; a desktop takes less of most."""
 
 
 class Memory(Part):
@@ -104,7 +108,8 @@ class Memory(Part):
     host_rss_peak_bytes: Count | None = None
     """Peak resident set of the worker, bytes."""
     foreign_bytes: Count | None = None
-    """GPU memory that others held when the cell started; null without NVML, or where its driver cannot say."""
+    """GPU memory that others held when the cell started; null without NVML, where its driver cannot say, or where
+    the process of the cell held some itself."""
 
     @property
     def shared(self) -> bool:
@@ -265,19 +270,6 @@ class PredictedMemory(Part):
         return max(p.reserved_peak_bytes for p in (self.train, self.eval) if p is not None) + self.context_bytes
 
 
-class Flops(Part):
-    """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
-
-    train_forward: Count | None
-    """Of one optimizer step of the longest batch, all its micro-batches together; null if the cell trains nothing."""
-    train_backward: Count | None
-    """Likewise, recomputation under gradient checkpointing included."""
-    train_step: Count | None
-    """``train_forward + train_backward``."""
-    eval_sample: Count
-    """Of answering one question of the longest batch, generation to its last token included."""
-
-
 class Estimate(Part):
     """The costs that need no run: no GPU, no weights, no data."""
 
@@ -381,8 +373,13 @@ class CellRecord(Part):
 
     @property
     def is_final(self) -> bool:
-        """Whether a rerun skips the cell: a result, unless the memory that it lacked was held by another process."""
-        return self.status.is_result and not (self.status is Status.OOM and self.memory.shared)
+        """Whether a rerun skips the cell: a result, unless others held much of the GPU memory that it lacked."""
+        return self.status.is_result and not (self.status is Status.OOM and self._lacked_what_others_held())
+
+    def _lacked_what_others_held(self) -> bool:
+        if not self.memory.shared or (self.error is not None and self.error.type == HOST_OUT_OF_MEMORY):
+            return False
+        return (self.memory.foreign_bytes or 0) >= _MUCH * device_bytes(self.environment)
 
     def score(self, metric: str) -> TaskScore | None:
         """Of the record's task; null if the cell was not scored, or not by this metric."""

@@ -35,3 +35,16 @@ class Overlap(Part):
     """Test examples."""
     images: str | None = None
     """What images were compared by: ``contents``, or ``names`` where there are too many; null without images."""
+
+
+class Flops(Part):
+    """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
+
+    train_forward: Count | None
+    """Of one optimizer step of the longest batch, all its micro-batches together; null if the cell trains nothing."""
+    train_backward: Count | None
+    """Likewise, recomputation under gradient checkpointing included."""
+    train_step: Count | None
+    """``train_forward + train_backward``."""
+    eval_sample: Count
+    """Of answering one question of the longest batch, generation to its last token included."""

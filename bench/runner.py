@@ -16,10 +16,10 @@ from types import FrameType
 from bench import registry
 from bench.cell import Cell
 from bench.done import Inputs, inputs_of, why_not_done, why_stale
-from bench.errors import RecordError
-from bench.execution import Executor, RunningCell
+from bench.errors import INTERRUPTED, RecordError
+from bench.execution import Executor, RunningCell, now
 from bench.executors._processes import end_leftovers
-from bench.jobs import Job, now
+from bench.jobs import Job
 from bench.progress import Reporter, outcome
 from bench.record import CellRecord, Estimate, Status
 from bench.store import ResultsFile, write_error
@@ -60,7 +60,7 @@ class RunSummary:
     def exit_code(self) -> int:
         """0: all ok (out of memory is a result); 1: some cell failed or diverged; 130: interrupted."""
         if self.interrupted:
-            return 130
+            return INTERRUPTED
         fine = (Status.OK, Status.OOM, Status.SKIPPED)
         return 0 if len(self.records) == self.cells and all(r.status in fine for r in self.records) else 1
 
@@ -105,10 +105,10 @@ def run(
             )
         done = {} if fresh else _done(inputs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]
-        _tell_replaced([stored[job.cell.cell_id] for job in todo if job.cell.cell_id in stored], inputs, reporter)
         sweep = _Sweep(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
         if find_unfit and todo:
             todo = sweep.skip(todo, find_unfit([job.cell for job in todo]))
+        _tell_replaced([stored[job.cell.cell_id] for job in todo if job.cell.cell_id in stored], inputs, reporter)
         if todo:
             sweep.run(todo, _executor(executor, [job.cell for job in todo]), finished=len(sweep.records))
     return RunSummary(
@@ -136,18 +136,32 @@ def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers:
     """The stored records, joined by results whose runner was killed, or ran out of disk, before it appended them."""
     stored = file.read()
     for job in jobs:
-        job.settle()
+        with _moving(job):
+            job.settle()
         for attempt in (job, job.beside()):
             left, known = attempt.result(), stored.get(job.cell.cell_id)
             if left is None or not left.is_final or left == known:
                 continue
             if known is None or (left.finished_at or "") >= (known.finished_at or ""):
-                job.take_over(attempt)
+                with _moving(job):
+                    job.take_over(attempt)
                 file.append(left)
                 stored[left.cell_id] = left
+                if known is not None and known.is_final:
+                    trackers.started(job)  # what they have is of that result
                 trackers.ended(job, left)
                 reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
     return stored
+
+
+@contextmanager
+def _moving(job: Job) -> Iterator[None]:
+    """Raises RecordError if a job folder cannot be put into the place of another."""
+    try:
+        yield
+    except OSError as problem:
+        told = "a result of a run that was cut off cannot be put there; it is kept, and nothing was run"
+        raise write_error(problem, job.folder, told) from problem
 
 
 def _done(inputs: Mapping[str, Inputs], stored: dict[str, CellRecord]) -> dict[str, CellRecord]:
@@ -222,8 +236,7 @@ class _Sweep:
             if found := unfit.get(job.cell.cell_id):
                 record = job.skipped(found.reason, found.estimate)
                 self.file.append(record)
-                if not self._has_result(job):
-                    self.trackers.ended(job, record)
+                self._track(job, record)
                 self.records[record.cell_id] = record
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
         return [job for job in todo if job.cell.cell_id not in unfit]
@@ -250,7 +263,8 @@ class _Sweep:
         try:
             self._check_space()
             job.prepare()
-            self.trackers.started(job)
+            if not self._has_result(place):
+                self.trackers.started(job)
             self.reporter.cell_started(job.cell)
             handle = executor.start(job.cell, job.folder)
         except OSError as problem:
@@ -284,7 +298,7 @@ class _Sweep:
             job = started.place
         self.file.append(record)  # first: a record is worth more than its copy in a tracker
         self.records[record.cell_id] = record
-        self.trackers.ended(job, record)
+        self._track(job, record)
         self.reporter.cell_ended(job.cell, record)
         if not record.is_final and self._has_result(job):
             self.reporter.message(
@@ -304,6 +318,14 @@ class _Sweep:
                 f"warning: this cell ran on {ran_on}, but {expected} is what this machine seems to offer; it will not "
                 "count as finished. Check that torch can use the device (driver, build), or set run.device=cpu"
             )
+
+    def _track(self, job: Job, record: CellRecord) -> None:
+        """What trackers have of an earlier result stays until there is another, which they are then told as a whole."""
+        if self._has_result(job):
+            if not record.is_final:
+                return
+            self.trackers.started(job)
+        self.trackers.ended(job, record)
 
     def _tell_notes(self, cell: Cell, record: CellRecord) -> None:
         """Once for all cells of a data set."""
@@ -355,7 +377,9 @@ def _stop_signals(*, at_once: bool) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A shell ignores SIGINT for what it starts in the background.
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:

@@ -14,7 +14,6 @@ from bench.record import (
     CellRecord,
     Estimate,
     Failure,
-    Flops,
     Memory,
     Params,
     PartParams,
@@ -25,6 +24,7 @@ from bench.record import (
     Status,
     Time,
 )
+from bench.record_parts import Flops
 from bench.spec.load import read_spec
 from bench.spec.models import Spec
 

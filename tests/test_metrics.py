@@ -13,7 +13,6 @@ from bench.errors import SpecError
 from bench.record import (
     Accuracy,
     CellRecord,
-    Flops,
     LossPoint,
     Memory,
     Params,
@@ -23,6 +22,7 @@ from bench.record import (
     TaskScore,
     Time,
 )
+from bench.record_parts import Flops
 from tests.factories import GIB, accuracy, load_cells, make_estimate, make_record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ import pytest
 
 from bench.cell import Cell
 from bench.environment import Gpu
-from bench.errors import DataError, SpecError
+from bench.errors import DataError, RecordError, SpecError
 from bench.executors.inline import InlineCell
+from bench.jobs import Job
 from bench.progress import Silent
-from bench.record import CellRecord, Status
+from bench.record import CellRecord, Failure, Memory, Status
 from bench.runner import FindUnfit, RunSummary, Unfit, run
 from tests.factories import make_estimate, make_record
 from tests.sweeps import Sweep, make_cell
@@ -216,6 +218,20 @@ def test_out_of_memory_is_final_unless_another_process_held_some(
     assert sweep.started() == again
 
 
+def test_want_of_other_memory_than_what_others_held_is_final() -> None:
+    cell = make_cell("ok")
+    environment = {"device": "NVIDIA A100", "gpus": [{"name": "NVIDIA A100", "memory_bytes": 80 << 30}]}
+
+    def is_final(kind: str, held: int, **found: object) -> bool:
+        error, memory = Failure(type=kind, message="no memory"), Memory(foreign_bytes=held)
+        return make_record(cell, status=Status.OOM, error=error, memory=memory, environment=found).is_final
+
+    assert is_final("OutOfMemoryError", 500 << 20, **environment), "a desktop"
+    assert not is_final("OutOfMemoryError", 5 << 30, **environment)
+    assert not is_final("OutOfMemoryError", 500 << 20, device="NVIDIA A100"), "of a card of unknown size"
+    assert is_final("HostOutOfMemory", 5 << 30, **environment)
+
+
 def test_a_result_beside_another_process_is_told_and_stays(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FOREIGN", str(2 << 30))
     listening = Listening()
@@ -224,6 +240,59 @@ def test_a_result_beside_another_process_is_told_and_stays(sweep: Sweep, monkeyp
     sweep.started()
     sweep.run([make_cell("ok 1")])
     assert sweep.started() == []
+
+
+def test_what_is_skipped_is_not_told_as_replaced(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_DATA_DIGEST", "0" * 64)
+    sweep.run([make_cell("ok 1")])
+    listening = Listening()
+    sweep.run([make_cell("ok 1")], reporter=listening, find_unfit=unfit("ok 1"))
+    assert not any("with a result run again" in text for text in listening.told)
+    sweep.run([make_cell("ok 1")], reporter=listening)
+    assert any("with a result run again: 1 (data changed)" in text for text in listening.told)
+
+
+def test_a_folder_that_cannot_be_removed_or_renamed_is_in_nobodys_way(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell("ok")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a network drive that keeps what is still open
+        for _ in range(4):
+            assert sweep.run([cell], fresh=True).exit_code == 0
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    sweep.file.path.unlink()
+    monkeypatch.setattr(Job, "take_over", read_only)
+    with pytest.raises(RecordError, match=r"Read-only file system.*nothing was run"):
+        sweep.run([cell])
+
+
+def test_a_new_attempt_begins_without_files_of_the_last(tmp_path: Path) -> None:
+    job = Job(cell=make_cell("ok"), folder=tmp_path, data_digest=None, weights_digest=None)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"of an earlier attempt")
+    job.prepare()
+    assert [path.name for path in tmp_path.iterdir()] == ["cell.json"]
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored(sweep: Sweep) -> None:
+    """As a shell starts what runs in the background."""
+
+    class Interrupting(Listening):
+        def cell_started(self, cell: Cell) -> None:
+            super().cell_started(cell)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        summary = sweep.run([make_cell("ok 1"), make_cell("ok 2")], reporter=Interrupting())
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (summary.interrupted, len(summary.records)) == (False, 2)
 
 
 def test_an_executor_that_is_not_known_is_an_error(sweep: Sweep) -> None:

@@ -127,6 +127,21 @@ def test_a_cell_that_keeps_its_result_is_not_told_as_skipped(recorder: Recorder,
     assert recorder.told == []
 
 
+def test_an_attempt_at_a_cell_with_a_result_is_told_once_it_is_one(
+    recorder: Recorder, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed one may not delete the curves of the result that stays."""
+    cell = tracked("ok")
+    sweep.run([cell])
+    recorder.told.clear()
+    monkeypatch.setenv("FAKE_STATUS", "error")
+    sweep.run([cell], fresh=True)
+    assert recorder.told == []
+    monkeypatch.setenv("FAKE_STATUS", "ok")
+    sweep.run([cell], fresh=True)
+    assert recorder.told == ["start ok", "ok ok", "close"]
+
+
 def test_a_result_taken_over_is_told_with_its_steps(recorder: Recorder, sweep: Sweep) -> None:
     """Of a runner that was killed before it had appended the record."""
     cell = tracked("ok")

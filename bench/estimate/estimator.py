@@ -25,7 +25,8 @@ from bench.estimate.max_batch import Largest, Need, largest
 from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
 from bench.protocols import InputLengths
-from bench.record import Estimate, Flops, PredictedMemory, PredictedPhase
+from bench.record import Estimate, PredictedMemory, PredictedPhase
+from bench.record_parts import Flops
 from bench.worker.adapt import method_groups
 from bench.worker.data import Batch, task_of
 from bench.worker.optimise import Plan, Precision, make_precision

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from bench import environment
 from bench.cell import Cell
-from bench.execution import EVENTS_FILE, PhaseEnd, Progress
+from bench.execution import EVENTS_FILE, PhaseEnd, Progress, now
 from bench.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
 from bench.record_parts import CutCount, Overlap
 from bench.worker.environment import describe
@@ -51,7 +50,7 @@ class Draft:
         self._cell = cell
         self._device = torch.device("cpu")
         self._heartbeat = Heartbeat(job / "progress.json")
-        self._started_at = _now()
+        self._started_at = now()
         self._phase = "setup"
         self._step: int | None = None
         self._phase_s: dict[str, float] = {}
@@ -64,7 +63,8 @@ class Draft:
     def use(self, device: torch.device) -> None:
         """Measure on this device from here on."""
         self.gpu = open_gpu_meter(device)
-        self._foreign = self.gpu.bytes_in_use()  # before we use any
+        ours = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # with a context of ours not all is others'
+        self._foreign = None if ours else self.gpu.bytes_in_use()
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting peaks needs it
         self._device = device
@@ -75,7 +75,7 @@ class Draft:
         """Time a phase, take its CUDA peaks and tell the parent about it."""
         self._phase, self._step = name, 0 if name in ("train", "eval") else None
         self._heartbeat.beat(Progress(phase=name))
-        print(f"{_now()} {name}", flush=True)
+        print(f"{now()} {name}", flush=True)
         started = time.perf_counter()
         try:
             with cuda_peaks(self._device, self._peaks, name):
@@ -147,7 +147,7 @@ class Draft:
             notes=[text for ask in self.noted for text in ask()] if self.noted else None,
             environment=describe(self._device) | self._not_measured(),
             started_at=self._started_at,
-            finished_at=_now(),
+            finished_at=now(),
         )
 
     def _not_measured(self) -> dict[str, Any]:
@@ -181,7 +181,3 @@ class Draft:
             data_wait_s=watch.wait_s if watch.step_s else None,
             warmup_steps=watch.warmup,
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,7 +10,7 @@ import torch
 
 from bench.errors import BenchError, DivergedError
 from bench.host_memory import address_space_limit, is_out_of_host_memory
-from bench.record import Failure, Status
+from bench.record import HOST_OUT_OF_MEMORY, Failure, Status
 
 _OUT_OF_MEMORY = re.compile(
     r"""
@@ -33,8 +33,6 @@ _NO_HANDLE = re.compile(
     r"|cuFFT error: CUFFT_INTERNAL_ERROR"
 )
 """What a library says that found no memory for its handle or plan, and also where a kernel has broken the device."""
-HOST = "HostOutOfMemory"
-"""Type of the failure where it was the host's memory."""
 _HANDLE_BYTES = 512 << 20
 """No handle needs as much."""
 _CUDA_MEMORY_ALLOCATION = 2
@@ -99,7 +97,7 @@ def failure_of(error: BaseException, *, phase: str, step: int | None) -> Failure
     ours = status_of(error) is Status.ERROR and not isinstance(error, BenchError)
     host = not isinstance(said, torch.OutOfMemoryError) and is_out_of_host_memory(said)
     return Failure(
-        type=HOST if host else type(said).__name__,
+        type=HOST_OUT_OF_MEMORY if host else type(said).__name__,
         message=(str(said) or repr(said)) + (address_space_limit() if host else ""),
         phase=phase,
         step=step,

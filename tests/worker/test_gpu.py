@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from bench.cell import Cell
+from bench.worker import draft
 from bench.worker.gpu import GpuMeter, open_gpu_meter
 
 
@@ -124,6 +128,20 @@ def test_a_missing_driver_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_others_hold_is_told_where_the_driver_tells_it() -> None:
     assert meter(FakeNvml([], used=3 << 30)).bytes_in_use() == 3 << 30
     assert meter(FakeNvml([])).bytes_in_use() is None
+
+
+@pytest.mark.parametrize(("ours", "told"), [(False, 5 << 30), (True, None)])
+def test_memory_of_our_own_process_is_not_told_as_that_of_others(
+    make_cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool, told: int | None
+) -> None:
+    """An earlier cell in this process has a CUDA context and cached memory."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: ours)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(draft, "describe", lambda _: {})
+    monkeypatch.setattr(draft, "open_gpu_meter", lambda _: meter(FakeNvml([], used=5 << 30)))
+    running = draft.Draft(make_cell(), tmp_path)
+    running.use(torch.device("cuda"))
+    assert running.record().memory.foreign_bytes == told
 
 
 def test_a_missing_driver_is_sampled_without_a_fault() -> None:
