@@ -101,7 +101,8 @@ def run(
         stored = _adopt(file, jobs, reporter, trackers)
         if stored and not there:
             reporter.message(
-                f"{file.path} was not there: its results come from the job folders beside it; --forget removes both"
+                f"{file.path} was not there: its results come from the job folders beside it; --forget --scale {scale} "
+                "removes both"
             )
         done = {} if fresh else _done(inputs, stored)
         todo = [job for job in jobs if job.cell.cell_id not in done]

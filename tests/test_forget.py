@@ -105,8 +105,8 @@ def test_a_deleted_records_file_comes_back_and_that_is_said(sweep: Sweep) -> Non
     sweep.file.path.unlink()
     listening = Listening()
     assert sweep.run(CELLS, reporter=listening).finished_before == 3
-    told = f"{sweep.file.path} was not there: its results come from the job folders beside it; --forget removes both"
-    assert told in listening.told
+    told = f"{sweep.file.path} was not there: its results come from the job folders beside it; "
+    assert f"{told}--forget --scale demo removes both" in listening.told
 
 
 def test_the_option_takes_the_selected_cells_and_goes_with_no_other(
