@@ -13,7 +13,7 @@ from bench.cell import Cell
 from bench.errors import BenchError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
-from bench.worker import notes
+from bench.worker import placement
 from bench.worker.data import task_of
 from bench.worker.failure import memory_error
 from bench.worker.optimise import Group
@@ -105,10 +105,10 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     plugin, plain = registry.load("methods", method.type), model.part(part.name)
     if hasattr(plugin, "select"):
         names = plugin.select(method, part, plain)
-        return Adapted(names=frozenset(_train(plain, names)), peft=None, note=notes.of_tensors(plain, names))
+        return Adapted(names=frozenset(_train(plain, names)), peft=None, note=placement.of_tensors(plain, names))
     from bench.patches.peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
-    before, weights = set(plain.parameters()), notes.weights(plain)
+    before, weights = set(plain.parameters()), placement.weights(plain)
     shared = shared_tensors(model.module)
     source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
     wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
@@ -118,7 +118,7 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     _freeze_constants(wrapper)
     check_shared(model.module, shared)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
-    return Adapted(names=frozenset(trained), peft=wrapper, note=notes.of_adapter(wrapper, weights, source))
+    return Adapted(names=frozenset(trained), peft=wrapper, note=placement.of_adapter(wrapper, weights, source))
 
 
 def _train(module: torch.nn.Module, names: set[str]) -> set[str]:
