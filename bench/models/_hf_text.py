@@ -302,21 +302,32 @@ class Rewriting(Writer):
     """Reads the prompt and writes anew: ``AutoModelForSeq2SeqLM``."""
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
-        """``input_ids``, ``attention_mask`` (batch, longest question) int64; with answers, ``labels`` (batch, longest
-        answer)."""
+        """``input_ids``, ``attention_mask`` (batch, longest question) int64; with answers, ``labels`` and
+        ``decoder_input_ids`` (batch, longest answer), the labels behind the token that generation starts with."""
         batch = self._inputs(questions, left=False)
         if answers:
-            batch["labels"], _ = padded([self._target(text) for text in answers], IGNORED)
+            batch |= self._taught(padded([self._target(text) for text in answers], IGNORED)[0])
         return batch
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
         """As ``collate``, on meta."""
         sizes = dict.fromkeys(("input_ids", "attention_mask"), lengths.question_tokens)
-        return on_meta(batch_size, sizes | ({"labels": lengths.answer_tokens} if with_answers else {}))
+        names = ("labels", "decoder_input_ids") if with_answers else ()
+        return on_meta(batch_size, sizes | dict.fromkeys(names, lengths.answer_tokens))
+
+    _unasked = 0
 
     def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        end = torch.full_like(answers[:, :1], self.tokens.pad if self.tokens.end is None else self.tokens.end)
-        return batch | {"labels": torch.cat([answers, end], dim=1)}  # mBART starts with what labels end with
+        return batch | self._taught(answers)
+
+    def _taught(self, labels: torch.Tensor) -> Batch:
+        """Left to the library, mBART would start an answer with the token that it ends with, and an encoder-decoder of
+        two models would hide a start that is padding, both unlike in generation."""
+        planned = self.base.generation_config
+        first = planned.decoder_start_token_id if planned.decoder_start_token_id is not None else planned.bos_token_id
+        starts = torch.full_like(labels[:, :1], first)
+        shifted = torch.cat([starts, labels[:, :-1]], dim=1)
+        return {"labels": labels, "decoder_input_ids": shifted.masked_fill(shifted == IGNORED, self.tokens.pad)}
 
     def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:  # noqa: ARG002
         return ids
@@ -352,6 +363,7 @@ def plan_generation(model: Any, tokens: Tokens) -> None:
     make: Any = GenerationConfig
     recurrent = "state" in inspect.signature(model.forward).parameters  # RWKV's cache cannot follow beams
     old = model.generation_config
+    start = getattr(model.config, "decoder_start_token_id", None)
     ends = old.eos_token_id if isinstance(old.eos_token_id, list) else [old.eos_token_id]
     model.generation_config = make(
         do_sample=False,
@@ -359,5 +371,5 @@ def plan_generation(model: Any, tokens: Tokens) -> None:
         pad_token_id=tokens.pad,
         bos_token_id=old.bos_token_id,
         eos_token_id=sorted({end for end in (*ends, tokens.end) if end is not None}) or None,
-        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None) or old.decoder_start_token_id,
+        decoder_start_token_id=old.decoder_start_token_id if start is None else start,
     )
