@@ -6,6 +6,7 @@ The Hub's table has no answer types, so only ``evaluate.closed: yes_no`` can be 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from bench.datasets import _files, _hub, _records, vqa_rad
@@ -76,6 +77,10 @@ class TableImages(_files.Splits):
     def image(self, example: Example) -> Image:
         """See ``OpenedData.image``."""
         return self._images.open(example.image_name, example.question_id)
+
+    def image_digests(self, names: Sequence[str]) -> list[str]:
+        """See ``OpenedData``; the names are digests."""
+        return list(names)
 
     def digest(self) -> str:
         """SHA-256 over all questions, answers and image contents."""

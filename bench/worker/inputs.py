@@ -58,17 +58,18 @@ def overlap(data: LoadedData, task: Task, settings: DataSettings) -> Overlap:
     for example in data.train:
         for text in example.questions if reading else ("",):
             known[_text(text, example)][example.image if seeing else None] = example
-    open_pairs = []
+    unmatched: defaultdict[_Text, list[Example]] = defaultdict(list)
     same = 0
     for example in data.test:
-        trained = known.get(_text(example.question() if reading else "", example), {})
+        key = _text(example.question() if reading else "", example)
+        trained = known.get(key, {})
         if (example.image if seeing else None) in trained:
             same += 1
-        elif trained and seeing:
-            open_pairs.append((example, trained.values()))
+        elif trained:
+            unmatched[key].append(example)
     compared = None
     if seeing:
-        by_content = _same_contents(data, open_pairs)
+        by_content = _same_contents(data, [(tests, known[key].values()) for key, tests in unmatched.items()])
         compared = "names" if by_content is None else "contents"
         same += by_content or 0
     found = Overlap(splits=settings.trained_and_scored(), same=same, n=len(data.test), images=compared)
@@ -85,27 +86,29 @@ def _text(question: str, example: Example) -> _Text:
     return tuple(" ".join(text.casefold().split()) for text in (question, *second))
 
 
-def _same_contents(data: LoadedData, pairs: Sequence[tuple[Example, Iterable[Example]]]) -> int | None:
-    """How many of the test examples have the image of one of those beside it, under another name; null if there are too
-    many images to look at.
+def _same_contents(data: LoadedData, of_texts: Sequence[tuple[Sequence[Example], Iterable[Example]]]) -> int | None:
+    """How many of the test examples have the image of a training example with the same text, under another name; null
+    if there are too many images to look at. ``of_texts``: the test and training examples of each text.
     """
-    images = {e.image_name: e for example, trained in pairs for e in (example, *trained)}
+    images = {e.image_name: e for tests, trained in of_texts for e in (*tests, *trained)}
     digests = _digests(data, images)
     if digests is None:
         return None
-    return sum(
-        digests[example.image_name] in {digests[other.image_name] for other in trained} for example, trained in pairs
-    )
+    same = 0
+    for tests, trained in of_texts:
+        contents = {digests[example.image_name] for example in trained}
+        same += sum(digests[example.image_name] in contents for example in tests)
+    return same
 
 
 def _digests(data: LoadedData, images: dict[str, Example]) -> dict[str, str] | None:
-    """Name of an image -> digest of its content."""
+    """Name of an image -> digest of its content. Images are decoded past the cache, which training is timed with."""
     if (of_files := getattr(data.source, "image_digests", None)) is not None:
         return dict(zip(images, of_files(list(images)), strict=True))
     if len(images) > _MOST_IMAGES:
         return None
     found = {}
     for name, example in images.items():
-        image = data.image(example)
+        image = data.source.image(example)
         found[name] = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,26 @@ def test_too_many_images_are_compared_by_name(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(inputs, "_MOST_IMAGES", 1)
     train, test = [example(image="red/1")], [example(image="red/1"), example(image="red/2")]
     assert overlap(task("image"), train, test, Colours()) == Overlap(same=1, n=2, images="names")
+
+
+def test_looking_for_the_same_images_warms_no_cache() -> None:
+    """Else training would wait less for its images than it does in a cell whose overlap is known otherwise."""
+    source = Colours()
+    data = LoadedData(source=cast(Any, source), train=[example(image="red/1")], test=[example(image="red/2")])
+    inputs.overlap(data, task("image"), SETTINGS)
+    assert sorted(source.decoded) == ["red/1", "red/2"]
+    data.image(data.train[0])
+    assert source.decoded.count("red/1") == 2
+
+
+def test_many_images_are_compared_in_linear_time() -> None:
+    """Each test image with each training image would be 400 million comparisons."""
+    made = [Example(question_id=str(i), image=str(i), answer="a") for i in range(40_000)]
+    source = SimpleNamespace(image_digests=lambda names: [str(int(name) % 30_000) for name in names])
+    started = time.process_time()
+    found = overlap(task("image"), made[:20_000], made[20_000:], source)
+    assert found == Overlap(same=10_000, n=20_000, images="contents")
+    assert time.process_time() - started < 5
 
 
 def test_a_split_that_is_trained_on_is_named() -> None:
