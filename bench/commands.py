@@ -271,6 +271,7 @@ def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: Assu
 def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
     """Run what is missing, then report; the exit code and the object of ``--json``."""
     from bench import runner
+    from bench.done import stale
     from bench.progress import make_reporter
 
     reporter, find = make_reporter(), None
@@ -291,7 +292,7 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
     records = plan.records()
     if summary.interrupted:
         say("interrupted: finished cells are kept; the same command goes on where this one stopped")
-        return summary.exit_code, _as_json(plan, records)
+        return summary.exit_code, _as_json(plan, records, stale(plan.cells, records))
     told, result = _report(plan, records, options)
     return max(summary.exit_code, told), result
 
@@ -316,9 +317,11 @@ def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> 
     except OutputError as problem:  # other specs are still to run, and --json has those that did
         say(f"{plan.spec.name}: {problem}")
         code = 1
-    return code, _as_json(plan, records)
+    return code, _as_json(plan, records, old)
 
 
-def _as_json(plan: Plan, records: Mapping[str, CellRecord]) -> dict[str, Any]:
+def _as_json(plan: Plan, records: Mapping[str, CellRecord], old: Mapping[str, str]) -> dict[str, Any]:
+    """Each record, and under ``stale`` why it is not that of the cell as it is now; null if it is."""
     found = [records[cell.cell_id] for cell in plan.selected if cell.cell_id in records]
-    return plan.as_json("records", [record.model_dump(mode="json", by_alias=True) for record in found])
+    shown = [record.model_dump(mode="json", by_alias=True) | {"stale": old.get(record.cell_id)} for record in found]
+    return plan.as_json("records", shown)

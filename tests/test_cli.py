@@ -145,6 +145,17 @@ def test_list() -> None:
     ]
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_json_says_which_records_are_stale(monkeypatch: pytest.MonkeyPatch, interrupted: bool) -> None:
+    run = FakeRun(Status.OK, interrupted=interrupted)
+    monkeypatch.setattr(runner, "run", run)
+    assert [one["stale"] for one in json.loads(bench("s.yaml", "--json").stdout)["records"]] == [None]
+    run.changes = {"data_digest": "0" * 64}
+    for arguments in (("s.yaml", "--json"), ("s.yaml", "--json", "--report-only")):
+        [one] = json.loads(bench(*arguments).stdout)["records"]
+        assert (one["status"], one["stale"]) == ("ok", "data changed")
+
+
 def test_list_and_report_show_stored_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "run", FakeRun(Status.OOM))
     bench("s.yaml")

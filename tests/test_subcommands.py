@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from bench.cell import Cell
 from bench.cli import app
 from bench.record import Status
 from bench.store import ResultsFile
@@ -98,6 +100,32 @@ def test_a_published_number_that_is_off(root: Path) -> None:
     assert done.exit_code == 1
     assert "off by −0.002" in done.stdout
     assert "reproduced" in done.stdout
+
+
+def put_other_data(results: str, cells: Sequence[Cell]) -> None:
+    """The first cell's result is of other data than the second one's, which is newer."""
+    for place, cell in enumerate(cells[:2]):
+        one = make_record(cell, place, data_digest=str(place) * 64, finished_at=f"2026-01-0{1 + place}T00:00:00Z")
+        ResultsFile(Path(results) / cell.spec / f"{cell.scale}.jsonl").append(one)
+
+
+def test_parameters_of_a_stale_cell_are_counted(root: Path) -> None:
+    """Those of its record count no longer; another stale cell's scores stay out all the same."""
+    spec = root / "specs" / "table4.yaml"
+    cells = load_cells(spec)[1]
+    put_other_data("p", cells)
+    found = json.loads(bench("compare", "--published", str(spec), "--results", "p", "--json").stdout)
+    first = {one["metric"]: one["verdict"] for one in found["verdicts"] if one["label"] == cells[0].label}
+    assert (found["counted"], first.pop("params")) == (len(cells) - 1, "reproduced")
+    assert set(first.values()) == {"not measured"}
+
+
+def test_exports_of_a_spec_say_what_is_stale(root: Path) -> None:
+    spec = root / "specs" / "table4.yaml"
+    put_other_data("p", load_cells(spec)[1])
+    chosen = ("--results", "p", "--format", "csv", "--columns", "status,stale")
+    assert bench("export", str(spec), *chosen).stdout.splitlines() == ["status,stale", "ok,data changed", "ok,"]
+    assert bench("export", "p", *chosen).stdout.splitlines() == ["status,stale", "ok,", "ok,"], "no spec, no cells"
 
 
 def test_exports() -> None:

@@ -105,8 +105,10 @@ def _published(options: Options) -> int:
         of = cells_of(Path(name), results=options.results, scale=scale, sets=options.sets, seeds=options.seeds)
         if of.spec.published is None:
             raise SpecError(f"{name}: the spec has no published numbers; add `published:` with `source` and `rows`")
-        uncounted = without_counts(group_cells(of.spec, of.cells, of.records))
-        groups = group_cells(of.spec, of.cells, {**of.records, **_counted(uncounted, of.records)}, of.stale)
+        uncounted = without_counts(group_cells(of.spec, of.cells, of.records, of.stale))
+        counted = _counted(uncounted, {key: record for key, record in of.records.items() if key not in of.stale})
+        stale = {key: why for key, why in of.stale.items() if key not in counted}
+        groups = group_cells(of.spec, of.cells, {**of.records, **counted}, stale)
         outcomes = Outcomes(of.folder)
         found.append(reproduce(of.spec, of.scale, groups, outcomes, tolerances, counted=len(uncounted)))
     if options.as_json:
@@ -132,8 +134,8 @@ def _scale(path: Path, options: Options) -> str:
 
 
 def _counted(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, CellRecord]:
-    """The records of these cells with the parameters of their estimates; of those without a record one that has nothing
-    else. Starts no process without cells."""
+    """The records of these cells with the parameters of their estimates; of those without a record that counts one that
+    has nothing else. ``records``: those that count. Starts no process without cells."""
     from bench.estimates import count_parameters
 
     counts = count_parameters(cells).estimates if cells else {}

@@ -87,7 +87,7 @@ def reproduce(
     counted: int = 0,
 ) -> Reproduction:
     """Every published number of the spec's cells, row by row; none if the spec has no published numbers. ``counted``:
-    cells whose records have counts alone (see ``with_counts``)."""
+    cells whose records have counts alone (see ``without_counts``)."""
     digits = _printed_digits(spec.published)
     verdicts = [
         _verdict(group, metrics.get(name), value, _Allowance(group, outcomes, tolerances, digits[name]))

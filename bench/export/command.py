@@ -111,18 +111,22 @@ def _records(options: Options, ending: str) -> bytes:
     from bench.export.flat import flatten
 
     with ExitStack() as stack:
-        flat = flatten(list(_read(options, stack)), options.wanted.columns)
+        read = list(_read(options, stack))
+        flat = flatten([record for record, _ in read], options.wanted.columns, [why for _, why in read])
     return csv_bytes(flat) if ending == "csv" else parquet_bytes(flat)
 
 
-def _read(options: Options, stack: ExitStack) -> Iterator[CellRecord]:
+def _read(options: Options, stack: ExitStack) -> Iterator[tuple[CellRecord, str | None]]:
+    """Records, each with why it is stale; null where there is no spec to tell it by."""
     from bench.sources import cells_of, opened
 
     for name in options.names:
         if not name.endswith(SPEC_ENDINGS):
-            yield from stack.enter_context(opened(name)).records
+            yield from ((record, None) for record in stack.enter_context(opened(name)).records)
             continue
         of = cells_of(Path(name), results=options.results, scale=options.scale, sets=options.sets, seeds=options.seeds)
         if not of.records:
             raise SpecError(f"{printable(name)}: no records of its cells at scale {of.scale} under {of.folder}")
-        yield from (of.records[cell.cell_id] for cell in of.cells if cell.cell_id in of.records)
+        for cell in of.cells:
+            if cell.cell_id in of.records:
+                yield of.records[cell.cell_id], of.stale.get(cell.cell_id)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bench.errors import SpecError
-from bench.export.schema import LEFT_OUT, Column, columns, describe
+from bench.export.schema import LEFT_OUT, STALE, Column, columns, describe
 from bench.record import CellRecord
 from bench.registry import did_you_mean
 from bench.spec.problems import dotted
@@ -39,13 +39,18 @@ class Flat:
     """Column by column, in the order of ``fields``; each in the order of the records."""
 
 
-def flatten(records: Sequence[CellRecord], wanted: Sequence[str] = ()) -> Flat:
-    """One row per record in their order. ``wanted``: names of columns, or globs; without it all.
+def flatten(
+    records: Sequence[CellRecord], wanted: Sequence[str] = (), stale: Sequence[str | None] | None = None
+) -> Flat:
+    """One row per record in their order. ``wanted``: names of columns, or globs; without it all. ``stale``: of each
+    record why it is not that of its cell as it is now; null if it is.
 
     Columns: those every export has, null or not, and in their places those that the records' keys make, if any is not
     null. Raises SpecError for a name that no column has.
     """
-    rows = [dict(_leaves(_content(record))) for record in records]
+    reasons = stale if stale is not None else [None] * len(records)
+    contents = ({**_content(record), STALE.name: why} for record, why in zip(records, reasons, strict=True))
+    rows = [dict(_leaves(content)) for content in contents]
     names = _selected(_names(rows), wanted)
     fields, values = [], []
     for name, column in names.items():

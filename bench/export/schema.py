@@ -113,10 +113,22 @@ class Column:
         return "<" not in self.name
 
 
+STALE = Column(
+    "stale",
+    "text",
+    "",
+    (
+        "Why the record is not that of the cell as it is now, such as `data changed`; null if it is, or if records "
+        "were exported without their spec.",
+    ),
+)
+"""The one column that is no field of the record."""
+
+
 @cache
 def columns() -> tuple[Column, ...]:
     """All columns in the order of an export."""
-    return tuple(_of_model(CellRecord, "", ()))
+    return (*_of_model(CellRecord, "", ()), STALE)
 
 
 @cache

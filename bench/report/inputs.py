@@ -46,10 +46,14 @@ def _warned(groups: Sequence[Group], about: Callable[[Group], str], hint: str) -
             rows.setdefault(said, []).append(group.label)
     parts = []
     for said, labels in rows.items():
-        more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-        which = "" if len(labels) == len(groups) else f" in {', '.join(labels[:_SHOWN])}{more}"
-        parts.append(f"{said[0].upper()}{said[1:]}{which}{hint}.")
+        parts.append(f"{said[0].upper()}{said[1:]}{where(labels, groups)}{hint}.")
     return " ".join(parts)
+
+
+def where(labels: Sequence[str], groups: Sequence[Group]) -> str:
+    """``in F-T-LoRA``, after a blank: the rows that something holds of; empty if it holds of all."""
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return "" if len(labels) == len(groups) else f" in {', '.join(labels[:_SHOWN])}{more}"
 
 
 def _cut(group: Group) -> str:

@@ -13,6 +13,7 @@ from bench.report.groups import Group, baselines_of, fields_of
 from bench.report.model import TableColumn
 from bench.report.published import OWN_SCALES
 from bench.report.uncertainty import DifferenceKind
+from bench.sizes import gib
 from bench.versions import OLDEST as LIBRARIES
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def tag(scale: str, groups: Sequence[Group]) -> str:
 
 def caption(scale: str, groups: Sequence[Group]) -> str:
     """What follows the title: where the numbers come from, and whether they may be compared with published ones."""
-    warned = scale_tag(scale) and not is_comparable(groups)
+    warned = scale_tag(scale) and not is_published_setting(groups)
     warning = "Not the published setting: not comparable with published numbers. " if warned else ""
     return f"{warning}{facts(scale, groups)}."
 
 
-def is_comparable(groups: Sequence[Group]) -> bool:
+def is_published_setting(groups: Sequence[Group]) -> bool:
     """Whether the scale of these groups may be the published setting."""
     return any(group.published is not None and group.published.comparable for group in groups)
 
@@ -93,6 +94,7 @@ def footnotes(
         _missing_note(groups),
         _baseline_note(groups),
         _device_note(groups),
+        _shared_note(groups),
         _version_note(groups),
         _stale_note(groups),
         *_data_notes(groups),
@@ -207,6 +209,19 @@ def _device_note(groups: Sequence[Group]) -> str:
     return "The cells ran on different devices: compare their memory and times with care." if len(devices) > 1 else ""
 
 
+def _shared_note(groups: Sequence[Group]) -> str:
+    """Where other processes held memory of the GPU."""
+    held = {group.label: [r.memory.foreign_bytes or 0 for r in group.current if r.memory.shared] for group in groups}
+    labels = [label for label, found in held.items() if found]
+    if not labels:
+        return ""
+    most = gib(max(max(found) for found in held.values() if found))
+    return (
+        f"Other processes held up to {most} GiB of the GPU when cells started{inputs.where(labels, groups)}: these may "
+        "have taken longer, or have run out of memory earlier, than on a GPU of their own."
+    )
+
+
 def _version_note(groups: Sequence[Group]) -> str:
     """Which library versions and commits, where the cells were not all run with the same."""
     records = [record for record in _records(groups) if record.status is not Status.SKIPPED]
@@ -256,6 +271,7 @@ def _data_notes(groups: Sequence[Group]) -> list[str]:
         f"{text.plain(cell.data.name)}: {text.plain(note)[:_LONGEST]}."
         for group in groups
         for cell, record in zip(group.cells, group.records, strict=True)
-        for note in (record.notes if record else None) or ()
+        if record and record.cell_id not in group.stale
+        for note in record.notes or ()
     }
     return sorted(told)[:_MOST]

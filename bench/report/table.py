@@ -86,7 +86,7 @@ def _row(
         seeds=len(shown.ok),
         stale=group.is_stale,
         implied=group.published.implied if group.published else None,
-        warning=inputs.warning(group),
+        warning=inputs.warning(shown),
     )
 
 

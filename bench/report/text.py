@@ -68,6 +68,7 @@ def outcome(record: CellRecord | None) -> str:
     where = [error.phase] if error.phase else []
     if error.step is not None:
         where.append(f"{_UNIT_OF_STEP.get(error.phase or '', 'step')} {error.step}")
+    where += ["beside other processes"] if record.status.is_result and not record.is_final else []
     return f"{word} ({', '.join(where)})" if where else word
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def test_images_and_nested_answers(tmp_path: Path) -> None:
     first, second = data.split("test")
     assert (first.answer, second.answer) == ("yes", "no")
     assert first.image == second.image
+    assert data.image_digests([first.image_name]) == [hashlib.sha256(jpeg(200)).hexdigest()]
     assert data.image(first).getpixel((0, 0))[0] == pytest.approx(200, abs=3)  # type: ignore[index]
     assert hub.digest(described) == data.digest() == hub.digest(described)
     columns["picture"][1] = {"bytes": b"no image", "path": None}

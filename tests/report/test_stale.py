@@ -13,9 +13,11 @@ from rich.console import Console
 from bench import done, metrics
 from bench.errors import DataError
 from bench.record import CellRecord
+from bench.record_parts import Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
 from bench.report.contest import contest
 from bench.report.groups import baselines_of, group_cells
+from bench.report.model import Table
 from bench.report.outcomes import Outcomes
 from bench.report.pareto import build_plot
 from bench.report.summary import print_summary
@@ -74,6 +76,29 @@ def test_baselines_are_of_current_records(stale: tuple[Case, dict[str, str]]) ->
     case.put(BEST, case.records[case.cells[BEST].cell_id].model_copy(update={"accuracy": other}))
     assert len(baselines_of(group_cells(case.spec, case.cells, case.records))) == 2
     assert len(baselines_of(group_cells(case.spec, case.cells, case.records, reasons))) == 1
+
+
+def test_what_a_stale_record_says_of_its_data_is_not_told_of_the_current_ones(
+    stale: tuple[Case, dict[str, str]],
+) -> None:
+    case, reasons = stale
+    old = case.records[case.cells[BEST].cell_id].model_copy(update={"notes": ["3 files left out"]})
+    case.put(BEST, old)
+    told = [any("3 files left out" in note for note in table_of(case, why).footnotes) for why in ({}, reasons)]
+    assert told == [True, False]
+
+
+def table_of(case: Case, reasons: dict[str, str]) -> Table:
+    return build_table(case.spec, case.scale, case.cells, case.records, None, reasons)
+
+
+def test_a_stale_row_keeps_the_warning_of_its_scores(stale: tuple[Case, dict[str, str]]) -> None:
+    case, reasons = stale
+    overlap = Overlap(same=12, n=1061, images="contents")
+    case.put(BEST, case.records[case.cells[BEST].cell_id].model_copy(update={"overlap": overlap}))
+    row = table_of(case, reasons).rows[BEST]
+    assert row.stale
+    assert row.warning == "12 of 1,061 test examples are also in training"
 
 
 def with_environment(record: CellRecord, **changes: Any) -> CellRecord:

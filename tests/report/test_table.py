@@ -56,6 +56,20 @@ def test_notes_about_the_data_are_footnotes(paper: Case) -> None:
     assert paper.table().footnotes.count("slake: 2 files were left out.") == 1
 
 
+def test_results_beside_other_processes_are_named(paper: Case) -> None:
+    """What ran out of memory beside them, and what is timed beside them."""
+    paper.fill()
+    assert not any("Other processes" in note for note in paper.table().footnotes)
+    paper.put(0, make_record(paper.cells[0], memory=Memory(foreign_bytes=30 * 2**30)))
+    failed = failed_record(paper.cells[1], Status.OOM, "train", 3)
+    paper.put(1, failed.model_copy(update={"memory": Memory(foreign_bytes=20 * 2**30)}))
+    table = paper.table()
+    first, second = (row.label for row in table.rows[:2])
+    assert [row.status for row in table.rows[:2]] == ["", "OOM (train, step 3, beside other processes)"]
+    [note] = [note for note in table.footnotes if "Other processes" in note]
+    assert note.startswith(f"Other processes held up to 30.00 GiB of the GPU when cells started in {first}, {second}:")
+
+
 def test_one_row_per_cell_over_its_seeds(root: Path) -> None:
     spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
     case = Case(spec, cells)

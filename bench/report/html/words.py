@@ -216,7 +216,7 @@ def _of_what(metric: Metric) -> str:
 
 def _about(costs: Sequence[Cost], groups: Sequence[Group]) -> str:
     """What must be known to read these costs."""
-    tag = "" if notes.is_comparable(groups) else notes.scale_tag(groups[0].cells[0].scale)
+    tag = "" if notes.is_published_setting(groups) else notes.scale_tag(groups[0].cells[0].scale)
     words = f" {text.PREDICTED}: predicted for a CUDA GPU, not measured." if any(c.predicted for c in costs) else ""
     return words + (f" This is the {tag.lower()}'s model, not the published one." if tag else "")
 
