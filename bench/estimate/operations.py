@@ -112,6 +112,9 @@ class Operations:
             if isinstance(error, torch.OutOfMemoryError) or "meta" not in str(error).lower():
                 raise
             raise EstimateError(f"operation {func} cannot run without data: {str(error).splitlines()[0]}") from error
+        sparse = next((tensor for tensor in _tensors(out) if tensor.layout is not torch.strided), None)
+        if sparse is not None:
+            raise EstimateError(f"operation {func} makes a {sparse.layout} tensor; its memory cannot be predicted")
         packet = func._overloadpacket
         needs = needs_of(self._cublas, packet, args) if self._cublas else Needs()
         flops = flop_registry[packet](*args, **kwargs, out_val=out) if packet in flop_registry else 0

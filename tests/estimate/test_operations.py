@@ -104,6 +104,12 @@ def test_a_shape_that_depends_on_data_is_refused_by_name() -> None:
         tensor(3).nonzero()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_a_sparse_tensor_is_refused_by_name() -> None:
+    with pytest.raises(EstimateError, match=r"makes a torch\.sparse_coo tensor"), Through(Operations()):
+        torch.sparse_coo_tensor(tensor(2, 3, dtype=torch.int64), tensor(3), (4, 4))
+
+
 def test_results_are_read_as_zeros_only_where_nothing_depends_on_them() -> None:
     operations = Operations()
     with Through(operations):

@@ -24,6 +24,7 @@ _WITHOUT = ("score", "memory_predicted")
 _SCORES = ("score", "over_prior", "loss")
 """Metrics of what was won, beside those of the tasks."""
 LABEL_LENGTH = 160
+_NO_PRIOR: dict[str, Any] = {"called": "the prior", "values": {}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,20 +113,28 @@ def _unnamed(field: Field) -> dict[str, str]:
 
 
 def floor_of(groups: Sequence[Group], found: Sequence[Axis]) -> dict[str, Any]:
-    """What the prior is called, and its score by each metric: of all groups if it is the same, else of each its own."""
-    own = [_priors(group, found) for group in groups]
-    known = [one for one in own if one["values"]]
-    same = all(one == known[0] for one in known)
+    """What the prior is called, and its score by each metric: of all groups if it is the same, else of each its own.
+
+    A group without a current result has that of its field's others, and none in a field without any.
+    """
+    known = {group.label: one for group in groups if (one := _priors(group, found))["values"]}
+    own: dict[str, dict[str, Any]] = {}
+    for field in fields_of(groups):
+        theirs = [known[group.label] for group in field.groups if group.label in known]
+        shared = theirs[0] if theirs and all(one == theirs[0] for one in theirs) else _NO_PRIOR
+        own |= {group.label: known.get(group.label, shared) for group in field.groups}
+    first = next(iter(known.values()), _NO_PRIOR)
+    same = all(one == first for one in own.values())
     return {
-        "called": known[0]["called"] if known else "the prior",
-        "values": known[0]["values"] if known and same else {},
-        "own": [] if same else own,
+        "called": first["called"],
+        "values": first["values"] if same else {},
+        "own": [] if same else [own[group.label] for group in groups],
     }
 
 
 def _priors(group: Group, found: Sequence[Axis]) -> dict[str, Any]:
     named = {axis.key: floors(group, axis.metric) for axis in found if axis.score and not axis.predicted}
-    called = next((next(iter(one)) for one in named.values() if one), "the prior")
+    called = next((next(iter(one)) for one in named.values() if one), _NO_PRIOR["called"])
     return {"called": called, "values": {key: short(next(iter(one.values()))) for key, one in named.items() if one}}
 
 

@@ -146,6 +146,16 @@ def test_each_task_and_test_set_has_a_summary_of_its_own(two: Case) -> None:  # 
     }
 
 
+def test_a_test_set_without_a_current_result_has_no_floor(two: Case) -> None:  # noqa: F811
+    two.put(0, record(two.cells[0], correct=150, params=1))
+    two.put(4, record(two.cells[4], correct=300, params=1))
+    stale = {cell.cell_id: "data changed" for cell in two.cells[3:]}
+    groups = group_cells(two.spec, two.cells, two.records, stale)
+    floors = floor_of(groups, axes(groups))
+    assert floors["values"] == {}, "the floor of one test set is not that of another"
+    assert [bool(own["values"]) for own in floors["own"]] == [True, True, True, *[False] * (len(groups) - 3)]
+
+
 def test_failures_are_counted_by_how_they_ended(report: Report) -> None:
     told = titled(report, "ended well")
     assert (told.title, told.text) == ("8 of 10 cells ended well", "1 OOM (train, step 3); 1 not run.")
