@@ -87,10 +87,10 @@ def check_writer(model: Writer) -> None:
             return
         for row, again in zip(together, _predictions(model, words.texts, answers), strict=True):
             _same(model, row, again, "two forward passes of the same texts differ")
+        _check_order(model, words, together)
         for row, question in zip(together, words.texts, strict=True):
             (alone,) = _predictions(model, [question], answers[:1])
             _same(model, row, alone, "an answer depends on the padding that the other texts of its batch bring")
-        _check_order(model, words, together)
         _check_sight(model, words, together[-1])
         if not model.base.config.is_encoder_decoder and _pads_matter(model, words.texts):
             _group_prompts(model)
