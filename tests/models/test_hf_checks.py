@@ -39,7 +39,6 @@ _RWKV = {
 REFUSED: list[tuple[str, TaskFacts, str]] = [
     ("xlnet", WRITE, r"sees the token that it is to predict \(it is not causal\)"),
     ("cpmant", WRITE, r"sees the token that it is to predict \(it is not causal\)"),
-    ("fsmt", WRITE, r"fails on texts alone: ValueError"),
     ("mra", LABEL, r"label does not depend on the first word"),
     ("fnet", LABEL, r"depends on the padding"),
     ("convbert", LABEL, r"depends on the padding"),

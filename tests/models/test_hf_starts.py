@@ -36,7 +36,7 @@ class _Writes:
         return found
 
 
-@pytest.mark.parametrize("name", ["mbart", "plbart", "encoder-decoder", "bart", "t5"])
+@pytest.mark.parametrize("name", ["mbart", "plbart", "encoder-decoder", "fsmt", "bart", "t5"])
 def test_training_starts_an_answer_as_generation_does(name: str) -> None:
     config = _BOTH if name == "encoder-decoder" else small(name)
     torch.manual_seed(0)
