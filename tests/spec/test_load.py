@@ -94,7 +94,7 @@ def test_another_plugin_replaces_the_whole_mapping(write: Write) -> None:
     weights = source.resolve("hub").spec.model.model_dump(mode="json")["weights"]
     assert weights == {"kind": "hub", "id": "a/b", "revision": None, "adapter": {}}
     weights = source.resolve("moved").spec.model.model_dump(mode="json")["weights"]
-    assert weights == {"kind": "folder", "path": "v"}
+    assert weights == {"kind": "folder", "path": "v", "adapter": {}}
 
 
 def test_the_same_plugin_is_merged(write: Write) -> None:
