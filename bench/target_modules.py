@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from bench import registry
 from bench.cell import Cell
 from bench.protocols import PartFacts
+from bench.spec.variants import COLUMN
 
 
 def target_lines(cells: Sequence[Cell]) -> list[str]:
-    """A line per source of default target modules and part, with the methods that take them; none where the spec names
-    all of them. Imports no torch."""
+    """A line per variant, part and source of default target modules, with the methods that take them; none where the
+    spec names all of them. Imports no torch."""
     known: dict[str, Mapping[str, PartFacts]] = {}
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}  # where, source -> methods in their order
     for cell in cells:
         for part, action in cell.parts.items():
             method = cell.methods.get(action)
@@ -24,5 +25,7 @@ def target_lines(cells: Sequence[Cell]) -> list[str]:
                 task = registry.load("tasks", cell.task.name).FACTS
                 known[model] = registry.load("models", cell.model.family).parts(cell.model, task)
             if whose := plugin.source(method, known[model][part]):
-                found.setdefault((whose, part), {})[action] = None
-    return [f"target modules of {', '.join(methods)} on {part}: {whose}" for (whose, part), methods in found.items()]
+                variant = cell.labels.get(COLUMN)
+                where = part if variant is None else f"{part} (variant {variant})"
+                found.setdefault((where, whose), {})[action] = None
+    return [f"target modules of {', '.join(methods)} on {where}: {whose}" for (where, whose), methods in found.items()]

@@ -78,13 +78,16 @@ def classifier(model: Any) -> list[nn.Module]:
 
 def default_paths(model: Any, architecture: str) -> _parts.Paths:
     """``stem`` as timm groups layers for layer-wise rates, with all tokens and tables of positions; ``head`` the
-    classifier alone; ``blocks`` all else. A tensor of several names is in one part."""
+    classifier alone; ``blocks`` all else. A tensor of several names is in one part. Raises SpecError if nothing else
+    is left."""
     named = dict(model.named_parameters(remove_duplicate=False))
     heads = classifier(model)
     head = {f"{at}.{n}" for at, own in model.named_modules() if own in heads for n, _ in own.named_parameters()}
     stem = (_stem(model, architecture) | {name for name in named if _is_in_front(name)}) - head
     of_stem = {id(named[name]) for name in stem}
     stem |= {name for name, tensor in named.items() if id(tensor) in of_stem}
+    if not named.keys() - stem - head:  # patterns of an older timm may name none of its modules
+        raise SpecError(f"timm {timm.__version__} does not say what blocks {architecture} has; declare model.parts")
     return {
         "stem": _parts.covering(model, stem),
         "blocks": _parts.covering(model, named.keys() - stem - head),

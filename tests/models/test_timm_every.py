@@ -11,6 +11,7 @@ import timm
 import torch
 from timm.models import is_model_in_modules, list_modules
 
+from bench.errors import SpecError
 from bench.methods import lora
 from bench.models import _parts, _timm_build
 from bench.models import timm as family
@@ -98,9 +99,13 @@ def check(file: str, model: TimmModel, trace: _parts.Trace) -> None:
 def test_parts_and_targets_of_every_file(traces: list[_parts.Trace]) -> None:
     assert len(architectures()) >= 85
     for file, architecture in architectures().items():
-        if torch.__version__ < "2.12" and file == "efficientvit_mit":
-            continue  # on meta this PyTorch cannot enter its autocast, so the model is refused
-        check(file, built(architecture), traces[-1])
+        try:
+            model = built(architecture)
+        except SpecError:  # PyTorch 2.11 and timm 1.0.26 are too old for the autocast and the groups of these
+            assert file in ("efficientvit_mit", "levit")
+            assert torch.__version__ < "2.12"
+            continue
+        check(file, model, traces[-1])
 
 
 def test_modules_that_others_share_keep_their_values() -> None:
