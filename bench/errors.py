@@ -14,6 +14,10 @@ class SpecError(BenchError):
     """A spec, a ``--set`` or another argument is wrong (exit code 2)."""
 
 
+class TokenError(SpecError):
+    """A method names a token that the vocabulary does not have."""
+
+
 class DataError(BenchError):
     """A data set is missing, broken or not the one expected; names file and record."""
 

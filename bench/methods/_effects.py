@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import SpecError
+from bench.errors import SpecError, TokenError
 from bench.methods import _select
 from bench.methods._shared import ALL_LINEAR
 from bench.protocols import PartFacts
@@ -259,7 +259,7 @@ def _check_tokens(fields: Fields, module: torch.nn.Module) -> None:
             wrong = [token for token in tokens if rows is not None and not 0 <= token < rows]
             if wrong:
                 told = f"the embedding has rows 0 to {(rows or 0) - 1}"
-                raise SpecError(f"{field}: there is no token {', '.join(map(str, wrong))}; {told}")
+                raise TokenError(f"{field}: there is no token {', '.join(map(str, wrong))}; {told}")
 
 
 def _rows(name: str, module: torch.nn.Module, field: str) -> int | None:

@@ -29,6 +29,7 @@ def get_peft_model(module: torch.nn.Module, config: PeftConfig) -> PeftModel:
     patch_boft_extension()
     wrapper: Any = peft.get_peft_model(module, config)
     _check_butterflies(wrapper)
+    _keep_hooks(wrapper.base_model)
     return wrapper  # type: ignore[no-any-return]
 
 
@@ -48,6 +49,15 @@ def patch_boft_extension() -> None:
     if compile_kernels is None:
         raise LibraryMismatchError(f"peft {peft.__version__}: BOFT has no get_fbd_cuda, which this package patches")
     library.get_fbd_cuda = lambda: compile_kernels() if torch.cuda.is_available() else None
+
+
+def _keep_hooks(tuner: Any) -> None:
+    """Let a forward pass through adaption prompts (peft 0.21) run the hooks of the model that they are on.
+
+    Their tuner takes over the model's ``forward`` itself, past the hook that numbers the positions of padded texts.
+    """
+    if "forward" in vars(tuner):
+        tuner.forward = tuner.model.__call__
 
 
 def _check_butterflies(wrapper: Any) -> None:

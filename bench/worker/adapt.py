@@ -10,7 +10,7 @@ import torch
 
 from bench import registry
 from bench.cell import Cell
-from bench.errors import BenchError
+from bench.errors import BenchError, TokenError
 from bench.protocols import BenchModel, PartFacts
 from bench.settings import MethodSettings
 from bench.worker import placement
@@ -76,12 +76,14 @@ def check_pattern(cell: Cell) -> None:
     """Freeze and adapt the model of a cell on the meta device, which costs neither weights nor memory.
 
     Raises BenchError for a model that there is not, a part that it lacks, and, naming method and part, a method that
-    cannot be put on its part. Of a method that computes from the weights nothing is learnt here.
+    cannot be put on its part. Of a method that computes from the weights, or names tokens, nothing is learnt here.
     """
     plugin = registry.load("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=_NO_TEXTS, device="meta", task=task_of(cell).facts)
     try:
         adapt(model, model.part_facts, cell.parts, cell.methods)
+    except TokenError:
+        pass  # the vocabulary may come from texts that are not read yet: the model itself is asked
     except RuntimeError as error:
         if not needs_values(error):
             raise

@@ -100,3 +100,20 @@ def test_no_prefix_under_gradient_checkpointing() -> None:
     own.put(model, {"model": "P"}, P=own.method("PREFIX_TUNING", num_virtual_tokens=3))
     with pytest.raises(BenchError, match="PREFIX_TUNING"):
         model.checkpoint_activations()
+
+
+@torch.no_grad()
+def test_an_answer_under_adaption_prompts_does_not_depend_on_padding() -> None:
+    """Their queries have absolute positions, and a forward pass went past the hook that numbers these."""
+    model = own.make("llama", WRITE, parts=WHOLE)
+    own.put(model, {"model": "P"}, P=own.method("ADAPTION_PROMPT", adapter_len=4, adapter_layers=2))
+    for parameter in model.module.parameters():
+        if parameter.requires_grad:
+            parameter.normal_(0, 2)
+    model.module.eval()
+    batch = model.collate([], [own.QUESTIONS[0], f"{own.QUESTIONS[1]} {own.QUESTIONS[0]}"], [])
+    assert not batch["attention_mask"].all()
+    for row, mask in zip(range(2), batch["attention_mask"].bool(), strict=True):
+        together = model.model(**batch).logits[row, -1]
+        alone = model.model(input_ids=batch["input_ids"][row : row + 1, mask]).logits[0, -1]
+        torch.testing.assert_close(together, alone)
