@@ -84,7 +84,9 @@ class _Process:
 
     def ask(self, cells: list[Cell], options: dict[str, object]) -> None:
         """Hand over the first of ``cells``, which are alike."""
-        self.cells, self._log_start = cells, self._log.seek(0, os.SEEK_END)
+        if self.cells:  # what it wrote while it started, why it ended perhaps, is told of its first cell
+            self._log_start = self._log.seek(0, os.SEEK_END)
+        self.cells = cells
         request = json.dumps({"cell": cells[0].model_dump(mode="json")} | options) + "\n"
         with suppress(BrokenPipeError):  # it died: the end of its stdout tells
             self._stdin.write(request.encode())

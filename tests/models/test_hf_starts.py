@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from bench.models import hf
 from bench.protocols import GenerateOptions
@@ -38,6 +39,8 @@ class _Writes:
 
 @pytest.mark.parametrize("name", ["mbart", "plbart", "encoder-decoder", "fsmt", "bart", "t5"])
 def test_training_starts_an_answer_as_generation_does(name: str) -> None:
+    if transformers.__version__.startswith("5.17.") and name in ("encoder-decoder", "fsmt"):
+        pytest.skip("this release builds the first from no configuration; the audit refuses the second")
     config = _BOTH if name == "encoder-decoder" else small(name)
     torch.manual_seed(0)
     model: Any = hf.build(hf.Settings(family="hf", config=config), texts=TEXTS, device="cpu", task=WRITE)
