@@ -47,4 +47,4 @@ class EstimateError(BenchError):
 
 
 class LibraryMismatchError(BenchError):
-    """Two installed libraries do not fit together, or not this package; names both versions."""
+    """Two installed libraries do not fit together, or not this package; names their versions."""

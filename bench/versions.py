@@ -19,6 +19,8 @@ OLDEST = {"torch": "2.11.0", "transformers": "5.17.0", "peft": "0.21.0", "timm":
 NEWEST = {"torch": "2.14.1", "transformers": "5.24.0", "peft": "0.21.2", "timm": "1.0.31"}
 BELOW = {"torch": "2.15", "transformers": "5.25", "peft": "0.22", "timm": "1.0.32"}
 """The first release of each that is refused: nothing says that it works."""
+REMEDY = "install a version that this package allows (python run_bench.py --version lists them)"
+"""What to do about an installed library that does not fit."""
 ALLOW_UNTESTED = "PEFT_FREEZE_BENCH_ALLOW_UNTESTED"
 """Environment variable that lets other versions run, to try them out; records tell the versions all the same."""
 

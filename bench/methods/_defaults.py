@@ -5,17 +5,17 @@ architecture; where it knows none, those of the model family.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import SpecError
 from bench.layer_kinds import is_norm
 from bench.methods import _library, _shared
 from bench.protocols import PartFacts
+from bench.settings import MethodSettings
 
 if TYPE_CHECKING:
     import torch
-
-    from bench.methods.peft_config import Settings
 
 _TARGETS, _FEEDFORWARD, _PARAMETERS = "target_modules", "feedforward_modules", "target_parameters"
 _OF_FAMILY = "lora"
@@ -25,10 +25,14 @@ _OF_NORMS = "ln_tuning"
 
 
 def fields(
-    method: _library.LibraryMethod, settings: Settings, part: PartFacts, module: torch.nn.Module
+    method: _library.LibraryMethod,
+    settings: MethodSettings,
+    given: Mapping[str, Any],
+    part: PartFacts,
+    module: torch.nn.Module,
 ) -> dict[str, Any]:
-    """The fields of the spec, and defaults for those that depend on the model."""
-    name, given = method.peft_type.lower(), settings.fields()
+    """The fields that the spec has ``given``, and defaults for those that depend on the model."""
+    name, given = method.peft_type.lower(), dict(given)
     own: dict[str, Any] = {
         field: part.targets[f"{name}.{field}"] for field in method.fields if f"{name}.{field}" in part.targets
     }
@@ -55,11 +59,14 @@ def fields(
 
 
 def source(
-    method: _library.LibraryMethod, settings: Settings, part: PartFacts, module: torch.nn.Module | None = None
+    method: _library.LibraryMethod,
+    settings: MethodSettings,
+    given: Mapping[str, Any],
+    part: PartFacts,
+    module: torch.nn.Module | None = None,
 ) -> str:
     """Whose default the target modules are; empty if the spec names them, if the method has none by architecture, or if
     the architecture is not known yet. Without the built ``module``, a part is taken to have the library's."""
-    given = settings.fields()
     if "Linear" not in method.layers and method.peft_type.lower() != _OF_NORMS:
         return ""
     if part.name in (settings.targets or {}) or _TARGETS in given or given.get(_PARAMETERS):

@@ -174,7 +174,7 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
     if settings.task_type and not (part.task_type or part.model_task_type):
         raise SpecError(f"task_type is {settings.task_type}, and this model has none in the library; remove task_type")
-    fields = _defaults.fields(method, settings, part, module)
+    fields = _defaults.fields(method, settings, settings.fields(), part, module)
     if isinstance(names := fields.get("modules_to_save"), list):
         _shared.saved(names, part, module)
     fields = _effects.resolve(method.peft_type, fields, settings.fields(), part, module)
@@ -191,7 +191,7 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
 
 def source(settings: Settings, part: PartFacts, module: torch.nn.Module | None = None) -> str:
     """Whose default the target modules are, in a few words; empty if the spec names them or the method has none."""
-    return _defaults.source(_library.method(settings.peft_type), settings, part, module)
+    return _defaults.source(_library.method(settings.peft_type), settings, settings.fields(), part, module)
 
 
 def _library_shape(make: Callable[..., PeftConfig], fields: dict[str, Any], module: torch.nn.Module) -> PeftConfig:

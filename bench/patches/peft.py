@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, LibraryMismatchError
 from bench.patches.transformers import CACHE_NAMES, cache_name
+from bench.versions import REMEDY
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,9 @@ def patch_boft_extension() -> None:
     library: Any = peft.tuners.boft.layer
     compile_kernels = getattr(library, "get_fbd_cuda", None)
     if compile_kernels is None:
-        raise LibraryMismatchError(f"peft {peft.__version__}: BOFT has no get_fbd_cuda, which this package patches")
+        raise LibraryMismatchError(
+            f"peft {peft.__version__}: BOFT has no get_fbd_cuda, which this package patches; {REMEDY}"
+        )
     library.get_fbd_cuda = lambda: compile_kernels() if torch.cuda.is_available() else None
 
 
@@ -106,8 +109,7 @@ def _which_names_cache(wrapper: type, method: str) -> Callable[..., Any]:
     if function is None or _OLD not in function.__code__.co_consts:
         raise LibraryMismatchError(
             f"peft {peft.__version__}: {wrapper.__name__}.{method} has no {_OLD!r}, for which this package patches it "
-            "to fit the installed transformers; install a version that this package allows "
-            "(python run_bench.py --version lists them)"
+            f"to fit the installed transformers; {REMEDY}"
         )
     return function
 

@@ -11,6 +11,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache, __version__
 
 from bench.errors import LibraryMismatchError
+from bench.versions import REMEDY
 
 CACHE_NAMES = ("cache", "past_key_values")
 """What functions call the keys and values of earlier tokens: the first since transformers 5.24."""
@@ -26,8 +27,7 @@ def cache_name(function: Callable[..., Any]) -> str:
         if name in arguments:
             return name
     raise LibraryMismatchError(
-        f"transformers {__version__}: {function.__qualname__} takes neither {' nor '.join(CACHE_NAMES)}; "
-        "install a version that this package allows (python run_bench.py --version lists them)"
+        f"transformers {__version__}: {function.__qualname__} takes neither {' nor '.join(CACHE_NAMES)}; {REMEDY}"
     )
 
 
@@ -64,8 +64,7 @@ def length_as_transformers_4(model: Any, eos: int) -> Iterator[None]:
     original = getattr(model, _FINISHED, None)
     if original is None or _FINISHED_TAKES - set(inspect.signature(original).parameters):
         raise LibraryMismatchError(
-            f"transformers {__version__}: beam search has no {_FINISHED} for evaluate.length_denominator; "
-            "install a version that this package allows (python run_bench.py --version lists them)"
+            f"transformers {__version__}: beam search has no {_FINISHED} for evaluate.length_denominator; {REMEDY}"
         )
 
     def finished(**given: Any) -> Any:
@@ -86,8 +85,7 @@ def _require(module: torch.nn.Module, *arguments: str) -> None:
     missing = set(arguments) - set(inspect.signature(type(module).forward).parameters)
     if missing:
         raise LibraryMismatchError(
-            f"transformers {__version__}: {type(module).__name__} takes no {', '.join(sorted(missing))}; "
-            "install a version that this package allows (python run_bench.py --version lists them)"
+            f"transformers {__version__}: {type(module).__name__} takes no {', '.join(sorted(missing))}; {REMEDY}"
         )
 
 

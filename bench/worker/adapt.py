@@ -107,7 +107,9 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     plugin, plain = registry.load("methods", method.type), model.part(part.name)
     if hasattr(plugin, "select"):
         names = plugin.select(method, part, plain)
-        return Adapted(names=frozenset(_train(plain, names)), peft=None, note=placement.of_tensors(plain, names))
+        for name in names:
+            plain.get_parameter(name).requires_grad_(True)
+        return Adapted(names=frozenset(names), peft=None, note=placement.of_tensors(plain, names))
     from bench.patches.peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
     before, weights = set(plain.parameters()), placement.weights(plain)
@@ -121,12 +123,6 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     check_shared(model.module, shared)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
     return Adapted(names=frozenset(trained), peft=wrapper, note=placement.of_adapter(wrapper, weights, source))
-
-
-def _train(module: torch.nn.Module, names: set[str]) -> set[str]:
-    for name in names:
-        module.get_parameter(name).requires_grad_(True)
-    return names
 
 
 def _freeze_constants(wrapper: PeftModel) -> None:
