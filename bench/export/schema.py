@@ -53,6 +53,10 @@ UNITS = (
 ENVIRONMENT: dict[str, tuple[Kind, str]] = {
     "device": ("text", "`cpu` or the name of the GPU the cell ran on"),
     "versions.<package>": ("text", "Version of a package the result may depend on, and of Python"),
+    "tested_versions.python": ("json", "Versions of Python that the program was tested with"),
+    "tested_versions.oldest.<package>": ("text", "Oldest version of a package that the program was tested with"),
+    "tested_versions.newest.<package>": ("text", "Newest version of a package that the program was tested with"),
+    "tested_versions.below.<package>": ("text", "First version of a package that the program refuses"),
     "os": ("text", "Operating system"),
     "cpu": ("text", "Model of the CPU"),
     "cores": ("integer", "CPU cores the process could use"),

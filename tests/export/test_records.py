@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+import torch
 
 from bench.errors import SpecError
 from bench.export.document import render
@@ -23,6 +24,7 @@ from bench.metrics import task_scores
 from bench.record import CellRecord, Failure, Status, TaskScore
 from bench.sources import opened
 from bench.spec.schema import record_schema
+from bench.worker.environment import describe as describe_environment
 from tests.factories import load_cells, make_estimate, make_record
 
 
@@ -57,6 +59,16 @@ def test_every_column_says_what_it_means_and_in_which_unit() -> None:
 def test_every_field_of_a_record_has_a_column() -> None:
     top = {column.group for column in columns()}
     assert top == set(record_schema()["properties"]) - {"accuracy"} | {"stale"}
+
+
+def test_all_that_a_worker_notes_of_its_environment_is_documented(record: CellRecord) -> None:
+    noted = describe_environment(torch.device("cpu"))
+    unknown = {key: "" for key, value in noted.items() if value is None and key != "git"}
+    revision = {"git": {"commit": "a" * 40, "dirty": False}}
+    flat = flatten([record.model_copy(update={"environment": noted | unknown | revision})])
+    names = [field.name for field in flat.fields if field.name.startswith("environment.")]
+    assert {"environment.tested_versions.python", "environment.tested_versions.below.torch"} <= set(names)
+    assert [name for name in names if describe(name).name == "environment.<place>"] == []
 
 
 def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) -> None:
