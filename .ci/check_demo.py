@@ -6,7 +6,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from bench.store import ResultsFile
+from bench.records.store import ResultsFile
 
 MARGIN_POINTS = 10.0
 NEAR_POINTS = 15.0

@@ -229,7 +229,7 @@ def _code_of(error: BenchError) -> int:
 
 
 def _size(text: str | None, option: str) -> int | None:
-    from bench.sizes import parse_size
+    from bench.units import parse_size
 
     return None if text is None else parse_size(text, option)
 

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import registry, versions
-from bench.cell import Cell, expand, select
 from bench.endings import say
 from bench.errors import INTERRUPTED, OutputError, SpecError
-from bench.record import CellRecord
+from bench.records.record import CellRecord
 from bench.registry import did_you_mean
 from bench.report import check_folder
-from bench.scale import Choice, choose, choose_for_estimate, choose_for_report
+from bench.spec.cell import Cell, expand, select
 from bench.spec.load import read_spec
-from bench.spec.models import Spec
-from bench.target_modules import target_lines
+from bench.spec.scale import Choice, choose, choose_for_estimate, choose_for_report
+from bench.spec.sections import Spec
+from bench.spec.target_modules import target_lines
 
 if TYPE_CHECKING:
+    from bench.analysis.costs import Costs
     from bench.estimates import AssumedGpu
-    from bench.report.costs import Costs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,7 @@ class Plan:
 
     def records(self) -> dict[str, CellRecord]:
         """The stored record of each cell that has one."""
-        from bench.store import ResultsFile
+        from bench.records.store import ResultsFile
 
         stored = ResultsFile(self.results / f"{self.choice.scale}.jsonl").read()
         return {cell.cell_id: stored[cell.cell_id] for cell in self.cells if cell.cell_id in stored}
@@ -186,7 +186,7 @@ def _check_distinct(specs: Sequence[str], plans: Sequence[Plan]) -> None:
 
 def _list(plan: Plan, options: Options) -> dict[str, Any]:
     """The selected cells, the status of their records, and what a run would do again."""
-    from bench.done import inputs_known, why_not_done
+    from bench.execution.done import inputs_known, why_not_done
 
     records = plan.records()
     known = inputs_known([cell for cell in plan.selected if cell.cell_id in records], any_device=False)
@@ -205,7 +205,7 @@ def _list(plan: Plan, options: Options) -> dict[str, Any]:
 
 def _forget(plan: Plan) -> dict[str, Any]:
     """Remove what is stored of the selected cells; the object of ``--json`` has the ids of those that had any."""
-    from bench.forget import forget
+    from bench.execution.forget import forget
 
     gone = forget(plan.selected, results=plan.results, warn=lambda text: say(f"warning: {text}"))
     say(
@@ -235,9 +235,9 @@ def _assumed_gpu(options: Options) -> AssumedGpu | None:
 
 def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple[int, list[dict[str, Any]]]:
     """Show what the cells cost; the exit code and the objects of ``--json``. One pool of processes for all specs."""
-    from bench.done import stale
+    from bench.analysis.costs import compare
     from bench.estimates import estimate
-    from bench.report.costs import compare
+    from bench.execution.done import stale
 
     for plan in plans:
         plan.introduce()
@@ -260,7 +260,7 @@ def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: Assu
     from rich.console import Console
 
     from bench.report.cost_tables import print_costs
-    from bench.sizes import size_text
+    from bench.units import size_text
 
     about = f"predicted for {gpu} ({gpu.reason})"
     if options.max_batch_bytes is not None:
@@ -270,9 +270,9 @@ def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: Assu
 
 def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
     """Run what is missing, then report; the exit code and the object of ``--json``."""
-    from bench import runner
-    from bench.done import stale
-    from bench.progress import make_reporter
+    from bench.execution import runner
+    from bench.execution.done import stale
+    from bench.execution.progress import make_reporter
 
     reporter, find = make_reporter(), None
     if gpu is not None and options.budget_bytes is not None:
@@ -299,9 +299,9 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
 
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> tuple[int, dict[str, Any]]:
     """Write and show it; 1 if it could not be written or shown, and the object of ``--json``."""
-    from bench.done import stale
+    from bench.analysis.predictions import Outcomes
+    from bench.execution.done import stale
     from bench.report import write_report
-    from bench.report.outcomes import Outcomes
 
     code, outcomes, old = 0, Outcomes(plan.results), stale(plan.cells, records)
     try:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import environment
-from bench.cell import Cell
 from bench.errors import SpecError
 from bench.estimate.gpus import DEFAULT, GPUS, generation
 from bench.estimate.pool import estimate_all
-from bench.progress import Count
-from bench.record import Estimate, PredictedMemory
+from bench.execution.progress import Count
+from bench.execution.runner import Unfit
+from bench.records.record import Estimate, PredictedMemory
 from bench.registry import did_you_mean
-from bench.runner import Unfit
-from bench.sizes import gib, size_text
+from bench.spec.cell import Cell
+from bench.units import gib, size_text
 
 Say = Callable[[str], None]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import re
 
-from bench.sizes import size_text
+from bench.units import size_text
 
 _SIGNS = re.compile(
     r"can't allocate memory|not enough memory: you tried|[Cc]annot allocate memory(?! in static TLS)|std::bad_alloc"

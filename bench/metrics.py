@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from bench import registry, tasks
 from bench.errors import SpecError
-from bench.protocols import ScoreFacts
-from bench.record import CellRecord, Params, PredictedMemory, PredictedPhase, Status, TaskScore
+from bench.plugins.contracts import ScoreFacts
+from bench.records.record import CellRecord, Params, PredictedMemory, PredictedPhase, Status, TaskScore
 from bench.registry import did_you_mean
 
 Direction = Literal["lower", "higher"]

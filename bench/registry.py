@@ -16,6 +16,8 @@ from typing import Literal
 
 from bench.errors import SpecError
 
+SHARED = "common"
+"""The package in a kind's folder that holds what its plugins share."""
 Kind = Literal["models", "methods", "datasets", "tasks", "executors", "trackers"]
 
 
@@ -23,7 +25,7 @@ Kind = Literal["models", "methods", "datasets", "tasks", "executors", "trackers"
 def names(kind: Kind) -> tuple[str, ...]:
     """Sorted names of all plugins of one kind."""
     package = importlib.import_module(f"bench.{kind}")
-    own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")} - {SHARED}
     return tuple(sorted(own | _installed(kind).names))
 
 

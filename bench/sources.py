@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.cell import Cell, expand
-from bench.done import stale
 from bench.errors import SpecError
+from bench.execution.done import stale
 from bench.file_kinds import not_regular, of_bytes
-from bench.record import CellRecord
-from bench.scale import choose_for_paper
+from bench.records.record import CellRecord
+from bench.records.store import ResultsFile, holds_records, latest
+from bench.spec.cell import Cell, expand
+from bench.spec.diagnostics import printable, quoted
 from bench.spec.load import read_spec
-from bench.spec.models import Spec
-from bench.spec.problems import printable, quoted
-from bench.store import ResultsFile, holds_records, latest
+from bench.spec.scale import choose_for_paper
+from bench.spec.sections import Spec
 
 SYNTAX = """\
   PATH         a records file (results/table1/demo.jsonl), or a folder of them (results, results/table1)
@@ -70,7 +70,7 @@ class SpecCells:
     folder: Path
     """Results folder of the spec."""
     stale: Mapping[str, str] = field(default_factory=dict)
-    """See ``bench.done.stale``."""
+    """See ``bench.execution.done.stale``."""
 
 
 def cells_of(

@@ -144,9 +144,9 @@ def compare(
     With --published: a verdict per cell and column on the numbers of a paper, and where these contradict each other.
     """
     with endings(lambda _: 2):
-        from bench.compare import command
+        from bench import compare_command
 
-        options = command.Options(
+        options = compare_command.Options(
             names=names or [],
             published=published,
             against=against,
@@ -162,7 +162,7 @@ def compare(
             sets=sets or [],
             seeds=parse_seeds(seeds),
         )
-        raise typer.Exit(command.run(options))
+        raise typer.Exit(compare_command.run(options))
 
 
 def export(
@@ -210,13 +210,13 @@ def export(
 ) -> None:
     """Records as Parquet or CSV for your own analysis; a spec's table as LaTeX or Markdown in the view you need."""
     with endings(lambda _: 2):
-        from bench.export import command
-        from bench.export.view import Wanted
+        from bench import export_command
+        from bench.report.view import Wanted
 
         wanted = Wanted(
             columns=words(columns), group_by=group_by, transpose=transpose, digits=digits, published=published
         )
-        options = command.Options(
+        options = export_command.Options(
             names=names or [],
             output=output,
             format=form,
@@ -226,7 +226,7 @@ def export(
             sets=sets or [],
             seeds=parse_seeds(seeds),
         )
-        command.run(options)
+        export_command.run(options)
 
 
 def words(text: str | None) -> list[str]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Cell, expand
-from bench.record import (
+from bench.records.record import (
     MEMORY_KINDS,
     Accuracy,
     Baseline,
@@ -24,9 +23,10 @@ from bench.record import (
     Status,
     Time,
 )
-from bench.record_parts import Flops
+from bench.records.record_parts import Flops
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
-from bench.spec.models import Spec
+from bench.spec.sections import Spec
 
 GIB = 2**30
 N_OPEN, N_CLOSED = 706, 355

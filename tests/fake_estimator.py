@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import Estimate
-from bench.worker.parent import die_with_parent
+from bench.parent import die_with_parent
+from bench.records.record import Estimate
 from tests.factories import GIB, make_estimate
 
 

@@ -13,15 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Cell
 from bench.datasets import easy_vqa
 from bench.environment import Gpu
-from bench.executors._processes import marked
+from bench.execution.processes import marked
+from bench.execution.progress import Reporter, Silent
+from bench.execution.runner import FindUnfit, RunSummary, run
 from bench.executors.local import LocalExecutor
-from bench.progress import Reporter, Silent
-from bench.record import CellRecord
-from bench.runner import FindUnfit, RunSummary, run
-from bench.store import ResultsFile
+from bench.records.record import CellRecord
+from bench.records.store import ResultsFile
+from bench.spec.cell import Cell
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
@@ -134,7 +134,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None
 
 
 def _main(listed: str, results: str) -> int:
-    from bench.progress import make_reporter
+    from bench.execution.progress import make_reporter
 
     cells = [Cell.model_validate(content) for content in json.loads(Path(listed).read_text())]
     worker = FAKE_WORKER if "FAKE_NOTES" in os.environ else None

@@ -11,17 +11,18 @@ from types import ModuleType
 
 import pytest
 
-from bench import execution, protocols, registry
+from bench import registry
 from bench.environment import PACKAGES
+from bench.plugins import contracts, execution
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 SOURCES = sorted(BENCH.rglob("*.py"))
 PLUGIN_FOLDERS = ("models", "methods", "datasets", "tasks", "trackers")
 CONTRACTS = {
-    "models": protocols.ModelPlugin,
-    "methods": protocols.MethodPlugin,
-    "datasets": protocols.DataPlugin,
-    "tasks": protocols.TaskPlugin,
+    "models": contracts.ModelPlugin,
+    "methods": contracts.MethodPlugin,
+    "datasets": contracts.DataPlugin,
+    "tasks": contracts.TaskPlugin,
     "trackers": execution.TrackerPlugin,
 }
 PLUGINS = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]
@@ -65,7 +66,7 @@ def test_plugin_keeps_its_contract(kind: registry.Kind, name: str) -> None:
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_a_method_puts_an_adapter_on_or_selects(name: str) -> None:
     module = registry.load("methods", name)
-    (kind,) = [kind for kind in (protocols.AdapterPlugin, protocols.SelectivePlugin) if _offers(module, kind)]
+    (kind,) = [kind for kind in (contracts.AdapterPlugin, contracts.SelectivePlugin) if _offers(module, kind)]
     (declared,) = (value for value in vars(kind).values() if isinstance(value, staticmethod))
     own = getattr(module, declared.__name__)
     assert list(inspect.signature(own).parameters) == list(inspect.signature(declared.__func__).parameters)

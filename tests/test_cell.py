@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cell import DETERMINING, Cell, cell_id, expand, select
 from bench.errors import SpecError
+from bench.spec.cell import DETERMINING, Cell, cell_id, expand, select
 from bench.spec.load import read_spec
 
 SPEC = """\
@@ -190,7 +190,7 @@ def test_cells_that_differ_only_in_local_files_are_different_cells(cells_of: Exp
 
 def test_the_same_files_twice_are_the_same_run(cells_of: Expand) -> None:
     variants = "variants:\n  one: {data: {root: x}}\n  two: {data: {root: y}}\n  three: {data: {root: x}}\n"
-    with pytest.raises(SpecError, match=r"variant=three' is\s+the same run as 'F-T-LoRA variant=one'"):
+    with pytest.raises(SpecError, match=r"variant=three' is\s+the\s+same\s+run\s+as 'F-T-LoRA variant=one'"):
         cells_of(SPEC + variants)
     with pytest.raises(SpecError, match=r"is\s+the\s+same\s+run\s+as"):
         cells_of(SPEC + AXIS.replace("a, weights/b", "a, weights/a"))

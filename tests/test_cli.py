@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import __version__, commands, done, environment, runner
-from bench.cell import Cell
+from bench import __version__, commands, environment
 from bench.cli import app
 from bench.errors import RecordError
 from bench.estimate import pool
 from bench.estimate.gpus import GPUS
-from bench.record import CellRecord, Memory, PhaseMemory, Status
-from bench.runner import RunSummary
-from bench.store import ResultsFile
+from bench.execution import done, runner
+from bench.execution.runner import RunSummary
+from bench.records.record import CellRecord, Memory, PhaseMemory, Status
+from bench.records.store import ResultsFile
+from bench.spec.cell import Cell
 
 SPEC = """\
 model: {family: miss, preset: tiny}
@@ -53,7 +54,7 @@ def bench(*arguments: str) -> Any:
 
 
 class FakeRun:
-    """In the place of ``bench.runner.run``: stores a record of the given status for each cell."""
+    """In the place of ``bench.execution.runner.run``: stores a record of the given status for each cell."""
 
     def __init__(self, *statuses: Status, interrupted: bool = False) -> None:
         self.statuses, self.interrupted = list(statuses), interrupted

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli, commands
-from bench.cell import expand
 from bench.estimate.estimator import estimate
 from bench.estimate.gpus import GPUS, MIB, cublas_of
-from bench.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.records.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.records.store import ResultsFile
+from bench.spec.cell import expand
 from bench.spec.load import read_spec
-from bench.spec.models import OptimizerSettings, TrainSettings
-from bench.store import ResultsFile
+from bench.spec.sections import OptimizerSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "estimates.md").read_text(encoding="utf-8")

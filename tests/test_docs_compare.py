@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, metrics
-from bench.compare import command as compare_command
-from bench.compare.changes import COSTS, Rules
-from bench.compare.published import MEASURED
-from bench.compare.tolerance import default
-from bench.export import command as export_command
+from bench import cli, compare_command, export_command, metrics
+from bench.analysis.compare.changes import COSTS, Rules
+from bench.analysis.compare.published import MEASURED
+from bench.analysis.compare.tolerance import default
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "compare-and-export.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from bench.errors import RecordError
+from bench.execution.runner import NEEDED_BYTES
 from bench.executors.local import WORKER
-from bench.record import Status
-from bench.runner import NEEDED_BYTES
+from bench.records.record import Status
 from tests.sweeps import Sweep, make_cell, wait_until
 
 PHASES = ("setup", "load", "train", "eval")

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import RecordError
-from bench.forget import forget
-from bench.store import encode
+from bench.execution.forget import forget
+from bench.records.store import encode
 from tests.sweeps import Sweep, make_cell, wait_until
 from tests.test_runner import Listening
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import metrics
-from bench.store import ResultsFile
+from bench.records.store import ResultsFile
 
 ROOT = Path(__file__).resolve().parents[1]
 GALLERY = ROOT / "results" / "gallery"

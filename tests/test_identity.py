@@ -18,12 +18,13 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from bench import digests, registry
-from bench.cell import Cell
-from bench.done import inputs_of, why_not_done
+from bench import registry
+from bench.execution import digests
+from bench.execution.done import inputs_of, why_not_done
 from bench.methods import _library
-from bench.settings import LocalPathMark
-from bench.spec.models import EvaluateSettings, RunSettings, TrainSettings
+from bench.plugins.settings import LocalPathMark
+from bench.spec.cell import Cell
+from bench.spec.sections import EvaluateSettings, RunSettings, TrainSettings
 from tests.datasets.conftest import rad, write_json
 from tests.factories import make_record
 from tests.sweeps import make_cell

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from bench.executors._processes import JOB_MARK
-from bench.record import CellRecord, Status
-from bench.store import ResultsFile
+from bench.execution.processes import JOB_MARK
+from bench.records.record import CellRecord, Status
+from bench.records.store import ResultsFile
 from tests.conftest import ROOT
 from tests.sweeps import data_digest
 

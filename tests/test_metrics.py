@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from bench import metrics
-from bench.cell import Cell
 from bench.errors import SpecError
-from bench.record import (
+from bench.records.record import (
     Accuracy,
     CellRecord,
     LossPoint,
@@ -22,7 +21,8 @@ from bench.record import (
     TaskScore,
     Time,
 )
-from bench.record_parts import Flops
+from bench.records.record_parts import Flops
+from bench.spec.cell import Cell
 from tests.factories import GIB, accuracy, load_cells, make_estimate, make_record
 
 

@@ -9,9 +9,9 @@ import pty
 import pytest
 from rich.console import Console
 
-from bench.execution import Progress
-from bench.progress import Bars, Count, Lines, Reporter, Tally, duration, make_reporter, printable
-from bench.record import Status
+from bench.execution.progress import Bars, Count, Lines, Reporter, Tally, duration, make_reporter, printable
+from bench.plugins.execution import Progress
+from bench.records.record import Status
 from tests.factories import failed_record, make_record
 from tests.sweeps import make_cell
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.cell import Cell
 from bench.environment import Gpu
 from bench.errors import DataError, RecordError, SpecError
+from bench.execution.jobs import Job
+from bench.execution.progress import Silent
+from bench.execution.runner import FindUnfit, RunSummary, Unfit, run
 from bench.executors.inline import InlineCell
-from bench.jobs import Job
-from bench.progress import Silent
-from bench.record import CellRecord, Failure, Memory, Status
-from bench.runner import FindUnfit, RunSummary, Unfit, run
+from bench.records.record import CellRecord, Failure, Memory, Status
+from bench.spec.cell import Cell
 from tests.factories import make_estimate, make_record
 from tests.sweeps import Sweep, make_cell
 
@@ -103,7 +103,7 @@ def test_another_device_runs_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch
     on_cpu = [make_cell("ok 1", device="auto")]
     sweep.run(on_cpu)
     gpus = [Gpu(token="GPU-1", name="NVIDIA T4")]
-    monkeypatch.setattr("bench.done.usable_gpus", lambda device: [] if device == "cpu" else gpus)
+    monkeypatch.setattr("bench.execution.done.usable_gpus", lambda device: [] if device == "cpu" else gpus)
     monkeypatch.setenv("FAKE_DEVICE", "NVIDIA T4")
     sweep.run(on_cpu)
     assert sweep.started() == ["ok 1", "ok 1"]

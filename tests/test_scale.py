@@ -8,8 +8,8 @@ import pytest
 
 from bench import environment
 from bench.environment import Gpu
-from bench.scale import choose, choose_for_report
 from bench.spec.load import SpecSource, read_spec
+from bench.spec.scale import choose, choose_for_report
 
 SPEC = """\
 model: {family: miss, preset: tiny, weights: {kind: folder, path: weights}}

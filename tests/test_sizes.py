@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import SpecError
-from bench.sizes import gib, parse_size, size_text
+from bench.units import gib, parse_size, size_text
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench.errors import SpecError
+from bench.records.store import ResultsFile
 from bench.sources import cells_of, opened
-from bench.store import ResultsFile
 from tests.factories import load_cells, make_record
 
 

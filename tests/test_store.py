@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RecordError
-from bench.record import CellRecord, LossPoint, Status
-from bench.store import ResultsFile, encode, write_atomic
+from bench.records.record import CellRecord, LossPoint, Status
+from bench.records.store import ResultsFile, encode, write_atomic
 
 
 def record(cell_id: str, **changes: object) -> CellRecord:
@@ -227,7 +227,7 @@ def test_what_is_read_back_must_agree(results: ResultsFile, monkeypatch: pytest.
 
 def test_two_runners_are_kept_apart(results: ResultsFile) -> None:
     program = (
-        "import sys, pathlib; from bench.store import ResultsFile\n"
+        "import sys, pathlib; from bench.records.store import ResultsFile\n"
         "with ResultsFile(pathlib.Path(sys.argv[1])).lock():\n  print('in', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", program, str(results.path)]
@@ -245,7 +245,7 @@ def test_two_runners_are_kept_apart(results: ResultsFile) -> None:
 
 def test_a_killed_owner_leaves_no_lock(results: ResultsFile) -> None:
     program = (
-        "import sys, os, pathlib; from bench.store import ResultsFile\n"
+        "import sys, os, pathlib; from bench.records.store import ResultsFile\n"
         "with ResultsFile(pathlib.Path(sys.argv[1])).lock():\n  os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(results.path)], check=False).returncode == -9

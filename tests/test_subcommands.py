@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.cell import Cell
 from bench.cli import app
-from bench.record import Status
-from bench.store import ResultsFile
+from bench.records.record import Status
+from bench.records.store import ResultsFile
+from bench.spec.cell import Cell
 from tests.factories import load_cells, make_record
 from tests.test_cli import HEAVY, SPEC
 

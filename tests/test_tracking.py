@@ -12,13 +12,14 @@ from typing import Any, Literal
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, registry, tracking
-from bench.cell import Cell, expand
+from bench import cli, registry
 from bench.errors import SpecError
-from bench.execution import EVENTS_FILE, PhaseEnd, Step
-from bench.record import CellRecord
-from bench.runner import Unfit
-from bench.settings import TrackerSettings
+from bench.execution import tracking
+from bench.execution.runner import Unfit
+from bench.plugins.execution import EVENTS_FILE, PhaseEnd, Step
+from bench.plugins.settings import TrackerSettings
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from bench.trackers import _fields
 from tests.factories import make_estimate

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import report, runner
+from bench import report
 from bench.cli import app
 from bench.errors import OutputError
-from bench.record import Status
-from bench.spec.models import Spec
+from bench.execution import runner
+from bench.records.record import Status
+from bench.spec.sections import Spec
 from tests.test_cli import SPEC, FakeRun
 
 

@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.datasets import _files
+from bench.datasets.common import files
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.settings import DataSettings
+from bench.plugins.contracts import Example
+from bench.plugins.settings import DataSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +62,7 @@ def _bunch() -> Any:
     return load_digits()
 
 
-class Digits(_files.Splits):
+class Digits(files.Splits):
     """``OpenedData`` on scikit-learn's arrays."""
 
     def __init__(self) -> None:

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.datasets import _files
+from bench.datasets.common import files
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.settings import DataSettings
+from bench.plugins.contracts import Example
+from bench.plugins.settings import DataSettings
 
 SPLITS = ("train", "test")
 PUBLISHED = "5a70815ae3ad1d718a8061401c756024d10cbb77f07a13db4f6fbfb1e99d1409"
@@ -35,15 +35,15 @@ def digest(settings: EasyVqaSettings) -> str:  # noqa: ARG001 - the data are alw
     """See ``DataPlugin.digest``."""
     root = _root()
     images = [f"{split}/images/{path.name}" for split in SPLITS for path in (root / split / "images").iterdir()]
-    return _files.files_digest(_annotations(root).values(), root, images, REMEDY, published=PUBLISHED)
+    return files.files_digest(_annotations(root).values(), root, images, REMEDY, published=PUBLISHED)
 
 
-def load(settings: EasyVqaSettings) -> _files.ImageFolder:  # noqa: ARG001 - the data are always the package's
+def load(settings: EasyVqaSettings) -> files.ImageFolder:  # noqa: ARG001 - the data are always the package's
     """See ``DataPlugin.load``."""
     root = _root()
     annotations = _annotations(root)
     splits = {split: _examples(path, split) for split, path in annotations.items()}
-    return _files.ImageFolder(
+    return files.ImageFolder(
         splits, images=root, annotations=list(annotations.values()), remedy=REMEDY, published=PUBLISHED
     )
 
@@ -53,7 +53,7 @@ def _annotations(root: Path) -> dict[str, Path]:
 
 
 def _examples(path: Path, split: str) -> list[Example]:
-    return [_example(path, split, index, row) for index, row in enumerate(_files.read_json(path))]
+    return [_example(path, split, index, row) for index, row in enumerate(files.read_json(path))]
 
 
 def _example(path: Path, split: str, index: int, row: Any) -> Example:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from bench.datasets import _classes, _columns, _files, _hub, _hub_files, _splits
+from bench.datasets.common import classes, columns, files, hub, hub_files, splits
 from bench.errors import DataError
-from bench.protocols import Example
+from bench.plugins.contracts import Example
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class HubTableSettings(_hub.HubSettings, _columns.ColumnSettings):
+class HubTableSettings(hub.HubSettings, columns.ColumnSettings):
     """``id``, and ``columns`` as the page of the data set names them."""
 
     HAS_DEMO: ClassVar[bool] = False
@@ -56,13 +56,13 @@ def digest(settings: HubTableSettings) -> str:
 
 def load(settings: HubTableSettings) -> HubTable:
     """See ``DataPlugin.load``."""
-    return _hub.once(settings, lambda: _load(settings))
+    return hub.once(settings, lambda: _load(settings))
 
 
 def _load(settings: HubTableSettings) -> HubTable:
-    found = _hub.load_splits(settings, settings.data_files, configuration=settings.configuration)
+    found = hub.load_splits(settings, settings.data_files, configuration=settings.configuration)
     if settings.test_share is None:
-        wanted = _splits.wanted(settings)
+        wanted = splits.wanted(settings)
     else:
         wanted = (settings.train_split,)
         if settings.test_split in found.splits:
@@ -81,16 +81,16 @@ def _load(settings: HubTableSettings) -> HubTable:
     return HubTable(settings, found, wanted)
 
 
-class HubTable(_files.Splits):
+class HubTable(files.Splits):
     """``OpenedData`` on the library's tables."""
 
-    def __init__(self, settings: HubTableSettings, found: _hub.Tables, wanted: Sequence[str]) -> None:
+    def __init__(self, settings: HubTableSettings, found: hub.Tables, wanted: Sequence[str]) -> None:
         super().__init__({})
         self._settings = settings
         self._files = found.files
-        self._classes = _columns.UsedNames()
+        self._classes = columns.UsedNames()
         tables = {split: self._mapped(split, found.splits[split]) for split in wanted}
-        self._images = _hub.StoredImages(settings.id, tables, str(settings.columns.image), self.kept_notes)
+        self._images = hub.StoredImages(settings.id, tables, str(settings.columns.image), self.kept_notes)
         self._splits = {split: self._examples(split, table) for split, table in tables.items()}
         self._classes.check(settings, settings.id)
         if settings.test_share is not None:
@@ -98,7 +98,7 @@ class HubTable(_files.Splits):
         for note in found.notes:
             self.kept_notes.add(note)
         if settings.columns.label is not None:
-            _classes.note_classes(self._splits.values(), self.kept_notes)
+            classes.note_classes(self._splits.values(), self.kept_notes)
 
     def image(self, example: Example) -> Image:
         """See ``OpenedData.image``."""
@@ -110,20 +110,20 @@ class HubTable(_files.Splits):
 
     def digest(self) -> str:
         """SHA-256 over all examples; an image's name is the hash of its content."""
-        return hashlib.sha256(_files.examples_text(self._splits).encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(files.examples_text(self._splits).encode("utf-8", "surrogatepass")).hexdigest()
 
     def _mapped(self, split: str, table: Any) -> Any:
         """The table with the columns that are mapped, and no other."""
         source = self._source(split)
         self._mapper(split, source, table).check(table.column_names)
         known = table.column_names
-        names = [name for place, value in self._settings.columns for name in _columns.names_in(place, value, known)]
-        return _hub.columns_of(source, table, names)
+        names = [name for place, value in self._settings.columns for name in columns.names_in(place, value, known)]
+        return hub.columns_of(source, table, names)
 
     def _drawn(self, share: float, examples: Sequence[Example]) -> Mapping[str, Sequence[Example]]:
         settings = self._settings
         by_class = settings.columns.label is not None
-        parts = _splits.drawn(examples, share, seed=settings.test_seed, by_class=by_class)
+        parts = splits.drawn(examples, share, seed=settings.test_seed, by_class=by_class)
         if not all(parts):
             raise DataError(
                 f"{self._source(settings.train_split)}: too few different examples to draw a test split from"
@@ -133,11 +133,11 @@ class HubTable(_files.Splits):
     def _source(self, split: str) -> str:
         return f"{self._settings.id} ({split})"
 
-    def _mapper(self, split: str, source: str, table: Any) -> _columns.Mapper:
-        def image(row: _columns.Row, value: Any) -> str:
+    def _mapper(self, split: str, source: str, table: Any) -> columns.Mapper:
+        def image(row: columns.Row, value: Any) -> str:
             return self._images.name(split, row.number, value)
 
-        return _columns.Mapper(
+        return columns.Mapper(
             settings=self._settings,
             source=source,
             image=image,
@@ -151,10 +151,10 @@ class HubTable(_files.Splits):
         column = self._settings.columns.label
         if column is None:
             return None
-        loaded = _hub_files.names_of(table.features, column)
-        return None if loaded is None else _hub_files.class_names(self._files.get(split, ()), column) or loaded
+        loaded = hub_files.names_of(table.features, column)
+        return None if loaded is None else hub_files.class_names(self._files.get(split, ()), column) or loaded
 
     def _examples(self, split: str, table: Any) -> Sequence[Example]:
         source = self._source(split)
-        rows = (_columns.Row(f"{source}: record {index}", row, index) for index, row in enumerate(table))
+        rows = (columns.Row(f"{source}: record {index}", row, index) for index, row in enumerate(table))
         return self._mapper(split, source, table).examples(rows)

@@ -16,11 +16,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bench.datasets import _classes, _files, _images, _splits
+from bench.datasets.common import classes as _classes
+from bench.datasets.common import files as _files
+from bench.datasets.common import images as _images
+from bench.datasets.common import splits as _splits
 from bench.errors import DataError
-from bench.protocols import Example
+from bench.plugins.contracts import Example
+from bench.plugins.settings import LocalPath
 from bench.registry import did_you_mean
-from bench.settings import LocalPath
 
 _OTHER = (
     "1 file was left out, as Pillow reads no image in it",

@@ -15,16 +15,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.datasets import _files, _records, slake, vqa_rad
+from bench.datasets import slake, vqa_rad
+from bench.datasets.common import files
+from bench.datasets.common import records as _records
 from bench.errors import DataError
-from bench.protocols import Example, OpenedData
-from bench.settings import LocalPath
+from bench.plugins.contracts import Example, OpenedData
+from bench.plugins.settings import LocalPath
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 ANNOTATIONS = ("instruction_data.json", "RAD_instruction_data.json", "instruction.jsol")
-WHERE = _files.Where(
+WHERE = files.Where(
     name="mile_instruction",
     source="https://github.com/TIMMY-CHAN/MILE (folder Instruction_dataset; no licence is stated), "
     "images from https://osf.io/89kps/ and https://www.med-vqa.com/slake/",
@@ -37,7 +39,7 @@ _SLAKE_NAME = re.compile(r"(?:.*/)?(?:slake_|xmlab)([0-9]+)(?:\.(?:png|jpe?g)|/s
 _FIRST_BRACES = re.compile(r"\{(.*?)\}", re.DOTALL)
 
 
-class MileInstructionSettings(_files.FolderSettings):
+class MileInstructionSettings(files.FolderSettings):
     """Local files in the layout of the MILE repository's ``Instruction_dataset`` folder."""
 
     name: Literal["mile_instruction"]
@@ -67,10 +69,10 @@ def load(settings: MileInstructionSettings) -> OpenedData:
     return own if other is None else WithTest(own, other)
 
 
-def _open(settings: MileInstructionSettings) -> tuple[_files.ImageFolder, _files.ImageFolder | None]:
+def _open(settings: MileInstructionSettings) -> tuple[files.ImageFolder, files.ImageFolder | None]:
     """This file's records, and the data set that the test questions come from."""
     root = settings.root
-    path = _files.first_existing(root, ANNOTATIONS)
+    path = files.first_existing(root, ANNOTATIONS)
     if path is None:
         raise WHERE.missing(root, f"{root}: there is no annotation file ({', '.join(ANNOTATIONS)})")
     examples = _read(path, root / "image")
@@ -81,7 +83,7 @@ def _open(settings: MileInstructionSettings) -> tuple[_files.ImageFolder, _files
         splits = {"train": examples}
     else:
         splits = {"train": _without_test(path, examples, other.split("test"), settings.evaluate_on)}
-    own = _files.ImageFolder(
+    own = files.ImageFolder(
         splits,
         images=root / "image",
         annotations=[path],
@@ -97,7 +99,7 @@ def _open(settings: MileInstructionSettings) -> tuple[_files.ImageFolder, _files
 
 
 def _read(path: Path, images: Path) -> Sequence[Example]:
-    records = _records.records_of(str(path), _files.read_json(path))
+    records = _records.records_of(str(path), files.read_json(path))
     folders = {record.text("img_name").rpartition("/")[0].partition("/")[0] for record in records}
     numbers = Counter(record.text("qid") for record in records)
     shared = len(folders) > 1 and max(numbers.values()) > 1  # VQA-RAD and SLAKE both count from 0
@@ -130,7 +132,7 @@ def slake_number(name: str) -> str | None:
     return None if match is None else str(int(match.group(1)))
 
 
-def _test_data(settings: MileInstructionSettings) -> _files.ImageFolder | None:
+def _test_data(settings: MileInstructionSettings) -> files.ImageFolder | None:
     root: dict[str, Path] = {} if settings.test_root is None else {"root": settings.test_root}
     follow = settings.follow_links
     match settings.evaluate_on:
@@ -171,7 +173,7 @@ def plain_question(example: Example) -> tuple[str, str]:
 class WithTest:
     """``OpenedData`` with ``train`` from one data set and ``test`` from another."""
 
-    def __init__(self, train: _files.ImageFolder, test: _files.ImageFolder) -> None:
+    def __init__(self, train: files.ImageFolder, test: files.ImageFolder) -> None:
         self._parts = {"train": train, "test": test}
 
     def split(self, name: str) -> Sequence[Example]:

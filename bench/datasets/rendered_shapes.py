@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pydantic import Field, PositiveFloat
 
 from bench.errors import DataError
-from bench.protocols import Example, OpenedData
-from bench.settings import DataSettings
-from bench.settings import Settings as Base
+from bench.plugins.contracts import Example, OpenedData
+from bench.plugins.settings import DataSettings
+from bench.plugins.settings import Settings as Base
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from bench.datasets import _files, _records
-from bench.datasets._notes import Notes
+from bench.datasets.common import files
+from bench.datasets.common import records as _records
+from bench.datasets.common.notes import Notes
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.settings import LocalPath, LocalPathMark
+from bench.plugins.contracts import Example
+from bench.plugins.settings import LocalPath, LocalPathMark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 STEMS = {"train": ("train",), "validate": ("validate", "validation"), "test": ("test",)}
 SUFFIXES = (".json", ".jsol", ".jsonl")
 MANIFEST = "images.sha256.tsv"
-WHERE = _files.Where(
+WHERE = files.Where(
     name="slake",
     source="https://www.med-vqa.com/slake/ (CC BY 4.0), file Slake1.0.zip",
     layout=f"""
@@ -40,7 +41,7 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 Language = Literal["en", "zh", "all"]
 
 
-class SlakeSettings(_files.FolderSettings):
+class SlakeSettings(files.FolderSettings):
     """Local files in the official layout."""
 
     name: Literal["slake"]
@@ -63,7 +64,7 @@ def digest(settings: SlakeSettings) -> str:
     return load(settings).digest()
 
 
-def load(settings: SlakeSettings) -> _files.ImageFolder:
+def load(settings: SlakeSettings) -> files.ImageFolder:
     """See ``DataPlugin.load``."""
     root = settings.root / "Slake1.0" if (settings.root / "Slake1.0").is_dir() else settings.root
     annotations = _annotations(root)
@@ -83,7 +84,7 @@ def load(settings: SlakeSettings) -> _files.ImageFolder:
     return folder
 
 
-def load_annotations(settings: SlakeSettings) -> _files.ImageFolder:
+def load_annotations(settings: SlakeSettings) -> files.ImageFolder:
     """As ``load``, images or no images."""
     return load(settings.model_copy(update={"verify": "off"}))
 
@@ -93,7 +94,7 @@ def _annotations(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for split, stems in STEMS.items():
         names = [prefix + stem + suffix for prefix in ("", "slake_") for stem in stems for suffix in SUFFIXES]
-        path = _files.first_existing(root, names)
+        path = files.first_existing(root, names)
         if path is not None:
             found[split] = path
         elif split != "validate":
@@ -103,7 +104,7 @@ def _annotations(root: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, language: Language, notes: Notes) -> Sequence[Example]:
-    records = _records.records_of(str(path), _files.read_json(path))
+    records = _records.records_of(str(path), files.read_json(path))
     if any("q_lang" not in record.fields for record in records):
         notes.add(f"{path.name} does not say the language of its questions: those with Chinese characters count as zh")
     if any("answer_type" not in record.fields for record in records):
@@ -166,7 +167,7 @@ def read_manifest(path: Path) -> dict[str, Expected]:
     return expected
 
 
-class VerifiedImages(_files.ImageFolder):
+class VerifiedImages(files.ImageFolder):
     """Images that are compared with a manifest before they are used."""
 
     _expected: Mapping[str, Expected] = {}
@@ -190,7 +191,7 @@ class VerifiedImages(_files.ImageFolder):
         return super().image(example)
 
     def _check_size(self, name: str) -> None:
-        path = _files.image_path(self.images, name, follow_links=self.follow_links)
+        path = files.image_path(self.images, name, follow_links=self.follow_links)
         if name not in self._expected:
             raise DataError(f"{path}: is not listed in {self._manifest}")
         try:
@@ -201,7 +202,7 @@ class VerifiedImages(_files.ImageFolder):
             raise self._changed(path, f"{size:,} bytes instead of {self._expected[name].size:,}")
 
     def _check_content(self, name: str) -> None:
-        path = _files.image_path(self.images, name, follow_links=self.follow_links)
+        path = files.image_path(self.images, name, follow_links=self.follow_links)
         try:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.datasets import _files, _hub, _images, _records, slake
+from bench.datasets import slake
+from bench.datasets.common import files, hub, images, records
 from bench.errors import DataError
-from bench.protocols import Example
+from bench.plugins.contracts import Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +26,7 @@ MAX_BYTES = 100_000_000
 """Larger files in the archive are not unpacked."""
 
 
-class SlakeHubSettings(_hub.HubSettings):
+class SlakeHubSettings(hub.HubSettings):
     """Files ``train.json``, ``validation.json``, ``test.json`` and ``imgs.zip``."""
 
     name: Literal["slake_hub"]
@@ -45,15 +46,15 @@ def digest(settings: SlakeHubSettings) -> str:
 
 def load(settings: SlakeHubSettings) -> ZippedImages:
     """See ``DataPlugin.load``."""
-    return _hub.once(settings, lambda: _load(settings))
+    return hub.once(settings, lambda: _load(settings))
 
 
 def _load(settings: SlakeHubSettings) -> ZippedImages:
-    found = _hub.load_splits(settings, FILES)
+    found = hub.load_splits(settings, FILES)
     splits = {}
     for split, table in found.splits.items():
         source = f"{settings.id} ({split})"
-        splits[split] = slake.examples_of(source, _records.records_of(source, table), settings.language)
+        splits[split] = slake.examples_of(source, records.records_of(source, table), settings.language)
     return ZippedImages(splits, _archive(settings))
 
 
@@ -65,7 +66,7 @@ def _archive(settings: SlakeHubSettings) -> Path:
     try:
         return Path(hf_hub_download(settings.id, ARCHIVE, repo_type="dataset", revision=settings.revision))
     except (OSError, ValueError) as error:
-        raise _hub.unavailable(settings, error) from error
+        raise hub.unavailable(settings, error) from error
 
 
 def _places(archive: Path, members: Iterable[str], names: set[str]) -> dict[str, str]:
@@ -83,7 +84,7 @@ def _places(archive: Path, members: Iterable[str], names: set[str]) -> dict[str,
     return places
 
 
-class ZippedImages(_files.Splits):
+class ZippedImages(files.Splits):
     """``OpenedData`` on images in an archive, which is not unpacked."""
 
     def __init__(self, splits: Mapping[str, Sequence[Example]], archive: Path) -> None:
@@ -110,11 +111,11 @@ class ZippedImages(_files.Splits):
             data = self._archive.read(info)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise DataError(f"{where}: cannot be unpacked: {error}") from error
-        return _images.decode_image(data, where, self.kept_notes)
+        return images.decode_image(data, where, self.kept_notes)
 
     def digest(self) -> str:
         """SHA-256 over all questions and answers, and the archive's names, sizes and checksums."""
-        sha = hashlib.sha256(_files.examples_text(self._splits).encode())
+        sha = hashlib.sha256(files.examples_text(self._splits).encode())
         for info in sorted(self._archive.infolist(), key=lambda info: info.filename):
             sha.update(f"{info.filename}\0{info.file_size}\0{info.CRC}\n".encode())
         return sha.hexdigest()

@@ -12,12 +12,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.datasets import _classes, _columns, _files, _rows, _splits
-from bench.datasets._notes import Notes
+from bench.datasets.common import classes
+from bench.datasets.common import columns as _columns
+from bench.datasets.common import files as _files
+from bench.datasets.common import rows as _rows
+from bench.datasets.common import splits as _splits
+from bench.datasets.common.notes import Notes
 from bench.errors import DataError
-from bench.protocols import Example
+from bench.plugins.contracts import Example
+from bench.plugins.settings import LocalPath
 from bench.registry import did_you_mean
-from bench.settings import LocalPath
 
 
 class TableColumns(_columns.Columns):
@@ -107,7 +111,7 @@ def load(settings: TableSettings) -> _files.ImageFolder:
             splits[name] = mapper.examples(rows)
     used.check(settings, ", ".join(map(str, paths.values())))
     if settings.columns.label is not None:
-        _classes.note_classes(splits.values(), notes)
+        classes.note_classes(splits.values(), notes)
     remedy = "  their names are looked up below data.image_root, without it below the table's own folder"
     return _files.ImageFolder(
         splits,

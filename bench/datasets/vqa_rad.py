@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from bench.datasets import _files, _records
+from bench.datasets.common import files
+from bench.datasets.common import records as _records
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.settings import LocalPath
+from bench.plugins.contracts import Example
+from bench.plugins.settings import LocalPath
 
 PUBLIC = "VQA_RAD Dataset Public.json"
 SUFFIXES = (".json", ".jsol", ".jsonl")
-WHERE = _files.Where(
+WHERE = files.Where(
     name="vqa_rad",
     source="https://osf.io/89kps/ (CC0)",
     layout=f"""
@@ -32,7 +33,7 @@ LEAKY_SHARE = 0.02
 """More test questions than this share also in training: a leak (the official split has 1 of 451)."""
 
 
-class VqaRadSettings(_files.FolderSettings):
+class VqaRadSettings(files.FolderSettings):
     """Local files: the public JSON, or a train and a test file cut from it."""
 
     name: Literal["vqa_rad"]
@@ -53,10 +54,10 @@ def digest(settings: VqaRadSettings) -> str:
     return load(settings).digest()
 
 
-def load(settings: VqaRadSettings) -> _files.ImageFolder:
+def load(settings: VqaRadSettings) -> files.ImageFolder:
     """See ``DataPlugin.load``."""
     root = settings.root
-    images = _files.first_existing(root, ("images", "VQA_RAD Image Folder"))
+    images = files.first_existing(root, ("images", "VQA_RAD Image Folder"))
     if images is None:
         problem = "there is no folder of images in it" if root.is_dir() else "there is no such folder"
         raise WHERE.missing(root, f"{root}: {problem}")
@@ -71,7 +72,7 @@ def load(settings: VqaRadSettings) -> _files.ImageFolder:
             refuse_leaky(str(annotations[0]), splits["train"], splits["test"])
     if settings.split_by == "image":
         splits = _records.split_by_image([*splits["train"], *splits["test"]])
-    return _files.ImageFolder(
+    return files.ImageFolder(
         splits,
         images=images,
         annotations=annotations,
@@ -82,7 +83,7 @@ def load(settings: VqaRadSettings) -> _files.ImageFolder:
 
 
 def _annotation(root: Path, split: str) -> Path:
-    path = _files.first_existing(root, [stem + suffix for stem in (f"{split}set", split) for suffix in SUFFIXES])
+    path = files.first_existing(root, [stem + suffix for stem in (f"{split}set", split) for suffix in SUFFIXES])
     if path is None:
         raise WHERE.missing(root, f"{root}: there is neither {PUBLIC!r} nor a {split} file")
     return path
@@ -91,14 +92,14 @@ def _annotation(root: Path, split: str) -> Path:
 def _split_public(path: Path) -> dict[str, Sequence[Example]]:
     """``phrase_type`` says which part a question belongs to: freeform and para, or test_freeform and test_para."""
     splits: dict[str, list[Example]] = {"train": [], "test": []}
-    for record in _records.records_of(str(path), _files.read_json(path)):
+    for record in _records.records_of(str(path), files.read_json(path)):
         part = "test" if record.text("phrase_type").startswith("test") else "train"
         splits[part].append(_example(record))
     return {name: _records.unique(str(path), examples) for name, examples in splits.items()}
 
 
 def _read(path: Path) -> Sequence[Example]:
-    records = _records.records_of(str(path), _files.read_json(path))
+    records = _records.records_of(str(path), files.read_json(path))
     return _records.unique(str(path), [_example(record) for record in records])
 
 

@@ -9,8 +9,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from bench.datasets import _files, _hub, _records, vqa_rad
-from bench.protocols import Example
+from bench.datasets import vqa_rad
+from bench.datasets.common import files, hub
+from bench.datasets.common import records as _records
+from bench.plugins.contracts import Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "question", "answer")
 
 
-class VqaRadHubSettings(_hub.HubSettings):
+class VqaRadHubSettings(hub.HubSettings):
     """Table with the columns ``image``, ``question`` and ``answer``."""
 
     name: Literal["vqa_rad_hub"]
@@ -39,25 +41,23 @@ def digest(settings: VqaRadHubSettings) -> str:
 
 def load(settings: VqaRadHubSettings) -> TableImages:
     """See ``DataPlugin.load``."""
-    return _hub.once(settings, lambda: _load(settings))
+    return hub.once(settings, lambda: _load(settings))
 
 
 def _load(settings: VqaRadHubSettings) -> TableImages:
-    data = TableImages(settings.id, _hub.load_splits(settings))
+    data = TableImages(settings.id, hub.load_splits(settings))
     if not settings.allow_leaky:
         vqa_rad.refuse_leaky(settings.id, data.split("train"), data.split("test"))
     return data
 
 
-class TableImages(_files.Splits):
+class TableImages(files.Splits):
     """``OpenedData`` on tables whose rows hold the image files' bytes; equal images have one name."""
 
-    def __init__(self, source: str, found: _hub.Tables) -> None:
+    def __init__(self, source: str, found: hub.Tables) -> None:
         super().__init__({})
-        tables = {
-            split: _hub.columns_of(f"{source} ({split})", table, COLUMNS) for split, table in found.splits.items()
-        }
-        self._images = _hub.StoredImages(source, tables, "image", self.kept_notes)
+        tables = {split: hub.columns_of(f"{source} ({split})", table, COLUMNS) for split, table in found.splits.items()}
+        self._images = hub.StoredImages(source, tables, "image", self.kept_notes)
         splits = {}
         for split, table in tables.items():
             records = _records.records_of(f"{source} ({split})", table)
@@ -84,4 +84,4 @@ class TableImages(_files.Splits):
 
     def digest(self) -> str:
         """SHA-256 over all questions, answers and image contents."""
-        return hashlib.sha256(_files.examples_text(self._splits).encode()).hexdigest()
+        return hashlib.sha256(files.examples_text(self._splits).encode()).hexdigest()

@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from bench.worker.parent import die_with_parent
+from bench.parent import die_with_parent
 
 if TYPE_CHECKING:
     from bench.estimate.estimator import Estimator
@@ -57,9 +57,9 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 def _estimate(estimator: Estimator, cell: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    from bench.cell import Cell
     from bench.errors import BenchError
-    from bench.record import Estimate
+    from bench.records.record import Estimate
+    from bench.spec.cell import Cell
 
     try:
         found = estimator.estimate(Cell.model_validate(cell), **options)

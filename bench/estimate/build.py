@@ -9,11 +9,11 @@ from functools import partial
 import torch
 
 from bench import registry
-from bench.cell import Cell
 from bench.errors import EstimateError
 from bench.estimate.tracker import WEIGHTS, Tracker
-from bench.protocols import BenchModel, TaskFacts
-from bench.worker.adapt import Adapted, adapt
+from bench.plugins.contracts import BenchModel, TaskFacts
+from bench.spec.cell import Cell
+from bench.training.adapt import Adapted, adapt
 
 _STD = 0.02
 

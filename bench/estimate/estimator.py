@@ -13,25 +13,25 @@ from unittest import mock
 
 import torch
 
-from bench.cell import Cell
 from bench.errors import BenchError, EstimateError
 from bench.estimate.adapter_file import safetensors_bytes
 from bench.estimate.autocast import autocast_on_meta
-from bench.estimate.batches import Library
 from bench.estimate.build import Built, build
-from bench.estimate.cuda_like import cuda_kernels
+from bench.estimate.dataset_cache import Library
 from bench.estimate.gpus import DEFAULT, GPUS, Gpu
 from bench.estimate.max_batch import Largest, Need, largest
+from bench.estimate.meta_cuda_kernels import cuda_kernels
 from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
-from bench.protocols import InputLengths
-from bench.record import Estimate, PredictedMemory, PredictedPhase
-from bench.record_parts import Flops
-from bench.worker.adapt import method_groups
-from bench.worker.data import Batch, task_of
-from bench.worker.optimise import Plan, Precision, make_precision
-from bench.worker.params import count_params, stored_tensors
-from bench.worker.train import Trainer
+from bench.plugins.contracts import InputLengths
+from bench.records.record import Estimate, PredictedMemory, PredictedPhase
+from bench.records.record_parts import Flops
+from bench.spec.cell import Cell
+from bench.training.adapt import method_groups
+from bench.training.data import Batch, task_of
+from bench.training.optimizer import Plan, Precision, make_precision
+from bench.training.params import count_params, stored_tensors
+from bench.training.train import Trainer
 
 _META = torch.device("meta")
 _MEMORY_SETTINGS = (

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.errors import EstimateError
 from bench.estimate.gpus import Gpu, cublas_of
-from bench.estimate.scratch import Needs, needs_of
+from bench.estimate.workspaces import Needs, needs_of
 
 aten = torch.ops.aten
 _CHANGE_STORAGES = {aten.set_, aten.resize_, aten.resize_as_}

@@ -15,9 +15,9 @@ from typing import IO
 
 import psutil
 
-from bench.cell import Cell
 from bench.environment import child_environ, usable_cores
-from bench.record import Estimate
+from bench.records.record import Estimate
+from bench.spec.cell import Cell
 
 ESTIMATOR = (sys.executable, "-P", "-m", "bench.estimate")
 NEEDED_BYTES = 2**30

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cell import Cell
-from bench.execution import Ended
+from bench.plugins.execution import Ended
+from bench.spec.cell import Cell
 
 
 def create(cells: Sequence[Cell]) -> InlineExecutor:  # noqa: ARG001

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from bench.cell import Cell
 from bench.environment import Gpu, child_environ, usable_gpus
-from bench.execution import Ended
+from bench.execution.processes import JOB_MARK, end_leftovers, end_worker
 from bench.executors._host_memory import oom_kills
-from bench.executors._processes import JOB_MARK, end_leftovers, end_worker
+from bench.plugins.execution import Ended
+from bench.spec.cell import Cell
 
 # -P: a folder named "bench" in the user's working directory is not ours.
 WORKER = (sys.executable, "-P", "-m", "bench.worker")

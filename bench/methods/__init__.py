@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from bench import registry
 from bench.errors import SpecError
-from bench.protocols import PartFacts
-from bench.settings import MethodSettings
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
 
 Kind = Literal["adapter", "prompt", "selective"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import SpecError, TokenError
 from bench.methods import _select
 from bench.methods._shared import ALL_LINEAR
-from bench.protocols import PartFacts
+from bench.plugins.contracts import PartFacts
 
 if TYPE_CHECKING:
     import torch

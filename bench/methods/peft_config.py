@@ -18,9 +18,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bench.errors import SpecError
 from bench.methods import _defaults, _effects, _library, _shared
-from bench.protocols import PartFacts
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
 from bench.registry import did_you_mean
-from bench.settings import MethodSettings
 
 if TYPE_CHECKING:
     import torch

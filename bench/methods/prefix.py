@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bench.methods import _shared
-from bench.protocols import PartFacts
-from bench.settings import MethodSettings
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from bench.errors import SpecError
 from bench.methods import _select
-from bench.protocols import PartFacts
-from bench.settings import MethodSettings
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
 
 if TYPE_CHECKING:
     import torch

@@ -13,12 +13,12 @@ from bench.errors import OutputError, SpecError
 from bench.file_kinds import read_regular
 
 if TYPE_CHECKING:
-    from bench.cell import Cell
-    from bench.record import CellRecord
-    from bench.report.groups import Group
+    from bench.analysis.predictions import Outcomes
+    from bench.analysis.rows import Group
+    from bench.records.record import CellRecord
     from bench.report.model import Table
-    from bench.report.outcomes import Outcomes
-    from bench.spec.models import Spec
+    from bench.spec.cell import Cell
+    from bench.spec.sections import Spec
 
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
     """By ``cell_id``, or in any order; the last of a cell counts."""
@@ -45,11 +45,11 @@ def build_table(
 ) -> Table:
     """The table that all exporters print; with ``outcomes``, cells are compared on the examples they share.
 
-    ``stale``: of records that do not count (see ``bench.done.stale``), shown in grey.
+    ``stale``: of records that do not count (see ``bench.execution.done.stale``), shown in grey.
 
     Raises SpecError for a column that is no part, axis or metric."""
-    from bench.report.groups import group_cells
-    from bench.report.outcomes import Outcomes
+    from bench.analysis.predictions import Outcomes
+    from bench.analysis.rows import group_cells
     from bench.report.table import table_of
 
     return table_of(spec, scale, group_cells(spec, cells, _by_id(records), stale), outcomes or Outcomes(None))
@@ -57,11 +57,11 @@ def build_table(
 
 def warm_up() -> None:
     """Begin what takes longest beside the rest, before it is known what there is to report."""
-    from bench.report import drawing
-    from bench.report.html import library
+    from bench.report import background
+    from bench.report.html import vega_bundle
 
-    drawing.warm_up()
-    library.warm_up()
+    background.warm_up()
+    vega_bundle.warm_up()
 
 
 def write_report(
@@ -76,8 +76,8 @@ def write_report(
     """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once; ``stale`` as above.
 
     Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
+    from bench.analysis.rows import group_cells
     from bench.report import processes
-    from bench.report.groups import group_cells
 
     try:
         return _write(spec, scale, group_cells(spec, cells, _by_id(records), stale), out_dir, outcomes)
@@ -88,7 +88,7 @@ def write_report(
 def check_folder(out_dir: Path) -> None:
     """Raises SpecError if a report cannot be written there, as far as that can be known before there is one."""
     from bench.report import html
-    from bench.report.draw import PICTURES
+    from bench.report.pareto_plot import PICTURES
 
     there = next(path for path in (out_dir, *out_dir.parents) if path.exists())
     if not there.is_dir():
@@ -103,10 +103,10 @@ def check_folder(out_dir: Path) -> None:
 
 
 def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outcomes: Outcomes | None) -> Report:
-    from bench.report import csv_file, drawing, html, latex, markdown
-    from bench.report.draw import PICTURES
-    from bench.report.outcomes import Outcomes
+    from bench.analysis.predictions import Outcomes
+    from bench.report import background, csv_file, html, latex, markdown
     from bench.report.pareto import build_plot
+    from bench.report.pareto_plot import PICTURES
     from bench.report.table import table_of
 
     outcomes = outcomes or Outcomes(None)
@@ -114,8 +114,8 @@ def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outco
     with _written(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
-    digest = drawing.digest(plot)
-    drawn = None if _all_carry(pictures, digest) else drawing.Drawing(plot, digest)
+    digest = background.digest(plot)
+    drawn = None if _all_carry(pictures, digest) else background.Drawing(plot, digest)
     table = table_of(spec, scale, groups, outcomes)
     for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
         _replace(out_dir / name, render(table).encode())

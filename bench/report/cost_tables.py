@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.record import MEMORY_KINDS, PredictedPhase
-from bench.report import text
-from bench.report.costs import Costs
-from bench.report.notes import scale_tag
-from bench.sizes import size_text
+from bench import format
+from bench.analysis.costs import Costs
+from bench.records.record import MEMORY_KINDS, PredictedPhase
+from bench.report.captions import scale_tag
+from bench.units import size_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,8 +72,8 @@ def print_costs(console: Console, title: str, scale: str, about: str, costs: Seq
     if not console.is_terminal:
         console.width = max(console.width, *(grid.width for grid in grids))
     tag = scale_tag(scale)
-    console.print(Text.assemble((f"{tag}: ", "bold yellow") if tag else "", (text.plain(title), "bold")))
-    console.print(Text(f"Scale: {text.plain(scale)}; {about}.", "dim"))
+    console.print(Text.assemble((f"{tag}: ", "bold yellow") if tag else "", (format.plain(title), "bold")))
+    console.print(Text(f"Scale: {format.plain(scale)}; {about}.", "dim"))
     for grid in grids:
         console.print(Text(f"\n{grid.title}", "bold"))
         if grid.width <= console.width:
@@ -110,13 +110,13 @@ def _cost_row(costs: Costs, unit: Unit) -> list[str]:
     estimate, params, flops = costs.estimate, costs.estimate.params, costs.estimate.flops
     return [
         _label(costs),
-        text.number(params.pct if params else None, 3),
+        format.number(params.pct if params else None, 3),
         _scaled(params.trainable if params else None, 10**6, 3),
         _scaled(params.stored if params else None, 10**6, 3),
         _scaled(estimate.adapter_bytes, 10**6, 2),
         unit.text(flops.train_step if flops else None),
         _scaled(flops.eval_sample if flops else None, 10**9, 3),
-        text.number(costs.relative_train_time, 2),
+        format.number(costs.relative_train_time, 2),
     ]
 
 
@@ -137,7 +137,7 @@ def _memory_grid(costs: Sequence[Costs]) -> Grid:
 def _memory_row(costs: Costs, unit: Unit) -> list[str]:
     memory = costs.estimate.memory
     if memory is None:
-        return [_label(costs)] + [text.DASH] * 5
+        return [_label(costs)] + [format.DASH] * 5
     peaks = [peak for p in (memory.train, memory.eval) for peak in _peaks(p)]
     return [_label(costs), *(unit.text(peak) for peak in [*peaks, memory.process_peak_bytes])]
 
@@ -147,11 +147,11 @@ def _peaks(phase: PredictedPhase | None) -> tuple[int | None, int | None]:
 
 
 def _fits(costs: Costs) -> str:
-    return text.DASH if costs.fits is None else "yes" if costs.fits else "no"
+    return format.DASH if costs.fits is None else "yes" if costs.fits else "no"
 
 
 def _margin(costs: Costs, unit: Unit) -> str:
-    return text.deviation(None if costs.margin_bytes is None else costs.margin_bytes / unit.size, unit.digits)
+    return format.deviation(None if costs.margin_bytes is None else costs.margin_bytes / unit.size, unit.digits)
 
 
 def _kinds_grid(costs: Sequence[Costs]) -> Grid:
@@ -164,7 +164,7 @@ def _kinds_grid(costs: Sequence[Costs]) -> Grid:
 def _kinds_row(costs: Costs, unit: Unit) -> list[str]:
     train = costs.estimate.memory.train if costs.estimate.memory else None
     if train is None:
-        return [_label(costs)] + [text.DASH] * (len(MEMORY_KINDS) + 1)
+        return [_label(costs)] + [format.DASH] * (len(MEMORY_KINDS) + 1)
     sizes = [*(train.by_kind.get(kind, 0) for kind in MEMORY_KINDS), train.allocated_peak_bytes]
     return [_label(costs), *(unit.text(size, more_digits=1) for size in sizes)]
 
@@ -183,7 +183,7 @@ def _measured_grid(costs: Sequence[Costs]) -> list[Grid]:
 
 def _against(costs: Costs, name: str, unit: Unit) -> list[str]:
     error = costs.relative_error.get(name)
-    return [unit.text(costs.measured.get(name)), text.deviation(None if error is None else 100 * error, 1)]
+    return [unit.text(costs.measured.get(name)), format.deviation(None if error is None else 100 * error, 1)]
 
 
 def _notes(costs: Sequence[Costs]) -> list[str]:
@@ -198,7 +198,7 @@ def _notes(costs: Sequence[Costs]) -> list[str]:
         notes.append(f"Assumed: {'; '.join(short)}.")
     notes += [f"Assumed: {words}." for words in assumed if len(words) > LONG]
     refusals = dict.fromkeys(reason for c in costs for reason in c.estimate.refused)
-    return notes + [f"Not modelled ({_labels(costs, reason)}): {text.plain(reason)}" for reason in refusals]
+    return notes + [f"Not modelled ({_labels(costs, reason)}): {format.plain(reason)}" for reason in refusals]
 
 
 def _labels(costs: Sequence[Costs], reason: str) -> str:
@@ -208,7 +208,7 @@ def _labels(costs: Sequence[Costs], reason: str) -> str:
 def _methods(costs: Sequence[Costs]) -> list[str]:
     """What each method is put on in each part, once if it is the same in several cells."""
     found = [words for c in costs for words in c.estimate.assumed.get(METHODS, {}).items()]
-    return [text.plain(f"{where}: {note}.") for where, note in dict.fromkeys(found)]
+    return [format.plain(f"{where}: {note}.") for where, note in dict.fromkeys(found)]
 
 
 def _assumed(costs: Sequence[Costs]) -> list[str]:
@@ -224,7 +224,7 @@ def _assumed(costs: Sequence[Costs]) -> list[str]:
             value if len(owners) == len(known) else f"{value} ({_whose(owners, known)})"
             for value, owners in values.items()
         ]
-        told.append(f"{text.plain(key).replace('_', ' ')} {' / '.join(shown)}")
+        told.append(f"{format.plain(key).replace('_', ' ')} {' / '.join(shown)}")
     return told
 
 
@@ -233,15 +233,15 @@ def _whose(some: Sequence[Costs], every: Sequence[Costs]) -> str:
 
 
 def _value(value: Any) -> str:
-    return text.plain(value if isinstance(value, str) else json.dumps(value))
+    return format.plain(value if isinstance(value, str) else json.dumps(value))
 
 
 def _label(costs: Costs) -> str:
-    return text.plain(costs.cell.label)
+    return format.plain(costs.cell.label)
 
 
 def _scaled(value: int | None, unit: int, digits: int) -> str:
-    return text.number(None if value is None else value / unit, digits)
+    return format.number(None if value is None else value / unit, digits)
 
 
 def _rich(grid: Grid) -> RichTable:
@@ -261,5 +261,5 @@ def _stacked(grid: Grid, row: Sequence[str]) -> Any:
     from rich.text import Text
 
     pairs = zip(grid.headers[1:], row[1:], strict=True)
-    shown = ", ".join(f"{' '.join(header.split())} {value}" for header, value in pairs if value != text.DASH)
+    shown = ", ".join(f"{' '.join(header.split())} {value}" for header, value in pairs if value != format.DASH)
     return Text.assemble((row[0], "bold"), f"\n  {shown}")

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from bench.report import text
+from bench import format
 from bench.report.model import Entry, Row, Table, TableColumn
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%")
@@ -25,7 +25,7 @@ def cell(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return f"{value:.8g}" if isinstance(value, float) else str(value)
-    shown = text.plain(value)
+    shown = format.plain(value)
     return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bench.report import text
+from bench import format
 
 if TYPE_CHECKING:
-    from bench.record import CellRecord
-    from bench.record_parts import CutCount
-    from bench.report.groups import Group
+    from bench.analysis.rows import Group
+    from bench.records.record import CellRecord
+    from bench.records.record_parts import CutCount
 
 _SHOWN = 5
 _TEXTS = {"train_questions": "training texts", "train_answers": "training answers", "test_questions": "test texts"}
@@ -25,7 +25,7 @@ def training_tag(groups: Sequence[Group]) -> str:
 def warning(group: Group) -> str:
     """Whether a row's scores are held-out ones; empty if nothing else is known."""
     if splits := dict.fromkeys(name for cell in group.cells for name in cell.data.trained_and_scored()):
-        return f"scored on the training split ({', '.join(map(text.plain, splits))})"
+        return f"scored on the training split ({', '.join(map(format.plain, splits))})"
     shares = {(r.overlap.same, r.overlap.n) for r in group.ok if r.overlap is not None and r.overlap.same}
     return ", ".join(f"{same:,} of {n:,} test examples are also in training" for same, n in sorted(shares))
 

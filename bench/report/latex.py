@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from bench.report import text
+from bench import format
 from bench.report.model import Entry, Row, Table
 
 _TEX = {
@@ -28,15 +28,15 @@ _TEX = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    text.DASH: r"\textemdash{}",
+    format.DASH: r"\textemdash{}",
     "–": r"\textendash{}",
-    text.MINUS: r"\ensuremath{-}",
+    format.MINUS: r"\ensuremath{-}",
     "±": r"\ensuremath{\pm}",
     "×": r"\ensuremath{\times}",
     "→": r"\ensuremath{\rightarrow}",
     "≤": r"\ensuremath{\leq}",
     "≥": r"\ensuremath{\geq}",
-    text.PREDICTED: r"$\approx$",
+    format.PREDICTED: r"$\approx$",
     "µ": r"\ensuremath{\mu}",
     "μ": r"\ensuremath{\mu}",
     "α": r"\ensuremath{\alpha}",
@@ -186,5 +186,5 @@ def _value(entry: Entry) -> str:
 def _published(entry: Entry) -> str:
     if entry.published is None:
         return ""
-    against = f" ({entry.deviation_text})" if entry.deviation_text != text.DASH else ""
+    against = f" ({entry.deviation_text})" if entry.deviation_text != format.DASH else ""
     return rf"{{\scriptsize\color{{black!60}}{escape(entry.published_text + against)}}}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from bench.format import DASH
 from bench.report.model import Entry, Row, Table, TableColumn
-from bench.report.text import DASH
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORECASE)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bench import format
 from bench.metrics import Metric
-from bench.report import text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,13 +59,13 @@ class Entry:
 
     @property
     def published_text(self) -> str:
-        return text.number(self.published, self.digits) + (text.FLAG if self.flagged else "")
+        return format.number(self.published, self.digits) + (format.FLAG if self.flagged else "")
 
     @property
     def deviation_text(self) -> str:
         if self.shows_prediction and self.predicted is not None and self.published is not None:
-            return text.predicted(text.deviation(self.predicted - self.published, self.digits))
-        return text.deviation(self.deviation, self.digits)
+            return format.predicted(format.deviation(self.predicted - self.published, self.digits))
+        return format.deviation(self.deviation, self.digits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

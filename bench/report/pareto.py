@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from bench import metrics
+from bench import format, metrics
+from bench.analysis.pareto import Standing, standings
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import Field, Group, baselines_of, fields_of
+from bench.analysis.statistics import Spread, difference, spread
 from bench.metrics import Metric
-from bench.report import notes, text
-from bench.report.draw import Panel, Plot, Point
-from bench.report.front import Standing, standings
-from bench.report.groups import Field, Group, baselines_of, fields_of
-from bench.report.outcomes import Outcomes
-from bench.report.uncertainty import Spread, difference, spread
+from bench.report import captions
+from bench.report.pareto_plot import Panel, Plot, Point
 
 if TYPE_CHECKING:
-    from bench.spec.models import Spec
+    from bench.spec.sections import Spec
 
 OTHER_COSTS = ("memory", "memory_reserved", "memory_nvml", "params", "step_time", "train_time")
 """Taken in this order where the chosen cost was not measured, e.g. GPU memory on a CPU."""
@@ -36,7 +36,7 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
     wanted = [metrics.get(name) for name in spec.pareto.costs or [spec.pareto.cost]]
     costs = list(dict.fromkeys(_known_cost(cost, groups) for cost in wanted))
     origin = dict(zip(costs, wanted, strict=False)) if len(costs) == len(wanted) else {cost: cost for cost in costs}
-    tag = notes.scale_tag(scale)
+    tag = captions.scale_tag(scale)
     panels = []
     for one in fields_of(groups):
         scores = _scores(spec, one.task)
@@ -50,12 +50,12 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
         }
         panels += [race.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)]
     return Plot(
-        title=text.clipped(text.plain(spec.title or spec.name), 90),
-        subtitle=text.clipped(notes.facts(scale, groups), 210),
-        tag=notes.tag(scale, groups),
+        title=format.clipped(format.plain(spec.title or spec.name), 90),
+        subtitle=format.clipped(captions.facts(scale, groups), 210),
+        tag=captions.tag(scale, groups),
         panels=panels,
         failures=[
-            text.clipped(f"{text.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
+            format.clipped(f"{format.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
             for group in groups
             if not group.ok and any(group.records)
         ],
@@ -133,7 +133,7 @@ class _Race:
         xs = [point.x for found in points.values() for point in found]
         return Panel(
             x_label=cost.titled + _about_cost(wanted, cost, points["measured"], points["predicted"]),
-            y_label=", ".join(filter(None, [_score_label(score), text.clipped(self.field.name, LABEL_WIDTH)])),
+            y_label=", ".join(filter(None, [_score_label(score), format.clipped(self.field.name, LABEL_WIDTH)])),
             x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
             lower_cost_is_better=cost.direction == "lower",
             front_line=len(self.objectives) == 2,
@@ -147,7 +147,7 @@ class _Race:
     def _point(self, entrant: _Entrant, x: int, y: int, name: str) -> Point:
         of_x, of_y = (self._bounds(entrant.group, self.objectives[k], name) for k in (x, y))
         return Point(
-            label=text.clipped(self.field.short(entrant.group.label), LABEL_WIDTH),
+            label=format.clipped(self.field.short(entrant.group.label), LABEL_WIDTH),
             x=entrant.values[x],
             y=entrant.values[y],
             on_front=entrant.standing == "front",

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.format import DASH
 from bench.report.model import Row, Table
-from bench.report.text import DASH
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench import metrics
+from bench import format, metrics
+from bench.analysis.best import Contest, contest
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import Group, baselines_of, fields_of
+from bench.analysis.statistics import spread
 from bench.errors import SpecError
 from bench.metrics import Metric
-from bench.record import TaskScore
+from bench.records.record import TaskScore
 from bench.registry import did_you_mean
-from bench.report import inputs, notes, text
-from bench.report.contest import Contest, contest
-from bench.report.groups import Group, baselines_of, fields_of
+from bench.report import captions, inputs
 from bench.report.model import Entry, Row, Table, TableColumn
-from bench.report.outcomes import Outcomes
-from bench.report.uncertainty import spread
 
 if TYPE_CHECKING:
-    from bench.spec.models import Spec
+    from bench.spec.sections import Spec
 
 USUAL_METRICS = ("params", "memory")
 """Columns of a spec that names none, before those of its task."""
@@ -32,13 +32,13 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes
     rows = [_row(columns, contests, i, group, outcomes) for i, group in enumerate(groups)]
     return Table(
         spec=spec.name,
-        title=text.plain(spec.title or spec.name),
+        title=format.plain(spec.title or spec.name),
         scale=scale,
-        tag=notes.tag(scale, groups),
-        caption=notes.caption(scale, groups),
+        tag=captions.tag(scale, groups),
+        caption=captions.caption(scale, groups),
         columns=tuple(columns),
         rows=(*rows, *_baseline_rows(columns, groups)),
-        footnotes=tuple(notes.footnotes(spec, groups, columns, contests)),
+        footnotes=tuple(captions.footnotes(spec, groups, columns, contests)),
     )
 
 
@@ -57,9 +57,9 @@ def _column(value: str, header: str | None, known: list[str]) -> TableColumn:
         raise SpecError(f"no part, axis or metric is called {value!r}{did_you_mean(value, known)}")
     metric = metrics.get(value) if value in metrics.names() else None
     if metric is None:
-        return TableColumn(value=value, header=text.plain(header or value), metric=None)
+        return TableColumn(value=value, header=format.plain(header or value), metric=None)
     return TableColumn(
-        value=value, header=text.plain(metrics.with_unit(header or metric.header, metric.unit)), metric=metric
+        value=value, header=format.plain(metrics.with_unit(header or metric.header, metric.unit)), metric=metric
     )
 
 
@@ -115,8 +115,8 @@ def _entry(column: TableColumn, group: Group, outcomes: Outcomes) -> Entry:
 
 def _value_text(mean: float | None, std: float | None, predicted: float | None, metric: Metric) -> str:
     if mean is None and predicted is not None:
-        return text.predicted(text.number(predicted, metric.digits))
-    return text.spread(mean, std, metric.digits)
+        return format.predicted(format.number(predicted, metric.digits))
+    return format.spread(mean, std, metric.digits)
 
 
 def _label_entry(value: str, group: Group) -> Entry:
@@ -127,7 +127,7 @@ def _label_entry(value: str, group: Group) -> Entry:
         "cell": group.label,
     }
     raw = group.labels.get(value, own.get(value, ""))
-    return Entry(text=text.plain(raw), value=raw)
+    return Entry(text=format.plain(raw), value=raw)
 
 
 def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
@@ -137,7 +137,7 @@ def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> l
         found = (baselines_of(one.groups) or [{}])[0]
         names = metrics.baselines(one.task)
         for key in sorted(found, key=lambda key: list(names).index(key) if key in names else len(names)):
-            called = names.get(key, text.plain(key)) + (f", {one.name}" if one.name else "")
+            called = names.get(key, format.plain(key)) + (f", {one.name}" if one.name else "")
             rows.append(_baseline_row(columns, called, found[key], metrics.main(one.task)))
     return rows
 
@@ -164,7 +164,7 @@ def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str
 def _score_entry(score: TaskScore | None, metric: Metric) -> Entry:
     value = metrics.printed(score, metric.name)
     if score is None or value is None:
-        return Entry(text=text.DASH if score else "")
+        return Entry(text=format.DASH if score else "")
     return Entry(
-        text=text.number(value, metric.digits), value=value, correct=score.correct, n=score.n, digits=metric.digits
+        text=format.number(value, metric.digits), value=value, correct=score.correct, n=score.n, digits=metric.digits
     )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from bench import metrics, registry
 from bench.errors import BenchError, SpecError
-from bench.protocols import PartFacts
+from bench.plugins.contracts import PartFacts
 from bench.registry import did_you_mean
-from bench.spec.explain import validate
+from bench.spec.diagnostics import Problems, quoted
 from bench.spec.matrix import PLACE_ROOTS, MatrixTree, Point, short_names, split_place
-from bench.spec.models import DEFAULT_TASK, OPTIONAL_SEARCH, Spec
-from bench.spec.problems import Problems, quoted
-from bench.spec.tree import Node, Path
+from bench.spec.sections import DEFAULT_TASK, OPTIONAL_SEARCH, Spec
+from bench.spec.validation_errors import validate
 from bench.spec.variants import COLUMN, variants_of
+from bench.spec.yaml_tree import Node, Path
 
 FROZEN_OR_TRAINED = ("F", "T")
 RECORD_COLUMNS = ("seed", "status")

@@ -11,11 +11,11 @@ from pathlib import Path
 from bench.errors import SpecError
 from bench.registry import did_you_mean
 from bench.spec.check import Checked, check
+from bench.spec.diagnostics import Problems, quoted
 from bench.spec.matrix import split_place
-from bench.spec.models import Spec
 from bench.spec.parse import MAX_BYTES, parse
-from bench.spec.problems import Problems, quoted
-from bench.spec.tree import Node, merge
+from bench.spec.sections import Spec
+from bench.spec.yaml_tree import Node, merge
 
 MAX_SCALES = 100
 FIXED_IN_SCALES = ("name", "scales")

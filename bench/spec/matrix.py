@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from bench.spec.tree import Node
 from bench.spec.variants import COLUMN
+from bench.spec.yaml_tree import Node
 
 PLACE_ROOTS = ("parts", "methods", "model", "task", "data", "train", "evaluate")
 """Fields of a spec that an axis may vary: those that determine a result."""

@@ -15,8 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.nodes import Node as YamlNode
 
-from bench.spec.problems import Problems, quoted
-from bench.spec.tree import Node, Path, Scalar
+from bench.spec.diagnostics import Problems, quoted
+from bench.spec.yaml_tree import Node, Path, Scalar
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bench.record import SCHEMA_VERSION, CellRecord
-from bench.spec.models import Spec
+from bench.records.record import SCHEMA_VERSION, CellRecord
+from bench.spec.sections import Spec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

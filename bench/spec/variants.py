@@ -6,8 +6,8 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from bench.spec.problems import Problems
-from bench.spec.tree import Node, merge
+from bench.spec.diagnostics import Problems
+from bench.spec.yaml_tree import Node, merge
 
 MAX_VARIANTS = 200
 COLUMN = "variant"

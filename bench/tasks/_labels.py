@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from bench.errors import DataError
-from bench.protocols import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
-from bench.record import TaskScore
+from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
+from bench.plugins.settings import TaskSettings
+from bench.records.record import TaskScore
 from bench.registry import did_you_mean
-from bench.settings import TaskSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,7 @@ class LabelTaskSettings(TaskSettings):
 
 
 class LabelTask:
-    """See ``bench.protocols.Task``; ``metrics`` are some of ``METRICS``."""
+    """See ``bench.plugins.contracts.Task``; ``metrics`` are some of ``METRICS``."""
 
     def __init__(
         self, facts: TaskFacts, settings: LabelTaskSettings, metrics: Sequence[str], train: Sequence[Example]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.record import TaskScore
+from bench.plugins.contracts import Example
+from bench.records.record import TaskScore
 from bench.tasks._normalise import vqa as normalise
 
 ClosedRule = Literal["yes_no", "answer_type"]

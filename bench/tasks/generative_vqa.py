@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.protocols import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
-from bench.record import TaskScore
-from bench.settings import TaskSettings
+from bench.plugins.contracts import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
+from bench.plugins.settings import TaskSettings
+from bench.records.record import TaskScore
 from bench.tasks import _vqa_scoring
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Settings(TaskSettings):
 
 
 class GenerativeVqa:
-    """See ``bench.protocols.Task``."""
+    """See ``bench.plugins.contracts.Task``."""
 
     facts = FACTS
 

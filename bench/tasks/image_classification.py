@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from bench.protocols import Example, TaskFacts
+from bench.plugins.contracts import Example, TaskFacts
 from bench.tasks import _labels
 
 FACTS = TaskFacts(name="image_classification", inputs=("image",), output="label")

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.protocols import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
-from bench.record import TaskScore
-from bench.settings import TaskSettings
+from bench.plugins.contracts import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
+from bench.plugins.settings import TaskSettings
+from bench.records.record import TaskScore
 from bench.tasks import _normalise
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Settings(TaskSettings):
 
 
 class TextGeneration:
-    """See ``bench.protocols.Task``."""
+    """See ``bench.plugins.contracts.Task``."""
 
     facts = FACTS
 

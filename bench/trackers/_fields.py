@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import SpecError
 
 if TYPE_CHECKING:
-    from bench.cell import Cell
-    from bench.execution import PhaseEnd, Step
-    from bench.record import CellRecord
+    from bench.plugins.execution import PhaseEnd, Step
+    from bench.records.record import CellRecord
+    from bench.spec.cell import Cell
 
 GIB = 2**30
 
@@ -56,7 +56,7 @@ def choices(cell: Cell) -> dict[str, str | float | bool]:
 
 def settings(cell: Cell) -> dict[str, str | float | bool]:
     """All settings that determine the cell's result, by their dotted places in a spec, and its values of the axes."""
-    from bench.cell import DETERMINING
+    from bench.spec.cell import DETERMINING
 
     return dict(_flat(cell.model_dump(mode="json", include=set(DETERMINING)) | cell.labels, ""))
 

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
-from bench.settings import TrackerSettings
+from bench.plugins.settings import TrackerSettings
 from bench.trackers import _fields
 
 if TYPE_CHECKING:
-    from bench.cell import Cell
-    from bench.execution import PhaseEnd, Step
-    from bench.record import CellRecord
+    from bench.plugins.execution import PhaseEnd, Step
+    from bench.records.record import CellRecord
+    from bench.spec.cell import Cell
 
 _METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100
 """What a server takes in one call (``mlflow.utils.validation``)."""
@@ -80,7 +80,7 @@ def create(settings: Settings, folder: Path) -> MLflow:
 
 
 class MLflow:
-    """A client and the runs that it has open; see ``bench.execution.Tracker``."""
+    """A client and the runs that it has open; see ``bench.plugins.execution.Tracker``."""
 
     def __init__(self, client: Any, settings: Settings, artifacts: str | None) -> None:
         self._client = client

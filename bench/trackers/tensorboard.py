@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.settings import LocalPath, TrackerSettings
+from bench.plugins.settings import LocalPath, TrackerSettings
 from bench.trackers import _fields
 
 if TYPE_CHECKING:
-    from bench.cell import Cell
-    from bench.execution import PhaseEnd, Step
-    from bench.record import CellRecord
+    from bench.plugins.execution import PhaseEnd, Step
+    from bench.records.record import CellRecord
+    from bench.spec.cell import Cell
 
 
 class Settings(TrackerSettings):
@@ -40,7 +40,7 @@ def create(settings: Settings, folder: Path) -> TensorBoard:
 
 
 class TensorBoard:
-    """A folder of event files per cell; see ``bench.execution.Tracker``."""
+    """A folder of event files per cell; see ``bench.plugins.execution.Tracker``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

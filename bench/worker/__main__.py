@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench.worker.parent import die_with_parent
+from bench.parent import die_with_parent
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     cell_file, result_file = Path(arguments[0]), Path(arguments[1])
 
     # torch takes seconds to import: only after the parent can end us.
-    from bench.cell import Cell
+    from bench.spec.cell import Cell
     from bench.worker.run import run_and_estimate
 
     try:

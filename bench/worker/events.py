@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bench.execution import PhaseEnd, Step
+from bench.plugins.execution import PhaseEnd, Step
 
 
 class EventLog:

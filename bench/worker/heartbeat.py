@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.execution import Progress
+from bench.plugins.execution import Progress
 
 
 class Heartbeat:

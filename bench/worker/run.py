@@ -9,27 +9,27 @@ from pathlib import Path
 import torch
 
 from bench import registry, versions
-from bench.cell import Cell
-from bench.digests import data_digest, weights_digest
 from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT, generation
-from bench.execution import Progress
-from bench.protocols import BenchModel, Task
-from bench.record import CellRecord
-from bench.store import write_atomic
-from bench.worker.adapt import Adapted, adapt, check_pattern, method_groups
-from bench.worker.audit import check_frozen
-from bench.worker.audit_evaluation import EXAMPLES, check_evaluation
-from bench.worker.data import LoadedData, evaluation_batches, load_data, task_of, training_batches
-from bench.worker.draft import PREDICTIONS_FILE, Draft
-from bench.worker.evaluate import predict, write_predictions
+from bench.execution.digests import data_digest, weights_digest
+from bench.plugins.contracts import BenchModel, Task
+from bench.plugins.execution import Progress
+from bench.records.record import CellRecord
+from bench.records.store import write_atomic
+from bench.spec.cell import Cell
+from bench.training.adapt import Adapted, adapt, check_pattern, method_groups
+from bench.training.audit import check_frozen
+from bench.training.audit_evaluation import EXAMPLES, check_evaluation
+from bench.training.data import LoadedData, evaluation_batches, load_data, task_of, training_batches
+from bench.training.evaluate import predict, write_predictions
+from bench.training.inputs import count_cut, overlap
+from bench.training.measure import write_tensors
+from bench.training.optimizer import Group, Precision, forbid_tf32, make_plan, make_precision
+from bench.training.params import count_params, stored_tensors
+from bench.training.seeds import seed_everything
+from bench.training.train import train
 from bench.worker.heartbeat import Heartbeat
-from bench.worker.inputs import count_cut, overlap
-from bench.worker.measure import write_tensors
-from bench.worker.optimise import Group, Precision, forbid_tf32, make_plan, make_precision
-from bench.worker.params import count_params, stored_tensors
-from bench.worker.seeds import seed_everything
-from bench.worker.train import train
+from bench.worker.recorder import PREDICTIONS_FILE, Draft
 
 
 def run_cell(cell: Cell, job: Path) -> CellRecord:

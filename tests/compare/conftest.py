@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
-from bench.record import Accuracy, Score, TaskScore
-from bench.store import ResultsFile
+from bench.records.record import Accuracy, Score, TaskScore
+from bench.records.store import ResultsFile
+from bench.spec.cell import Cell
 from tests.factories import load_cells, make_record
 
 QUESTIONS = 200

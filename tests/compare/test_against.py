@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
-from bench.compare import Comparison, compare_with_cell
-from bench.compare.changes import Rules
+from bench.analysis.compare import Comparison, compare_with_cell
+from bench.analysis.compare.changes import Rules
 from bench.errors import SpecError
 from bench.sources import opened
+from bench.spec.cell import Cell
 from tests.compare.conftest import Folder, usual
 from tests.compare.test_compare import change
 

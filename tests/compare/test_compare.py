@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
-from bench.compare import Comparison, compare
-from bench.compare.changes import Change, Rules
-from bench.compare.tolerance import parse
+from bench.analysis.compare import Comparison, compare
+from bench.analysis.compare.changes import Change, Rules
+from bench.analysis.compare.tolerance import parse
 from bench.errors import SpecError
-from bench.record import Memory, PhaseMemory, Status, Time
+from bench.records.record import Memory, PhaseMemory, Status, Time
 from bench.sources import opened
+from bench.spec.cell import Cell
 from tests.compare.conftest import Folder, usual
 from tests.factories import load_cells
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from bench.compare.inconsistencies import inconsistencies
-from bench.compare.published import Reproduction, Verdict, reproduce, without_counts
-from bench.compare.show_published import summary, verdict_text
-from bench.compare.tolerance import parse
-from bench.record import Memory, Params, PhaseMemory
-from bench.report.groups import group_cells
-from bench.report.outcomes import Outcomes
-from bench.spec.models import Published, Spec
+from bench.analysis.compare.inconsistencies import inconsistencies
+from bench.analysis.compare.published import Reproduction, Verdict, reproduce, without_counts
+from bench.analysis.compare.tolerance import parse
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import group_cells
+from bench.records.record import Memory, Params, PhaseMemory
+from bench.report.compare_published import summary, verdict_text
+from bench.spec.sections import Published, Spec
 from tests.factories import N_CLOSED, N_OPEN, accuracy, load_cells, make_estimate, make_record
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.datasets._columns import Columns, ColumnSettings, Mapper, Row
+from bench.datasets.common.columns import Columns, ColumnSettings, Mapper, Row
 from bench.errors import DataError
-from bench.protocols import Example
+from bench.plugins.contracts import Example
 
 LABELLED = {"text": "t", "label": "y"}
 ANSWERED = {"text": "t", "answer": "y"}

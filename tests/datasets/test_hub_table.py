@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.datasets import _hub, hub
+from bench.datasets import hub
+from bench.datasets.common import hub as _hub
 from bench.errors import DataError
 from tests.datasets.test_hub import _cache, jpeg  # noqa: F401 - the fixture keeps the library offline
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from bench.datasets import image_folder
 from bench.errors import DataError
-from bench.settings import local_path_places
+from bench.plugins.settings import local_path_places
 from tests.datasets.conftest import picture
 from tests.datasets.test_images import png_bomb
 

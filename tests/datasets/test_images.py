@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from PIL.Image import Transpose
 
-from bench.datasets import _images
-from bench.datasets._notes import Notes
+from bench.datasets.common import images
+from bench.datasets.common.notes import Notes
 from bench.errors import DataError
 from tests.datasets.conftest import picture
 
@@ -44,7 +44,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def decoded(image: Image.Image, kind: str = "PNG", notes: Notes | None = None, **options: Any) -> np.ndarray[Any, Any]:
-    found = _images.decode_image(encoded(image, kind, **options), "a", notes)
+    found = images.decode_image(encoded(image, kind, **options), "a", notes)
     assert found.mode == "RGB"
     return np.asarray(found)
 
@@ -124,11 +124,11 @@ def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 def test_transparent_colours_of_other_depths() -> None:
     four_bits = png(4, 0, b"\0\x7f", size=(2, 1), transparent=b"\0\x07")
-    assert np.asarray(_images.decode_image(four_bits, "a"))[0, :, 0].tolist() == [255, 255]
-    assert np.asarray(_images.decode_image(png(4, 0, b"\0\x70", size=(2, 1)), "a"))[0, :, 0].tolist() == [119, 0]
+    assert np.asarray(images.decode_image(four_bits, "a"))[0, :, 0].tolist() == [255, 255]
+    assert np.asarray(images.decode_image(png(4, 0, b"\0\x70", size=(2, 1)), "a"))[0, :, 0].tolist() == [119, 0]
     deep = png(16, 2, b"\0" + b"\x80\0" * 3, size=(1, 1), transparent=b"\x80\0" * 3)
     with pytest.raises(DataError, match="16 bits a channel and a transparent colour"):
-        _images.decode_image(deep, "a")
+        images.decode_image(deep, "a")
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
@@ -138,7 +138,7 @@ def test_16_bit_images_are_scaled_not_clipped(mode: str) -> None:
     assert found[0, :, 0].tolist() == [0, 1, 128, 156, 255]
     assert decoded(Image.new("I;16", (4, 4), 40_000))[0, 0].tolist() == [156, 156, 156]
     maps = b"P5 2 1 4095\n" + struct.pack(">HH", 0, 4095)
-    assert np.asarray(_images.decode_image(maps, "a"))[0, :, 0].tolist() == [0, 255]
+    assert np.asarray(images.decode_image(maps, "a"))[0, :, 0].tolist() == [0, 255]
 
 
 def test_deep_images_whose_range_is_not_known_are_refused() -> None:
@@ -187,17 +187,17 @@ def test_every_kind_is_read_and_known_without_a_suffix(kind: str, tmp_path: Path
     side = 64 if kind in ("ICNS", "ICO") else 16
     path = tmp_path / "picture"
     path.write_bytes(encoded(Image.new("RGB", (side, side), (200, 10, 10)), kind))
-    assert _images.is_image(path)
-    assert np.abs(np.asarray(_images.open_image(path, "7")).astype(int)[0, 0] - [200, 10, 10]).max() < 12
+    assert images.is_image(path)
+    assert np.abs(np.asarray(images.open_image(path, "7")).astype(int)[0, 0] - [200, 10, 10]).max() < 12
 
 
 def test_targa_is_known_by_its_suffix_alone_and_drawings_are_no_images(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), (200, 10, 10)).save(tmp_path / "a.tga")
-    assert _images.open_image(tmp_path / "a.tga", "7").getpixel((0, 0)) == (200, 10, 10)
+    assert images.open_image(tmp_path / "a.tga", "7").getpixel((0, 0)) == (200, 10, 10)
     (tmp_path / "a").write_bytes((tmp_path / "a.tga").read_bytes())
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.txt").write_text("P1 is no picture")
-    assert [_images.is_image(tmp_path / name) for name in ("a.tga", "a", "a.eps", "a.txt")] == [
+    assert [images.is_image(tmp_path / name) for name in ("a.tga", "a", "a.eps", "a.txt")] == [
         True,
         False,
         False,
@@ -231,7 +231,7 @@ def test_decompression_bombs_are_refused(tmp_path: Path, side: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_bomb(side, side))
     with pytest.raises(DataError, match=r"bomb\.png \(question 7\).*pixels"):
-        _images.open_image(path, "7")
+        images.open_image(path, "7")
 
 
 def test_broken_images_name_file_and_question(tmp_path: Path) -> None:
@@ -242,13 +242,13 @@ def test_broken_images_name_file_and_question(tmp_path: Path) -> None:
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     for path in (truncated, pointer, tmp_path):
         with pytest.raises(DataError, match=rf"{path.name} \(question 7\): cannot be read as an image"):
-            _images.open_image(path, "7")
+            images.open_image(path, "7")
     with pytest.raises(DataError, match=r"absent\.jpg \(question 7\): the image is missing"):
-        _images.open_image(tmp_path / "absent.jpg", "7")
+        images.open_image(tmp_path / "absent.jpg", "7")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
 def test_every_8_bit_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     suffix = "tiff" if mode == "CMYK" else "png"
     Image.new(mode, (4, 4)).save(tmp_path / f"a.{suffix}")
-    assert _images.open_image(tmp_path / f"a.{suffix}", "7").mode == "RGB"
+    assert images.open_image(tmp_path / f"a.{suffix}", "7").mode == "RGB"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bench.cell import expand
 from bench.datasets import easy_vqa, rendered_shapes
 from bench.datasets.rendered_shapes import COLOURS, Scene
 from bench.errors import DataError
+from bench.records.store import ResultsFile
+from bench.spec.cell import expand
 from bench.spec.load import read_spec
-from bench.store import ResultsFile
 
 
 def settings(**changes: Any) -> rendered_shapes.Settings:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from bench.datasets import _records, slake
+from bench.datasets import slake
+from bench.datasets.common import records
 from bench.errors import DataError
-from bench.settings import local_path_places
+from bench.plugins.settings import local_path_places
 from tests.datasets.conftest import picture, write_json
 
 
@@ -148,8 +149,8 @@ def test_the_language_of_the_real_questions_is_known_by_their_script(shared_data
         rows = json.loads(path.read_text(encoding="utf-8"))
         bare = [{name: row[name] for name in ("img_name", "question", "answer", "qid")} for row in rows]
         for language in ("en", "zh"):
-            whole = slake.examples_of("a", _records.records_of("a", rows), language)
-            found = slake.examples_of("b", _records.records_of("b", bare), language)
+            whole = slake.examples_of("a", records.records_of("a", rows), language)
+            found = slake.examples_of("b", records.records_of("b", bare), language)
             assert [e.question_id for e in found] == [e.question_id for e in whole]
 
 

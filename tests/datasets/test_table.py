@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.datasets import _rows, table
+from bench.datasets import table
+from bench.datasets.common import rows as _rows
 from bench.errors import DataError
-from bench.settings import local_path_places
+from bench.plugins.settings import local_path_places
 from tests.datasets.conftest import picture
 
 REVIEWS = 'id,review,sentiment\n1,"Good, ""really"" good\n(twice)",pos\n2,bad,neg\n'

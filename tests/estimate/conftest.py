@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bench.cell import Cell
 from bench.estimate.estimator import Estimator
-from bench.record import Estimate
+from bench.records.record import Estimate
+from bench.spec.cell import Cell
 from tests.worker.conftest import make_cell as make_cell  # the same small cell as a run's
 
 

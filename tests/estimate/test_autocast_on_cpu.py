@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from bench import registry
-from bench.cell import Cell
 from bench.estimate.autocast import CPU, autocast_on_meta
-from bench.worker.adapt import adapt
+from bench.spec.cell import Cell
+from bench.training.adapt import adapt
 from tests.worker.conftest import CELL, merged
 
 from .watching import Trace

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.cell import Cell, expand
-from bench.estimate.batches import Library
-from bench.protocols import BenchModel, InputLengths
+from bench.estimate.dataset_cache import Library
+from bench.plugins.contracts import BenchModel, InputLengths
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
-from bench.worker.data import load_data
+from bench.training.data import load_data
 
 Make = Callable[..., Cell]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.cell import Cell
 from bench.estimate import build as build_module
 from bench.estimate.adapter_file import safetensors_bytes
 from bench.estimate.build import in_order, replace_tensors
 from bench.estimate.estimator import Estimator
-from bench.worker.adapt import adapt
+from bench.spec.cell import Cell
+from bench.training.adapt import adapt
 
 Make = Callable[..., Cell]
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.errors import EstimateError
-from bench.estimate.cuda_like import cuda_kernels
 from bench.estimate.gpus import GPUS
+from bench.estimate.meta_cuda_kernels import cuda_kernels
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
 

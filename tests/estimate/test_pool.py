@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.cell import Cell
 from bench.environment import usable_cores
 from bench.estimate import pool
 from bench.estimate.pool import estimate_all
-from bench.record import Estimate
+from bench.records.record import Estimate
+from bench.spec.cell import Cell
 from tests.sweeps import make_cell, wait_until
 
 FAKE = (sys.executable, str(Path(__file__).parents[1] / "fake_estimator.py"))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
 from bench.estimate.estimator import Estimator
-from bench.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.records.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.spec.cell import Cell
 from bench.worker.run import run_cell
 
 Estimates = Callable[..., Estimate]
@@ -233,7 +233,7 @@ def test_what_was_learnt_changes_nothing(make_cell: Make) -> None:
 
 
 def test_the_record_of_a_run_has_its_estimate(make_cell: Make, estimator: Estimator, tmp_path: Path) -> None:
-    from bench.record import CellRecord
+    from bench.records.record import CellRecord
     from bench.worker.run import run_and_estimate
 
     cell = make_cell()

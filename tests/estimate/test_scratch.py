@@ -10,8 +10,8 @@ import torch
 from bench.estimate import operations
 from bench.estimate.gpus import GPUS, Cublas, cublas_of
 from bench.estimate.operations import Operations
-from bench.estimate.scratch import Needs, needs_of
 from bench.estimate.tracker import TEMPORARY, WEIGHTS, Tracker
+from bench.estimate.workspaces import Needs, needs_of
 
 aten = torch.ops.aten
 MIB = 1 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.progress import Silent
-from bench.record import Status
-from bench.runner import run
+from bench.execution.progress import Silent
+from bench.execution.runner import run
+from bench.records.record import Status
 from tests.sweeps import data_digest, make_cell
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bench.environment import Gpu
+from bench.execution.progress import Silent
+from bench.execution.runner import run
 from bench.executors import local
 from bench.executors.local import LocalExecutor
-from bench.progress import Silent
-from bench.runner import run
 from tests.sweeps import FAKE_WORKER, Sweep, make_cell
 
 

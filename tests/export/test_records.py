@@ -15,13 +15,13 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from bench.analysis.flat import Flat, Value, flatten
+from bench.analysis.flat_files import csv_bytes, parquet_bytes
 from bench.errors import SpecError
-from bench.export.document import render
-from bench.export.files import csv_bytes, parquet_bytes
-from bench.export.flat import Flat, Value, flatten
-from bench.export.schema import columns, describe
 from bench.metrics import task_scores
-from bench.record import CellRecord, Failure, Status, TaskScore
+from bench.records.columns import columns, describe
+from bench.records.record import CellRecord, Failure, Status, TaskScore
+from bench.report.columns_page import render
 from bench.sources import opened
 from bench.spec.schema import record_schema
 from bench.worker.environment import describe as describe_environment
@@ -45,7 +45,7 @@ def value(flat: Flat, name: str, row: int = 0) -> Value:
 
 
 def test_the_page_of_columns_is_current(root: Path) -> None:
-    """If not: python -m bench.export.document > docs/columns.md"""
+    """If not: python -m bench.report.columns_page > docs/columns.md"""
     assert (root / "docs" / "columns.md").read_text(encoding="utf-8") == render()
 
 

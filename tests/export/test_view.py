@@ -9,9 +9,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bench.errors import SpecError
-from bench.export.render import latex_text, markdown_text
-from bench.export.view import Grid, Wanted, view
-from bench.record import Memory, Status, Time
+from bench.records.record import Memory, Status, Time
+from bench.report.view import Grid, Wanted, view
+from bench.report.view_render import latex_text, markdown_text
 from bench.sources import SpecCells
 from tests.factories import failed_record, load_cells, make_estimate, make_record
 from tests.report.test_hostile import LABELS, compile_tex, one_line, walk

@@ -27,11 +27,11 @@ from transformers import (
 from bench import registry
 from bench.errors import SpecError
 from bench.methods import _library, peft_config
-from bench.models import _parts
+from bench.models.common import parts
 from bench.patches.peft import get_peft_model
-from bench.protocols import PartFacts
-from bench.spec.models import AnyMethod
-from bench.target_modules import target_lines
+from bench.plugins.contracts import PartFacts
+from bench.spec.sections import AnyMethod
+from bench.spec.target_modules import target_lines
 from tests.factories import load_cells
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -104,12 +104,12 @@ def test_a_part_has_the_defaults_of_the_model_that_it_is_of() -> None:
     small = LlavaConfig(text_config={"model_type": "llama", "num_hidden_layers": 1})
     with torch.device("meta"):
         llava = LlavaForConditionalGeneration(small)
-    assert _parts.architecture(llava, ("model.language_model.layers", "model.language_model.norm")) == "llama"
-    assert _parts.architecture(llava, ("model.vision_tower", "lm_head")) == "llava"
-    assert _parts.architecture(llava, ("",)) == "llava"
-    assert _parts.architecture(timm.create_model("resnet18"), ("layer1", "layer2")) is None
+    assert parts.architecture(llava, ("model.language_model.layers", "model.language_model.norm")) == "llama"
+    assert parts.architecture(llava, ("model.vision_tower", "lm_head")) == "llava"
+    assert parts.architecture(llava, ("",)) == "llava"
+    assert parts.architecture(timm.create_model("resnet18"), ("layer1", "layer2")) is None
     head = PartFacts(name="head", task_type=None, targets={"lora": ["lm_head"]}, architecture="llama")
-    assert on(adapted(_parts.View(llama(), ["lm_head"]), head, peft_type="LORA")) == {"lm_head"}
+    assert on(adapted(parts.View(llama(), ["lm_head"]), head, peft_type="LORA")) == {"lm_head"}
 
 
 def axis(frozen: str, adapted: str) -> str:
@@ -262,7 +262,7 @@ def test_a_pasted_task_type_is_checked_against_the_part() -> None:
         adapted(llama(), peft_type="LORA")
     )
     decoder = PartFacts(name="decoder", task_type=None, targets={}, architecture="llama", model_task_type="CAUSAL_LM")
-    view = _parts.View(llama(), ["model.layers"])
+    view = parts.View(llama(), ["model.layers"])
     assert len(on(adapted(view, decoder, peft_type="LORA", task_type="CAUSAL_LM"))) == 4
     with pytest.raises(SpecError, match="task_type is SEQ_CLS, and the model's is CAUSAL_LM"):
         adapted(view, decoder, peft_type="LORA", task_type="SEQ_CLS")

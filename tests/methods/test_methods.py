@@ -15,8 +15,8 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from bench import registry
 from bench.errors import SpecError
 from bench.models.miss import PARTS
-from bench.protocols import PartFacts
-from bench.settings import MethodSettings
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
 
 BARE = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={"other": ["layer"]})
 UNKNOWN = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={})

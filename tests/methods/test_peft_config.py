@@ -12,12 +12,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
-from bench.cell import Cell, cell_id
 from bench.errors import SpecError
 from bench.methods import peft_config
 from bench.models.miss import PARTS
-from bench.protocols import PartFacts
-from bench.spec.models import AnyMethod
+from bench.plugins.contracts import PartFacts
+from bench.spec.cell import Cell, cell_id
+from bench.spec.sections import AnyMethod
 from tests.factories import load_cells
 
 BARE = PartFacts(name="neck", task_type=None, targets={})

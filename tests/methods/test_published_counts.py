@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from bench.protocols import PartFacts
-from bench.spec.models import AnyMethod
-from bench.worker.adapt import adapt
-from bench.worker.params import count_params
+from bench.plugins.contracts import PartFacts
+from bench.spec.sections import AnyMethod
+from bench.training.adapt import adapt
+from bench.training.params import count_params
 from tests.methods.published_counts import MODELS, PRINTED, Printed
 
 

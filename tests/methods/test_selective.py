@@ -33,7 +33,7 @@ from transformers import (
 
 from bench import registry
 from bench.errors import SpecError
-from bench.protocols import PartFacts
+from bench.plugins.contracts import PartFacts
 
 PART = PartFacts(name="net", task_type=None, targets={})
 SIZES: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from bench.models import miss
-from bench.models._miss_model import MissModel
+from bench.models.miss.model import MissModel
 
 QUESTIONS = ["what is it ?", "is there a red circle in the image ?", "color ?", "is it a lung or not ?"]
 ANSWERS = ["red", "yes", "left lung", "a b c d"]

@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from bench import registry
 from bench.models import hf
-from bench.protocols import GenerateOptions, TaskFacts
-from bench.settings import MethodSettings
-from bench.worker.adapt import Adapted, adapt
-from bench.worker.audit import check_frozen
+from bench.plugins.contracts import GenerateOptions, TaskFacts
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import Adapted, adapt
+from bench.training.audit import check_frozen
 
 LABELS = ("neg", "pos")
 WRITE = TaskFacts(name="write", inputs=("text",), output="text")

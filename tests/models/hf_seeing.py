@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from bench.models._hf_tokens import words_of
+from bench.models.hf.tokens import words_of
 
 QUESTIONS = ["what colour ?", "is it red ?", "what colour is it ?", "is it blue ?"]
 ANSWERS = ["red", "yes", "blue", "yes"]

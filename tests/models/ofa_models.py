@@ -11,9 +11,9 @@ from PIL import Image
 
 from bench import registry
 from bench.models import ofa
-from bench.models._ofa_model import OfaModel
-from bench.settings import MethodSettings
-from bench.worker.adapt import adapt
+from bench.models.ofa.model import OfaModel
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import adapt
 
 QUESTIONS = ["what is it?", "is there a red circle in the image?", "color", "Is it a lung - or not?"]
 ANSWERS = ["red", "yes", "left lung", "a b c d"]

@@ -12,13 +12,13 @@ import torch
 from bench.errors import SpecError
 from bench.estimate.estimator import estimate
 from bench.models import hf
-from bench.protocols import GenerateOptions, TaskFacts
-from bench.record import Status
-from bench.worker.adapt import adapt
-from bench.worker.data import load_data
-from bench.worker.restore import load_adapter
+from bench.plugins.contracts import GenerateOptions, TaskFacts
+from bench.records.record import Status
+from bench.training.adapt import adapt
+from bench.training.data import load_data
+from bench.training.restore import load_adapter
+from bench.training.seeds import seed_everything
 from bench.worker.run import run_cell
-from bench.worker.seeds import seed_everything
 from tests.factories import load_cells
 from tests.models import hf_seeing
 from tests.models.hf_models import ANSWERS, CONFIGS, QUESTIONS

@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from bench.errors import SpecError
-from bench.models import _hf_architectures as architectures
-from bench.models import _hf_checks, hf
-from bench.protocols import GenerateOptions, TaskFacts
+from bench.models import hf
+from bench.models.hf import architectures, checks
+from bench.plugins.contracts import GenerateOptions, TaskFacts
 from tests.models import hf_models as own
 from tests.models.hf_models import LABEL, LABELS, LOOK, WRITE
 from tests.models.hf_small import shallow, small
@@ -112,7 +112,7 @@ def test_evaluation_that_draws_random_numbers_is_refused() -> None:
     model = build(small("llama"), WRITE)
     model.base.lm_head.register_forward_hook(lambda _module, _args, out: out + 0.1 * torch.randn_like(out))
     with pytest.raises(SpecError, match="two forward passes of the same texts differ"):
-        _hf_checks.check_writer(model)
+        checks.check_writer(model)
 
 
 def test_batch_norm_over_the_batch_is_refused() -> None:
@@ -120,20 +120,20 @@ def test_batch_norm_over_the_batch_is_refused() -> None:
     norm = next(each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d))
     norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
     with pytest.raises(SpecError, match="label of an image depends on the others of a batch"):
-        _hf_checks.check_images(model)
+        checks.check_images(model)
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused() -> None:
     model = build(small("gpt2"), WRITE)
     model.tokens.end = None
     with pytest.raises(SpecError, match=r"no token that ends a text.*set model\.tokenizer"):
-        _hf_checks.check_writer(model)
+        checks.check_writer(model)
 
 
 def test_a_check_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     build(small("bert"), LABEL)
     after, training = torch.get_rng_state(), build(small("bert"), LABEL).module.training
-    monkeypatch.setattr(_hf_checks, "_known_words", lambda _tokens: [])
+    monkeypatch.setattr(checks, "_known_words", lambda _tokens: [])
     unchecked = build(small("bert"), LABEL)
     assert torch.equal(after, torch.get_rng_state())
     assert unchecked.module.training == training

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bench.models import hf
-from bench.protocols import TaskFacts
-from bench.settings import MethodSettings
-from bench.worker.params import count_params
+from bench.plugins.contracts import TaskFacts
+from bench.plugins.settings import MethodSettings
+from bench.training.params import count_params
 from tests.models import hf_models as own
 from tests.models.hf_models import ASK, WRITE
 

@@ -13,11 +13,11 @@ import torch
 import transformers
 from torch import nn
 
-from bench.models import _hf_architectures as architectures
 from bench.models import hf
-from bench.models._hf_parts import default_parts
-from bench.models._parts import View
-from bench.protocols import TaskFacts
+from bench.models.common.parts import View
+from bench.models.hf import architectures
+from bench.models.hf.part_paths import default_parts
+from bench.plugins.contracts import TaskFacts
 from tests.models.hf_models import ASK
 from tests.models.hf_small import shallow
 

@@ -9,8 +9,8 @@ import torch
 
 from bench.errors import BenchError
 from bench.models import hf
-from bench.protocols import GenerateOptions, TaskFacts
-from bench.worker.params import count_params
+from bench.plugins.contracts import GenerateOptions, TaskFacts
+from bench.training.params import count_params
 from tests.models import hf_models as own
 from tests.models.hf_models import ASK, LABEL, LOOK, QUESTIONS, WRITE
 

@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from bench.errors import SpecError, WeightsError
-from bench.models import _hf_architectures, _hf_source, hf
-from bench.protocols import TaskFacts
+from bench.models import hf
+from bench.models.hf import architectures, files
+from bench.plugins.contracts import TaskFacts
 from tests.models import hf_models as own
 from tests.models.hf_models import ASK, LABEL, LOOK, QUESTIONS, WRITE
 
@@ -96,7 +97,7 @@ def test_weights_in_shards(tmp_path: Path) -> None:
     model = own.make("bert", LABEL)
     model.base.save_pretrained(tmp_path, max_shard_size="20KB")
     model.tokens.tokenizer.save_pretrained(tmp_path)
-    shards = _hf_source.weights_in(tmp_path)
+    shards = files.weights_in(tmp_path)
     assert len(shards) > 1
     again = build(path=tmp_path)
     assert own.predict(again, LABEL, QUESTIONS)[0].equal(own.predict(model, LABEL, QUESTIONS)[0])
@@ -178,7 +179,7 @@ def test_special_tokens_of_a_new_model_are_those_of_its_words(model_type: str, t
 
 
 def test_words_are_read_and_written_back() -> None:
-    from bench.models._hf_tokens import Tokens, words_of
+    from bench.models.hf.tokens import Tokens, words_of
 
     texts = ["Is 3.5 (mm) enough? Yes, it's so.", "line\nline"]
     tokens = Tokens(words_of(texts))
@@ -193,7 +194,7 @@ def test_a_text_cut_within_a_character_is_no_longer_than_asked_for() -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from bench.models._hf_tokens import Tokens
+    from bench.models.hf.tokens import Tokens
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer: Any = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
@@ -257,5 +258,5 @@ def test_the_librarys_lists_are_read_as_it_has_them() -> None:
 
     texts = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "MASKED_LM")
     for name in (*texts, "IMAGE_CLASSIFICATION", "IMAGE_TEXT_TO_TEXT", "VISUAL_QUESTION_ANSWERING"):
-        assert set(_hf_architectures.classes(name)) == set(getattr(modeling_auto, f"MODEL_FOR_{name}_MAPPING_NAMES"))
-    assert set(_hf_architectures.model_types()) == set(CONFIG_MAPPING)
+        assert set(architectures.classes(name)) == set(getattr(modeling_auto, f"MODEL_FOR_{name}_MAPPING_NAMES"))
+    assert set(architectures.model_types()) == set(CONFIG_MAPPING)

@@ -9,10 +9,10 @@ import torch
 import transformers
 
 from bench.models import hf
-from bench.protocols import GenerateOptions
-from bench.worker.audit_evaluation import check_evaluation
-from bench.worker.data import Batch
-from bench.worker.optimise import make_precision
+from bench.plugins.contracts import GenerateOptions
+from bench.training.audit_evaluation import check_evaluation
+from bench.training.data import Batch
+from bench.training.optimizer import make_precision
 from tests.models.hf_models import WRITE
 from tests.models.hf_small import small
 

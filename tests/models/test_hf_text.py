@@ -11,7 +11,7 @@ import torch
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf
-from bench.protocols import CutTexts, GenerateOptions, TaskFacts
+from bench.plugins.contracts import CutTexts, GenerateOptions, TaskFacts
 from tests.models import hf_models as own
 from tests.models.hf_models import ANSWERS, LABEL, QUESTIONS, WRITE
 

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from bench.errors import AuditError
 from bench.models import hf
-from bench.protocols import TaskFacts
-from bench.worker.audit import check_gradients
+from bench.plugins.contracts import TaskFacts
+from bench.training.audit import check_gradients
 from tests.models import hf_models as own
 from tests.models.hf_models import LABEL, WRITE
 from tests.models.hf_small import small

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import SpecError, WeightsError
 from bench.models import hf
-from bench.models._labels import match
-from bench.protocols import TaskFacts
+from bench.models.common.labels import match
+from bench.plugins.contracts import TaskFacts
 from tests.models import hf_models as own
 
 

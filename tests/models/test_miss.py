@@ -15,10 +15,10 @@ from torch.nn import functional
 from bench import registry
 from bench.methods import lora
 from bench.models import miss
-from bench.models._miss_model import MissModel
-from bench.protocols import GenerateOptions
-from bench.settings import MethodSettings
-from bench.worker.adapt import adapt
+from bench.models.miss.model import MissModel
+from bench.plugins.contracts import GenerateOptions
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import adapt
 from tests.models.conftest import ANSWERS, QUESTIONS, TINY, make
 
 BEAMS = GenerateOptions(num_beams=3, max_new_tokens=5)

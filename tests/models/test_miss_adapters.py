@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from bench.errors import WeightsError
 from bench.models import miss
-from bench.models._miss_model import MissModel
+from bench.models.miss.model import MissModel
 from tests.models.conftest import TINY
 from tests.models.test_miss_weights import original
 

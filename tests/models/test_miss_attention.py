@@ -9,9 +9,9 @@ import torch
 
 from bench import registry
 from bench.models import miss
-from bench.models._miss_attention import FusedAttention
-from bench.models._miss_model import MissModel
-from bench.worker.adapt import adapt
+from bench.models.miss.attention import FusedAttention
+from bench.models.miss.model import MissModel
+from bench.training.adapt import adapt
 from tests.models.conftest import TINY, make
 
 TARGETS: dict[str, dict[str, Any]] = {

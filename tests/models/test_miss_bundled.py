@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.datasets import rendered_shapes
 from bench.models import miss
-from bench.protocols import GenerateOptions
+from bench.plugins.contracts import GenerateOptions
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -10,10 +10,10 @@ import torch
 
 from bench import registry
 from bench.models import miss
-from bench.models._miss_model import MissModel
-from bench.protocols import GenerateOptions
-from bench.settings import MethodSettings
-from bench.worker.adapt import adapt
+from bench.models.miss.model import MissModel
+from bench.plugins.contracts import GenerateOptions
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import adapt
 from tests.models.conftest import TINY, make
 
 Batch = dict[str, torch.Tensor]

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from bench.errors import WeightsError
-from bench.models import _miss_source, miss
-from bench.models._miss_model import MissModel
-from bench.models._miss_tokens import SPECIAL
-from bench.protocols import InputLengths
+from bench.models import miss
+from bench.models.miss import files
+from bench.models.miss.model import MissModel
+from bench.models.miss.tokens import SPECIAL
+from bench.plugins.contracts import InputLengths
 from tests.models.conftest import ANSWERS, QUESTIONS, TINY
 
 
@@ -61,7 +62,7 @@ def test_without_the_weights_berts_vocabulary_counts_where_the_model_has_just_it
     weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "vocab.txt").write_text("".join(f"{w}\n" for w in ("[PAD]", "[UNK]", "[SEP]", "lu", "##ng")))
-    monkeypatch.setattr(_miss_source, "packaged", lambda *_names: tmp_path / "model.safetensors")
+    monkeypatch.setattr(files, "packaged", lambda *_names: tmp_path / "model.safetensors")
     rows: dict[str, Any] = {"text": {"hidden_size": 32, "vocab_size": 5 + 2}}
     fitting = on_meta(weights=weights, **rows)
     assert fitting.has_vocabulary

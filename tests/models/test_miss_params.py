@@ -10,10 +10,10 @@ import pytest
 
 from bench.methods import ia3, lora, prefix, ptuning_v2
 from bench.models import miss
-from bench.models._miss_model import MissModel
-from bench.settings import MethodSettings
-from bench.worker.adapt import adapt
-from bench.worker.params import count_params
+from bench.models.miss.model import MissModel
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import adapt
+from bench.training.params import count_params
 
 # MILE (Chen et al., MICCAI 2024), Tables 1-4: ViT, JTM, decoder, rank, #Params as printed.
 ROWS = [

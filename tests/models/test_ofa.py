@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from bench.errors import BenchError
 from bench.models import ofa
-from bench.models._ofa_model import OfaModel
-from bench.models._ofa_search import Ends, beam_search
-from bench.models._ofa_tokens import EOS, PAD
-from bench.protocols import GenerateOptions
-from bench.worker.audit import check_gradients
+from bench.models.ofa.model import OfaModel
+from bench.models.ofa.search import Ends, beam_search
+from bench.models.ofa.tokens import EOS, PAD
+from bench.plugins.contracts import GenerateOptions
+from bench.training.audit import check_gradients
 from tests.models.ofa_models import METHODS, MICRO, QUESTIONS, adapted, batch_of, disturb, images, micro
 
 BEAMS = GenerateOptions(num_beams=3, max_new_tokens=5)

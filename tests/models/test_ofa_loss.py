@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from bench.errors import BenchError
 from bench.models import ofa
-from bench.models._ofa_model import OfaModel
-from bench.protocols import InputLengths
+from bench.models.ofa.model import OfaModel
+from bench.plugins.contracts import InputLengths
 from tests.models.ofa_models import ANSWERS, METHODS, MICRO, adapted, batch_of, images, micro
 
 KNOWN = [*ANSWERS, "a b", "left hand", "color"]

@@ -13,10 +13,10 @@ from torch import nn
 
 from bench import registry
 from bench.models import ofa
-from bench.models._ofa_model import OfaModel
-from bench.settings import MethodSettings
-from bench.worker.adapt import adapt
-from bench.worker.params import count_params
+from bench.models.ofa.model import OfaModel
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import adapt
+from bench.training.params import count_params
 
 
 @pytest.fixture(scope="module")

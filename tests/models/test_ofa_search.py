@@ -8,8 +8,8 @@ import random
 import pytest
 import torch
 
-from bench.models._ofa_search import DEAD, Ends, Trie, beam_search
-from bench.protocols import GenerateOptions
+from bench.models.ofa.search import DEAD, Ends, Trie, beam_search
+from bench.plugins.contracts import GenerateOptions
 from tests.models.ofa_models import ANSWERS, batch_of, micro
 
 EOS, PAD, VOCABULARY, LONGEST = 2, 1, 6, 4

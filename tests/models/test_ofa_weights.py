@@ -13,9 +13,9 @@ import torch
 
 from bench.errors import WeightsError
 from bench.models import ofa
-from bench.models._ofa_model import OfaModel
-from bench.models._ofa_tokens import BINS, CODES
-from bench.protocols import GenerateOptions
+from bench.models.ofa.model import OfaModel
+from bench.models.ofa.tokens import BINS, CODES
+from bench.plugins.contracts import GenerateOptions
 from tests.models.ofa_models import ANSWERS, MICRO, QUESTIONS, adapted, batch_of, images, micro
 
 OPTIONS = GenerateOptions(num_beams=2, max_new_tokens=4)

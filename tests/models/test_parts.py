@@ -12,14 +12,14 @@ from torch import nn
 
 from bench import registry
 from bench.errors import SpecError
-from bench.models import _parts
-from bench.protocols import PartFacts
-from bench.settings import MethodSettings
-from bench.worker.adapt import Adapted, adapt
-from bench.worker.audit import check_frozen, check_gradients
-from bench.worker.measure import write_tensors
-from bench.worker.params import count_params, stored_tensors
-from bench.worker.restore import load_adapter
+from bench.models.common import parts as _parts
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
+from bench.training.adapt import Adapted, adapt
+from bench.training.audit import check_frozen, check_gradients
+from bench.training.measure import write_tensors
+from bench.training.params import count_params, stored_tensors
+from bench.training.restore import load_adapter
 
 PATTERNS = {
     "stem": ["patch_embed", "cls_token", "pos_embed"],

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf, timm
-from bench.models._quantised import check_config, check_tensors, quantised
+from bench.models.common.quantised import check_config, check_tensors, quantised
 from tests.models import hf_models as own
 from tests.models.hf_models import LABEL, LOOK, WRITE
 

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from bench.errors import BenchError, SpecError
 from bench.methods import lora
 from bench.models import timm as family
-from bench.models._timm_model import TimmModel
-from bench.protocols import InputLengths, TaskFacts
-from bench.worker.adapt import adapt
-from bench.worker.audit import check_frozen
-from bench.worker.params import count_params
+from bench.models.timm.model import TimmModel
+from bench.plugins.contracts import InputLengths, TaskFacts
+from bench.training.adapt import adapt
+from bench.training.audit import check_frozen
+from bench.training.params import count_params
 
 IMAGENET = tuple(str(label) for label in range(1000))
 TINY_VIT = {"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}

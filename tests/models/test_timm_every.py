@@ -13,11 +13,12 @@ from timm.models import is_model_in_modules, list_modules
 
 from bench.errors import SpecError
 from bench.methods import lora
-from bench.models import _parts, _timm_build
 from bench.models import timm as family
-from bench.models._timm_model import TimmModel
-from bench.protocols import TaskFacts
-from bench.worker.adapt import adapt
+from bench.models.common import parts as _parts
+from bench.models.timm import builder
+from bench.models.timm.model import TimmModel
+from bench.plugins.contracts import TaskFacts
+from bench.training.adapt import adapt
 
 TASK = TaskFacts(name="image_classification", inputs=("image",), output="label", labels=("a", "b", "c"))
 SMALL = {"sequencer": "sequencer2d_s", "iformer": "iformer_t", "gemma4_vit": "gemma4_vit_167m"}
@@ -133,7 +134,7 @@ def test_adapters_are_on_most_of_the_trunk_and_fit(architecture: str, traces: li
 def test_the_head_is_the_layer_that_puts_out_labels() -> None:
     """Not the hidden layers of a classifier of several, which weights for another number of classes have, too."""
     model: Any = built("caformer_s18").model
-    assert _timm_build.classifier(model) == [model.head.fc.fc2]
+    assert builder.classifier(model) == [model.head.fc.fc2]
 
 
 def test_dilated_convolutions_are_left_out_where_the_library_lacks_them() -> None:

@@ -13,9 +13,9 @@ import torch
 from bench.errors import WeightsError
 from bench.methods import lora
 from bench.models import timm as family
-from bench.models._timm_model import TimmModel
-from bench.protocols import TaskFacts
-from bench.worker.adapt import adapt
+from bench.models.timm.model import TimmModel
+from bench.plugins.contracts import TaskFacts
+from bench.training.adapt import adapt
 
 SMALL = {"channels": [8, 8, 8, 8]}
 TWO = ("a", "b")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Cell
-from bench.record import CellRecord
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell
 from tests.factories import accuracy, make_record
 
 

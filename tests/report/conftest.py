@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
-from bench.record import CellRecord
+from bench.records.record import CellRecord
 from bench.report import build_table
 from bench.report.model import Entry, Table
-from bench.spec.models import Spec
+from bench.spec.cell import Cell
+from bench.spec.sections import Spec
 from tests.factories import load_cells, make_record
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bench import metrics
+from bench.analysis.best import _rejected, contest
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import group_cells
 from bench.report import build_table
-from bench.report.contest import _rejected, contest
-from bench.report.groups import group_cells
-from bench.report.outcomes import Outcomes
-from bench.spec.models import Column
+from bench.spec.sections import Column
 from tests.report.answers import answered
 from tests.report.conftest import Case, entry
 

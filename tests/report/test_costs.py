@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.record import CellRecord, Estimate, Memory, PhaseMemory, Status
+from bench.analysis.costs import Costs, compare
+from bench.records.record import CellRecord, Estimate, Memory, PhaseMemory, Status
 from bench.report.cost_tables import print_costs
-from bench.report.costs import Costs, compare
 from tests.factories import GIB, make_estimate, make_record
 from tests.report.conftest import Case
 

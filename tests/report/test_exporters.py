@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.record import Status
+from bench.records.record import Status
 from bench.report import csv_file, latex, markdown
 from bench.report.model import Table
 from bench.report.summary import MOST_ROWS, print_summary

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cell import Cell
-from bench.record import CellRecord, Params, TaskScore
-from bench.report.groups import fields_of, group_cells
+from bench.analysis.rows import fields_of, group_cells
+from bench.records.record import CellRecord, Params, TaskScore
 from bench.report.pareto import build_plot
-from bench.spec.models import Column
+from bench.spec.cell import Cell
+from bench.spec.sections import Column
 from tests.factories import load_cells, make_record
 from tests.report.conftest import Case, entry
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.errors import OutputError, SpecError
-from bench.record import Status
-from bench.report import check_folder, drawing, processes, warm_up, write_report
-from bench.report.draw import PICTURES, Panel, Plot, Point, draw
-from bench.report.html import library
+from bench.records.record import Status
+from bench.report import background, check_folder, processes, warm_up, write_report
+from bench.report.html import vega_bundle
+from bench.report.pareto_plot import PICTURES, Panel, Plot, Point, draw
 from tests.factories import failed_record, make_record
 from tests.report.conftest import Case
 
@@ -49,7 +49,7 @@ def test_plots_are_redrawn_only_when_they_change(demo: Case, tmp_path: Path) -> 
 def test_a_plot_that_fails_leaves_the_tables(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no fonts')")
-    monkeypatch.setattr(drawing, "SCRIPT", script)
+    monkeypatch.setattr(background, "SCRIPT", script)
     with pytest.raises(RuntimeError, match="no fonts"):
         write_report(demo.spec, demo.scale, demo.cells, demo.records, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -81,7 +81,7 @@ def test_a_plot_of_a_thousand_cells_is_drawn_while_the_report_goes_on() -> None:
         baseline=None, baseline_label="",
     )  # fmt: skip
     plot = Plot(title="t", subtitle="s", tag="", panels=[panel], failures=[])
-    drawn = drawing.Drawing(plot, drawing.digest(plot))
+    drawn = background.Drawing(plot, background.digest(plot))
     drawn._thread.join(timeout=100)
     assert drawn._process.returncode == 0
     assert [len(picture) > 1000 for picture in drawn.pictures()] == [True] * len(PICTURES)
@@ -139,7 +139,7 @@ def test_a_report_that_cannot_be_written_keeps_the_records(demo: Case, tmp_path:
 
 
 def test_a_missing_package_is_named(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "BUNDLE", "import no_such_package")
+    monkeypatch.setattr(vega_bundle, "BUNDLE", "import no_such_package")
     with pytest.raises(
         OutputError, match=r"bundling the plotting library failed: ModuleNotFoundError: .*no_such_packa"
     ):
@@ -147,7 +147,7 @@ def test_a_missing_package_is_named(demo: Case, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_process_that_hangs_is_given_up(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "BUNDLE", "import time; time.sleep(600)")
+    monkeypatch.setattr(vega_bundle, "BUNDLE", "import time; time.sleep(600)")
     monkeypatch.setattr(processes, "LIMIT_S", 1.0)
     with pytest.raises(RuntimeError, match="took longer than 1 s"):
         write(demo, tmp_path / "out")

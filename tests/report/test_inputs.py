@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 
-from bench.record_parts import CutCount, Overlap
-from bench.report import csv_file, latex, markdown, notes
-from bench.report.groups import Group, group_cells
+from bench.analysis.rows import Group, group_cells
+from bench.records.record_parts import CutCount, Overlap
+from bench.report import captions, csv_file, latex, markdown
 from bench.report.model import Table
 from bench.report.pareto import build_plot
 from tests.factories import make_record
@@ -66,5 +66,5 @@ def test_cut_texts_are_told_with_their_counts(paper: Case) -> None:
 
 def test_nothing_is_told_of_held_out_data(paper: Case) -> None:
     table = paper.fill().table()
-    assert notes.tag(paper.scale, groups_of(paper)) == ""
+    assert captions.tag(paper.scale, groups_of(paper)) == ""
     assert not any("training" in note for note in table.footnotes)

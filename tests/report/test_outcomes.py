@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import CellRecord, TaskScore
-from bench.report.outcomes import Outcomes
+from bench.analysis.predictions import Outcomes
+from bench.records.record import CellRecord, TaskScore
 from tests.factories import make_record
 from tests.report.answers import answered
 from tests.report.conftest import Case

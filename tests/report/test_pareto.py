@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.record import Status, Time
-from bench.report.draw import COLUMN, MEASURED, Panel, Plot, Point, draw
-from bench.report.groups import group_cells
-from bench.report.outcomes import Outcomes
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import group_cells
+from bench.records.record import Status, Time
 from bench.report.pareto import build_plot
-from bench.spec.models import ParetoSettings
+from bench.report.pareto_plot import COLUMN, MEASURED, Panel, Plot, Point, draw
+from bench.spec.sections import ParetoSettings
 from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
 from tests.report.answers import answered
 from tests.report.conftest import Case

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.published import find, implied_global
-from bench.spec.models import Published
+from bench.analysis.published import find, implied_global
+from bench.spec.sections import Published
 from tests.factories import load_cells
 from tests.report.conftest import Case
 

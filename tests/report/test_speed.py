@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import group_cells
+from bench.records.store import ResultsFile, encode
 from bench.report import build_table
-from bench.report.groups import group_cells
-from bench.report.outcomes import Outcomes
 from bench.report.pareto import build_plot
-from bench.store import ResultsFile, encode
 from tests.factories import load_cells
 from tests.report.answers import answered
 from tests.report.conftest import Case

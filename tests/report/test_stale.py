@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import done, metrics
+from bench import metrics
+from bench.analysis.best import contest
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import baselines_of, group_cells
 from bench.errors import DataError
-from bench.record import CellRecord
-from bench.record_parts import Overlap
+from bench.execution import done
+from bench.records.record import CellRecord
+from bench.records.record_parts import Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
-from bench.report.contest import contest
-from bench.report.groups import baselines_of, group_cells
 from bench.report.model import Table
-from bench.report.outcomes import Outcomes
 from bench.report.pareto import build_plot
 from bench.report.summary import print_summary
 from tests.factories import accuracy
@@ -137,6 +138,6 @@ def test_the_rule_is_the_runner_s_and_without_the_data_the_newest_record_decides
     def gone(_: object) -> str:
         raise DataError("the data are not here")
 
-    monkeypatch.setattr("bench.digests.data_digest", gone)
+    monkeypatch.setattr("bench.execution.digests.data_digest", gone)
     assert done.stale(demo.cells, demo.records) == {old.cell_id: "data changed"}, "all others say otherwise"
     assert done.stale(demo.cells[3:4], demo.records) == {}, "nothing can be said of one record alone"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.errors import SpecError
-from bench.record import CellRecord, Memory, Status
+from bench.format import DASH, MINUS, PREDICTED
+from bench.records.record import CellRecord, Memory, Status
 from bench.report.model import Table
-from bench.report.text import DASH, MINUS, PREDICTED
-from bench.spec.models import Column
+from bench.spec.sections import Column
 from tests.factories import accuracy, baselines, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case, entry
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench import metrics
-from bench.cell import Cell
-from bench.record import Time
-from bench.report.groups import Group, group_cells
-from bench.report.outcomes import Outcomes
-from bench.report.uncertainty import Difference, Spread, _bootstrapped, difference, mcnemar, spread, wilson
-from bench.spec.models import Spec
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import Group, group_cells
+from bench.analysis.statistics import Difference, Spread, _bootstrapped, difference, mcnemar, spread, wilson
+from bench.records.record import Time
+from bench.spec.cell import Cell
+from bench.spec.sections import Spec
 from bench.tasks import _labels
 from tests.factories import load_cells, make_record
 from tests.report.answers import answered

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.cell import Cell
 from bench.methods import _library
+from bench.spec.cell import Cell
 from tests.factories import load_cells
 
 WRITTEN_FOR = "0.21.2"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bench import registry
-from bench.cell import Cell, expand
-from bench.record import Status
+from bench.records.record import Status
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 
 EXAMPLES = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cell import expand
 from bench.errors import SpecError
+from bench.spec.cell import expand
 from bench.spec.load import SpecSource, read_spec
-from bench.spec.models import Column
+from bench.spec.sections import Column
 
 Write = Callable[[str], SpecSource]
 

@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bench.cell import expand
 from bench.errors import SpecError
+from bench.spec.cell import expand
+from bench.spec.diagnostics import Problems
 from bench.spec.load import read_spec
 from bench.spec.parse import parse
-from bench.spec.problems import Problems
 
 TABLE1 = (Path(__file__).parents[2] / "specs/table1.yaml").read_text(encoding="utf-8")
 QUICK = settings(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from bench.spec.diagnostics import Problems
 from bench.spec.parse import parse
-from bench.spec.problems import Problems
-from bench.spec.tree import Node
+from bench.spec.yaml_tree import Node
 
 
 def read(text: str) -> Node:

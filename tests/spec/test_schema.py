@@ -8,9 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from bench.record import Accuracy, CellRecord, Score, Status
+from bench.records.record import Accuracy, CellRecord, Score, Status
+from bench.spec.diagnostics import Problems
 from bench.spec.parse import parse
-from bench.spec.problems import Problems
 from bench.spec.schema import record_schema, schema_text, spec_schema
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))

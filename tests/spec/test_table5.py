@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.cell import Cell, expand
+from bench.spec.cell import Cell, expand
 from bench.spec.load import SpecSource, read_spec
-from bench.worker.adapt import adapt
-from bench.worker.optimise import make_plan
-from bench.worker.params import count_params
+from bench.training.adapt import adapt
+from bench.training.optimizer import make_plan
+from bench.training.params import count_params
 
 METHODS = {"T": "Full Fine-tuning", "LoRA": "Decoder-LoRA", "Prefix": "Decoder-Prefix", "IA3": "Decoder-IA3"}
 METHODS |= {"PTV2": "Decoder-PTV2"}

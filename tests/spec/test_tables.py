@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell, expand
+from bench.analysis.published import is_comparable
 from bench.errors import SpecError
-from bench.report.published import is_comparable
+from bench.spec.cell import Cell, expand
 from bench.spec.load import SpecSource, read_spec
 
 TABLES = (1, 2, 3, 4)

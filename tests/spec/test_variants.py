@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.cell import Cell, expand
 from bench.errors import SpecError
 from bench.report import build_table
+from bench.spec.cell import Cell, expand
+from bench.spec.diagnostics import Problems
 from bench.spec.load import SpecSource, read_spec
 from bench.spec.parse import parse
-from bench.spec.problems import Problems
-from bench.spec.tree import merge
+from bench.spec.yaml_tree import merge
 
 Write = Callable[[str], SpecSource]
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from bench.errors import DataError
-from bench.protocols import Example, GenerateOptions
+from bench.plugins.contracts import Example, GenerateOptions
 from bench.tasks import _labels, image_classification, text_classification
 
 OPTIONS = GenerateOptions(num_beams=1, max_new_tokens=1)

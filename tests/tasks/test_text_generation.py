@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.protocols import Example
+from bench.plugins.contracts import Example
 from bench.tasks import text_generation
 from bench.tasks._normalise import Rule
 from bench.tasks.text_generation import TextGeneration

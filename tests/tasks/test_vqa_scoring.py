@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bench.datasets import easy_vqa, slake, vqa_rad
 from bench.errors import DataError
-from bench.protocols import AnswerType, Example
-from bench.record import TaskScore
+from bench.plugins.contracts import AnswerType, Example
+from bench.records.record import TaskScore
 from bench.tasks import _vqa_scoring as scoring
 from bench.tasks._normalise import vqa as normalise
 

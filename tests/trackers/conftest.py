@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench import tracking
+from bench.execution import tracking
 
 
 @pytest.fixture(scope="session", autouse=True)

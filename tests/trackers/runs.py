@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Cell
-from bench.progress import Silent
-from bench.record import CellRecord
-from bench.runner import RunSummary, run
+from bench.execution.progress import Silent
+from bench.execution.runner import RunSummary, run
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell
 from tests.sweeps import make_cell
 
 SMALL: dict[str, Any] = {

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bench import metrics
-from bench.cell import Cell
-from bench.execution import Step
-from bench.record import CellRecord
+from bench.plugins.execution import Step
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell
 from bench.trackers import _fields
 from tests.sweeps import Sweep, make_cell
 from tests.trackers.runs import Listening, run_here, small_cell

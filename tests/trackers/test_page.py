@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli, commands, registry
-from bench.execution import PhaseEnd, Step
+from bench.plugins.execution import PhaseEnd, Step
 from bench.spec.load import read_spec
 from bench.trackers import _fields
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bench import metrics
-from bench.cell import Cell
-from bench.record import CellRecord
-from bench.runner import Unfit
+from bench.execution.runner import Unfit
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell
 from tests.factories import make_estimate
 from tests.sweeps import Sweep, make_cell
 from tests.trackers.runs import run_here, small_cell

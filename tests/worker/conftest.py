@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
+from bench.spec.cell import Cell
 
 CELL: dict[str, Any] = {
     "cell_id": "0123456789abcdef",

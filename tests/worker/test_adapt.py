@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from bench import registry
-from bench.cell import Cell
 from bench.errors import BenchError
-from bench.record import Status
-from bench.settings import MethodTraining
-from bench.spec.models import OptimizerSettings
+from bench.plugins.settings import MethodTraining
+from bench.records.record import Status
+from bench.spec.cell import Cell
+from bench.spec.sections import OptimizerSettings
+from bench.training.adapt import adapt, check_pattern, method_groups
+from bench.training.audit import check_frozen
+from bench.training.data import load_data, task_of, training_batches
+from bench.training.optimizer import Group, make_groups, make_optimizer, make_plan, make_precision, set_rate
+from bench.training.train import Trainer
 from bench.worker import run
-from bench.worker.adapt import adapt, check_pattern, method_groups
-from bench.worker.audit import check_frozen
-from bench.worker.data import load_data, task_of, training_batches
-from bench.worker.optimise import Group, make_groups, make_optimizer, make_plan, make_precision, set_rate
-from bench.worker.train import Trainer
 
 Make = Callable[..., Cell]
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from bench import registry
-from bench.cell import Cell
 from bench.errors import AuditError
-from bench.protocols import BenchModel, Task
-from bench.spec.models import DEFAULT_TASK, EvaluateSettings
-from bench.worker.adapt import Adapted, adapt
-from bench.worker.audit import check_frozen, check_gradients
-from bench.worker.data import LoadedData, load_data
+from bench.plugins.contracts import BenchModel, Task
+from bench.spec.cell import Cell
+from bench.spec.sections import DEFAULT_TASK, EvaluateSettings
+from bench.training.adapt import Adapted, adapt
+from bench.training.audit import check_frozen, check_gradients
+from bench.training.data import LoadedData, load_data
 
 Make = Callable[..., Cell]
 

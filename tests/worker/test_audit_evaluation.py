@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from bench import registry
-from bench.cell import Cell
 from bench.errors import AuditError
-from bench.models._miss_model import MissModel
+from bench.models.miss.model import MissModel
 from bench.patches.peft import patch_cache_name
-from bench.protocols import GenerateOptions, Task
-from bench.record import Status
-from bench.spec.models import DEFAULT_TASK, EvaluateSettings
-from bench.worker.adapt import Adapted, adapt
-from bench.worker.audit_evaluation import check_evaluation
-from bench.worker.data import Batch, load_data
-from bench.worker.observe import Observer, differ, disturbed
-from bench.worker.optimise import make_precision
+from bench.plugins.contracts import GenerateOptions, Task
+from bench.records.record import Status
+from bench.spec.cell import Cell
+from bench.spec.sections import DEFAULT_TASK, EvaluateSettings
+from bench.training.adapt import Adapted, adapt
+from bench.training.audit_evaluation import check_evaluation
+from bench.training.data import Batch, load_data
+from bench.training.observe import Observer, differ, disturbed
+from bench.training.optimizer import make_precision
 from bench.worker.run import run_cell
 
 Make = Callable[..., Cell]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.cell import Cell
-from bench.record import Status
+from bench.records.record import Status
+from bench.spec.cell import Cell
 from bench.worker.run import run_cell
 from tests.datasets.conftest import picture, write_json
 

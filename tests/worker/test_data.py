@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from bench.cell import Cell
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.settings import DataSettings
-from bench.spec.models import EvaluateSettings, OptimizerSettings, TrainSettings
+from bench.plugins.contracts import Example
+from bench.plugins.settings import DataSettings
+from bench.spec.cell import Cell
+from bench.spec.sections import EvaluateSettings, OptimizerSettings, TrainSettings
 from bench.tasks import generative_vqa
-from bench.worker.data import (
+from bench.training.data import (
     Batch,
     LoadedData,
     evaluation_batches,
@@ -134,7 +134,7 @@ def test_an_image_is_decoded_once_while_memory_lasts(monkeypatch: pytest.MonkeyP
         return source.decoded
 
     assert decoded() == 3
-    monkeypatch.setattr("bench.worker.data._CACHE_BYTES", 48)  # one image of 4x4 pixels
+    monkeypatch.setattr("bench.training.data._CACHE_BYTES", 48)  # one image of 4x4 pixels
     assert decoded() == 1 + 6
 
 

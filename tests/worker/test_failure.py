@@ -9,8 +9,8 @@ import torch
 from triton.runtime.errors import OutOfResources  # type: ignore[import-untyped]
 
 from bench.errors import AuditError, BenchError, DivergedError
-from bench.record import Status
-from bench.worker.failure import failure_of, status_of
+from bench.records.record import Status
+from bench.training.failure import failure_of, status_of
 
 
 def test_the_host_allocator_of_torch_is_out_of_memory() -> None:

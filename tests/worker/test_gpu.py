@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cell import Cell
-from bench.worker import draft
-from bench.worker.gpu import GpuMeter, open_gpu_meter
+from bench.spec.cell import Cell
+from bench.training.gpu import GpuMeter, open_gpu_meter
+from bench.worker import recorder
 
 
 class FakeError(Exception):
@@ -137,9 +137,9 @@ def test_memory_of_our_own_process_is_not_told_as_that_of_others(
     """An earlier cell in this process has a CUDA context and cached memory."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: ours)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(draft, "describe", lambda _: {})
-    monkeypatch.setattr(draft, "open_gpu_meter", lambda _: meter(FakeNvml([], used=5 << 30)))
-    running = draft.Draft(make_cell(), tmp_path)
+    monkeypatch.setattr(recorder, "describe", lambda _: {})
+    monkeypatch.setattr(recorder, "open_gpu_meter", lambda _: meter(FakeNvml([], used=5 << 30)))
+    running = recorder.Draft(make_cell(), tmp_path)
     running.use(torch.device("cuda"))
     assert running.record().memory.foreign_bytes == told
 

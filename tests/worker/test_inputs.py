@@ -11,13 +11,13 @@ from typing import Any, cast
 import pytest
 from PIL import Image as Pillow
 
-from bench.datasets import _files
+from bench.datasets.common import files
 from bench.errors import DataError
-from bench.protocols import CutTexts, Example, Task, TaskFacts
-from bench.record_parts import CutCount, Overlap
-from bench.settings import DataSettings
-from bench.worker import inputs
-from bench.worker.data import LoadedData
+from bench.plugins.contracts import CutTexts, Example, Task, TaskFacts
+from bench.plugins.settings import DataSettings
+from bench.records.record_parts import CutCount, Overlap
+from bench.training import inputs
+from bench.training.data import LoadedData
 
 SETTINGS = DataSettings(name="x")
 
@@ -76,7 +76,7 @@ def test_files_are_compared_without_decoding(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"same")
     (tmp_path / "c").write_bytes(b"other")
-    source = _files.ImageFolder({}, images=tmp_path, annotations=[], remedy="")
+    source = files.ImageFolder({}, images=tmp_path, annotations=[], remedy="")
     found = overlap(task("image"), [example(image="a")], [example(image="b"), example(image="c")], source)
     assert found == Overlap(same=1, n=2, images="contents")
 

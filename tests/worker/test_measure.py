@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench.record import PhaseMemory
-from bench.worker.measure import HostMemory, Stopwatch, cuda_peaks, write_tensors
+from bench.records.record import PhaseMemory
+from bench.training.measure import HostMemory, Stopwatch, cuda_peaks, write_tensors
 
 
 def stopwatch(warmup: int, times: list[float], events: list[str] | None = None) -> Stopwatch:

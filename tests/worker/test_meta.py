@@ -11,12 +11,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import registry
-from bench.cell import Cell
 from bench.estimate.autocast import autocast_on_meta
-from bench.worker.adapt import adapt
-from bench.worker.data import Batch
-from bench.worker.optimise import make_plan, make_precision
-from bench.worker.train import Trainer
+from bench.spec.cell import Cell
+from bench.training.adapt import adapt
+from bench.training.data import Batch
+from bench.training.optimizer import make_plan, make_precision
+from bench.training.train import Trainer
 
 Make = Callable[..., Cell]
 

@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from bench.errors import BenchError
-from bench.spec.models import OptimizerSettings, TrainSettings
-from bench.worker.optimise import Plan, forbid_tf32, make_optimizer, make_plan, make_precision
+from bench.spec.sections import OptimizerSettings, TrainSettings
+from bench.training.optimizer import Plan, forbid_tf32, make_optimizer, make_plan, make_precision
 
 
 def plan(examples: int = 40, **settings: Any) -> Plan:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from bench import registry
-from bench.cell import Cell
-from bench.protocols import BenchModel
-from bench.record import Params
-from bench.worker.adapt import adapt
-from bench.worker.measure import write_tensors
-from bench.worker.params import count_params, stored_tensors
+from bench.plugins.contracts import BenchModel
+from bench.records.record import Params
+from bench.spec.cell import Cell
+from bench.training.adapt import adapt
+from bench.training.measure import write_tensors
+from bench.training.params import count_params, stored_tensors
 
 Make = Callable[..., Cell]
 

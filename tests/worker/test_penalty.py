@@ -10,7 +10,7 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.worker.penalty import Penalty
+from bench.training.penalty import Penalty
 
 WEIGHT = 0.5
 

@@ -16,18 +16,18 @@ import torch
 from pydantic import TypeAdapter
 
 from bench import registry
-from bench.cell import Cell
 from bench.errors import BenchError, WeightsError
 from bench.methods import _library
-from bench.protocols import PartFacts
-from bench.settings import MethodSettings
-from bench.spec.models import AnyMethod
-from bench.worker.adapt import Adapted, adapt
-from bench.worker.audit import check_frozen
-from bench.worker.data import load_data, task_of
-from bench.worker.measure import write_tensors
-from bench.worker.params import count_params, stored_tensors
-from bench.worker.restore import load_adapter
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
+from bench.spec.cell import Cell
+from bench.spec.sections import AnyMethod
+from bench.training.adapt import Adapted, adapt
+from bench.training.audit import check_frozen
+from bench.training.data import load_data, task_of
+from bench.training.measure import write_tensors
+from bench.training.params import count_params, stored_tensors
+from bench.training.restore import load_adapter
 from tests.worker.tiny_models import TinyModel
 
 MODELS = ("bert", "gpt2", "llama", "vit", "miss")

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from bench import environment
-from bench.cell import Cell
 from bench.environment import Revision
-from bench.models._miss_model import MissModel
-from bench.record import CellRecord, Memory, PhaseMemory, Status
+from bench.models.miss.model import MissModel
+from bench.records.record import CellRecord, Memory, PhaseMemory, Status
+from bench.spec.cell import Cell
 from bench.tasks._normalise import vqa as normalise
+from bench.training.gpu import GpuMeter
 from bench.worker import run
-from bench.worker.gpu import GpuMeter
 from bench.worker.run import run_cell
 
 Make = Callable[..., Cell]
@@ -247,7 +247,7 @@ def test_the_revision_is_the_one_the_cell_started_with(
 
 
 def test_a_failed_audit_fails_the_cell(make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.worker.adapt import adapt
+    from bench.training.adapt import adapt
 
     def careless(model: Any, *rest: Any) -> Any:
         adapters = adapt(model, *rest)

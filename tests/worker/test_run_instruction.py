@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.cell import Cell, expand
-from bench.record import CellRecord
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from bench.worker.run import run_cell
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cell import Cell
 from bench.estimate.estimator import estimate
-from bench.models._ofa_network import Decoded, Decoder, Encoded
-from bench.record import Status
-from bench.worker.data import load_data
+from bench.models.ofa.network import Decoded, Decoder, Encoded
+from bench.records.record import Status
+from bench.spec.cell import Cell
+from bench.training.data import load_data
 from bench.worker.run import run_cell
 
 Make = Callable[..., Cell]

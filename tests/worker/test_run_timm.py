@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.cell import Cell
 from bench.estimate.estimator import estimate
-from bench.record import Status
+from bench.records.record import Status
+from bench.spec.cell import Cell
 from bench.worker.run import run_cell
 from tests.datasets.conftest import picture
 

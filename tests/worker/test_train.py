@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from bench import registry
-from bench.cell import Cell
-from bench.record import CellRecord, Status
-from bench.worker.adapt import adapt
-from bench.worker.data import load_data, task_of, training_batches
-from bench.worker.optimise import make_plan, make_precision
+from bench.records.record import CellRecord, Status
+from bench.spec.cell import Cell
+from bench.training.adapt import adapt
+from bench.training.data import load_data, task_of, training_batches
+from bench.training.optimizer import make_plan, make_precision
+from bench.training.seeds import seed_everything
+from bench.training.train import Trainer
 from bench.worker.run import run_cell
-from bench.worker.seeds import seed_everything
-from bench.worker.train import Trainer
 
 Make = Callable[..., Cell]
 CPU = torch.device("cpu")

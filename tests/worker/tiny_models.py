@@ -16,7 +16,7 @@ from transformers import (
     ViTModel,
 )
 
-from bench.protocols import PartFacts
+from bench.plugins.contracts import PartFacts
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TEXT: dict[str, Any] = {"vocab_size": 32, "max_position_embeddings": 64, **SIZES}

@@ -18,7 +18,7 @@ import torch
 from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT
 from bench.estimate.validation import cases, cpu, cpu_page, gpu, gpu_page, output, paper, paper_page, plain
-from bench.worker.environment import describe
+from bench.training.torch_environment import describe
 
 OUT = Path("results/gallery/validation")
 _NOWHERE = "data.root=no-such-folder"

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from bench import registry
-from bench.cell import Cell, expand
-from bench.estimate.batches import Library, Shapes
-from bench.protocols import BenchModel, InputLengths, TextModel
+from bench.estimate.dataset_cache import Library, Shapes
+from bench.plugins.contracts import BenchModel, InputLengths, TextModel
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
-from bench.spec.models import TrainSettings
-from bench.worker.adapt import adapt
-from bench.worker.data import task_of
-from bench.worker.optimise import make_precision
+from bench.spec.sections import TrainSettings
+from bench.training.adapt import adapt
+from bench.training.data import task_of
+from bench.training.optimizer import make_precision
 
 LENGTHS = tuple(InputLengths(question_tokens=q, answer_tokens=a) for q, a in ((16, 8), (24, 35)))
 """Of the batches of every case, one a step."""

@@ -1,4 +1,4 @@
-"""On the meta device, what PyTorch does on a CPU: the counterpart of ``bench.estimate.cuda_like``."""
+"""On the meta device, what PyTorch does on a CPU: the counterpart of ``bench.estimate.meta_cuda_kernels``."""
 
 from __future__ import annotations
 

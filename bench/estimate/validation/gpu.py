@@ -16,22 +16,22 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.cell import Cell
 from bench.errors import BenchError
 from bench.estimate.estimator import generating
 from bench.estimate.gpus import DEFAULT, generation
 from bench.estimate.validation.paper import Row, lengths_of, memory_of
 from bench.estimate.validation.steps import generated, shapes, take_steps
-from bench.protocols import TextModel
-from bench.record import Estimate, PhaseMemory, PredictedPhase
-from bench.worker.adapt import adapt
-from bench.worker.data import task_of
-from bench.worker.environment import describe
-from bench.worker.failure import memory_error
-from bench.worker.gpu import open_gpu_meter
-from bench.worker.measure import cuda_peaks
-from bench.worker.optimise import forbid_tf32
-from bench.worker.seeds import seed_everything
+from bench.plugins.contracts import TextModel
+from bench.records.record import Estimate, PhaseMemory, PredictedPhase
+from bench.spec.cell import Cell
+from bench.training.adapt import adapt
+from bench.training.data import task_of
+from bench.training.failure import memory_error
+from bench.training.gpu import open_gpu_meter
+from bench.training.measure import cuda_peaks
+from bench.training.optimizer import forbid_tf32
+from bench.training.seeds import seed_everything
+from bench.training.torch_environment import describe
 
 ALLOCATED_LIMIT, RESERVED_LIMIT = 0.02, 0.05
 """Largest relative errors of a phase's predicted peaks."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.sizes import UNITS
-from bench.store import write_atomic
+from bench.records.store import write_atomic
+from bench.units import UNITS
 
 GIB, MIB = UNITS["GiB"], UNITS["MiB"]
 

@@ -9,19 +9,19 @@ from statistics import mean
 from typing import Any
 
 from bench import metrics
-from bench.cell import Cell, expand
 from bench.errors import BenchError
 from bench.estimate.autocast import autocast_on_meta
-from bench.estimate.cuda_like import cuda_kernels
 from bench.estimate.estimator import Attempt
 from bench.estimate.gpus import GPUS
+from bench.estimate.meta_cuda_kernels import cuda_kernels
 from bench.estimate.operations import Operations
 from bench.estimate.pool import estimate_all
 from bench.estimate.validation.cases import FixedLengths
-from bench.protocols import InputLengths
-from bench.record import Estimate, PredictedMemory, PredictedPhase
-from bench.sizes import UNITS
+from bench.plugins.contracts import InputLengths
+from bench.records.record import Estimate, PredictedMemory, PredictedPhase
+from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
+from bench.units import UNITS
 
 TABLES = ("table1", "table2", "table3", "table4")
 MEAN_LIMIT, WORST_LIMIT = 0.05, 0.12

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from bench.estimate.validation.cases import LENGTHS, Case
-from bench.protocols import InputLengths, TextModel
-from bench.spec.models import OptimizerSettings, TrainSettings
-from bench.worker.optimise import make_precision
+from bench.plugins.contracts import InputLengths, TextModel
+from bench.spec.sections import OptimizerSettings, TrainSettings
+from bench.training.optimizer import make_precision
 
 _IMAGE = (3, 96, 96)
 _TOKENS = -1

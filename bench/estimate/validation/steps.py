@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.protocols import InputLengths, TextModel
-from bench.spec.models import TrainSettings
-from bench.worker.data import Batch
-from bench.worker.optimise import Plan, Precision, make_precision
-from bench.worker.train import Trainer
+from bench.plugins.contracts import InputLengths, TextModel
+from bench.spec.sections import TrainSettings
+from bench.training.data import Batch
+from bench.training.optimizer import Plan, Precision, make_precision
+from bench.training.train import Trainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

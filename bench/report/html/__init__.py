@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from bench.file_kinds import not_regular
 
 if TYPE_CHECKING:
-    from bench.report.groups import Group
+    from bench.analysis.predictions import Outcomes
+    from bench.analysis.rows import Group
     from bench.report.model import Table
-    from bench.report.outcomes import Outcomes
-    from bench.spec.models import Spec
+    from bench.spec.sections import Spec
 
 PAGE = "index.html"
 _STAMP = re.compile(rb'<meta name="report" content="([0-9a-f]{64}) (with|without) its images">')
@@ -36,7 +36,7 @@ def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, 
     if stamp == (digest, False) and not pictures.thumbnails.images:
         return None
     from bench.report.html import render
-    from bench.report.html.library import Bundling
+    from bench.report.html.vega_bundle import Bundling
 
     bundling = Bundling()
     whole = content.finish(found, pictures)

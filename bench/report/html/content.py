@@ -10,15 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.record import MEMORY_KINDS
-from bench.report.groups import Group, baselines_of, fields_of
-from bench.report.html import details, library, questions, rows
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import Group, baselines_of, fields_of
+from bench.records.record import MEMORY_KINDS
+from bench.report.html import details, page_data, questions, vega_bundle
 from bench.report.html.thumbnails import Making
 from bench.report.model import Table
-from bench.report.outcomes import Outcomes
 
 if TYPE_CHECKING:
-    from bench.spec.models import Spec
+    from bench.spec.sections import Spec
 
 HERE = Path(__file__).resolve().parent
 OTHERS = ("contest.py", "outcomes.py", "uncertainty.py")
@@ -32,7 +32,7 @@ class Collected:
     table: Table
     groups: Sequence[Group]
     outcomes: Outcomes
-    axes: Sequence[rows.Axis]
+    axes: Sequence[page_data.Axis]
     questions: questions.Questions
     data: dict[str, Any]
     """For the page's script; lacks intervals and images."""
@@ -45,17 +45,17 @@ class Collected:
 
 def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes) -> Collected:
     """Everything but statistics and images."""
-    found = rows.axes(groups)
+    found = page_data.axes(groups)
     records = [record for group in groups for record in group.records]
     cells = details.cells(groups)
     counting = [None if r and r.cell_id in group.stale else r for group in groups for r in group.records]
     asked = questions.read(counting, outcomes.folder)
-    cost, score = rows.first_axes(spec, found)
+    cost, score = page_data.first_axes(spec, found)
     data = {
         "axes": [axis.as_json() for axis in found],
         "first": {"x": cost, "y": score},
-        "rows": rows.rows(groups, found, {cell["id"]: place for place, cell in enumerate(cells)}),
-        "floors": rows.floor_of(groups, found),
+        "rows": page_data.rows(groups, found, {cell["id"]: place for place, cell in enumerate(cells)}),
+        "floors": page_data.floor_of(groups, found),
         "cells": cells,
         "kinds": [kind.replace("_", " ") for kind in MEMORY_KINDS],
         "facts": details.facts(records),
@@ -68,7 +68,9 @@ def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcome
 def digest(found: Collected) -> str:
     """SHA-256 of all that determines the page but the images: content, code, version of the plotting library."""
     told = json.dumps([found.data, _table(found.table), details.failures(found.groups)], ensure_ascii=True)
-    return hashlib.sha256(b"\0".join([told.encode(), _sizes(found), _code(), library.version().encode()])).hexdigest()
+    return hashlib.sha256(
+        b"\0".join([told.encode(), _sizes(found), _code(), vega_bundle.version().encode()])
+    ).hexdigest()
 
 
 def _sizes(found: Collected) -> bytes:
@@ -122,7 +124,7 @@ class Content:
 
 def finish(found: Collected, pictures: Making) -> Content:
     """Add intervals, images and the summary."""
-    from bench.report.html import words
+    from bench.report.html import summary as words
 
     summary = words.summary(found.groups, found.outcomes)
     intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]

@@ -7,11 +7,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from bench.cell import Cell
-from bench.record import CellRecord, PredictedPhase, Status
-from bench.report.groups import Group
-from bench.report.html.text import clean, log
-from bench.report.text import outcome
+from bench.analysis.rows import Group
+from bench.format import outcome
+from bench.records.record import CellRecord, PredictedPhase, Status
+from bench.report.html.clean import clean, log
+from bench.spec.cell import Cell
 
 LONGEST = 300
 MOST_POINTS = 24_000
@@ -114,7 +114,7 @@ def _memory(record: CellRecord) -> dict[str, Any]:
 
 def _kinds(phase: PredictedPhase | None) -> list[int]:
     """In the order of ``MEMORY_KINDS``, then the reserved peak."""
-    from bench.record import MEMORY_KINDS
+    from bench.records.record import MEMORY_KINDS
 
     return [*(phase.by_kind.get(kind, 0) for kind in MEMORY_KINDS), phase.reserved_peak_bytes] if phase else []
 

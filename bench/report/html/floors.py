@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench import metrics
+from bench import format, metrics
+from bench.analysis import statistics
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import Group
 from bench.metrics import Metric
-from bench.report import text, uncertainty
-from bench.report.groups import Group
-from bench.report.outcomes import Outcomes
 
 
 def floors(group: Group, metric: Metric) -> dict[str, float]:
@@ -21,13 +21,13 @@ def floors(group: Group, metric: Metric) -> dict[str, float]:
         called: metrics.printed(scores.get(name, {}).get(behind), behind)
         for name, called in metrics.baselines(record.task).items()
     }
-    return {text.plain(called): value - above for called, value in values.items() if value is not None}
+    return {format.plain(called): value - above for called, value in values.items() if value is not None}
 
 
 def above(group: Group, floor: float | None, metric: Metric, outcomes: Outcomes) -> bool:
     """Whether the group's whole interval lies above; true without a floor."""
     if floor is None:
         return True
-    spread = uncertainty.spread(group, metric, outcomes)
+    spread = statistics.spread(group, metric, outcomes)
     least = None if spread is None else spread.mean if spread.low is None else spread.low
     return least is not None and least > floor

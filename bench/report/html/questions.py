@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.file_kinds import not_regular
-from bench.record import CellRecord, TaskScore
-from bench.report.html.text import clean
+from bench.records.record import CellRecord, TaskScore
+from bench.report.html.clean import clean
 
 MOST_ANSWERS = 60_000
 """Answers on a page, over all cells and examples."""

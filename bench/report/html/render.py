@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.format import number
 from bench.report.html.content import Content
-from bench.report.text import number
 
 ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("common", "filter", "front", "sorting", "curves", "memory", "questions", "cells", "main")

@@ -19,14 +19,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench import fingerprints, registry
-from bench.cell import Cell
 from bench.errors import BenchError
-from bench.protocols import Example, OpenedData
+from bench.format import counted, plain
+from bench.parent import die_with_parent
+from bench.plugins.contracts import Example, OpenedData
 from bench.report import processes
+from bench.report.html.clean import clean
 from bench.report.html.questions import Question
-from bench.report.html.text import clean
-from bench.report.text import counted, plain
-from bench.worker.parent import die_with_parent
+from bench.spec.cell import Cell
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
 from bench.estimate.validation import cases, cpu, cpu_page, plain
 from bench.estimate.validation.cases import Case
-from bench.record import MEMORY_KINDS, PredictedPhase
+from bench.records.record import MEMORY_KINDS, PredictedPhase
+from bench.spec.cell import Cell
 
 Make = Callable[..., Cell]
 WIDE: dict[str, Any] = {

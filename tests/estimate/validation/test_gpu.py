@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cell import Cell
 from bench.estimate.gpus import DEFAULT, GPUS, cublas_of
 from bench.estimate.tracker import Tracker
 from bench.estimate.validation import __main__ as command
 from bench.estimate.validation import gpu, gpu_page, paper
-from bench.record import MEMORY_KINDS, PhaseMemory, PredictedPhase
-from bench.worker.gpu import open_gpu_meter
+from bench.records.record import MEMORY_KINDS, PhaseMemory, PredictedPhase
+from bench.spec.cell import Cell
+from bench.training.gpu import open_gpu_meter
 
 CONTEXT = 500 * 2**20
 CUBLAS = cublas_of(GPUS[DEFAULT], torch.__version__)

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import nn
 
 from bench.errors import BenchError
-from bench.protocols import InputLengths, PartFacts
+from bench.plugins.contracts import InputLengths, PartFacts
 
 if TYPE_CHECKING:
     from .perceptron import Settings
@@ -20,7 +20,7 @@ _NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
 
 
 class Perceptron:
-    """See ``bench.protocols.LabelModel``."""
+    """See ``bench.plugins.contracts.LabelModel``."""
 
     has_vocabulary = True
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import DataError
-from bench.protocols import Example
-from bench.settings import DataSettings
+from bench.plugins.contracts import Example
+from bench.plugins.settings import DataSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ def load(settings: Settings) -> Dots:
 
 
 class Dots:
-    """See ``bench.protocols.OpenedData``."""
+    """See ``bench.plugins.contracts.OpenedData``."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
-from bench.protocols import BenchModel, PartFacts, TaskFacts
-from bench.settings import ModelSettings
+from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
+from bench.plugins.settings import ModelSettings
 
 if TYPE_CHECKING:
     from ._network import Perceptron

@@ -8,9 +8,9 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import DataError
-from bench.protocols import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
-from bench.record import TaskScore
-from bench.settings import TaskSettings
+from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
+from bench.plugins.settings import TaskSettings
+from bench.records.record import TaskScore
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def create(settings: Settings, evaluate: Any, train: Sequence[Example]) -> Count
 
 
 class Counting:
-    """See ``bench.protocols.Task``."""
+    """See ``bench.plugins.contracts.Task``."""
 
     def __init__(self, facts: TaskFacts) -> None:
         self.facts = facts

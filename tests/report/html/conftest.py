@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench.cell import Cell
-from bench.record import CellRecord, Failure, LossPoint, Memory, PhaseMemory, Status
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import Group, group_cells
+from bench.records.record import CellRecord, Failure, LossPoint, Memory, PhaseMemory, Status
 from bench.report import build_table, html
-from bench.report.groups import Group, group_cells
-from bench.report.outcomes import Outcomes
-from bench.spec.models import Spec
+from bench.spec.cell import Cell
+from bench.spec.sections import Spec
 from tests.factories import GIB, accuracy, failed_record, load_cells, make_estimate, make_record
 
 N_OPEN, N_CLOSED = 20, 40

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.record import Failure, LossPoint, Status
+from bench.records.record import Failure, LossPoint, Status
 from tests.factories import failed_record, make_estimate
 from tests.report.conftest import Case
 from tests.report.html.conftest import OOM, Report

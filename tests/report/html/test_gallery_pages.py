@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import group_cells
+from bench.records.store import ResultsFile
 from bench.report import build_table
-from bench.report.groups import group_cells
-from bench.report.html import content, words
-from bench.report.outcomes import Outcomes
-from bench.store import ResultsFile
+from bench.report.html import content, summary
 from tests.conftest import ROOT
 from tests.factories import load_cells
 
@@ -37,9 +37,9 @@ def test_a_page_of_the_gallery_is_of_its_records(page: Path) -> None:
     kept = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
     assert len(kept["images"]) > 50 or "made with other data" in kept["note"]
     assert without_pictures(kept) == json.loads(json.dumps(found.data))
-    intervals = [words.intervals(group, found.axes, outcomes) for group in groups]
+    intervals = [summary.intervals(group, found.axes, outcomes) for group in groups]
     assert [row["intervals"] for row in kept["rows"]] == json.loads(json.dumps(intervals))
-    for statement in words.summary(groups, outcomes):
+    for statement in summary.summary(groups, outcomes):
         assert html.escape(statement.title, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 

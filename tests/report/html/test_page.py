@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bench.record import Failure, Status
+from bench.records.record import Failure, Status
 from bench.report.html import render
-from bench.spec.models import Column
+from bench.spec.sections import Column
 from tests.factories import failed_record, make_record
 from tests.report.html.conftest import NOT_RUN, OOM, Report
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from bench import registry
-from bench.cell import Cell
 from bench.report.html import thumbnails
 from bench.report.html.questions import Question, read
 from bench.report.html.thumbnails import Making
+from bench.spec.cell import Cell
 from tests.report.html.conftest import Report
 
 

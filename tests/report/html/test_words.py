@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.record import Memory, TaskScore
-from bench.report.groups import group_cells
-from bench.report.html.rows import axes, floor_of
-from bench.report.html.words import Statement, summary
-from bench.report.outcomes import Outcomes
+from bench.analysis.predictions import Outcomes
+from bench.analysis.rows import group_cells
+from bench.records.record import Memory, TaskScore
+from bench.report.html.page_data import axes, floor_of
+from bench.report.html.summary import Statement, summary
 from tests.factories import make_estimate
 from tests.report.conftest import Case
 from tests.report.html.conftest import N_CLOSED, N_OPEN, OOM, Report, above, half

@@ -1,0 +1,1 @@
+"""Running cells: the queue, job folders, progress, and what counts as done."""

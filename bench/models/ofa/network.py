@@ -1,0 +1,262 @@
+"""OFA's network in plain torch, the ResNet from timm; modules are named as in the released checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from timm.models.resnet import Bottleneck, ResNet
+from torch import nn
+from torch.nn import functional
+
+from bench.models.ofa.layers import DecoderLayer, EncoderLayer, KeysValues
+from bench.models.ofa.positions import image_places, image_rows
+from bench.models.ofa.stack import Sizes, Stack, behind, prefix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import Cache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """What the decoder attends to."""
+
+    states: torch.Tensor
+    """(batch, length, width): image patches first, then the question."""
+    allowed: torch.Tensor
+    """(batch, length), bool: not padding."""
+    positions: torch.Tensor
+    """(length, width), normalised."""
+
+    def repeated(self, times: int) -> Encoded:
+        """Each row several times, for as many beams."""
+        states, allowed = (x.repeat_interleave(times, dim=0) for x in (self.states, self.allowed))
+        return Encoded(states=states, allowed=allowed, positions=self.positions)
+
+
+@dataclass(kw_only=True, slots=True)
+class Decoded:
+    """The decoder's scores, and what the next token needs of those before it."""
+
+    logits: torch.Tensor
+    """(batch, length, vocabulary)."""
+    past: list[KeysValues]
+    """Of each layer: a prefix, then every token so far."""
+    allowed: torch.Tensor
+    """(batch, tokens so far), bool: not padding."""
+    places: torch.Tensor
+    """Position of each of these tokens, int64 of shape (batch, tokens so far)."""
+    cross: list[KeysValues]
+    """Of the encoder's states, in each layer."""
+
+    def rows(self, index: torch.Tensor) -> None:
+        """Keep these rows, in this order, some perhaps more than once; not of ``cross``."""
+        self.past = [KeysValues(*(x.index_select(0, index) for x in layer)) for layer in self.past]
+        self.allowed, self.places = self.allowed.index_select(0, index), self.places.index_select(0, index)
+
+
+class Trunk(ResNet):
+    """The stem and first three stages of a ResNet: images to features of a 16th of their edge."""
+
+    def __init__(self, layers: Sequence[int], channels: Sequence[int]) -> None:
+        super().__init__(
+            cast("Any", Bottleneck), tuple(layers), channels=tuple(channels), num_classes=0, zero_init_last=False
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(batch, 3, edge, edge) to (batch, patches, 4 x last channels)."""
+        features: torch.Tensor = images
+        modules: Any = (self.conv1, self.bn1, self.act1, self.maxpool, self.layer1, self.layer2, self.layer3)
+        for module in modules:
+            features = module(features)
+        return features.flatten(2).transpose(1, 2)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """A frozen batch norm keeps its statistics: what is frozen must not change, and no adapter stores them."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+
+class Encoder(Stack):
+    """Image patches and question together."""
+
+    image_rows: torch.Tensor
+    image_places: torch.Tensor
+
+    def __init__(self, sizes: Sizes, embedding: nn.Embedding) -> None:
+        layers, width = sizes.encoder_layers, sizes.hidden_size
+        super().__init__(sizes, layers, embedding)
+        self.embed_images = Trunk(sizes.resnet_layers, sizes.resnet_channels)
+        self.image_proj = nn.Linear(4 * sizes.resnet_channels[-1], width)
+        self.type_embedding = nn.Embedding(2, width)
+        self.patch_layernorm_embedding = nn.LayerNorm(width)
+        self.pos_q_linear, self.pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
+        self.layers: Any = nn.ModuleList(EncoderLayer(**sizes.layer(i, layers)) for i in range(layers))
+        edge = sizes.image_size // 16
+        self.register_buffer("image_rows", image_rows(sizes.image_buckets, edge), persistent=False)
+        self.register_buffer("image_places", image_places(sizes.image_buckets, edge), persistent=False)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        *,
+        pixel_values: torch.Tensor,
+        past_key_values: Cache | None = None,
+        **_: Any,
+    ) -> Encoded:
+        """Question (batch, length) and images (batch, 3, edge, edge); ``past_key_values``: a prefix."""
+        text = self.embed(input_ids, inputs_embeds)
+        patches = self.image_proj(self.embed_images(pixel_values))
+        n_image, n_text = patches.shape[1], text.shape[1]
+        kind = self.type_embedding.weight
+        text = self.dropout(self.layernorm_embedding(text + kind[0]))
+        patches = self.dropout(self.patch_layernorm_embedding(patches + kind[1]))
+        assert attention_mask is not None
+        allowed = functional.pad(attention_mask[:, -n_text:].bool(), (n_image, 0), value=True)
+        states = torch.cat([patches, text], dim=1) * allowed[:, :, None].to(patches.dtype)
+        positions = self._positions(n_text)
+        shared = self.absolute(self.pos_q_linear(positions), self.pos_k_linear(positions))
+        prefix = prefix_of(past_key_values, len(self.layers))
+        for i, layer in enumerate(self.layers):
+            front = prefix[i]
+            columns = front.length if front else 0
+            bias, seen = behind(columns, self._bias(shared, i, n_image)[None], allowed[:, None, None])
+            states = self.run(layer, states, bias, seen, front)
+        return Encoded(states=self.layer_norm(states), allowed=allowed, positions=positions)
+
+    def _positions(self, length: int) -> torch.Tensor:
+        image = self.image_pos_ln(self.embed_image_positions(self.image_places))
+        return torch.cat([image, self.pos_ln(self.embed_positions.weight[:length])])
+
+    def _bias(self, shared: torch.Tensor, layer: int, n_image: int) -> torch.Tensor:
+        """(heads, length, length): distances count within the image and within the question."""
+        bias = shared.clone()
+        bias[:, :n_image, :n_image] += self.image_rel_pos_table_list.bias(layer, self.image_rows)
+        rows = self.distances(shared.shape[1] - n_image)
+        bias[:, n_image:, n_image:] += self.token_rel_pos_table_list.bias(layer, rows)
+        return bias
+
+
+class Decoder(Stack):
+    """Answer tokens, each from those before it and the encoder's states.
+
+    It can also write images; the tensors for that alone get a gradient of zero from an answer's loss (``idle``).
+    """
+
+    def __init__(self, sizes: Sizes, embedding: nn.Embedding) -> None:
+        layers, width = sizes.decoder_layers, sizes.hidden_size
+        super().__init__(sizes, layers, embedding)
+        self.code_layernorm_embedding = nn.LayerNorm(width)
+        self.self_pos_q_linear, self.self_pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
+        self.cross_pos_q_linear, self.cross_pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
+        self.layers: Any = nn.ModuleList(DecoderLayer(**sizes.layer(i, layers)) for i in range(layers))
+
+    def idle(self) -> list[nn.Parameter]:
+        """Trained tensors that no text passes through."""
+        only_images = (self.embed_image_positions, self.image_pos_ln, self.image_rel_pos_table_list)
+        modules = (*only_images, self.code_layernorm_embedding)
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        *,
+        encoded: Encoded,
+        past_key_values: Cache | None = None,
+        **_: Any,
+    ) -> Decoded:
+        """Scores of a whole text (batch, length), padded at its end; ``past_key_values``: a prefix."""
+        text = self.embed(input_ids, inputs_embeds)
+        length = text.shape[1]
+        assert attention_mask is not None
+        place = torch.arange(length, device=text.device)
+        so_far = Decoded(
+            logits=text,
+            past=[],
+            allowed=attention_mask[:, -length:].bool(),
+            places=place.expand(len(text), -1),
+            cross=[layer.encoder_attn.keys_values(encoded.states) for layer in self.layers],
+        )
+        causal = (place[:, None] >= place[None, :]) & so_far.allowed[:, None]
+        prefix = prefix_of(past_key_values, len(self.layers))
+        return self._layers(text, encoded, so_far, prefix, causal[:, None], place=None)
+
+    def step(self, ids: torch.Tensor, encoded: Encoded, so_far: Decoded) -> Decoded:
+        """Scores behind one more token (batch, 1)."""
+        place = so_far.allowed.sum(1, keepdim=True)
+        one = torch.ones_like(ids, dtype=torch.bool)
+        so_far.allowed = torch.cat([so_far.allowed, one], dim=1)
+        so_far.places = torch.cat([so_far.places, place], dim=1)
+        past: list[KeysValues | None] = [*so_far.past]
+        return self._layers(self.embed(ids, None), encoded, so_far, past, so_far.allowed[:, None, None], place=place)
+
+    def _layers(
+        self,
+        text: torch.Tensor,
+        encoded: Encoded,
+        so_far: Decoded,
+        past: Sequence[KeysValues | None],
+        allowed: torch.Tensor,
+        *,
+        place: torch.Tensor | None,
+    ) -> Decoded:
+        """``place``: the new tokens' positions where they differ between rows."""
+        tokens = so_far.allowed.shape[1]
+        shared, cross_bias = self._shared(tokens, encoded.positions)
+        rows, cross_seen = self.distances(tokens), encoded.allowed[:, None, None]
+        cross_bias = cross_bias[None] if place is None else cross_bias[:, place].transpose(0, 1)
+        states, kept = self.dropout(self.layernorm_embedding(text)), []
+        for i, layer in enumerate(self.layers):
+            bias = shared + self.token_rel_pos_table_list.bias(i, rows)
+            if place is None:
+                bias = bias[None]
+            else:
+                bias = bias[:, place[:, :, None], so_far.places[:, None, :]].transpose(0, 1)
+            earlier = past[i]
+            columns = earlier.length + text.shape[1] - tokens if earlier else 0
+            bias, seen = behind(columns, bias, allowed)
+            states, own = self.run(layer, states, bias, seen, earlier, so_far.cross[i], cross_bias, cross_seen)
+            kept.append(own)
+        so_far.past = kept
+        so_far.logits = functional.linear(self.layer_norm(states), self._embedding[0].weight)
+        return so_far
+
+    def _shared(self, tokens: int, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Absolute biases of all layers: to the tokens themselves, and to the encoder's states."""
+        positions = self.pos_ln(self.embed_positions.weight[:tokens])
+        own = self.absolute(self.self_pos_q_linear(positions), self.self_pos_k_linear(positions))
+        return own, self.absolute(self.cross_pos_q_linear(positions), self.cross_pos_k_linear(source))
+
+
+class Network(nn.Module):
+    """Encoder and decoder around one token embedding, which may belong to either."""
+
+    def __init__(self, sizes: Sizes, *, embedding: str, initializer_range: float, pad: int) -> None:
+        super().__init__()
+        tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size, padding_idx=pad)
+        self.encoder: Any = Encoder(sizes, tokens)
+        self.decoder: Any = Decoder(sizes, tokens)
+        owner = {"encoder": self.encoder, "decoder": self.decoder}.get(embedding, self)
+        owner.embed_tokens = tokens
+        self._initialise(initializer_range)
+
+    def _initialise(self, std: float) -> None:
+        """As BERT: matrices normal, biases zero, norms one; the ResNet keeps timm's."""
+        trunk = set(self.encoder.embed_images.modules())
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding) and module not in trunk:
+                nn.init.normal_(module.weight, std=std)
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
+                elif module.padding_idx is not None:
+                    nn.init.zeros_(module.weight[module.padding_idx].detach())

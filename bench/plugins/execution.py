@@ -1,0 +1,162 @@
+"""What executors and trackers offer, and what runner and worker tell each other, as ``bench.plugins.contracts``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.plugins.settings import TrackerSettings
+    from bench.records.record import CellRecord
+    from bench.spec.cell import Cell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What a worker last wrote to its progress file (``progress.json`` in the cell's job folder)."""
+
+    phase: str
+    """``setup``, ``load``, ``train`` or ``eval``; ``estimate`` once the record is there."""
+    done: int = 0
+    total: int = 0
+    """Steps in training, questions in evaluation; 0 where there is nothing to count."""
+    note: str = ""
+    """E.g. ``loss 0.412``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a cell's process ended; whether it left a result is another question."""
+
+    returncode: int
+    """Exit code; minus the signal's number if a signal ended it."""
+    passed_limit: Literal["wall_clock", "no_progress"] | None = None
+    """The limit for which the executor ended it."""
+    host_out_of_memory: bool = False
+    """The kernel is known to have killed it for want of host memory."""
+    left_process: int | None = None
+    """Id of the process if no signal ended it, as of one that waits in a driver; it still holds its device."""
+
+
+class RunningCell(Protocol):
+    """A cell that was started."""
+
+    device: str
+    """``cpu`` or the GPU's name."""
+
+    def poll(self) -> Ended | None:
+        """How it ended, or None while it runs. Enforces the cell's limits; leaves no process behind."""
+        ...
+
+    def cancel(self, *, grace_s: float) -> None:
+        """End it with all its descendants: asked first, killed after ``grace_s`` seconds."""
+        ...
+
+
+class Executor(Protocol):
+    """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
+
+    @property
+    def slots(self) -> int:
+        """How many cells it runs at a time; fewer while a worker that cannot be ended holds a device, perhaps 0."""
+        ...
+
+    in_process: bool
+    """Whether ``start`` returns only when the cell has ended."""
+
+    def start(self, cell: Cell, job: Path) -> RunningCell:
+        """Run the cell whose ``cell.json`` lies in the job folder."""
+        ...
+
+
+class ExecutorPlugin(Protocol):
+    """A file in ``bench/executors``."""
+
+    @staticmethod
+    def create(cells: Sequence[Cell]) -> Executor:
+        """An executor for these cells. Raises SpecError if it cannot run them here."""
+        ...
+
+
+EVENTS_FILE = "events.jsonl"
+"""In the job folder of a cell that trackers follow: one ``Step`` or ``PhaseEnd`` per line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A finished optimizer step."""
+
+    step: int
+    """From 0."""
+    loss: float
+    """Mean over the step's examples."""
+    lr: float
+    step_s: float | None
+    """Seconds, as in ``Time.step_median_s``; null for a warm-up step, which is not timed."""
+    at: float
+    """When, in Unix time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseEnd:
+    """A phase is over, also by a failure."""
+
+    phase: str
+    """As in ``Progress``."""
+    seconds: float
+    allocated_peak_bytes: int | None
+    """CUDA peaks as in ``PhaseMemory``; null without CUDA."""
+    reserved_peak_bytes: int | None
+    at: float
+
+
+class Tracker(Protocol):
+    """Where a run is logged to, beside its records.
+
+    All calls come from one thread of the runner, none from a worker. Whatever a call raises turns the tracker off for
+    the rest of the run, with one warning. Several cells may be running at a time.
+    """
+
+    def start(self, cell: Cell) -> None:
+        """The cell runs, perhaps once more: what an earlier attempt logged no longer counts."""
+        ...
+
+    def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
+        """These steps were done since the last call; the same ones may come again after a run that was cut off."""
+        ...
+
+    def phase_ended(self, cell: Cell, end: PhaseEnd) -> None: ...
+
+    def end(self, cell: Cell, record: CellRecord, job: Path) -> None:
+        """The cell has its record, however it ended; also without ``start``, if it was skipped or an earlier run was
+        cut off. The cell's files are in the folder ``job``."""
+        ...
+
+    def close(self) -> None:
+        """The run is over. A cell that was started and not ended was interrupted."""
+        ...
+
+
+class TrackerPlugin(Protocol):
+    """A file in ``bench/trackers``; its top level stays light."""
+
+    Settings: type[TrackerSettings]
+
+    @staticmethod
+    def check(settings: Any) -> None:
+        """Raise SpecError if a package that the tracker needs is not installed. Called before anything runs; fast."""
+        ...
+
+    @staticmethod
+    def create(settings: Any, folder: Path) -> Tracker:
+        """Open the tracker. ``folder``: where to keep files unless the settings say otherwise; need not exist."""
+        ...
+
+
+def now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

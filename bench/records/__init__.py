@@ -1,0 +1,1 @@
+"""Records: what a run of a cell gave, as it is stored."""

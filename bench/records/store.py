@@ -1,0 +1,351 @@
+"""Reading and appending records: one JSON line each, checked when written and when read.
+
+A line is ``{"checksum":"<16 hex digits>", <the record's fields>}``; the checksum is over the canonical JSON of the
+other members. Runs only append lines, ``--forget`` alone removes some; the last result of a ``cell_id`` counts, and
+without any its last line.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from bench.errors import RecordError
+from bench.file_kinds import not_regular, of_bytes, read_regular
+from bench.records.record import SCHEMA_VERSION, CellRecord
+
+LINE_START = b'{"checksum":"'
+_START = LINE_START.decode()
+_TRACES = (b'"checksum":"', b'"cell_id":"')
+"""A damaged records file still has one of them somewhere."""
+_EFFORT = 64
+"""A line of which so many times its length was searched in vain for records holds no more of them."""
+MOST_WARNINGS = 3
+"""Lines of a file that are named; of a file damaged throughout the rest is counted."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _print_warning(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class ResultsFile:
+    """The records of one spec at one scale, ``results/<spec>/<scale>.jsonl``."""
+
+    def __init__(self, path: Path, *, warn: Callable[[str], None] = _print_warning) -> None:
+        self.path = path
+        self._warn = warn
+        self._lock = FileLock(f"{path}.lock")
+        self._owner = Path(f"{path}.lock.owner")
+
+    def read(self) -> dict[str, CellRecord]:
+        """The record of each cell that counts (see ``latest``), in the order of the file.
+
+        A line that is torn or does not agree with its checksum is left out with a warning that names it; of more than
+        ``MOST_WARNINGS`` the rest is counted.
+        Raises RecordError if the file cannot be read, is no records file, or a newer version wrote it.
+        """
+        return latest(self.history())
+
+    def history(self) -> list[CellRecord]:
+        """Every record in the order of the file, those that later ones of the same cell replace among them.
+
+        Warns and raises as ``read`` does.
+        """
+        records: list[CellRecord] = []
+        problems: list[str] = []
+        for number, line in enumerate(self._lines(), start=1):
+            if not line.strip():
+                continue
+            where = f"{self.path}:{number}"
+            found = [content for content, _, _ in _verified(_text(line))]
+            if len(found) != 1 or not _is_whole(line):
+                torn = not line.endswith(b"\n") and not found
+                problems.append(f"{where}: {_describe_damage(torn=torn, recovered=len(found))}")
+            for content in found:
+                try:
+                    records.append(_validated(content, where))
+                except ValidationError as problem:
+                    problems.append(f"{where}: {_describe_mismatch(problem)}")
+        for told in problems[:MOST_WARNINGS]:
+            self._warn(told)
+        if (more := len(problems) - MOST_WARNINGS) > 0:
+            self._warn(f"{self.path}: {more:,} more line{'s' * (more > 1)} with such a problem")
+        return records
+
+    def append(self, record: CellRecord) -> None:
+        """Write one record, flush it to the disk and read it back.
+
+        Either the whole line is in the file afterwards, or RecordError is raised and the file is as it was before.
+        """
+        line = encode(record)
+        with self.lock():
+            try:
+                _append_line(self.path, line)
+                sync_folder(self.path.parent)
+            except OSError as problem:
+                kept = sum(1 for _ in self._lines())
+                told = f"the record of {record.label!r} was not appended, the {kept} before it are kept"
+                raise write_error(problem, self.path, told) from problem
+
+    def remove(self, cell_ids: Collection[str]) -> list[str]:
+        """Leave out every record of these cells; returns the cell's id for each. All else in the file stays.
+
+        A file that holds nothing more is removed. Either all are gone afterwards, or RecordError is raised and the
+        file is as it was before.
+        """
+        kept: list[bytes] = []
+        removed: list[str] = []
+        with self.lock():
+            for line in self._lines():
+                rest, gone = _without(line, cell_ids)
+                kept += rest
+                removed += gone
+            if removed:
+                try:
+                    if any(line.strip() for line in kept):
+                        write_atomic(self.path, b"".join(kept))
+                    else:
+                        self.path.unlink()
+                        sync_folder(self.path.parent)
+                except OSError as problem:
+                    raise write_error(problem, self.path, "no record was removed") from problem
+        return removed
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runners out; may be nested. Raises RecordError, naming the owner, if another one is in."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RecordError(
+                f"{self.path} is in use by another run ({self._owner_name()}): wait until it ends, end it, "
+                "or give this run a folder of its own with --results"
+            ) from None
+        except OSError as problem:
+            raise write_error(problem, self.path, "nothing was run") from problem
+        outermost = self._lock.lock_counter == 1
+        try:
+            if outermost:
+                with suppress(OSError):  # the name is a courtesy; the lock holds without it
+                    self._owner.unlink(missing_ok=True)
+                    self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            yield
+        finally:
+            if outermost:
+                with suppress(OSError):
+                    self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _owner_name(self) -> str:
+        try:
+            return read_regular(self._owner).decode("utf-8", "replace") or "unknown process"
+        except OSError:
+            return "unknown process"
+
+    def _lines(self) -> list[bytes]:
+        """All lines with their newline; the last one may lack it."""
+        try:
+            if kind := not_regular(self.path):
+                raise self._foreign(kind)
+            content = read_regular(self.path)
+        except FileNotFoundError:
+            return []
+        except OSError as problem:
+            raise RecordError(f"cannot read {self.path}: {problem.strerror}") from problem
+        if not holds_records(content) and content.strip(b"\0 \r\n") and not LINE_START.startswith(content):
+            raise self._foreign(of_bytes(content))
+        return content.splitlines(keepends=True)
+
+    def _foreign(self, kind: str) -> RecordError:
+        return RecordError(
+            f"{self.path} is {kind}, no records file: move it away, or use another folder with --results"
+        )
+
+
+def holds_records(content: bytes) -> bool:
+    """Whether anything in a file's content, or a long piece of it, looks like a record, whole or damaged."""
+    return any(trace in content for trace in _TRACES)
+
+
+def latest(history: Iterable[CellRecord]) -> dict[str, CellRecord]:
+    """Of each cell the last result that is final; where it has none, the last record of how it failed."""
+    records: dict[str, CellRecord] = {}
+    for record in history:
+        known = records.get(record.cell_id)
+        if known is not None and known.is_final and not record.is_final:
+            continue
+        records.pop(record.cell_id, None)
+        records[record.cell_id] = record
+    return records
+
+
+def encode(record: CellRecord) -> bytes:
+    """The record's line. Raises RecordError if it holds NaN or infinity, which JSON does not have."""
+    content = record.model_dump(mode="json", by_alias=True)
+    try:
+        return _line(content)
+    except ValueError as problem:
+        raise RecordError(f"the record of {record.label!r} cannot be written as JSON: {problem}") from problem
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return b'{"checksum":"%s",%s\n' % (checksum(content).encode(), _json(content)[1:])
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON of a record."""
+    return hashlib.sha256(_json(content, canonical=True)).hexdigest()[:16]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader, or a machine that lost power, sees the old or the new content, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a new file's name survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_error(problem: OSError, path: Path, told: str) -> RecordError:
+    """What to tell the user about a failed write; ``told`` says what was kept and what was not."""
+    if problem.errno in _NO_SPACE:
+        return RecordError(f"disk full: {path}: {told}; free some space and run the same command again")
+    return RecordError(f"cannot write {path} ({problem.strerror or problem}): {told}")
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        start = os.fstat(descriptor).st_size
+        if start and os.pread(descriptor, 1, start - 1) != b"\n":
+            line = b"\n" + line  # keep away from a torn last line
+        try:
+            _write_all(descriptor, line)
+            os.fsync(descriptor)
+            _verify(descriptor, line, start)
+        except OSError:
+            os.ftruncate(descriptor, start)
+            os.fsync(descriptor)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        # A nearly full disk takes a part without an error; the next call then says why.
+        written = os.write(descriptor, data)
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[written:]
+
+
+def _verify(descriptor: int, line: bytes, start: int) -> None:
+    if os.pread(descriptor, len(line), start) != line:
+        raise OSError(errno.EIO, "what was read back differs from what was written")
+
+
+def _json(content: dict[str, Any], *, canonical: bool = False) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=canonical)
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
+
+
+def _text(line: bytes) -> str:
+    """Bytes that are no UTF-8 become lone surrogates, so that the line can be written back as it is."""
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _without(line: bytes, cell_ids: Collection[str]) -> tuple[list[bytes], list[str]]:
+    """The lines that are left of one without the records of these cells, and the ids of the records left out."""
+    text, found = _text(line), list(_verified(_text(line)))
+    gone = [str(content["cell_id"]) for content, _, _ in found if content.get("cell_id") in cell_ids]
+    if not gone:
+        return [line], []
+    kept, place = [], 0
+    for content, start, end in [*found, ({}, len(text), len(text))]:
+        between = text[place:start].rstrip("\n")
+        if len(between) > 1:  # one byte is what became of the newline between two records
+            kept.append(f"{between}\n".encode("utf-8", "surrogateescape"))
+        if content and content.get("cell_id") not in cell_ids:
+            kept.append(_line(content))
+        place = end
+    return kept, gone
+
+
+def _verified(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Records in a line that agree with their checksums, and where each begins and ends.
+
+    There is more than one if a newline between two was damaged.
+    """
+    decoder = json.JSONDecoder()
+    start, effort = text.find(_START), _EFFORT * len(text)
+    while start >= 0 and effort > 0:
+        try:
+            content, end = decoder.raw_decode(text, start)
+            effort -= end - start
+            if content.pop("checksum") == checksum(content):
+                yield content, start, end
+        except json.JSONDecodeError as problem:
+            effort -= problem.pos  # it counts the line ends from the text's beginning
+        except (ValueError, RecursionError):
+            effort -= len(text)
+        start = text.find(_START, start + 1)
+
+
+def _validated(content: dict[str, Any], where: str) -> CellRecord:
+    """Raises RecordError for a record of a newer version, ValidationError for what is no record."""
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{where}: written by a newer version of this program (record schema {version}, known up to "
+            f"{SCHEMA_VERSION}): update it, or give another folder with --results"
+        )
+    return CellRecord.model_validate(content)
+
+
+def _is_whole(line: bytes) -> bool:
+    return line.startswith(LINE_START) and line.rstrip(b"\n").endswith(b"}")
+
+
+def _describe_damage(*, torn: bool, recovered: int) -> str:
+    if torn:
+        return "the last line is torn (an earlier run was cut off while writing it), ignored"
+    if recovered:
+        return f"damaged line, all of its {recovered} record(s) recovered"
+    return "damaged line (its checksum does not agree), ignored; its cell will be run again; the line stays in the file"
+
+
+def _describe_mismatch(problem: ValidationError) -> str:
+    first = problem.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"not a record of schema {SCHEMA_VERSION}, ignored ({place}: {first['msg']})"

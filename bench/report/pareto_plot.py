@@ -1,0 +1,392 @@
+"""Draws the Pareto plot. Run as a script it reads a ``Plot`` on stdin and writes its pictures to stdout.
+
+A process of its own: matplotlib takes longer to import than the rest of a report to write, so it works beside it,
+and settings of the user's own matplotlib cannot change the result.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import math
+import os
+import sys
+import textwrap
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.parent import die_with_parent
+from bench.report.label_layout import Box, Labels, boxes, line_boxes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+PICTURES = tuple(f"{name}.{kind}" for name in ("pareto", "pareto_column") for kind in ("png", "svg", "pdf"))
+"""Files, in the order in which they are drawn."""
+MEASURED, PUBLISHED, GREY = "#0072B2", "#D55E00", "#595959"
+"""From Okabe and Ito's palette, told apart with any colour vision."""
+MEASURED_TEXT, PUBLISHED_TEXT = "#003d5c", "#8a3b00"
+"""The same hues, dark enough to read."""
+MOST_LABELS = 40
+"""Of ours, and of published points."""
+WIDTH_LISTED = 40
+"""Letters in a line of the list of cells without a score."""
+FAINT = 0.4
+"""Opacity of what the front leaves behind."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Style:
+    """Of a figure; inches and points."""
+
+    panel: tuple[float, float]
+    """Width and height of the axes."""
+    margins: tuple[float, float, float, float]
+    """Left, right, below and above each panel."""
+    head: float
+    """Above all panels; 0 for a figure whose title is its caption in a paper."""
+    listed: float
+    """To the right, for the cells without a score; 0 for none listed."""
+    font: float
+    label: float
+    marker: float
+    columns: int
+    """Panels beside each other."""
+    most_failures: int
+
+
+FULL = Style(
+    panel=(6.4, 3.4), margins=(0.68, 0.18, 0.92, 0.06), head=0.85, listed=2.35, font=9, label=7, marker=6, columns=1,
+    most_failures=12,
+)  # fmt: skip
+"""The width of a page: with title, facts and the list of what failed."""
+GRID = replace(FULL, panel=(3.3, 2.7), margins=(0.68, 0.14, 0.92, 0.1), label=5.5, marker=5, columns=2)
+"""Likewise for several panels."""
+COLUMN = Style(
+    panel=(2.75, 1.9), margins=(0.47, 0.08, 0.72, 0.05), head=0.0, listed=0.0, font=7, label=5, marker=3.6, columns=1,
+    most_failures=4,
+)  # fmt: skip
+"""3.3 in, a column of a paper's two: no title."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    label: str
+    x: float
+    y: float
+    on_front: bool = False
+    within_noise: bool = False
+    """Beaten by others that cannot be told from it."""
+    x_low: float | None = None
+    """Bounds at 95 %; null where not known."""
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """One score against one cost."""
+
+    x_label: str
+    y_label: str
+    x_log: bool
+    lower_cost_is_better: bool
+    front_line: bool = True
+    """Whether the front is over these two alone, so that a line shows it."""
+    measured: list[Point]
+    predicted: list[Point]
+    """Measured score, predicted cost."""
+    published: list[Point]
+    baseline: float | None
+    """Score of the task's prior: nothing below it is on a front."""
+    baseline_label: str
+
+    @property
+    def ours(self) -> list[Point]:
+        """The points of our own cells."""
+        return self.measured + self.predicted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """All that is drawn."""
+
+    title: str
+    subtitle: str
+    tag: str
+    """Printed across the plot; empty for the paper's scale."""
+    panels: list[Panel]
+    failures: list[str]
+    """Cells without a score, and why."""
+
+
+def draw(plot: Plot, style: Style | None = None) -> Figure:
+    """The figure, with labels placed. Without a style: that of a page, for one panel or several."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style = style or (FULL if len(plot.panels) == 1 else GRID)
+    columns = min(style.columns, len(plot.panels))
+    rows = math.ceil(len(plot.panels) / columns)
+    left, right, below, above = style.margins
+    listed = style.listed if plot.failures else 0.0
+    width = columns * (left + style.panel[0] + right) + listed
+    height = rows * (below + style.panel[1] + above) + style.head
+    figure = Figure(figsize=(width, height), dpi=150 if style.listed else 300)
+    FigureCanvasAgg(figure)
+    for place, panel in enumerate(plot.panels):
+        row, column = divmod(place, columns)
+        x, y = (
+            column * (left + style.panel[0] + right) + left,
+            (rows - 1 - row) * (below + style.panel[1] + above) + below,
+        )
+        size = (x / width, y / height, style.panel[0] / width, style.panel[1] / height)
+        last = not row and column == columns - 1
+        _panel(figure.add_axes(size), plot, panel, style, plot.failures if last else [])
+    if style.head:
+        _head(figure, plot, width, height)
+    return figure
+
+
+def _panel(axes: Axes, plot: Plot, panel: Panel, style: Style, failures: list[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    if panel.x_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(panel.x_label, fontsize=style.font)
+    axes.set_ylabel(panel.y_label, fontsize=style.font)
+    axes.tick_params(labelsize=style.font)
+    axes.spines["right"].set_visible(bool(failures))
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.margins(0.16, 0.16)
+    _series(axes, plot, panel, style)
+    if plot.tag:
+        size = min(64, 420 / len(plot.tag)) * style.panel[0] / FULL.panel[0]
+        across: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "alpha": 0.07, "zorder": 0}
+        axes.text(0.5, 0.5, plot.tag, transform=axes.transAxes, fontsize=size, color="black", **across)
+    _floor(axes, panel)
+    _labels(axes, plot, panel, style, _failures(axes, failures, style))
+
+
+def _series(axes: Axes, plot: Plot, panel: Panel, style: Style) -> None:
+    size = style.marker
+    ours: dict[str, Any] = {"marker": "o", "markersize": size, "zorder": 4}
+    theirs: dict[str, Any] = {"marker": "D", "markersize": size - 1, "zorder": 3, "markerfacecolor": "white"}
+    _points(axes, panel, panel.measured, "Measured", MEASURED, **ours)
+    _points(axes, panel, panel.predicted, "Cost predicted", MEASURED, front="--", markerfacecolor="white", **ours)
+    _points(axes, panel, panel.published, "Published", PUBLISHED, **theirs)
+    near = [point for point in panel.ours if point.within_noise]
+    if near:
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": size + 4,
+            "markerfacecolor": "none",
+            "markeredgewidth": 0.8,
+        }
+        axes.plot([p.x for p in near], [p.y for p in near], linestyle="none", color=MEASURED, zorder=4,
+                  label="Beaten only within the noise", **ring)  # fmt: skip
+    if panel.baseline is not None:
+        label = f"{panel.baseline_label} (floor)"
+        axes.axhline(panel.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=label)
+    if not panel.ours:
+        axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=GREY)
+    if not plot.tag:
+        _links(axes, panel)
+    if axes.get_legend_handles_labels()[0]:
+        below = -(style.font * 3.1) / (style.panel[1] * 72)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncol=3 if style.panel[0] > 5 else 2, frameon=False,
+                    fontsize=style.font - 1, handlelength=1.6, columnspacing=1.2, borderpad=0.2)  # fmt: skip
+
+
+def _floor(axes: Axes, panel: Panel) -> None:
+    """Shade what is no better than the prior."""
+    if panel.baseline is not None and panel.ours:
+        low, high = axes.get_ylim()
+        axes.axhspan(min(low, panel.baseline), panel.baseline, color="black", alpha=0.05, linewidth=0, zorder=0)
+        axes.set_ylim(low, high)
+
+
+def _links(axes: Axes, panel: Panel) -> None:
+    """Join what was measured and what was published of one cell."""
+    published = {point.label: point for point in panel.published}
+    for ours in panel.ours:
+        if theirs := published.get(ours.label):
+            axes.plot([ours.x, theirs.x], [ours.y, theirs.y], color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+
+
+def _points(
+    axes: Axes, panel: Panel, points: list[Point], name: str, color: str, front: str = "-", **style: Any
+) -> None:
+    """Those the front leaves behind faint, with bars where their interval is known."""
+    bright = [p for p in points if p.on_front or p.within_noise]
+    faint = [p for p in points if not (p.on_front or p.within_noise)]
+    for found, opacity in ((bright, 1.0), (faint, FAINT)):
+        label = name if found is bright or not bright else None
+        if not panel.front_line:
+            label = f"{name}, on the front over all" if found is bright else name
+        if not found:
+            continue
+        axes.plot([p.x for p in found], [p.y for p in found], linestyle="none", color=color, label=label, alpha=opacity,
+                  **style)  # fmt: skip
+        _bars(axes, found, color=color, alpha=0.6 * opacity)
+    best = sorted((p.x, p.y) for p in points if p.on_front)
+    if len(best) > 1 and panel.front_line:
+        axes.plot(
+            *zip(*best, strict=True),
+            drawstyle="steps-post" if panel.lower_cost_is_better else "steps-pre",
+            color=color,
+            linestyle=front,
+            linewidth=1.2,
+            alpha=0.75,
+            label=f"{name}: Pareto front",
+            zorder=2,
+        )
+
+
+def _bars(axes: Axes, points: list[Point], *, color: str, alpha: float) -> None:
+    """Intervals, where they are known."""
+    bar: dict[str, Any] = {"linewidth": 0.8, "colors": color, "alpha": alpha, "zorder": 2}
+    upright = [(p.x, p.y_low, p.y_high) for p in points if p.y_low is not None and p.y_high is not None]
+    lying = [(p.y, p.x_low, p.x_high) for p in points if p.x_low is not None and p.x_high is not None]
+    if upright:
+        axes.vlines(*zip(*upright, strict=True), **bar)
+    if lying:
+        axes.hlines(*zip(*lying, strict=True), **bar)
+
+
+def _head(figure: Figure, plot: Plot, width: float, height: float) -> None:
+    """Title and facts, as wide as there is room."""
+    tag = f"{plot.tag}: " if plot.tag else ""
+    title = textwrap.fill(tag + plot.title, int(width * 11.5), break_on_hyphens=False)
+    figure.text(0.02, 1 - 0.13 / height, title, fontsize=10, fontweight="bold", va="top")
+    subtitle = textwrap.fill(plot.subtitle, int(width * 15.5), break_on_hyphens=False)
+    lines = 1 + title.count("\n")
+    figure.text(0.02, 1 - (0.16 + 0.19 * lines) / height, subtitle, fontsize=8, color=GREY, va="top")
+
+
+def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
+    """Crosses at the edge for the cells without a score, beside their list; inside, at the bottom, if there is no room.
+
+    The words that stand inside or beside."""
+    shown = failures[: style.most_failures]
+    if len(failures) > len(shown):
+        shown = [*shown[:-1], f"and {len(failures) - len(shown) + 1} more"]
+    beside = bool(style.listed)
+    x, align, size = (1.0 + 0.15 / style.panel[0], "left", 7.0) if beside else (0.98, "right", style.label)
+    if beside:
+        shown = [textwrap.fill(failure, WIDTH_LISTED, subsequent_indent="  ") for failure in shown]
+    line, gap = (size * 1.2) / (style.panel[1] * 72), (size * 0.7) / (style.panel[1] * 72)
+    heights = [line * (1 + failure.count("\n")) + gap for failure in shown]
+    if shown and beside:
+        axes.text(x, 1.0, "No score", transform=axes.transAxes, fontsize=8, fontweight="bold", va="center")
+    top = 1.0 - line if beside else sum(heights)
+    told = []
+    for failure, height in zip(shown, heights, strict=True):
+        y = top - (line + gap) / 2
+        axes.plot([1.0], [y], "x", color="black", transform=axes.transAxes, clip_on=False, markersize=style.marker)
+        told.append(axes.text(x, y + line / 2, failure, transform=axes.transAxes, fontsize=size, va="top", ha=align))
+        top -= height
+    return told
+
+
+def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, told: list[Text]) -> None:
+    """Put every label at the best place near its point; where there is no room, only those of the front must be."""
+    axes.get_xlim()  # settles the limits
+    to_pixels = axes.transData.transform
+    pixels = to_pixels([(p.x, p.y) for p in panel.ours + panel.published] or [(0, 0)])
+    half = style.marker * 1.3 * axes.figure.dpi / 150
+    taken = [Box(x - half, y - half, x + half, y + half) for x, y in pixels]
+    taken += [Box(*text.get_window_extent().extents) for text in told]
+    ends = [end for p in panel.ours for end in _ends(p)]
+    thin = Box(-1.5, -1.5, 1.5, 1.5)
+    bars = boxes(to_pixels(ends)) + thin if ends else ()
+    labels = Labels(axes, taken=boxes(taken), lines=boxes([*line_boxes(axes), *bars]))
+    narrow = not style.listed
+    crowded = len(panel.ours) > (6 if narrow else MOST_LABELS)
+    near = 14.0 if crowded else 200.0
+    order = sorted(panel.ours, key=lambda p: (not p.on_front, not p.within_noise, p.x, p.y, p.label))
+    for point in order[:MOST_LABELS]:
+        must = point.on_front or not crowded
+        labels.place(point.label, (point.x, point.y), MEASURED_TEXT, style.label, must=must, near=near)
+    if narrow and panel.ours:
+        return
+    named = set() if plot.tag else {point.label for point in panel.ours}
+    for point in sorted(panel.published, key=lambda p: (not p.on_front, p.x, p.y, p.label))[:MOST_LABELS]:
+        if point.label not in named:
+            labels.place(point.label, (point.x, point.y), PUBLISHED_TEXT, style.label - 1, must=False)
+
+
+def _ends(point: Point) -> tuple[tuple[float, float], ...]:
+    """Of its upright bar and of its lying one; the point itself where an interval is not known."""
+    left, right = (point.x if x is None else x for x in (point.x_low, point.x_high))
+    low, high = (point.y if y is None else y for y in (point.y_low, point.y_high))
+    return (point.x, low), (point.x, high), (left, point.y), (right, point.y)
+
+
+def render(plot: Plot, digest: str) -> list[bytes]:
+    """``PICTURES`` in their order, the same bytes for the same plot; all carry ``digest``."""
+    _set_up()
+    about: dict[str, dict[str, str | None]] = {
+        "png": {"Description": digest},
+        "svg": {"Description": digest, "Date": None},
+        "pdf": {"Subject": digest, "CreationDate": None, "ModDate": None},
+    }
+    pictures = []
+    for style in (None, COLUMN):
+        figure = draw(plot, style)
+        for kind, metadata in about.items():
+            out = io.BytesIO()
+            figure.savefig(out, format=kind, metadata=metadata)
+            pictures.append(out.getvalue())
+    return pictures
+
+
+def _set_up() -> None:
+    import matplotlib as mpl
+
+    mpl.rcdefaults()
+    mpl.rcParams.update({"svg.hashsalt": "pareto", "text.parse_math": False, "font.size": 9, "axes.spines.top": False,
+                         "pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})  # fmt: skip
+
+
+def main() -> None:
+    """Serve one plot: JSON on stdin; on stdout a line with the pictures' lengths, and the pictures."""
+    import warnings
+
+    die_with_parent(os.environ.get("BENCH_PARENT"))
+
+    warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # libraries print; nothing but the pictures may reach the reader
+    from matplotlib.figure import Figure
+
+    gc.disable()  # over soon, with little garbage
+    _set_up()
+    warm = Figure()
+    warm.text(0.5, 0.5, "fonts")
+    for kind in ("png", "svg", "pdf"):  # importing, and cutting fonts: done while the caller finds out what to draw
+        warm.savefig(io.BytesIO(), format=kind)
+
+    told = sys.stdin.read()
+    if not told:
+        return
+    data = json.loads(told)
+    fields: dict[str, Any] = data["plot"]
+    for panel in fields["panels"]:
+        for series in ("measured", "predicted", "published"):
+            panel[series] = [Point(**point) for point in panel[series]]
+    fields["panels"] = [Panel(**panel) for panel in fields["panels"]]
+    pictures = render(Plot(**fields), data["digest"])
+    with out:
+        out.write(" ".join(str(len(picture)) for picture in pictures).encode() + b"\n" + b"".join(pictures))
+
+
+if __name__ == "__main__":
+    main()

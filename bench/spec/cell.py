@@ -1,0 +1,206 @@
+"""Cell: one point of the matrix with one seed, and everything a worker needs to run it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.errors import SpecError
+from bench.plugins.settings import local_path_places
+from bench.spec.diagnostics import Problems
+from bench.spec.sections import (
+    DEFAULT_TASK,
+    AnyData,
+    AnyMethod,
+    AnyModel,
+    AnyTask,
+    EvaluateSettings,
+    RunSettings,
+    TrainSettings,
+)
+from bench.spec.variants import COLUMN
+from bench.spec.yaml_tree import PLUGIN_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.spec.check import Checked
+    from bench.spec.load import ResolvedSpec
+
+FROZEN = "F"
+DETERMINING = ("model", "task", "data", "train", "evaluate", "methods", "parts", "seed")
+"""Fields of a cell that determine its result."""
+
+
+class Cell(BaseModel):
+    """Written as ``cell.json`` into the job folder and read by ``python -m bench.worker``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    cell_id: str
+    """First 16 hex digits of the SHA-256 of what determines the result."""
+    spec: str
+    scale: str
+    label: str
+    """``F-LoRA-LoRA rank=4``; unique within a spec and scale."""
+    labels: dict[str, Any]
+    """Axis name -> value; the parts are in ``parts``."""
+    parts: dict[str, str]
+    seed: int
+    model: AnyModel
+    task: AnyTask = DEFAULT_TASK
+    data: AnyData
+    train: TrainSettings
+    evaluate: EvaluateSettings
+    methods: dict[str, AnyMethod]
+    """Only the methods that ``parts`` names."""
+    run: RunSettings
+
+    def identity(self) -> dict[str, Any]:
+        """The fields of a record that say which cell it is of."""
+        same = ("cell_id", "spec", "scale", "label", "labels", "parts", "seed")
+        return {name: getattr(self, name) for name in same} | {"settings": self.model_dump(mode="json")}
+
+    def matches(self, glob: str) -> bool:
+        """Whether ``--only GLOB`` means this cell: by its whole label or by its pattern of parts."""
+        return fnmatchcase(self.label, glob) or fnmatchcase(pattern(self.parts), glob)
+
+
+def expand(resolved: ResolvedSpec) -> list[Cell]:
+    """The cells of a spec, in the order of its matrix (first axis slowest, seeds fastest).
+
+    Raises SpecError if two cells would be the same run."""
+    spec, problems = resolved.spec, Problems()
+    labels = _labels(resolved.points)
+    cells = [
+        _cell(resolved, checked, label if len(spec.seeds) == 1 else f"{label} seed={seed}", seed)
+        for checked, label in zip(resolved.points, labels, strict=True)
+        for seed in spec.seeds
+    ]
+    cells = _told_apart(cells)
+    marks = [checked.point.mark for checked in resolved.points for _ in spec.seeds]
+    first: dict[str, Cell] = {}
+    for cell, mark in zip(cells, marks, strict=True):
+        twin = first.setdefault(cell.cell_id, cell)
+        if twin is not cell:
+            message = f"cell {cell.label!r} is the same run as {twin.label!r}; remove a repeated value or `exclude` one"
+            problems.add(mark, "matrix", f"{message} of them")
+    problems.raise_if_any()
+    return cells
+
+
+def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that differ only in where their data or model lie get the labels by which they differ into their ids.
+
+    The ids of all others have nothing local in them.
+    """
+    alike: dict[str, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(cell.cell_id, []).append(cell)
+    return [cell if len(alike[cell.cell_id]) == 1 else _by_labels(cell, alike[cell.cell_id]) for cell in cells]
+
+
+def _by_labels(cell: Cell, alike: Sequence[Cell]) -> Cell:
+    if len({_places(other) for other in alike}) == 1:
+        return cell
+    labels = next(other.labels for other in alike if _places(other) == _places(cell))  # of the same run the first's
+    differing = {name: value for name, value in labels.items() if any(o.labels.get(name) != value for o in alike)}
+    return cell.model_copy(update={"cell_id": cell_id({"cell": cell.cell_id, "labels": differing})})
+
+
+def _places(cell: Cell) -> str:
+    """Where data and model lie."""
+    return f"{cell.data.model_dump_json()} {cell.model.model_dump_json()}"
+
+
+def select(cells: Sequence[Cell], globs: Sequence[str]) -> list[Cell]:
+    """The cells that any of the globs means, all without globs. Raises SpecError for a glob that means none."""
+    for glob in globs:
+        if not any(cell.matches(glob) for cell in cells):
+            known = ", ".join(repr(cell.label) for cell in cells[:12]) + (", ..." if len(cells) > 12 else "")
+            raise SpecError(f"--only {glob!r}: no cell has such a label (labels: {known}); see them all with --list")
+    return [cell for cell in cells if not globs or any(cell.matches(glob) for glob in globs)]
+
+
+def pattern(parts: dict[str, str]) -> str:
+    """``F-LoRA-LoRA``: the actions in the order of the parts."""
+    return "-".join(parts.values())
+
+
+def cell_id(content: dict[str, Any]) -> str:
+    """The id of a cell from what determines its result, as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cell(resolved: ResolvedSpec, checked: Checked, label: str, seed: int) -> Cell:
+    settings = checked.settings
+    parts = {part: settings.parts[part] for part in checked.parts if part in settings.parts}
+    cell = Cell.model_construct(
+        cell_id="",
+        spec=resolved.spec.name,
+        scale=resolved.scale,
+        label=label,
+        labels=checked.point.labels,
+        parts=parts,
+        seed=seed,
+        model=settings.model,
+        task=settings.task,
+        data=settings.data,
+        train=settings.train,
+        evaluate=settings.evaluate,
+        methods={name: method for name, method in settings.methods.items() if name in parts.values()},
+        run=settings.run,
+    )
+    return cell.model_copy(update={"cell_id": cell_id(_content(cell))})
+
+
+def _content(cell: Cell) -> dict[str, Any]:
+    """What determines the result: not where files lie, which their digests in the record answer for.
+
+    Defaults are left out, so that a field added later, whose default is what was done before, changes no id.
+    """
+    content = cell.model_dump(mode="json", include=set(DETERMINING), exclude_defaults=True)
+    for place in local_path_places(cell):
+        below = content.get(place[0])
+        for step in place[1:-1]:
+            below = below.get(step) if below is not None else None
+        if below is not None:
+            below.pop(place[-1], None)
+    return content
+
+
+def _labels(points: Sequence[Checked]) -> list[str]:
+    """Unique readable names: pattern of parts and axis values. The patterns of one model are about the same parts: a
+    part that only other cells name is frozen in this one, and has its F."""
+    named: dict[tuple[Any, ...], set[str]] = {}
+    for checked in points:
+        named.setdefault(_model(checked), set()).update(checked.settings.parts)
+    labels = [_label(checked, named[_model(checked)]) for checked in points]
+    counts, seen = Counter(labels), Counter[str]()
+    for i, label in enumerate(labels):
+        seen[label] += 1
+        if counts[label] > 1:
+            labels[i] = f"{label} #{seen[label]}"
+    return labels
+
+
+def _model(checked: Checked) -> tuple[Any, ...]:
+    return checked.settings.model.family, checked.point.labels.get(COLUMN), checked.parts
+
+
+def _label(checked: Checked, named: set[str]) -> str:
+    parts = {part: checked.settings.parts.get(part, FROZEN) for part in checked.parts if part in named}
+    return " ".join([pattern(parts), *(f"{name}={_text(value)}" for name, value in checked.point.labels.items())])
+
+
+def _text(value: Any) -> str:
+    """An axis value in a label: a mapping by its plugin's name, other values as JSON on one line."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in PLUGIN_KEYS if isinstance(value.get(key), str)), value)
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)

@@ -1,0 +1,1 @@
+"""Training and evaluating a cell, as workers and estimators share it."""

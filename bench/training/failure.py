@@ -1,0 +1,105 @@
+"""From an exception to how a cell ended."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+
+import torch
+
+from bench.errors import BenchError, DivergedError
+from bench.host_memory import address_space_limit, is_out_of_host_memory
+from bench.records.record import HOST_OUT_OF_MEMORY, Failure, Status
+
+_OUT_OF_MEMORY = re.compile(
+    r"""
+    CUDA\ (error|driver\ error):\ out\ of\ memory              # of a kernel, of the driver, of pinned memory
+    | ^CUDA\ out\ of\ memory
+    | Triton\ Error\ \[CUDA\]:\ out\ of\ memory
+    | CUDA\ ran\ out\ of\ memory\ outside\ PyTorch           # cuDNN compiling a kernel
+    | \b(CUBLAS|CUSOLVER|CUSPARSE|CUDNN)_STATUS_ALLOC_FAILED\b
+    | \bCUFFT_ALLOC_FAILED\b
+    | \bCUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED\b
+    | CUDA\ error:\ insufficient\ resources\ when\ calling\ `cusparse  # cuSPARSE's text for its ALLOC_FAILED
+    """,
+    re.VERBOSE,
+)
+"""What PyTorch, CUDA's libraries and Triton write where a GPU has no memory left; read in the sources and binaries of
+torch 2.14, cuDNN 9 and Triton 3.8. Each with the library's own words around it: many a message only mentions memory."""
+_NO_HANDLE = re.compile(
+    r"(NOT_INITIALIZED|INTERNAL_ERROR|initialization error),? when calling `(cublas|cublasLt|cusolverDn|cusparse)Create"
+    r"|cuDNN error: CUDNN_STATUS_(NOT_INITIALIZED|INTERNAL_ERROR)\b"
+    r"|cuFFT error: CUFFT_INTERNAL_ERROR"
+)
+"""What a library says that found no memory for its handle or plan, and also where a kernel has broken the device."""
+_HANDLE_BYTES = 512 << 20
+"""No handle needs as much."""
+_CUDA_MEMORY_ALLOCATION = 2
+"""``cudaErrorMemoryAllocation``, the ``error_code`` of a ``torch.AcceleratorError``."""
+
+_TAIL_LINES = 30
+
+
+def status_of(error: BaseException) -> Status:
+    """``oom`` and ``diverged`` are results; every other exception is an ``error``."""
+    if isinstance(error, DivergedError):
+        return Status.DIVERGED
+    return Status.ERROR if memory_error(error) is None else Status.OOM
+
+
+def memory_error(error: BaseException) -> BaseException | None:
+    """The exception that says that GPU or host have no memory left: this one, or one that led to it; null if none."""
+    return next((each for each in _chain(error) if _lacks_memory(each)), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it; what was left out of its traceback on purpose (``from None``) is not asked."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        before = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        waiting += [*([before] if before else []), *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError) or is_out_of_host_memory(error):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    if getattr(error, "error_code", None) == _CUDA_MEMORY_ALLOCATION or _OUT_OF_MEMORY.search(str(error)):
+        return True
+    return bool(_NO_HANDLE.search(str(error))) and not _device_has_room()
+
+
+def _device_has_room() -> bool:
+    """Whether the device, asked, gives another reason: it is broken, or has memory for any handle. What PyTorch's
+    allocator held at the failure it still holds.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize()
+        free, _ = torch.cuda.mem_get_info()
+    except RuntimeError as error:
+        return not (isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)))
+    return free >= _HANDLE_BYTES
+
+
+def failure_of(error: BaseException, *, phase: str, step: int | None) -> Failure:
+    """The failure as it is recorded; a fault of ours brings the end of its traceback along."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    said = error if isinstance(error, DivergedError) else memory_error(error) or error
+    ours = status_of(error) is Status.ERROR and not isinstance(error, BenchError)
+    host = not isinstance(said, torch.OutOfMemoryError) and is_out_of_host_memory(said)
+    return Failure(
+        type=HOST_OUT_OF_MEMORY if host else type(said).__name__,
+        message=(str(said) or repr(said)) + (address_space_limit() if host else ""),
+        phase=phase,
+        step=step,
+        log_tail="\n".join(lines[-_TAIL_LINES:]) if ours else "",
+    )
