@@ -13,7 +13,7 @@ from bench.errors import EstimateError
 from bench.estimate.tracker import WEIGHTS, Tracker
 from bench.plugins.contracts import BenchModel, TaskFacts
 from bench.spec.cell import Cell
-from bench.training.adapt import Adapted, adapt
+from bench.training.adapt import AppliedMethod, adapt
 
 _STD = 0.02
 
@@ -23,7 +23,7 @@ class Built:
     """The adapted model and what its methods did, by part."""
 
     model: BenchModel
-    adapters: dict[str, Adapted]
+    adapters: dict[str, AppliedMethod]
 
 
 def build(cell: Cell, texts: Sequence[str], tracker: Tracker, weights_dtype: torch.dtype, task: TaskFacts) -> Built:

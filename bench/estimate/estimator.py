@@ -29,7 +29,8 @@ from bench.records.record_parts import Flops
 from bench.spec.cell import Cell
 from bench.training.adapt import method_groups
 from bench.training.data import Batch, task_of
-from bench.training.optimizer import Plan, Precision, make_precision
+from bench.training.device import Precision, make_precision
+from bench.training.optimizer import Schedule
 from bench.training.params import count_params, stored_tensors
 from bench.training.train import Trainer
 
@@ -147,8 +148,8 @@ class _MetaPrecision(Precision):
 
     tracker: Tracker
 
-    def place(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        placed = Precision.place(self, tensors)
+    def to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        placed = Precision.to_device(self, tensors)
         self.tracker.register(placed.values(), INPUTS)
         return placed
 
@@ -185,7 +186,7 @@ class Attempt:
         module.train()
         self.tracker.begin_phase()
         with self.tracker, self.tracker.watching(trained):
-            plan = Plan(settings=settings, steps=len(self.shapes.train), steps_per_epoch=len(self.shapes.train))
+            plan = Schedule(settings=settings, steps=len(self.shapes.train), steps_per_epoch=len(self.shapes.train))
             groups = method_groups(self.built.model, self._cell.parts, self._cell.methods)
             loss = partial(self.task.loss, self.built.model)
             trainer = Trainer(self.built.model, loss, plan, self._precision, groups)
@@ -207,7 +208,7 @@ class Attempt:
         with self.tracker, reading(self._operations), generating(settings.max_new_tokens):
             batch = self._batch(settings.batch_size, self.shapes.test[-1], training=False)
             with torch.no_grad(), self._precision.context():
-                self.task.predict(model, self._precision.place(batch.tensors), settings.options())
+                self.task.predict(model, self._precision.to_device(batch.tensors), settings.options())
             del batch
         return self.tracker.end_phase(), self.tracker.forward_flops
 

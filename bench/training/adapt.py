@@ -16,7 +16,7 @@ from bench.spec.cell import Cell
 from bench.training import placement
 from bench.training.data import task_of
 from bench.training.failure import memory_error
-from bench.training.optimizer import Group
+from bench.training.optimizer import ParamGroup
 from bench.training.tied import check_shared, shared_tensors
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _NO_TEXTS = ("?",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adapted:
+class AppliedMethod:
     """What a method did to a part."""
 
     names: frozenset[str]
@@ -46,20 +46,20 @@ def adapt(
     facts: Mapping[str, PartFacts],
     parts: Mapping[str, str],
     methods: Mapping[str, MethodSettings],
-) -> dict[str, Adapted]:
+) -> dict[str, AppliedMethod]:
     """Apply ``parts`` (part -> action) to ``model`` in place; works on the meta device, too.
 
     Returns what was done to every part that got a method. Parameters outside all parts stay frozen. Raises BenchError
     if a method cannot be put on its part; what only meta tensors are in the way of is raised as it is.
     """
     model.module.requires_grad_(False)
-    adapted: dict[str, Adapted] = {}
+    adapted: dict[str, AppliedMethod] = {}
     for part, action in parts.items():
         if action == TRAINED:
             model.part(part).requires_grad_(True)
         elif action != FROZEN:
             try:
-                adapted[part] = _put_on(model, facts[part], methods[action])
+                adapted[part] = apply_method(model, facts[part], methods[action])
             except BenchError as error:
                 raise type(error)(f"method {action} cannot be put on part {part}: {error}") from error
             except Exception as error:
@@ -72,7 +72,7 @@ def adapt(
     return adapted
 
 
-def check_pattern(cell: Cell) -> None:
+def check_on_meta(cell: Cell) -> None:
     """Freeze and adapt the model of a cell on the meta device, which costs neither weights nor memory.
 
     Raises BenchError for a model that there is not, a part that it lacks, and, naming method and part, a method that
@@ -89,10 +89,12 @@ def check_pattern(cell: Cell) -> None:
             raise
 
 
-def method_groups(model: BenchModel, parts: Mapping[str, str], methods: Mapping[str, MethodSettings]) -> list[Group]:
+def method_groups(
+    model: BenchModel, parts: Mapping[str, str], methods: Mapping[str, MethodSettings]
+) -> list[ParamGroup]:
     """The trained tensors of each part whose method has a learning rate or a weight decay of its own."""
     return [
-        Group(parameters=[p for p in model.part(part).parameters() if p.requires_grad], training=training)
+        ParamGroup(parameters=[p for p in model.part(part).parameters() if p.requires_grad], training=training)
         for part, action in parts.items()
         if action in methods and (training := methods[action].train) is not None
     ]
@@ -103,13 +105,13 @@ def needs_values(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "meta" in str(error)
 
 
-def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapted:
+def apply_method(model: BenchModel, part: PartFacts, method: MethodSettings) -> AppliedMethod:
     plugin, plain = registry.load("methods", method.type), model.part(part.name)
     if hasattr(plugin, "select"):
         names = plugin.select(method, part, plain)
         for name in names:
             plain.get_parameter(name).requires_grad_(True)
-        return Adapted(names=frozenset(names), peft=None, note=placement.of_tensors(plain, names))
+        return AppliedMethod(names=frozenset(names), peft=None, note=placement.of_tensors(plain, names))
     from bench.patches.peft import get_peft_model  # takes seconds to import, and full training needs none of it
 
     before, weights = set(plain.parameters()), placement.weights(plain)
@@ -122,7 +124,7 @@ def _put_on(model: BenchModel, part: PartFacts, method: MethodSettings) -> Adapt
     _freeze_constants(wrapper)
     check_shared(model.module, shared)
     trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
-    return Adapted(names=frozenset(trained), peft=wrapper, note=placement.of_adapter(wrapper, weights, source))
+    return AppliedMethod(names=frozenset(trained), peft=wrapper, note=placement.of_adapter(wrapper, weights, source))
 
 
 def _freeze_constants(wrapper: PeftModel) -> None:

@@ -11,12 +11,12 @@ import torch
 
 from bench.errors import AuditError
 from bench.plugins.contracts import BenchModel
-from bench.training.adapt import FROZEN, TRAINED, Adapted
+from bench.training.adapt import FROZEN, TRAINED, AppliedMethod
 
 _SHOWN = 5
 
 
-def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]) -> None:
+def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod]) -> None:
     """Per part: ``F`` trains nothing, ``T`` everything, a method what it says and nothing else.
 
     Raises AuditError that names the part and the tensors.
@@ -37,7 +37,7 @@ def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[
 
 
 def _check_method(
-    part: str, method: str, named: AbstractSet[str], trained: set[str], adapters: Mapping[str, Adapted]
+    part: str, method: str, named: AbstractSet[str], trained: set[str], adapters: Mapping[str, AppliedMethod]
 ) -> None:
     if part not in adapters:
         raise AuditError(f"part {part}: no adapter of {method} was put on it")

@@ -18,11 +18,11 @@ import torch
 
 from bench.errors import AuditError
 from bench.plugins.contracts import BenchModel, GenerateOptions, Task
-from bench.training.adapt import FROZEN, Adapted
+from bench.training.adapt import FROZEN, AppliedMethod
 from bench.training.data import Batch
+from bench.training.device import Precision
 from bench.training.failure import memory_error
 from bench.training.observe import Observer, differ, disturbed
-from bench.training.optimizer import Precision
 
 EXAMPLES = 2
 """Of the test examples; the cost of an audit is that of a few tokens for each."""
@@ -66,7 +66,7 @@ def check_evaluation(
     options: GenerateOptions,
     precision: Precision,
     parts: Mapping[str, str],
-    adapters: Mapping[str, Adapted],
+    adapters: Mapping[str, AppliedMethod],
 ) -> list[str]:
     """On a batch of ``EXAMPLES`` test examples, through the calls of an evaluation. Leaves weights, modes and random
     numbers as they were, bit for bit.
@@ -80,7 +80,7 @@ def check_evaluation(
     try:
         with _random_numbers_kept(precision.device), torch.no_grad():
             model.module.eval()
-            tensors = precision.place(batch.tensors)
+            tensors = precision.to_device(batch.tensors)
             unjudged += _check_effect(model, task, tensors, few, precision, parts, adapters)
             if isinstance(model, Audited):
                 with precision.context():
@@ -103,7 +103,7 @@ def _check_effect(
     options: GenerateOptions,
     precision: Precision,
     parts: Mapping[str, str],
-    adapters: Mapping[str, Adapted],
+    adapters: Mapping[str, AppliedMethod],
 ) -> list[str]:
     """Returns why not all parts were judged."""
 
@@ -143,7 +143,7 @@ def _has_effect(scores: Any, before: Sequence[torch.Tensor], tensors: Sequence[t
 
 
 def _trained(
-    model: BenchModel, part: str, action: str, adapters: Mapping[str, Adapted]
+    model: BenchModel, part: str, action: str, adapters: Mapping[str, AppliedMethod]
 ) -> dict[str, list[torch.nn.Parameter]]:
     """What they are called -> tensors of the part that were trained, or of many an even choice."""
     if action == FROZEN:
@@ -165,7 +165,7 @@ def _some(parameters: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     return small or [min(parameters, key=lambda p: p.numel())]
 
 
-def _may_be_idle(kind: str, adapter: Adapted | None) -> bool:
+def _may_be_idle(kind: str, adapter: AppliedMethod | None) -> bool:
     """Whether these tensors have an effect only on texts with tokens that the examples of an audit need not have."""
     config = adapter.peft.active_peft_config if adapter is not None and adapter.peft is not None else None
     return kind == _OF_TOKENS or bool(getattr(config, "alora_invocation_tokens", None))

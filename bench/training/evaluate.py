@@ -13,7 +13,7 @@ from bench.plugins.execution import Progress
 from bench.records.store import write_atomic
 from bench.spec.sections import EvaluateSettings
 from bench.training.data import Batch
-from bench.training.optimizer import Precision
+from bench.training.device import Precision
 
 
 def predict(
@@ -30,7 +30,7 @@ def predict(
     answers: list[str] = []
     for batch in batches:
         with torch.no_grad(), precision.context():
-            answers += task.predict(model, precision.place(batch.tensors), settings.options())
+            answers += task.predict(model, precision.to_device(batch.tensors), settings.options())
         beat(Progress(phase="eval", done=len(answers), total=total))
     return answers
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -33,7 +32,7 @@ _KERNEL_SUPPORT = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
+class ParamGroup:
     """Trained tensors of a method that has a learning rate or a weight decay of its own."""
 
     parameters: list[torch.nn.Parameter]
@@ -41,7 +40,7 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Schedule:
     """How many steps a training takes and at which learning rates."""
 
     settings: TrainSettings
@@ -77,11 +76,11 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def make_plan(settings: TrainSettings, examples: int) -> Plan:
+def make_schedule(settings: TrainSettings, examples: int) -> Schedule:
     """The plan for a training set of that many examples; the last step of an epoch may see fewer."""
     per_epoch = math.ceil(examples / (settings.batch_size * settings.gradient_accumulation_steps))
     steps = settings.steps if settings.steps is not None else (settings.epochs or 1) * per_epoch
-    return Plan(settings=settings, steps=steps, steps_per_epoch=per_epoch)
+    return Schedule(settings=settings, steps=steps, steps_per_epoch=per_epoch)
 
 
 SHARE = "rate_share"
@@ -89,7 +88,7 @@ SHARE = "rate_share"
 
 
 def make_groups(
-    settings: OptimizerSettings, trained: Iterable[torch.nn.Parameter], own: Iterable[Group]
+    settings: OptimizerSettings, trained: Iterable[torch.nn.Parameter], own: Iterable[ParamGroup]
 ) -> list[dict[str, Any]]:
     """Parameter groups for torch: one for each of ``own``, and first one of what is in none of them."""
     groups: list[dict[str, Any]] = []
@@ -119,7 +118,7 @@ def make_optimizer(
     """
     kernels: dict[str, Any] = _KERNELS[settings.implementation]
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    with as_on_cuda(device):
+    with cuda_optimizer_kernels(device):
         if settings.name == "adamw_8bit":
             return _bitsandbytes().AdamW8bit(parameters, betas=settings.betas, **shared)  # type: ignore[no-any-return]
         if settings.name == "sgd":
@@ -136,7 +135,7 @@ def _bitsandbytes() -> Any:
 
 
 @contextmanager
-def as_on_cuda(device: torch.device) -> Iterator[None]:
+def cuda_optimizer_kernels(device: torch.device) -> Iterator[None]:
     """On meta, torch's optimizers and clipping take the foreach and fused kernels that they would take on CUDA: left
     alone they loop over meta tensors one by one, which allocates something else. No effect on other devices.
     """
@@ -144,61 +143,3 @@ def as_on_cuda(device: torch.device) -> Iterator[None]:
         for module, name in _KERNEL_SUPPORT if device.type == "meta" else ():
             stack.enter_context(mock.patch.object(module, name, return_value=["meta"]))
         yield
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Precision:
-    """``bf16`` and ``fp16``: weights of that type; ``*_autocast``: fp32 weights, computed under autocast."""
-
-    device: torch.device
-    weights: torch.dtype
-    compute: torch.dtype | None
-    """Type under autocast; null without."""
-
-    @property
-    def scales_loss(self) -> bool:
-        """Whether gradients need a loss scaler: fp16's range is too small for them."""
-        return self.compute is torch.float16
-
-    def context(self) -> AbstractContextManager[object]:
-        """What forward passes run under."""
-        return nullcontext() if self.compute is None else torch.autocast(self.device.type, dtype=self.compute)
-
-    def place(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Tensors on the device; floating ones (images) in the weights' type. On meta always copies: there the source
-        stands for a tensor on the CPU, and its copy for the one on the GPU.
-        """
-        return {
-            name: tensor.to(
-                self.device,
-                self.weights if tensor.is_floating_point() else tensor.dtype,
-                copy=self.device.type == "meta",
-            )
-            for name, tensor in tensors.items()
-        }
-
-
-def forbid_tf32(device: torch.device) -> None:
-    """fp32 means fp32: PyTorch leaves TF32, with 10 of its 23 bits of mantissa, on for cuDNN's convolutions.
-
-    Through the older names for the switches: where they were set by the newer ones (``fp32_precision``), PyTorch
-    refuses to read the older, as ``torch.backends.cudnn.flags`` does. Raises BenchError where the environment forces
-    TF32 on.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    forced = os.environ.get("NVIDIA_TF32_OVERRIDE", "0")
-    if device.type == "cuda" and forced != "0":
-        raise BenchError(
-            f"NVIDIA_TF32_OVERRIDE={forced} makes NVIDIA's libraries compute in TF32 what is to be computed in fp32: "
-            "unset it, or set it to 0"
-        )
-
-
-def make_precision(name: str, device: torch.device) -> Precision:
-    """``fp32``, ``bf16``, ``fp16``, ``bf16_autocast`` or ``fp16_autocast`` on a device."""
-    kind, _, autocast = name.partition("_")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-    if autocast:
-        return Precision(device=device, weights=torch.float32, compute=dtype)
-    return Precision(device=device, weights=dtype, compute=None)

@@ -9,7 +9,7 @@ import torch
 
 from bench.plugins.contracts import BenchModel
 from bench.records.record import Params, PartParams
-from bench.training.adapt import FROZEN, Adapted
+from bench.training.adapt import FROZEN, AppliedMethod
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -21,7 +21,7 @@ _ONE_PROMPT = ("PREFIX_TUNING", "CARTRIDGE")
 """Of these an encoder-decoder model has one prompt for both, of others one each."""
 
 
-def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]) -> Params:
+def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod]) -> Params:
     """Count on the adapted model; a tensor that several names share counts once. Works on the meta device.
 
     ``pct = 100 * trainable / total``, the total including the adapters: the definition under which all 23 rows of
@@ -49,7 +49,7 @@ def count_params(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[
 
 
 def trained_tensors(
-    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]
+    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod]
 ) -> dict[str, torch.Tensor]:
     """``part.name`` -> trained parameter of the model itself: of parts trained as a whole and of those of which a
     method selected some; tied tensors once. With it the running statistics of trained batch norms, which training
@@ -79,7 +79,7 @@ def _statistics(module: torch.nn.Module, part: str, trained: set[int]) -> dict[s
 
 
 def stored_tensors(
-    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted]
+    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod]
 ) -> dict[str, torch.Tensor]:
     """What one must keep per task: adapters as peft saves them, and trained tensors of the model itself. Not on the
     meta device.

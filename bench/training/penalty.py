@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-class Penalty:
+class OrthogonalRegularizer:
     """Of the adapters in a model; made once the model is adapted."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -30,7 +30,7 @@ class Penalty:
         """The loss () with the terms that the library has not added in this forward pass; a new tensor if any."""
         for adapter in self._adapters:
             if adapter not in self._counted:
-                loss = _as_the_library(adapter, loss.clone())
+                loss = peft_penalty(adapter, loss.clone())
         return loss
 
     def _look(self, adapter: torch.nn.Module, _inputs: Any, output: Any) -> None:
@@ -44,7 +44,7 @@ def _weight(module: torch.nn.Module) -> Any:
     return getattr(known.peft_config[adapter], "orth_reg_weight", 0.0) if adapter else 0.0
 
 
-def _as_the_library(adapter: Any, loss: torch.Tensor) -> torch.Tensor:
+def peft_penalty(adapter: Any, loss: torch.Tensor) -> torch.Tensor:
     """Its own forward pass over a stand-in for the model, which returns this loss."""
     output: Any = SimpleNamespace(loss=loss)
     inner = SimpleNamespace(forward=lambda: output, named_parameters=adapter.model.named_parameters)

@@ -10,14 +10,16 @@ import torch
 
 from bench.errors import WeightsError
 from bench.plugins.contracts import BenchModel
-from bench.training.adapt import Adapted
+from bench.training.adapt import AppliedMethod
 from bench.training.params import adapter_state, trained_tensors
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def load_adapter(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, Adapted], file: Path) -> None:
+def load_adapter(
+    model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod], file: Path
+) -> None:
     """Load ``adapter.safetensors`` of a run (``train.save_adapter``) into the same model, adapted in the same way.
 
     For evaluation: a method that stores less than it trains (a prompt without the network that makes it) cannot be

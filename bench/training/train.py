@@ -15,9 +15,10 @@ from bench.plugins.execution import Progress, Step
 from bench.records.record import LossPoint
 from bench.training.audit import check_gradients, is_finite
 from bench.training.data import Batch
+from bench.training.device import Precision
 from bench.training.measure import Stopwatch
-from bench.training.optimizer import Group, Plan, Precision, as_on_cuda, make_groups, make_optimizer, set_rate
-from bench.training.penalty import Penalty
+from bench.training.optimizer import ParamGroup, Schedule, cuda_optimizer_kernels, make_groups, make_optimizer, set_rate
+from bench.training.penalty import OrthogonalRegularizer
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 """From a batch to its mean loss, shape ()."""
@@ -52,7 +53,7 @@ class Trainer:
     """One optimizer step after another on the trained tensors of a model; the estimate takes the same on meta."""
 
     def __init__(
-        self, model: BenchModel, loss: Loss, plan: Plan, precision: Precision, groups: Sequence[Group] = ()
+        self, model: BenchModel, loss: Loss, plan: Schedule, precision: Precision, groups: Sequence[ParamGroup] = ()
     ) -> None:
         self._model = model
         self._loss = loss
@@ -61,7 +62,7 @@ class Trainer:
         self._trained = [p for p in model.module.parameters() if p.requires_grad]
         grouped = make_groups(plan.settings.optimizer, self._trained, groups)
         self._optimizer = make_optimizer(plan.settings.optimizer, grouped, precision.device)
-        self._penalty = Penalty(model.module)
+        self._penalty = OrthogonalRegularizer(model.module)
         self._reallocating = [m for m in model.module.modules() if hasattr(type(m), _REALLOCATE)]
         if plan.settings.gradient_checkpointing:
             model.checkpoint_activations()
@@ -82,7 +83,7 @@ class Trainer:
         for batch, own in zip(batches, rows, strict=True):
             with self._precision.context():
                 self._penalty.begin()
-                loss = self._penalty.added_to(self._loss(self._precision.place(batch.tensors)))
+                loss = self._penalty.added_to(self._loss(self._precision.to_device(batch.tensors)))
             if late and not losses:
                 self._optimizer.zero_grad()
             if len(batches) > 1:  # as if the examples had gone through in one batch, also where the last one is smaller
@@ -92,7 +93,7 @@ class Trainer:
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         if step == 0 and total.isfinite():  # a diverged cell is not one that fails the audit
             check_gradients(self._model, finite=not self._precision.scales_loss)
-        with as_on_cuda(self._precision.device):
+        with cuda_optimizer_kernels(self._precision.device):
             self._update(step)
         return total
 
@@ -118,11 +119,11 @@ def train(
     model: BenchModel,
     loss: Loss,
     batches: Iterator[Sequence[Batch]],
-    plan: Plan,
+    plan: Schedule,
     precision: Precision,
     log: TrainLog,
     beat: Callable[[Progress], None],
-    groups: Sequence[Group] = (),
+    groups: Sequence[ParamGroup] = (),
 ) -> None:
     """Take all steps of the plan, each with its micro-batches; ``groups`` have rates of their own.
 

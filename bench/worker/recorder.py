@@ -15,10 +15,9 @@ from bench.plugins.execution import EVENTS_FILE, PhaseEnd, Progress, now
 from bench.records.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
 from bench.records.record_parts import CutCount, Overlap
 from bench.spec.cell import Cell
+from bench.training.device import describe_environment
 from bench.training.failure import failure_of, status_of
-from bench.training.gpu import GpuMeter, open_gpu_meter
-from bench.training.measure import HostMemory, Stopwatch, cuda_peaks
-from bench.training.torch_environment import describe
+from bench.training.measure import GpuMeter, HostMemory, Stopwatch, cuda_peaks, open_gpu_meter
 from bench.training.train import TrainLog
 from bench.worker.events import EventLog
 from bench.worker.heartbeat import Heartbeat
@@ -26,7 +25,7 @@ from bench.worker.heartbeat import Heartbeat
 PREDICTIONS_FILE = "predictions.jsonl"
 
 
-class Draft:
+class Recorder:
     """The record in the making."""
 
     def __init__(self, cell: Cell, job: Path) -> None:
@@ -145,7 +144,7 @@ class Draft:
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
             notes=[text for ask in self.noted for text in ask()] if self.noted else None,
-            environment=describe(self._device) | self._not_measured(),
+            environment=describe_environment(self._device) | self._not_measured(),
             started_at=self._started_at,
             finished_at=now(),
         )

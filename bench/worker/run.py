@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from bench import registry, versions
-from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT, generation
 from bench.execution.digests import data_digest, weights_digest
 from bench.plugins.contracts import BenchModel, Task
@@ -17,19 +16,19 @@ from bench.plugins.execution import Progress
 from bench.records.record import CellRecord
 from bench.records.store import write_atomic
 from bench.spec.cell import Cell
-from bench.training.adapt import Adapted, adapt, check_pattern, method_groups
+from bench.training.adapt import AppliedMethod, adapt, check_on_meta, method_groups
 from bench.training.audit import check_frozen
 from bench.training.audit_evaluation import EXAMPLES, check_evaluation
 from bench.training.data import LoadedData, evaluation_batches, load_data, task_of, training_batches
+from bench.training.device import Precision, choose_device, forbid_tf32, make_precision, seed_everything
 from bench.training.evaluate import predict, write_predictions
 from bench.training.inputs import count_cut, overlap
 from bench.training.measure import write_tensors
-from bench.training.optimizer import Group, Precision, forbid_tf32, make_plan, make_precision
+from bench.training.optimizer import ParamGroup, make_schedule
 from bench.training.params import count_params, stored_tensors
-from bench.training.seeds import seed_everything
 from bench.training.train import train
 from bench.worker.heartbeat import Heartbeat
-from bench.worker.recorder import PREDICTIONS_FILE, Draft
+from bench.worker.recorder import PREDICTIONS_FILE, Recorder
 
 
 def run_cell(cell: Cell, job: Path) -> CellRecord:
@@ -38,7 +37,7 @@ def run_cell(cell: Cell, job: Path) -> CellRecord:
     Always returns a record: an exception becomes its status and failure. KeyboardInterrupt and SystemExit pass.
     """
     job.mkdir(parents=True, exist_ok=True)
-    draft = Draft(cell, job)
+    draft = Recorder(cell, job)
     try:
         _run(cell, job, draft)
     except Exception as error:
@@ -73,13 +72,13 @@ def _gpu() -> str:
     return found or DEFAULT
 
 
-def _run(cell: Cell, job: Path, draft: Draft) -> None:
+def _run(cell: Cell, job: Path, draft: Recorder) -> None:
     with draft.phase("setup"):
         versions.check()
         device = choose_device(cell.run.device)
         draft.use(device)
         forbid_tf32(device)
-        check_pattern(cell)  # before anything is loaded, and before the seed: it may draw random numbers
+        check_on_meta(cell)  # before anything is loaded, and before the seed: it may draw random numbers
         if cell.run.threads is not None:
             torch.set_num_threads(cell.run.threads)
         seed_everything(cell.seed, device)
@@ -112,25 +111,18 @@ def _run(cell: Cell, job: Path, draft: Draft) -> None:
         _audit(cell, data, task, model, adapters, precision, draft)
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one. Raises BenchError for ``cuda`` where there is none."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BenchError("run.device is cuda, but torch finds no CUDA device; set it to auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def _train(
     cell: Cell,
     data: LoadedData,
     task: Task,
     model: BenchModel,
-    groups: list[Group],
+    groups: list[ParamGroup],
     precision: Precision,
-    draft: Draft,
+    draft: Recorder,
 ) -> None:
     if not any(p.requires_grad for p in model.module.parameters()):
         return  # all parts frozen: the model is evaluated as it came
-    plan = make_plan(cell.train, len(data.train))
+    plan = make_schedule(cell.train, len(data.train))
     batches = training_batches(data, model, task, cell.train, steps=plan.steps, seed=cell.seed)
     try:
         train(model, partial(task.loss, model), batches, plan, precision, draft.training, draft.beat, groups)
@@ -138,7 +130,7 @@ def _train(
         draft.gpu.energy_to_here()
 
 
-def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, Adapted], draft: Draft) -> None:
+def _store(cell: Cell, job: Path, model: BenchModel, adapters: dict[str, AppliedMethod], draft: Recorder) -> None:
     """Write what one must keep per task, to know its size, and keep it if asked to."""
     tensors = stored_tensors(model, cell.parts, adapters)
     draft.host.note()  # writing copies the tensors: not the cell's own memory
@@ -158,9 +150,9 @@ def _audit(
     data: LoadedData,
     task: Task,
     model: BenchModel,
-    adapters: dict[str, Adapted],
+    adapters: dict[str, AppliedMethod],
     precision: Precision,
-    draft: Draft,
+    draft: Recorder,
 ) -> None:
     """After the evaluation, whose times and peaks it must not touch."""
     few = data.test[: min(EXAMPLES, cell.evaluate.batch_size)]
@@ -171,7 +163,7 @@ def _audit(
 
 
 def _evaluate(
-    cell: Cell, job: Path, data: LoadedData, task: Task, model: BenchModel, precision: Precision, draft: Draft
+    cell: Cell, job: Path, data: LoadedData, task: Task, model: BenchModel, precision: Precision, draft: Recorder
 ) -> None:
     batches = evaluation_batches(data, model, task, batch_size=cell.evaluate.batch_size)
     predictions = predict(model, task, batches, cell.evaluate, precision, len(data.test), draft.beat)

@@ -24,7 +24,7 @@ from bench.records.record import CellRecord, Failure, Status, TaskScore
 from bench.report.columns_page import render
 from bench.sources import opened
 from bench.spec.schema import record_schema
-from bench.worker.environment import describe as describe_environment
+from bench.training.device import describe_environment
 from tests.factories import load_cells, make_estimate, make_record
 
 

@@ -12,7 +12,7 @@ from bench import registry
 from bench.models import hf
 from bench.plugins.contracts import GenerateOptions, TaskFacts
 from bench.plugins.settings import MethodSettings
-from bench.training.adapt import Adapted, adapt
+from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen
 
 LABELS = ("neg", "pos")
@@ -83,7 +83,7 @@ def method(name: str, **fields: Any) -> MethodSettings:
     return made
 
 
-def put(model: Any, parts: Mapping[str, str], **methods: MethodSettings) -> dict[str, Adapted]:
+def put(model: Any, parts: Mapping[str, str], **methods: MethodSettings) -> dict[str, AppliedMethod]:
     """Freeze, train and adapt, audited."""
     done = adapt(model, model.part_facts, parts, methods)
     check_frozen(model, parts, done)

@@ -16,8 +16,8 @@ from bench.plugins.contracts import GenerateOptions, TaskFacts
 from bench.records.record import Status
 from bench.training.adapt import adapt
 from bench.training.data import load_data
+from bench.training.device import seed_everything
 from bench.training.restore import load_adapter
-from bench.training.seeds import seed_everything
 from bench.worker.run import run_cell
 from tests.factories import load_cells
 from tests.models import hf_seeing

@@ -12,7 +12,7 @@ from bench.models import hf
 from bench.plugins.contracts import GenerateOptions
 from bench.training.audit_evaluation import check_evaluation
 from bench.training.data import Batch
-from bench.training.optimizer import make_precision
+from bench.training.device import make_precision
 from tests.models.hf_models import WRITE
 from tests.models.hf_small import small
 

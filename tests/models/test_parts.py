@@ -15,7 +15,7 @@ from bench.errors import SpecError
 from bench.models.common import parts as _parts
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
-from bench.training.adapt import Adapted, adapt
+from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen, check_gradients
 from bench.training.measure import write_tensors
 from bench.training.params import count_params, stored_tensors
@@ -79,7 +79,7 @@ def method(name: str) -> MethodSettings:
     return made
 
 
-def adapted(net: Any, parts: dict[str, str]) -> dict[str, Adapted]:
+def adapted(net: Any, parts: dict[str, str]) -> dict[str, AppliedMethod]:
     used = {action: method(action) for action in parts.values() if action not in "FT"}
     found = adapt(net, net.part_facts, parts, used)
     check_frozen(net, parts, found)

@@ -11,7 +11,7 @@ from bench import registry
 from bench.spec.cell import Cell, expand
 from bench.spec.load import SpecSource, read_spec
 from bench.training.adapt import adapt
-from bench.training.optimizer import make_plan
+from bench.training.optimizer import make_schedule
 from bench.training.params import count_params
 
 METHODS = {"T": "Full Fine-tuning", "LoRA": "Decoder-LoRA", "Prefix": "Decoder-Prefix", "IA3": "Decoder-IA3"}
@@ -75,7 +75,7 @@ def test_the_setting_of_biomedgpts_script(source: SpecSource) -> None:
     train, optimizer, evaluate = cell.train, cell.train.optimizer, cell.evaluate
     assert (train.epochs, train.schedule, train.precision) == (100, "polynomial", "fp16_autocast")
     assert train.batch_size * train.gradient_accumulation_steps == 64 * 4 * 4
-    assert train.warmup_steps == round(0.04 * make_plan(train, 4919).steps)
+    assert train.warmup_steps == round(0.04 * make_schedule(train, 4919).steps)
     assert model["constrain_loss"] is True
     assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 5e-5, 0.01)
     assert evaluate.closed == "answer_type"

@@ -15,10 +15,11 @@ from bench.plugins.settings import MethodTraining
 from bench.records.record import Status
 from bench.spec.cell import Cell
 from bench.spec.sections import OptimizerSettings
-from bench.training.adapt import adapt, check_pattern, method_groups
+from bench.training.adapt import adapt, check_on_meta, method_groups
 from bench.training.audit import check_frozen
 from bench.training.data import load_data, task_of, training_batches
-from bench.training.optimizer import Group, make_groups, make_optimizer, make_plan, make_precision, set_rate
+from bench.training.device import make_precision
+from bench.training.optimizer import ParamGroup, make_groups, make_optimizer, make_schedule, set_rate
 from bench.training.train import Trainer
 from bench.worker import run
 
@@ -32,7 +33,7 @@ def test_a_method_that_cannot_be_put_on_its_part_is_refused_before_anything_is_l
 ) -> None:
     cell = make_cell(parts={"vit": "V", "jtm": "F", "dec": "F"}, methods=CONVOLUTION)
     with pytest.raises(BenchError, match=r"method V cannot be put on part vit: .*(not supported|No layers)"):
-        check_pattern(cell)
+        check_on_meta(cell)
 
     def never(*_: Any) -> None:
         raise AssertionError("data was loaded")
@@ -57,13 +58,13 @@ def test_a_method_that_cannot_be_put_on_its_part_is_refused_before_anything_is_l
 )
 def test_the_message_says_what_is_wrong(make_cell: Make, method: dict[str, Any], words: str) -> None:
     with pytest.raises(BenchError, match=words):
-        check_pattern(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods={"M": method}))
+        check_on_meta(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods={"M": method}))
 
 
 def test_a_method_that_computes_from_the_weights_is_left_to_the_run(make_cell: Make) -> None:
     """FRoD decomposes the weights, which meta tensors have none of."""
     method = {"M": {"peft_type": "FROD"}}
-    check_pattern(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods=method))
+    check_on_meta(make_cell(parts={"vit": "F", "jtm": "M", "dec": "F"}, methods=method))
 
 
 def test_the_check_leaves_the_random_numbers_of_a_run_alone(make_cell: Make) -> None:
@@ -97,8 +98,8 @@ def test_groups_have_the_rate_and_decay_of_their_method() -> None:
     a, b, c = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
     settings = OptimizerSettings(name="sgd", lr=0.1, weight_decay=0.5)
     own = [
-        Group(parameters=[b], training=MethodTraining(lr=0.4, weight_decay=0.0)),
-        Group(parameters=[b, c], training=MethodTraining(lr=0.2)),
+        ParamGroup(parameters=[b], training=MethodTraining(lr=0.4, weight_decay=0.0)),
+        ParamGroup(parameters=[b, c], training=MethodTraining(lr=0.2)),
     ]
     optimizer = make_optimizer(settings, make_groups(settings, [a, b, c], own), CPU)
     set_rate(optimizer, 0.05)  # half of the peak
@@ -122,7 +123,7 @@ def stepped(make_cell: Make, method: dict[str, Any], **train: Any) -> tuple[Any,
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     model.module.eval()  # no dropout: two models shall differ in their rates alone
     before = {name: p.detach().clone() for name, p in model.module.named_parameters() if p.requires_grad}
-    plan = make_plan(cell.train, len(data.train))
+    plan = make_schedule(cell.train, len(data.train))
     groups = method_groups(model, cell.parts, cell.methods)
     trainer = Trainer(model, model.loss, plan, make_precision("fp32", CPU), groups)
     batches = training_batches(data, model, task_of(cell), cell.train, steps=plan.steps, seed=0)

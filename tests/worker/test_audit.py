@@ -13,7 +13,7 @@ from bench.errors import AuditError
 from bench.plugins.contracts import BenchModel, Task
 from bench.spec.cell import Cell
 from bench.spec.sections import DEFAULT_TASK, EvaluateSettings
-from bench.training.adapt import Adapted, adapt
+from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen, check_gradients
 from bench.training.data import LoadedData, load_data
 
@@ -30,7 +30,7 @@ def data() -> LoadedData:
     return load_data(EasyVqaSettings(name="easy_vqa", train_limit=8, test_limit=8))
 
 
-def adapted(cell: Cell, device: str = "cpu") -> tuple[BenchModel, dict[str, Adapted]]:
+def adapted(cell: Cell, device: str = "cpu") -> tuple[BenchModel, dict[str, AppliedMethod]]:
     plugin = registry.load("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=["what shape is it yes no"], device=device)
     return model, adapt(model, plugin.PARTS, cell.parts, cell.methods)

@@ -19,11 +19,11 @@ from bench.plugins.contracts import GenerateOptions, Task
 from bench.records.record import Status
 from bench.spec.cell import Cell
 from bench.spec.sections import DEFAULT_TASK, EvaluateSettings
-from bench.training.adapt import Adapted, adapt
+from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit_evaluation import check_evaluation
 from bench.training.data import Batch, load_data
+from bench.training.device import make_precision
 from bench.training.observe import Observer, differ, disturbed
-from bench.training.optimizer import make_precision
 from bench.worker.run import run_cell
 
 Make = Callable[..., Cell]
@@ -54,7 +54,7 @@ class Built:
         if hasattr(self.model, "learn_answers"):
             self.model.learn_answers(example.answer for example in data.train)
         self.parts = cell.parts
-        self.adapters: dict[str, Adapted] = adapt(self.model, self.model.part_facts, cell.parts, cell.methods)
+        self.adapters: dict[str, AppliedMethod] = adapt(self.model, self.model.part_facts, cell.parts, cell.methods)
         self.batch: Batch = data.test_batch(self.model, VQA, data.test[:2])
 
     def check(self) -> list[str]:

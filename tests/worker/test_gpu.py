@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.spec.cell import Cell
-from bench.training.gpu import GpuMeter, open_gpu_meter
+from bench.training.measure import GpuMeter, open_gpu_meter
 from bench.worker import recorder
 
 
@@ -137,9 +137,9 @@ def test_memory_of_our_own_process_is_not_told_as_that_of_others(
     """An earlier cell in this process has a CUDA context and cached memory."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: ours)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(recorder, "describe", lambda _: {})
+    monkeypatch.setattr(recorder, "describe_environment", lambda _: {})
     monkeypatch.setattr(recorder, "open_gpu_meter", lambda _: meter(FakeNvml([], used=5 << 30)))
-    running = recorder.Draft(make_cell(), tmp_path)
+    running = recorder.Recorder(make_cell(), tmp_path)
     running.use(torch.device("cuda"))
     assert running.record().memory.foreign_bytes == told
 

@@ -15,7 +15,8 @@ from bench.estimate.autocast import autocast_on_meta
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 from bench.training.data import Batch
-from bench.training.optimizer import make_plan, make_precision
+from bench.training.device import make_precision
+from bench.training.optimizer import make_schedule
 from bench.training.train import Trainer
 
 Make = Callable[..., Cell]
@@ -41,7 +42,7 @@ def steps_on_meta(cell: Cell, steps: int = 2, micro_batches: int = 1) -> tuple[C
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     precision = make_precision(cell.train.precision, torch.device("meta"))
     model.module.to(precision.weights).train()
-    trainer = Trainer(model, model.loss, make_plan(cell.train, examples=100), precision)
+    trainer = Trainer(model, model.loss, make_schedule(cell.train, examples=100), precision)
     inputs = model.meta_inputs(3, model.max_lengths(), with_answers=True)
     with autocast_on_meta(), Answering() as mode:
         for step in range(steps):

@@ -12,15 +12,16 @@ from pydantic import ValidationError
 
 from bench.errors import BenchError
 from bench.spec.sections import OptimizerSettings, TrainSettings
-from bench.training.optimizer import Plan, forbid_tf32, make_optimizer, make_plan, make_precision
+from bench.training.device import forbid_tf32, make_precision
+from bench.training.optimizer import Schedule, make_optimizer, make_schedule
 
 
-def plan(examples: int = 40, **settings: Any) -> Plan:
+def plan(examples: int = 40, **settings: Any) -> Schedule:
     base: dict[str, Any] = {"batch_size": 10, "optimizer": {"lr": 1.0}}
-    return make_plan(TrainSettings.model_validate(base | settings), examples)
+    return make_schedule(TrainSettings.model_validate(base | settings), examples)
 
 
-def rates(made: Plan) -> list[float]:
+def rates(made: Schedule) -> list[float]:
     return [made.rate(step) for step in range(made.steps)]
 
 
@@ -91,7 +92,7 @@ def test_optimizer_takes_the_settings() -> None:
 def test_precisions() -> None:
     cpu = torch.device("cpu")
     images = {"pixel_values": torch.zeros(1), "input_ids": torch.zeros(1, dtype=torch.long)}
-    placed = make_precision("bf16", cpu).place(images)
+    placed = make_precision("bf16", cpu).to_device(images)
     assert (placed["pixel_values"].dtype, placed["input_ids"].dtype) == (torch.bfloat16, torch.long)
     mixed = make_precision("fp16_autocast", cpu)
     assert (mixed.weights, mixed.compute, mixed.scales_loss) == (torch.float32, torch.float16, True)

@@ -10,7 +10,7 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.training.penalty import Penalty
+from bench.training.penalty import OrthogonalRegularizer
 
 WEIGHT = 0.5
 
@@ -36,7 +36,7 @@ def part() -> nn.Module:
 
 
 def test_a_part_without_a_loss_has_the_term_added(part: nn.Module) -> None:
-    penalty = Penalty(nn.ModuleDict({"encoder": part, "head": nn.Linear(3, 2)}))
+    penalty = OrthogonalRegularizer(nn.ModuleDict({"encoder": part, "head": nn.Linear(3, 2)}))
     for _ in range(2):
         penalty.begin()
         loss = part(torch.ones(2, 8)).square().mean()
@@ -53,7 +53,7 @@ def test_what_the_library_has_added_is_not_added_again() -> None:
     sizes: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     plain = LlamaForCausalLM(LlamaConfig(vocab_size=20, **sizes))
     model: Any = get_peft_model(plain, config(task_type="CAUSAL_LM", target_modules=["q_proj"]))
-    penalty, tokens = Penalty(model), torch.arange(6)[None]
+    penalty, tokens = OrthogonalRegularizer(model), torch.arange(6)[None]
     penalty.begin()
     with_labels = model(input_ids=tokens, labels=tokens).loss
     assert penalty.added_to(with_labels) is with_labels
@@ -70,4 +70,4 @@ def test_other_methods_and_a_weight_of_zero_add_nothing(part: nn.Module) -> None
     free.peft_config["default"].orth_reg_weight = 0.0
     for module in (lora, free):
         loss = torch.tensor(1.0)
-        assert Penalty(module).added_to(loss) is loss
+        assert OrthogonalRegularizer(module).added_to(loss) is loss

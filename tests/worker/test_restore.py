@@ -22,7 +22,7 @@ from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 from bench.spec.cell import Cell
 from bench.spec.sections import AnyMethod
-from bench.training.adapt import Adapted, adapt
+from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen
 from bench.training.data import load_data, task_of
 from bench.training.measure import write_tensors
@@ -146,7 +146,7 @@ def test_every_method_of_our_own(make: Callable[..., Any], tmp_path: Path, type_
     check(make, "bert", method, tmp_path / "adapter.safetensors")
 
 
-def adapted(make: Callable[..., Any], name: str, method: MethodSettings) -> tuple[Any, dict[str, Adapted]]:
+def adapted(make: Callable[..., Any], name: str, method: MethodSettings) -> tuple[Any, dict[str, AppliedMethod]]:
     model, facts = make(name)
     registry.load("methods", method.type).check(method, facts["net"])
     torch.manual_seed(next(SEEDS))  # the adapter is drawn anew each time, the model is not

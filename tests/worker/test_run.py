@@ -19,7 +19,7 @@ from bench.models.miss.model import MissModel
 from bench.records.record import CellRecord, Memory, PhaseMemory, Status
 from bench.spec.cell import Cell
 from bench.tasks._normalise import vqa as normalise
-from bench.training.gpu import GpuMeter
+from bench.training.measure import GpuMeter
 from bench.worker import run
 from bench.worker.run import run_cell
 

@@ -14,8 +14,8 @@ from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 from bench.training.data import load_data, task_of, training_batches
-from bench.training.optimizer import make_plan, make_precision
-from bench.training.seeds import seed_everything
+from bench.training.device import make_precision, seed_everything
+from bench.training.optimizer import make_schedule
 from bench.training.train import Trainer
 from bench.worker.run import run_cell
 
@@ -30,7 +30,7 @@ def trained(cell: Cell) -> tuple[list[float], list[torch.Tensor]]:
     plugin = registry.load("models", cell.model.family)
     model = plugin.build(cell.model, texts=data.source.texts(), device="cpu")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
-    plan = make_plan(cell.train, len(data.train))
+    plan = make_schedule(cell.train, len(data.train))
     trainer = Trainer(model, model.loss, plan, make_precision(cell.train.precision, CPU))
     model.module.train()
     groups = training_batches(data, model, task_of(cell), cell.train, steps=plan.steps, seed=cell.seed)

@@ -18,7 +18,7 @@ import torch
 from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT
 from bench.estimate.validation import cases, cpu, cpu_page, gpu, gpu_page, output, paper, paper_page, plain
-from bench.training.torch_environment import describe
+from bench.training.device import describe_environment
 
 OUT = Path("results/gallery/validation")
 _NOWHERE = "data.root=no-such-folder"
@@ -57,7 +57,7 @@ def on_cpu(out: Path) -> bool:
     for case in (*cases.cells(), *plain.models()):
         rows.append(cpu_page.row(case, cpu.compare(case)))
         _say(f"{case.name}: {output.percent(rows[-1]['error'], 4)}")
-    environment = describe(torch.device("cpu"))
+    environment = describe_environment(torch.device("cpu"))
     output.write(out, "cpu", environment, rows, cpu_page.page(rows, environment))
     return all(row["holds"] for row in rows)
 
@@ -77,7 +77,7 @@ def against_paper(out: Path, specs: Path, sets: Sequence[str]) -> bool:
         for row, estimate in zip(found, estimates, strict=True)
         if row.cell.label in paper.FRAGMENTED
     }
-    environment = describe(torch.device("cpu"))
+    environment = describe_environment(torch.device("cpu"))
     lines = paper_page.lines(found, estimates, readings, fragmented)
     output.write(out, "paper", environment, lines, paper_page.page(lines, environment))
     _say(f"mean absolute error {100 * ours.mean:.2f} %, worst {output.percent(ours.worst)}")

@@ -16,7 +16,7 @@ from bench.spec.load import read_spec
 from bench.spec.sections import TrainSettings
 from bench.training.adapt import adapt
 from bench.training.data import task_of
-from bench.training.optimizer import make_precision
+from bench.training.device import make_precision
 
 LENGTHS = tuple(InputLengths(question_tokens=q, answer_tokens=a) for q, a in ((16, 8), (24, 35)))
 """Of the batches of every case, one a step."""

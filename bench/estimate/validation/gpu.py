@@ -26,12 +26,9 @@ from bench.records.record import Estimate, PhaseMemory, PredictedPhase
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 from bench.training.data import task_of
+from bench.training.device import describe_environment, forbid_tf32, seed_everything
 from bench.training.failure import memory_error
-from bench.training.gpu import open_gpu_meter
-from bench.training.measure import cuda_peaks
-from bench.training.optimizer import forbid_tf32
-from bench.training.seeds import seed_everything
-from bench.training.torch_environment import describe
+from bench.training.measure import cuda_peaks, open_gpu_meter
 
 ALLOCATED_LIMIT, RESERVED_LIMIT = 0.02, 0.05
 """Largest relative errors of a phase's predicted peaks."""
@@ -57,7 +54,7 @@ def measured_environment() -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     forbid_tf32(torch.device("cuda"))
-    return describe(torch.device("cuda")) | {"capability": torch.cuda.get_device_capability()}
+    return describe_environment(torch.device("cuda")) | {"capability": torch.cuda.get_device_capability()}
 
 
 def assumed_generation(environment: Mapping[str, Any]) -> str:
@@ -148,7 +145,7 @@ def _train_and_evaluate(
         settings = cell.evaluate
         batch = shapes(model, settings.batch_size, evaluation)
         with torch.no_grad(), precision.context(), generating(settings.max_new_tokens):
-            model.generate(precision.place(batch.tensors), settings.options())
+            model.generate(precision.to_device(batch.tensors), settings.options())
         _wait(target)
 
 

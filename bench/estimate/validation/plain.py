@@ -10,7 +10,7 @@ import torch
 from bench.estimate.validation.cases import LENGTHS, Case
 from bench.plugins.contracts import InputLengths, TextModel
 from bench.spec.sections import OptimizerSettings, TrainSettings
-from bench.training.optimizer import make_precision
+from bench.training.device import make_precision
 
 _IMAGE = (3, 96, 96)
 _TOKENS = -1

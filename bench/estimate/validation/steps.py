@@ -10,7 +10,8 @@ import torch
 from bench.plugins.contracts import InputLengths, TextModel
 from bench.spec.sections import TrainSettings
 from bench.training.data import Batch
-from bench.training.optimizer import Plan, Precision, make_precision
+from bench.training.device import Precision, make_precision
+from bench.training.optimizer import Schedule
 from bench.training.train import Trainer
 
 
@@ -21,7 +22,7 @@ class Generated(Precision):
     note: Callable[[list[torch.Tensor]], None]
     """Told of them."""
 
-    def place(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Noise for images; ones for ids and masks, ended by a zero: the padding."""
         placed = {}
         for name, like in tensors.items():
@@ -50,7 +51,7 @@ def take_steps(
     """A step with all its micro-batches for each of ``lengths``; ends without gradients, as a run's training does."""
     model.module.train()
     trainer = Trainer(
-        model, model.loss, Plan(settings=settings, steps=len(lengths), steps_per_epoch=len(lengths)), precision
+        model, model.loss, Schedule(settings=settings, steps=len(lengths), steps_per_epoch=len(lengths)), precision
     )
     for step, each in enumerate(lengths):
         batch = shapes(model, settings.batch_size, each)

@@ -17,7 +17,7 @@ from bench.estimate.validation import __main__ as command
 from bench.estimate.validation import gpu, gpu_page, paper
 from bench.records.record import MEMORY_KINDS, PhaseMemory, PredictedPhase
 from bench.spec.cell import Cell
-from bench.training.gpu import open_gpu_meter
+from bench.training.measure import open_gpu_meter
 
 CONTEXT = 500 * 2**20
 CUBLAS = cublas_of(GPUS[DEFAULT], torch.__version__)
