@@ -1,10 +1,15 @@
-"""Versions, hardware and source revision, found without importing torch: the runner and the worker share this."""
+"""The machine and the process: versions, hardware, source revision, host memory, without importing torch."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import platform
+import re
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -17,6 +22,7 @@ import psutil
 from bench import __version__, nvml
 from bench import versions as tested
 from bench.errors import SpecError
+from bench.units import size_text
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "timm", "tokenizers", "safetensors", "numpy", "pillow")
 Device = Literal["auto", "cpu", "cuda"]
@@ -28,6 +34,16 @@ VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
 )
 """Variables that decide which GPU computes, how exactly, and with how much memory of cuBLAS; recorded as they are."""
+_SIGNS = re.compile(
+    r"can't allocate memory|not enough memory: you tried|[Cc]annot allocate memory(?! in static TLS)|std::bad_alloc"
+    r"|failed to map segment from shared object(?!: Operation not permitted)"
+    r"|Memory allocation still failed|^(?:[\w.]*[._])?(?:Array)?MemoryError\b",
+    re.MULTILINE,
+)
+"""Of torch's allocator, the C library, C++, the dynamic linker, OpenBLAS, and Python and NumPy."""
+_LAST_LINES = 8
+"""Of a log: what stands further up was survived."""
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,3 +221,38 @@ def _cpu_model() -> str:
 def usable_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_out_of_host_memory(error: BaseException) -> bool:
+    """Whether an exception says that the host's memory, or what this process may have of it, is used up."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError | ImportError | OSError) and bool(_SIGNS.search(str(error)))
+
+
+def last_words(log: str) -> str | None:
+    """The line at the end of a dead process's log that says that host memory ran out; None if there is none."""
+    lines = log.splitlines()[-_LAST_LINES:]
+    return next((line.strip() for line in reversed(lines) if _SIGNS.search(line)), None)
+
+
+def address_space_limit() -> str:
+    """``; its address space is limited to 4 GiB (ulimit -v)``; empty where it is not."""
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return ""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if soft == resource.RLIM_INFINITY else f"; its address space is limited to {size_text(soft)} (ulimit -v)"
+
+
+def die_with_parent(parent: str | None) -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed runner leaves no worker behind.
+
+    ``parent`` is the process id the runner passes: a runner that died before we asked would be missed without it.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != int(parent):
+        sys.exit("the runner has ended")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from bench.errors import SpecError
 from bench.execution.done import stale
-from bench.file_kinds import not_regular, of_bytes
+from bench.files import describe_bytes, not_regular
 from bench.records.record import CellRecord
 from bench.records.store import ResultsFile, holds_records, latest
 from bench.spec.cell import Cell, expand
@@ -141,9 +141,8 @@ def _holds_records(path: Path) -> bool:
     if holds_records(head):
         return True
     if kind or head.strip()[:1] not in (b"", b"{"):
-        print(
-            f"warning: {printable(str(path))} is {kind or of_bytes(head)}, no records file; left out", file=sys.stderr
-        )
+        found = kind or describe_bytes(head)
+        print(f"warning: {printable(str(path))} is {found}, no records file; left out", file=sys.stderr)
     return False
 
 

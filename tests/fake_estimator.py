@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.parent import die_with_parent
+from bench.environment import die_with_parent
 from bench.records.record import Estimate
 from tests.factories import GIB, make_estimate
 

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.parent import die_with_parent
+from bench.environment import die_with_parent
 
 SLEEPER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RecordError
+from bench.files import write_atomic
 from bench.records.record import CellRecord, LossPoint, Status
-from bench.records.store import ResultsFile, encode, write_atomic
+from bench.records.store import ResultsFile, encode
 
 
 def record(cell_id: str, **changes: object) -> CellRecord:

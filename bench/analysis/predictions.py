@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import metrics
-from bench.file_kinds import read_regular
+from bench.files import read_regular
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from bench.parent import die_with_parent
+from bench.environment import die_with_parent
 
 if TYPE_CHECKING:
     from bench.estimate.estimator import Estimator

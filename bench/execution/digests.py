@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import fingerprints, registry
+from bench import files, registry
 from bench.errors import WeightsError
 from bench.spec.cell import Cell
 
@@ -71,8 +71,8 @@ def _content(path: Path) -> str:
     if path.is_dir():
         names = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
     try:
-        hashes = fingerprints.of_files(path if path.is_dir() else path.parent, names)
-    except fingerprints.MissingFilesError as error:
+        hashes = files.sha256_of_all(path if path.is_dir() else path.parent, names)
+    except files.MissingFilesError as error:
         raise WeightsError(f"{path}: {error.names[0]} cannot be read: check its permissions") from None
     listed = "".join(f"{name}\0{own}\n" for name, own in zip(names, hashes, strict=True))
     return hashlib.sha256(listed.encode()).hexdigest()

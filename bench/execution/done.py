@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bench import fingerprints
+from bench import files
 from bench.environment import Device, usable_gpus
 from bench.errors import SpecError
 from bench.execution import digests
@@ -77,7 +77,7 @@ def inputs_known(cells: Sequence[Cell], *, any_device: bool) -> dict[str, Inputs
     taken = _Digests(_if_known)
     asked = set() if any_device else {cell.run.device for cell in cells}
     devices = {device: _devices_known(device) for device in asked}
-    with fingerprints.quick():
+    with files.limited_reading():
         return {cell.cell_id: taken.inputs(cell, devices.get(cell.run.device, frozenset())) for cell in cells}
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench import environment
-from bench.file_kinds import read_regular
-from bench.host_memory import address_space_limit, last_words
+from bench.environment import address_space_limit, last_words
+from bench.files import read_regular, write_atomic
 from bench.plugins.execution import EVENTS_FILE, Ended, Progress, now
 from bench.records.record import HOST_OUT_OF_MEMORY, CellRecord, Estimate, Failure, Status
-from bench.records.store import write_atomic
 from bench.spec.cell import Cell
 
 ATTEMPT = ".attempt"

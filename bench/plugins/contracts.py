@@ -90,7 +90,7 @@ class DataPlugin(Protocol):
     def digest(settings: Any) -> str:
         """SHA-256 (hex) over the contents of annotations and images; no torch.
 
-        ``bench.fingerprints`` remembers the hashes of files between runs. What takes long all the same, such as a
+        ``bench.files`` remembers the hashes of files between runs. What takes long all the same, such as a
         download, calls its ``takes_long`` first, since lists and reports ask, too. Raises DataError if the data is not
         there: where to get it, which layout is expected, what runs without it.
         """

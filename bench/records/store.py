@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from bench.errors import RecordError
-from bench.file_kinds import not_regular, of_bytes, read_regular
+from bench.files import describe_bytes, not_regular, read_regular, sync_folder, write_atomic
 from bench.records.record import SCHEMA_VERSION, CellRecord
 
 LINE_START = b'{"checksum":"'
@@ -166,7 +166,7 @@ class ResultsFile:
         except OSError as problem:
             raise RecordError(f"cannot read {self.path}: {problem.strerror}") from problem
         if not holds_records(content) and content.strip(b"\0 \r\n") and not LINE_START.startswith(content):
-            raise self._foreign(of_bytes(content))
+            raise self._foreign(describe_bytes(content))
         return content.splitlines(keepends=True)
 
     def _foreign(self, kind: str) -> RecordError:
@@ -208,32 +208,6 @@ def _line(content: dict[str, Any]) -> bytes:
 def checksum(content: dict[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the canonical JSON of a record."""
     return hashlib.sha256(_json(content, canonical=True)).hexdigest()[:16]
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader, or a machine that lost power, sees the old or the new content, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a new file's name survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as problem:
-        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush folders
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def write_error(problem: OSError, path: Path, told: str) -> RecordError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import OutputError, SpecError
-from bench.file_kinds import read_regular
+from bench.files import read_regular
 
 if TYPE_CHECKING:
     from bench.analysis.predictions import Outcomes

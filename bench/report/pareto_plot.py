@@ -16,7 +16,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.parent import die_with_parent
+from bench.environment import die_with_parent
 from bench.report.label_layout import Box, Labels, boxes, line_boxes
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from bench.environment import child_environ
 from bench.errors import OutputError
 
 PARENT = "BENCH_PARENT"
-"""Environment variable with our process id: such a process calls ``bench.parent.die_with_parent`` with it."""
+"""Environment variable with our process id: such a process calls ``bench.environment.die_with_parent`` with it."""
 LIMIT_S = 300.0
 """Longer takes none, on a busy machine either: it hangs."""
 _running: list[subprocess.Popen[bytes]] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import environment, fingerprints, registry
+from bench import environment, files, registry
 from bench.errors import BenchError
 from bench.plugins.settings import DataSettings, ModelSettings
 from bench.spec.load import ResolvedSpec, SpecSource
@@ -75,12 +75,12 @@ def _missing(resolved: ResolvedSpec, *, weights: bool) -> str | None:
             needed[repr(settings)] = settings
     for settings in needed.values():
         try:
-            with fingerprints.quick(0, patient=True):  # to know that they are there nothing need be read
+            with files.limited_reading(0, patient=True):  # to know that they are there nothing need be read
                 if isinstance(settings, DataSettings):
                     registry.load("datasets", settings.name).digest(settings)
                 elif weights:
                     registry.load("models", settings.family).weights_digest(settings)
-        except fingerprints.UnreadError:
+        except files.UnreadError:
             continue
         except BenchError as error:
             return str(error).splitlines()[0]

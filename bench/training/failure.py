@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
+from bench.environment import address_space_limit, is_out_of_host_memory
 from bench.errors import BenchError, DivergedError
-from bench.host_memory import address_space_limit, is_out_of_host_memory
 from bench.records.record import HOST_OUT_OF_MEMORY, Failure, Status
 
 _OUT_OF_MEMORY = re.compile(

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench.parent import die_with_parent
+from bench.environment import die_with_parent
 
 
 def main(arguments: list[str]) -> int:

@@ -70,7 +70,7 @@ def test_a_terminated_worker_leaves_no_record(make_cell: Make, tmp_path: Path, r
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a process to its parent")
 def test_a_worker_dies_with_its_parent(tmp_path: Path, root: Path) -> None:
-    worker = "from bench.parent import die_with_parent; import os, time; die_with_parent(os.environ['P']);"
+    worker = "from bench.environment import die_with_parent; import os, time; die_with_parent(os.environ['P']);"
     worker += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = "import os, subprocess, sys; "
     parent += "subprocess.run([sys.executable, '-c', sys.argv[1]], env=os.environ | {'P': str(os.getpid())})"

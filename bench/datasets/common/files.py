@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bench import fingerprints
+from bench import files
 from bench.datasets.common import images as _images
 from bench.datasets.common.notes import Notes
 from bench.errors import DataError
@@ -135,8 +135,8 @@ def contents_digest(listed: Iterable[tuple[str, str]]) -> str:
 
 def _hashes(root: Path, names: Sequence[str], what: str, remedy: str) -> list[str]:
     try:
-        return fingerprints.of_files(root, names)
-    except fingerprints.MissingFilesError as error:
+        return files.sha256_of_all(root, names)
+    except files.MissingFilesError as error:
         first = root / error.names[0]
         how = "not readable" if first.exists() else "missing"
         raise DataError(

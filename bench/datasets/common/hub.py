@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from bench import fingerprints
 from bench.datasets.common import columns, hub_files, images
 from bench.datasets.common import files as _files
 from bench.datasets.common.notes import Notes
 from bench.errors import DataError
+from bench.files import refuse_if_limited
 from bench.plugins.settings import DataSettings
 from bench.registry import did_you_mean
 
@@ -56,7 +56,7 @@ def load_splits(
 
     Raises DataError if the extra is not installed, the data cannot be had, or images of a folder are in no split.
     """
-    fingerprints.takes_long("loading a data set of the Hub")
+    refuse_if_limited("loading a data set of the Hub")
     try:
         import datasets
     except ImportError as error:

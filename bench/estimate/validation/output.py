@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records.store import write_atomic
+from bench.files import write_atomic
 from bench.units import UNITS
 
 GIB, MIB = UNITS["GiB"], UNITS["MiB"]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import fingerprints
+from bench import files
 from bench.errors import WeightsError
 
 
@@ -22,6 +22,6 @@ def digest_of(paths: Iterable[Path]) -> str:
 def sha256(path: Path) -> str:
     """Of the content, hex. Raises WeightsError."""
     try:
-        return fingerprints.of_file(path)
-    except fingerprints.MissingFilesError:
+        return files.sha256_of(path)
+    except files.MissingFilesError:
         raise WeightsError(f"{path}: is not there, or may not be read: check the file and its permissions") from None

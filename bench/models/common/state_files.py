@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bench.errors import WeightsError
-from bench.file_kinds import BINARY, PICKLE, SAFETENSORS, ZIP, what_is
+from bench.files import BINARY, PICKLE, SAFETENSORS, ZIP, what_is
 
 State = dict[str, torch.Tensor]
 _NUMPY = (np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64)), np._core.multiarray.scalar)  # type: ignore[attr-defined]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.environment import is_out_of_host_memory
 from bench.errors import BenchError, SpecError, WeightsError
-from bench.host_memory import is_out_of_host_memory
 from bench.models.common import labels, quantised, state_files
 from bench.models.hf import architectures, images
 from bench.models.hf import files as _hf_source

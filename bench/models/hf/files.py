@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import fingerprints
+from bench import files
 from bench.errors import BenchError, SpecError, WeightsError
-from bench.file_kinds import what_is
+from bench.files import what_is
 from bench.models.common import quantised
 from bench.models.common.digest import digest_of
 from bench.registry import did_you_mean
@@ -176,7 +176,7 @@ def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
     for formats in _WEIGHTS if weights else ((),):
         try:
             found = _download(name, revision, [*_BESIDE, *formats])
-        except fingerprints.UnreadError:
+        except files.UnreadError:
             raise
         except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
             problem = error
@@ -211,7 +211,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
 def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    fingerprints.takes_long("a download")
+    files.refuse_if_limited("a download")
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 

@@ -7,8 +7,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import fingerprints
 from bench.errors import WeightsError
+from bench.files import refuse_if_limited
 from bench.models.common import quantised
 from bench.models.common.digest import digest_of
 from bench.models.miss.tokens import read_words
@@ -161,7 +161,7 @@ def _from_hub(weights: miss.HubWeights) -> Path:
 
     for offline in (True, False):
         if not offline:
-            fingerprints.takes_long("a download")
+            refuse_if_limited("a download")
         for name in WEIGHTS_FILES:
             try:
                 folder = snapshot(name, offline=offline)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import fingerprints
+from bench import files
 from bench.errors import WeightsError
 from bench.models.common import quantised
 from bench.models.common.digest import sha256
@@ -76,7 +76,7 @@ def _from_hub(weights: timm.HubWeights) -> Path:
     failed: Exception | None = None
     for offline in (True, False):
         if not offline:
-            fingerprints.takes_long("a download")
+            files.refuse_if_limited("a download")
         for name in TENSORS:
             try:
                 paths = [

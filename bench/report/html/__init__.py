@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.file_kinds import not_regular
+from bench.files import not_regular
 
 if TYPE_CHECKING:
     from bench.analysis.predictions import Outcomes

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.file_kinds import not_regular
+from bench.files import not_regular
 from bench.records.record import CellRecord, TaskScore
 from bench.report.html.clean import clean
 

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bench import fingerprints, registry
+from bench import files, registry
+from bench.environment import die_with_parent
 from bench.errors import BenchError
 from bench.format import counted, plain
-from bench.parent import die_with_parent
 from bench.plugins.contracts import Example, OpenedData
 from bench.report import processes
 from bench.report.html.clean import clean
@@ -138,7 +138,7 @@ class _Sources:
         try:
             plugin = registry.load("datasets", told["name"])
             settings = plugin.Settings.model_validate(told)
-            with fingerprints.quick(patient=True):
+            with files.limited_reading(patient=True):
                 here = plugin.digest(settings)
             if here != digest:
                 name = plain(told["name"])
