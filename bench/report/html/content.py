@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bench.spec.sections import Spec
 
 HERE = Path(__file__).resolve().parent
-OTHERS = ("contest.py", "outcomes.py", "uncertainty.py")
-"""Sources that the page's content depends on and is not collected from."""
+STATISTICS = ("best.py", "predictions.py", "statistics.py")
+"""Modules of `bench.analysis` that decide what the page says and are not part of its collected content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,7 @@ def _table(table: Table) -> list[Any]:
 def _code() -> bytes:
     """The page's own sources."""
     files = sorted(path for path in HERE.rglob("*") if path.suffix in (".py", ".js", ".css", ".html"))
-    files += [HERE.with_name(name) for name in OTHERS]
+    files += [HERE.parents[1] / "analysis" / name for name in STATISTICS]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).digest()
 
 
