@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import typer
 
 from bench.errors import INTERRUPTED, BenchError, OutputError
-from bench.spec.diagnostics import printable
+from bench.format import printable
 
 
 @contextmanager

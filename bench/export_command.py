@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import SpecError
+from bench.format import printable
 from bench.records.record import CellRecord
 from bench.registry import did_you_mean
 from bench.report.view import Wanted
-from bench.spec.diagnostics import printable
 
 SPEC_ENDINGS = (".yaml", ".yml")
 RECORDS = ("csv", "parquet")

@@ -1,12 +1,8 @@
-"""How values become text: the one place that formats."""
+"""Text for people: cleaned so that it cannot steer a terminal, page or spreadsheet, and numbers as they are shown."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
-
-from bench.records.record import CellRecord, Status
-from bench.units import gib
 
 DASH = "—"
 """Not measured."""
@@ -16,14 +12,34 @@ PREDICTED = "≈"
 FLAG = "†"
 """Mark of a published value that does not agree with its neighbours."""
 
-_STATUS = {Status.OOM: "OOM"}
-_UNIT_OF_STEP = {"eval": "batch"}
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn")
+"""Unicode categories of control, format (zero-width, text direction), surrogate, private and unassigned characters."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠", "|", "%")
+"""First characters that make a spreadsheet run a text."""
 
 
-def plain(value: Any) -> str:
-    """One line without control, format (zero-width, text direction) and lone surrogate characters."""
-    text = " ".join(str(value).split())
-    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+def printable(text: str, keep: str = "\n") -> str:
+    """For a terminal or a log: characters that could steer it are escaped, except those in ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def visible(value: object, width: int | None = None) -> str:
+    """For a document: without hidden characters, cut to ``width``; spaces stay as they are."""
+    # Four times the width is enough to fill it, and keeps a log of megabytes from being looked at whole.
+    text = str(value) if width is None else str(value)[: 4 * width]
+    if not text.isprintable():
+        text = "".join(c for c in text if c.isprintable() or unicodedata.category(c) not in _HIDDEN)
+    return text if width is None else clipped(text, width)
+
+
+def one_line(value: object) -> str:
+    """``visible`` on one line, with single spaces."""
+    return visible(" ".join(str(value).split()))
+
+
+def csv_text(text: str) -> str:
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 def number(value: float | None, digits: int) -> str:
@@ -50,26 +66,6 @@ def spread(mean: float | None, std: float | None, digits: int) -> str:
 def predicted(value: str) -> str:
     """``≈ 0.21``."""
     return f"{PREDICTED} {value}"
-
-
-def outcome(record: CellRecord | None) -> str:
-    """``OOM (train, step 3)``, ``skipped (needs ≈ 26.31 GiB)``, ``not run``; empty for a cell that ended well."""
-    if record is None:
-        return "not run"
-    if record.status is Status.OK:
-        return ""
-    word, error = _STATUS.get(record.status, record.status.value), record.error
-    if record.status is Status.SKIPPED and record.estimate and record.estimate.memory:
-        return f"{word} (needs {predicted(gib(record.estimate.memory.process_peak_bytes))} GiB)"
-    if error is None:
-        return word
-    if record.status is Status.ERROR:
-        word = f"{word}: {plain(error.type)}"
-    where = [error.phase] if error.phase else []
-    if error.step is not None:
-        where.append(f"{_UNIT_OF_STEP.get(error.phase or '', 'step')} {error.step}")
-    where += ["beside other processes"] if record.status.is_result and not record.is_final else []
-    return f"{word} ({', '.join(where)})" if where else word
 
 
 def counted(n: int, noun: str) -> str:

@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 from bench.errors import SpecError
 from bench.execution.done import stale
 from bench.files import describe_bytes, not_regular
+from bench.format import printable
 from bench.records.record import CellRecord
 from bench.records.store import ResultsFile, holds_records, latest
 from bench.spec.cell import Cell, expand
-from bench.spec.diagnostics import printable, quoted
+from bench.spec.diagnostics import quoted
 from bench.spec.load import read_spec
 from bench.spec.scale import choose_for_paper
 from bench.spec.sections import Spec

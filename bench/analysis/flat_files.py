@@ -8,9 +8,7 @@ from typing import Any
 
 from bench.analysis.flat import Flat, Value
 from bench.errors import SpecError
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠", "|", "%")
-"""First characters that make a spreadsheet run a text."""
+from bench.format import csv_text
 
 
 def csv_bytes(flat: Flat) -> bytes:
@@ -29,7 +27,7 @@ def _text(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+        return csv_text(value)
     return repr(value)
 
 

@@ -13,10 +13,14 @@ from bench.metrics import Metric
 from bench.records.record import CellRecord, Status, TaskScore
 from bench.spec.cell import FROZEN
 from bench.spec.variants import COLUMN
+from bench.units import gib
 
 if TYPE_CHECKING:
     from bench.spec.cell import Cell
     from bench.spec.sections import Spec
+
+_STATUS = {Status.OOM: "OOM"}
+_UNIT_OF_STEP = {"eval": "batch"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,7 +62,7 @@ class Group:
     def outcome(self, record: CellRecord | None) -> str:
         """How one of its cells ended; empty if well."""
         why = self.stale.get(record.cell_id) if record else None
-        return f"stale ({why})" if why else format.outcome(record)
+        return f"stale ({why})" if why else outcome(record)
 
     @property
     def status(self) -> str:
@@ -114,7 +118,7 @@ def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, Cell
     places = {place: first.labels[name] for place, name in short.items() if name in first.labels}
     labels = parts | first.labels | places
     return Group(
-        label=format.plain(label),
+        label=format.one_line(label),
         parts=parts,
         labels=labels,
         cells=tuple(cells),
@@ -138,7 +142,7 @@ class Field:
     def short(self, label: str) -> str:
         """The label of a group without what all groups of the field have in common."""
         for key, value in self.telling.items():
-            label = label.replace(" " + format.plain(f"{key}={value}"), "", 1)
+            label = label.replace(" " + format.one_line(f"{key}={value}"), "", 1)
         return label
 
 
@@ -160,7 +164,7 @@ def _field(own: Sequence[Group], groups: Sequence[Group]) -> Field:
         if all(group.cells[0].labels.get(key) == value for group in own)
         and any(group.cells[0].labels.get(key) != value for group in groups)
     }
-    name = ", ".join(format.plain(value) for value in telling.values()) or cell.data.name
+    name = ", ".join(format.one_line(value) for value in telling.values()) or cell.data.name
     return Field(telling=telling, name=name, task=cell.task.name, groups=tuple(own))
 
 
@@ -173,3 +177,23 @@ def baselines_of(groups: Sequence[Group]) -> list[dict[str, dict[str, TaskScore]
             if found and found not in distinct:
                 distinct.append(found)
     return distinct
+
+
+def outcome(record: CellRecord | None) -> str:
+    """``OOM (train, step 3)``, ``skipped (needs ≈ 26.31 GiB)``, ``not run``; empty for a cell that ended well."""
+    if record is None:
+        return "not run"
+    if record.status is Status.OK:
+        return ""
+    word, error = _STATUS.get(record.status, record.status.value), record.error
+    if record.status is Status.SKIPPED and record.estimate and record.estimate.memory:
+        return f"{word} (needs {format.predicted(gib(record.estimate.memory.process_peak_bytes))} GiB)"
+    if error is None:
+        return word
+    if record.status is Status.ERROR:
+        word = f"{word}: {format.one_line(error.type)}"
+    where = [error.phase] if error.phase else []
+    if error.step is not None:
+        where.append(f"{_UNIT_OF_STEP.get(error.phase or '', 'step')} {error.step}")
+    where += ["beside other processes"] if record.status.is_result and not record.is_final else []
+    return f"{word} ({', '.join(where)})" if where else word

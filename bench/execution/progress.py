@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from bench.format import printable
 from bench.plugins.execution import Progress
 from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
@@ -164,7 +165,7 @@ class Lines:
     def cell_started(self, cell: Cell) -> None:
         """Say so."""
         running = self._tally.start(cell)
-        self._print(f"[{running.number}/{self._tally.cells}] {printable(cell.label)}: started")
+        self._print(f"[{running.number}/{self._tally.cells}] {printable(cell.label, keep='')}: started")
 
     def cell_progress(self, cell: Cell, progress: Progress) -> None:
         """A line, if the phase changed or the last line is 15 seconds old."""
@@ -177,18 +178,18 @@ class Lines:
             elapsed = duration(now - running.started)
             left = f", all cells {_left(self._tally.left_s())}" if not changed else ""
             count = f"[{running.number}/{self._tally.cells}]"
-            self._print(f"{count} {printable(cell.label)}: {describe(progress)}, {elapsed} so far{left}")
+            self._print(f"{count} {printable(cell.label, keep='')}: {describe(progress)}, {elapsed} so far{left}")
 
     def cell_ended(self, cell: Cell, record: CellRecord) -> None:
         """A line with status and time."""
         number, took = self._tally.end(cell, record.status)
         count = f"[{number}/{self._tally.cells}]"
         left = f" ({_left(self._tally.left_s())})" if self._tally.done < self._tally.cells else ""
-        self._print(f"{count} {printable(cell.label)}: {outcome(record)}, {duration(took)}{left}")
+        self._print(f"{count} {printable(cell.label, keep='')}: {outcome(record)}, {duration(took)}{left}")
 
     def message(self, text: str) -> None:
         """As it is."""
-        self._print(_printable_lines(text))
+        self._print(printable(text))
 
     def end(self) -> None:
         """Nothing to put back."""
@@ -229,7 +230,7 @@ class Bars:
     def cell_started(self, cell: Cell) -> None:
         """Add its bar."""
         self._tally.start(cell)
-        self._tasks[cell.cell_id] = self._display.add_task(printable(cell.label), total=1.0, detail="starting")
+        self._tasks[cell.cell_id] = self._display.add_task(printable(cell.label, keep=""), total=1.0, detail="starting")
 
     def cell_progress(self, cell: Cell, progress: Progress) -> None:
         """Move its bar."""
@@ -244,12 +245,14 @@ class Bars:
         """Replace its bar by a line."""
         number, took = self._tally.end(cell, record.status)
         self._display.remove_task(self._tasks.pop(cell.cell_id))
-        self.message(f"[{number}/{self._tally.cells}] {printable(cell.label)}: {outcome(record)}, {duration(took)}")
+        self.message(
+            f"[{number}/{self._tally.cells}] {printable(cell.label, keep='')}: {outcome(record)}, {duration(took)}"
+        )
         self._show_overall()
 
     def message(self, text: str) -> None:
         """Above the bars."""
-        self._display.console.print(_printable_lines(text), markup=False, highlight=False, soft_wrap=True)
+        self._display.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Take the bars away and give the cursor back."""
@@ -305,9 +308,9 @@ class Count:
     def message(self, text: str) -> None:
         """Above the bar."""
         if self._bar:
-            self._bar.console.print(_printable_lines(text), markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
-            self._print(_printable_lines(text))
+            self._print(printable(text))
 
     def _detail(self) -> str:
         spent = self._clock() - self._started
@@ -321,7 +324,7 @@ class Count:
 def describe(progress: Progress) -> str:
     """``train 120/300  loss 0.412``."""
     count = f" {progress.done}/{progress.total}" if progress.total else ""
-    note = f"  {printable(progress.note)}" if progress.note else ""
+    note = f"  {printable(progress.note, keep='')}" if progress.note else ""
     return f"{progress.phase}{count}{note}"
 
 
@@ -330,7 +333,7 @@ def outcome(record: CellRecord) -> str:
     if record.error is None:
         return str(record.status)
     first = (record.error.message.splitlines() or [""])[0]
-    return f"{record.status} ({printable(first[:200])})"
+    return f"{record.status} ({printable(first[:200], keep='')})"
 
 
 def duration(seconds: float) -> str:
@@ -338,15 +341,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def printable(text: str) -> str:
-    """Without control characters, which could move a terminal's cursor or forge a line of a log."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def _left(seconds: float | None) -> str:

@@ -11,6 +11,7 @@ from bench.analysis.best import Contest
 from bench.analysis.published import OWN_SCALES
 from bench.analysis.rows import Group, baselines_of, fields_of
 from bench.analysis.statistics import DifferenceKind
+from bench.format import one_line
 from bench.records.record import Status
 from bench.report import inputs
 from bench.report.model import TableColumn
@@ -38,13 +39,13 @@ _TESTS: dict[DifferenceKind, str] = {
 
 def scale_tag(scale: str) -> str:
     """What marks every table and plot of a scale that is not the spec as it stands; empty for that."""
-    return "" if scale in OWN_SCALES else format.plain(scale).upper()
+    return "" if scale in OWN_SCALES else one_line(scale).upper()
 
 
 def tag(scale: str, groups: Sequence[Group]) -> str:
     """``scale_tag``, and that all scores are of training examples; empty for held-out ones at the spec's own scale."""
     training = inputs.training_tag(groups)
-    return f"{format.plain(scale).upper()}, {training}" if training else scale_tag(scale)
+    return f"{one_line(scale).upper()}, {training}" if training else scale_tag(scale)
 
 
 def caption(scale: str, groups: Sequence[Group]) -> str:
@@ -62,12 +63,12 @@ def is_published_setting(groups: Sequence[Group]) -> bool:
 def facts(scale: str, groups: Sequence[Group]) -> str:
     """Scale, model, data, seeds and devices, by semicolons."""
     cells = [cell for group in groups for cell in group.cells]
-    models = list(dict.fromkeys(format.plain(cell.model.describe()) for cell in cells))
+    models = list(dict.fromkeys(one_line(cell.model.describe()) for cell in cells))
     data = sorted({_data(cell) for cell in cells})
     seeds = sorted({cell.seed for cell in cells})
     spread = ", mean ± standard deviation" if len(seeds) > 1 else ""
-    devices = sorted({format.plain(device) for r in _records(groups) if (device := r.environment.get("device"))})
-    found = [f"Scale: {format.plain(scale)}"]
+    devices = sorted({one_line(device) for r in _records(groups) if (device := r.environment.get("device"))})
+    found = [f"Scale: {one_line(scale)}"]
     found += [f"model: {' / '.join(models)}"] if models else []
     found += [f"data: {', '.join(data)}"] if data else []
     found += [f"{format.counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}{spread})"] if seeds else []
@@ -77,7 +78,7 @@ def facts(scale: str, groups: Sequence[Group]) -> str:
 
 def _data(cell: Cell) -> str:
     known = " split, which is trained on: not held-out scores" if cell.data.trained_and_scored() else " split"
-    return f"{format.plain(cell.data.name)} ({format.plain(cell.data.test_split)}{known})"
+    return f"{one_line(cell.data.name)} ({one_line(cell.data.test_split)}{known})"
 
 
 def footnotes(
@@ -158,7 +159,7 @@ def _noise_note(columns: Sequence[TableColumn], contests: Sequence[Contest]) -> 
 def _published_note(spec: Spec, columns: Sequence[TableColumn]) -> str:
     if not spec.published or not any(column.published for column in columns):
         return ""
-    return f"Published: {format.plain(spec.published.source).rstrip('.')}. Deviation: measured minus published."
+    return f"Published: {one_line(spec.published.source).rstrip('.')}. Deviation: measured minus published."
 
 
 def _flag_note(groups: Sequence[Group]) -> str:
@@ -238,14 +239,14 @@ def _version_note(groups: Sequence[Group]) -> str:
 
 def _version(record: CellRecord, name: str) -> str:
     versions = record.environment.get("versions")
-    return format.plain(versions.get(name, "unknown")) if isinstance(versions, dict) else "unknown"
+    return one_line(versions.get(name, "unknown")) if isinstance(versions, dict) else "unknown"
 
 
 def _commit(record: CellRecord) -> str:
     found = record.environment.get("git")
     if not isinstance(found, dict) or not found.get("commit"):
         return "unknown"
-    return format.plain(found["commit"])[:8] + (" with changes" if found.get("dirty") else "")
+    return one_line(found["commit"])[:8] + (" with changes" if found.get("dirty") else "")
 
 
 def _shares(counts: Mapping[str, int]) -> str:
@@ -259,7 +260,7 @@ def _stale_note(groups: Sequence[Group]) -> str:
     )
     if not reasons:
         return ""
-    told = ", ".join(f"{format.plain(reason)} ({format.counted(n, 'cell')})" for reason, n in sorted(reasons.items()))
+    told = ", ".join(f"{one_line(reason)} ({format.counted(n, 'cell')})" for reason, n in sorted(reasons.items()))
     return (
         f"Stale: {told} since these cells ran. Their values are greyed (in Markdown struck through) and left out of "
         "bold, fronts, baselines and tests; a run replaces them."
@@ -269,7 +270,7 @@ def _stale_note(groups: Sequence[Group]) -> str:
 def _data_notes(groups: Sequence[Group]) -> list[str]:
     """What the records' own notes say, once each, with the data set they are about."""
     told = {
-        f"{format.plain(cell.data.name)}: {format.plain(note)[:_LONGEST]}."
+        f"{one_line(cell.data.name)}: {one_line(note)[:_LONGEST]}."
         for group in groups
         for cell, record in zip(group.cells, group.records, strict=True)
         if record and record.cell_id not in group.stale

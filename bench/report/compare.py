@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench import format
 from bench.analysis.compare import Comparison, RowChanges
 from bench.analysis.compare.changes import Change
-from bench.spec.diagnostics import printable
+from bench.format import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def print_comparison(console: Console, found: Comparison, *, everything: bool = 
     for title, records in (("Missing in B", found.missing), ("New in B", found.new)):
         if records:
             style = "bold red" if records is found.missing and not found.allow_missing else "bold"
-            labels = ", ".join(format.plain(f"{record.label} ({record.spec}, {record.scale})") for record in records)
+            labels = ", ".join(one_line(f"{record.label} ({record.spec}, {record.scale})") for record in records)
             console.print(Text.assemble((f"{title}: ", style), labels))
     for note in notes(found):
         console.print(Text(note, "dim"))
@@ -67,10 +67,10 @@ def notes(found: Comparison) -> list[str]:
         for difference in row.row.differences():
             hidden = " and ".join(_KINDS[kind] for kind in difference.hides)
             effect = f" ({hidden} cannot be compared)" if hidden else " (changes may come of it)"
-            told.setdefault(f"Differs: {format.plain(difference)}{effect}", []).append(format.plain(row.row.label))
+            told.setdefault(f"Differs: {one_line(difference)}{effect}", []).append(one_line(row.row.label))
     lines = [f"{note}: {_whose(labels, len(found.rows))}" for note, labels in told.items()]
     if found.environments:
-        lines.append(f"Made by different programs: {', '.join(map(format.plain, found.environments))}")
+        lines.append(f"Made by different programs: {', '.join(map(format.one_line, found.environments))}")
     return [*lines, *_how(found)]
 
 
@@ -107,7 +107,7 @@ def _add_row(grid: Table, row: RowChanges, everything: bool, *, with_spec: bool)
     lines += [_line(change) for change in row.changes if everything or change.verdict in _SHOWN]
     label = f"{row.row.label} ({row.row.spec}, {row.row.scale})" if with_spec else row.row.label
     if lines:
-        grid.add_row(_text(format.plain(label), "bold"))
+        grid.add_row(_text(one_line(label), "bold"))
     for number, (what, *values, verdict) in enumerate(lines, start=1):
         cells = [_text(f"  {what}"), *map(_text, values), _text(verdict, STYLES.get(verdict, ""))]
         grid.add_row(*cells, end_section=number == len(lines))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import format
 from bench.analysis.compare.published import COUNTED, Reproduction, Verdict
+from bench.format import one_line
 from bench.report.captions import scale_tag
 from bench.report.compare import fit
 
@@ -22,7 +23,7 @@ def print_reproduction(console: Console, found: Reproduction) -> None:
     from rich.text import Text
 
     tag = (f"{scale_tag(found.scale)}: ", "bold yellow") if scale_tag(found.scale) else ""
-    console.print(Text.assemble(tag, (f"{format.plain(found.spec)} against {format.plain(found.source)}", "bold")))
+    console.print(Text.assemble(tag, (f"{one_line(found.spec)} against {one_line(found.source)}", "bold")))
     if found.verdicts and found.comparable:
         grid = _grid(found)
         fit(console, grid)
@@ -51,7 +52,7 @@ def notes(found: Reproduction) -> list[str]:
     """What the verdicts rest on."""
     if not found.comparable:
         return [
-            f"Scale {format.plain(found.scale)} is not the published setting: its numbers cannot be compared with the "
+            f"Scale {one_line(found.scale)} is not the published setting: its numbers cannot be compared with the "
             "paper's. Run the scale paper, and choose it with --scale."
         ]
     rules: dict[str, list[Verdict]] = {}

@@ -72,8 +72,8 @@ def print_costs(console: Console, title: str, scale: str, about: str, costs: Seq
     if not console.is_terminal:
         console.width = max(console.width, *(grid.width for grid in grids))
     tag = scale_tag(scale)
-    console.print(Text.assemble((f"{tag}: ", "bold yellow") if tag else "", (format.plain(title), "bold")))
-    console.print(Text(f"Scale: {format.plain(scale)}; {about}.", "dim"))
+    console.print(Text.assemble((f"{tag}: ", "bold yellow") if tag else "", (format.one_line(title), "bold")))
+    console.print(Text(f"Scale: {format.one_line(scale)}; {about}.", "dim"))
     for grid in grids:
         console.print(Text(f"\n{grid.title}", "bold"))
         if grid.width <= console.width:
@@ -198,7 +198,7 @@ def _notes(costs: Sequence[Costs]) -> list[str]:
         notes.append(f"Assumed: {'; '.join(short)}.")
     notes += [f"Assumed: {words}." for words in assumed if len(words) > LONG]
     refusals = dict.fromkeys(reason for c in costs for reason in c.estimate.refused)
-    return notes + [f"Not modelled ({_labels(costs, reason)}): {format.plain(reason)}" for reason in refusals]
+    return notes + [f"Not modelled ({_labels(costs, reason)}): {format.one_line(reason)}" for reason in refusals]
 
 
 def _labels(costs: Sequence[Costs], reason: str) -> str:
@@ -208,7 +208,7 @@ def _labels(costs: Sequence[Costs], reason: str) -> str:
 def _methods(costs: Sequence[Costs]) -> list[str]:
     """What each method is put on in each part, once if it is the same in several cells."""
     found = [words for c in costs for words in c.estimate.assumed.get(METHODS, {}).items()]
-    return [format.plain(f"{where}: {note}.") for where, note in dict.fromkeys(found)]
+    return [format.one_line(f"{where}: {note}.") for where, note in dict.fromkeys(found)]
 
 
 def _assumed(costs: Sequence[Costs]) -> list[str]:
@@ -224,7 +224,7 @@ def _assumed(costs: Sequence[Costs]) -> list[str]:
             value if len(owners) == len(known) else f"{value} ({_whose(owners, known)})"
             for value, owners in values.items()
         ]
-        told.append(f"{format.plain(key).replace('_', ' ')} {' / '.join(shown)}")
+        told.append(f"{format.one_line(key).replace('_', ' ')} {' / '.join(shown)}")
     return told
 
 
@@ -233,11 +233,11 @@ def _whose(some: Sequence[Costs], every: Sequence[Costs]) -> str:
 
 
 def _value(value: Any) -> str:
-    return format.plain(value if isinstance(value, str) else json.dumps(value))
+    return format.one_line(value if isinstance(value, str) else json.dumps(value))
 
 
 def _label(costs: Costs) -> str:
-    return format.plain(costs.cell.label)
+    return format.one_line(costs.cell.label)
 
 
 def _scaled(value: int | None, unit: int, digits: int) -> str:

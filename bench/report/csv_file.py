@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from bench import format
 from bench.report.model import Entry, Row, Table, TableColumn
 
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%")
-"""First characters that make a spreadsheet run a text cell."""
-
 
 def cell(value: object) -> str:
     """Numbers as numbers, null as nothing, text as text even to a spreadsheet."""
@@ -25,8 +22,7 @@ def cell(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return f"{value:.8g}" if isinstance(value, float) else str(value)
-    shown = format.plain(value)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    return format.csv_text(format.one_line(value))
 
 
 def render(table: Table) -> str:

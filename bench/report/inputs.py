@@ -25,7 +25,7 @@ def training_tag(groups: Sequence[Group]) -> str:
 def warning(group: Group) -> str:
     """Whether a row's scores are held-out ones; empty if nothing else is known."""
     if splits := dict.fromkeys(name for cell in group.cells for name in cell.data.trained_and_scored()):
-        return f"scored on the training split ({', '.join(map(format.plain, splits))})"
+        return f"scored on the training split ({', '.join(map(format.one_line, splits))})"
     shares = {(r.overlap.same, r.overlap.n) for r in group.ok if r.overlap is not None and r.overlap.same}
     return ", ".join(f"{same:,} of {n:,} test examples are also in training" for same, n in sorted(shares))
 

@@ -50,7 +50,7 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
         }
         panels += [race.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)]
     return Plot(
-        title=format.clipped(format.plain(spec.title or spec.name), 90),
+        title=format.clipped(format.one_line(spec.title or spec.name), 90),
         subtitle=format.clipped(captions.facts(scale, groups), 210),
         tag=captions.tag(scale, groups),
         panels=panels,

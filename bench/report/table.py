@@ -32,7 +32,7 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes
     rows = [_row(columns, contests, i, group, outcomes) for i, group in enumerate(groups)]
     return Table(
         spec=spec.name,
-        title=format.plain(spec.title or spec.name),
+        title=format.one_line(spec.title or spec.name),
         scale=scale,
         tag=captions.tag(scale, groups),
         caption=captions.caption(scale, groups),
@@ -57,9 +57,9 @@ def _column(value: str, header: str | None, known: list[str]) -> TableColumn:
         raise SpecError(f"no part, axis or metric is called {value!r}{did_you_mean(value, known)}")
     metric = metrics.get(value) if value in metrics.names() else None
     if metric is None:
-        return TableColumn(value=value, header=format.plain(header or value), metric=None)
+        return TableColumn(value=value, header=format.one_line(header or value), metric=None)
     return TableColumn(
-        value=value, header=format.plain(metrics.with_unit(header or metric.header, metric.unit)), metric=metric
+        value=value, header=format.one_line(metrics.with_unit(header or metric.header, metric.unit)), metric=metric
     )
 
 
@@ -127,7 +127,7 @@ def _label_entry(value: str, group: Group) -> Entry:
         "cell": group.label,
     }
     raw = group.labels.get(value, own.get(value, ""))
-    return Entry(text=format.plain(raw), value=raw)
+    return Entry(text=format.one_line(raw), value=raw)
 
 
 def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
@@ -137,7 +137,7 @@ def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> l
         found = (baselines_of(one.groups) or [{}])[0]
         names = metrics.baselines(one.task)
         for key in sorted(found, key=lambda key: list(names).index(key) if key in names else len(names)):
-            called = names.get(key, format.plain(key)) + (f", {one.name}" if one.name else "")
+            called = names.get(key, format.one_line(key)) + (f", {one.name}" if one.name else "")
             rows.append(_baseline_row(columns, called, found[key], metrics.main(one.task)))
     return rows
 

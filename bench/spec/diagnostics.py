@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bench.errors import SpecError
+from bench.format import printable
 
 WIDTH = 120
 MAX_LINES = 20
@@ -59,11 +60,6 @@ def one_screen(problems: list[str]) -> str:
             break
         lines += wrapped[:MAX_LINES]
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """Control characters escaped, but for line ends: what a file or an option holds must not steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def dotted(path: Iterable[str | int]) -> str:

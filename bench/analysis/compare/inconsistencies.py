@@ -31,7 +31,7 @@ def inconsistencies(published: Published | None, labels: Sequence[Mapping[str, A
     found = []
     for row in published.rows if published else []:
         place = {key: value for key, value in row.items() if key not in metrics.names()}
-        named = ", ".join(f"{key} {format.plain(value)}" for key, value in place.items())
+        named = ", ".join(f"{key} {format.one_line(value)}" for key, value in place.items())
         if not any(all(key in cell and same(cell[key], value) for key, value in place.items()) for cell in labels):
             found.append(Inconsistency(named, "", "no cell of the spec is this row's"))
         values = {key: metrics.get(key).published(row[key]) for key in row if key not in place}

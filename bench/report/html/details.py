@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from bench.analysis.rows import Group
-from bench.format import outcome
+from bench.analysis.rows import Group, outcome
+from bench.format import visible
 from bench.records.record import CellRecord, PredictedPhase, Status
-from bench.report.html.clean import clean, log
+from bench.report.html.clean import log
 from bench.spec.cell import Cell
 
 LONGEST = 300
@@ -52,7 +52,7 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
 
 
 _clean = lru_cache(maxsize=10_000, typed=True)(_shown)
@@ -75,7 +75,7 @@ def _cell(cell: Cell, record: CellRecord | None, row: int, room: int, why_stale:
         status = f"stale ({why_stale})"
     return {
         "id": cell.cell_id,
-        "label": clean(cell.label, LONGEST),
+        "label": visible(cell.label, LONGEST),
         "row": row,
         "status": status,
         **({"curve": _curve(record, room), "memory": _memory(record)} if record else {}),
@@ -129,9 +129,9 @@ def _failure(cell: Cell, record: CellRecord) -> dict[str, str]:
     error = record.error
     return {
         "id": cell.cell_id,
-        "label": clean(cell.label, LONGEST),
-        "status": clean(outcome(record), LONGEST),
-        "type": clean(error.type, LONGEST) if error else "",
-        "message": clean(error.message, 4 * LONGEST) if error else "",
+        "label": visible(cell.label, LONGEST),
+        "status": visible(outcome(record), LONGEST),
+        "type": visible(error.type, LONGEST) if error else "",
+        "message": visible(error.message, 4 * LONGEST) if error else "",
         "log": log(error.log_tail) if error else "",
     }

@@ -21,7 +21,7 @@ def floors(group: Group, metric: Metric) -> dict[str, float]:
         called: metrics.printed(scores.get(name, {}).get(behind), behind)
         for name, called in metrics.baselines(record.task).items()
     }
-    return {format.plain(called): value - above for called, value in values.items() if value is not None}
+    return {format.one_line(called): value - above for called, value in values.items() if value is not None}
 
 
 def above(group: Group, floor: float | None, metric: Metric, outcomes: Outcomes) -> bool:

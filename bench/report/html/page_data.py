@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import format, metrics
 from bench.analysis.rows import Field, Group, fields_of
+from bench.format import visible
 from bench.metrics import Metric
-from bench.report.html.clean import clean
 from bench.report.html.floors import floors
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Axis:
         return {
             "key": self.key,
             "metric": self.metric.name,
-            "title": format.plain(metrics.with_unit(header, self.metric.unit)),
+            "title": format.one_line(metrics.with_unit(header, self.metric.unit)),
             "unit": self.metric.unit,
             "decimals": self.metric.digits,
             "lower": self.metric.direction == "lower",
@@ -87,13 +87,13 @@ def _row(group: Group, field: Field, found: Sequence[Axis], places: Mapping[str,
     statuses = dict.fromkeys(_status(group, record) for record in group.records)
     published = group.published.values if group.published else {}
     return {
-        "label": clean(group.label, LABEL_LENGTH),
+        "label": visible(group.label, LABEL_LENGTH),
         "cells": [places[cell.cell_id] for cell in group.cells],
-        **({"field": clean(field.name, LABEL_LENGTH)} if field.name else {}),
-        "keys": {k: clean(v, LABEL_LENGTH) for k, v in (_unnamed(field) | parts | group.cells[0].labels).items()},
+        **({"field": visible(field.name, LABEL_LENGTH)} if field.name else {}),
+        "keys": {k: visible(v, LABEL_LENGTH) for k, v in (_unnamed(field) | parts | group.cells[0].labels).items()},
         "methods": sorted({action for action in parts.values() if action in group.cells[0].methods}),
         "statuses": list(statuses),
-        "status": clean(group.status, LABEL_LENGTH),
+        "status": visible(group.status, LABEL_LENGTH),
         "seeds": len(group.ok),
         "values": {key: short(value) for key, value in values.items()},
         "published": {key: short(value) for key, value in published.items()},

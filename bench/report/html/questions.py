@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.files import not_regular
+from bench.format import visible
 from bench.records.record import CellRecord, TaskScore
-from bench.report.html.clean import clean
 
 MOST_ANSWERS = 60_000
 """Answers on a page, over all cells and examples."""
@@ -70,7 +70,9 @@ def read(records: Sequence[CellRecord | None], folder: Path | None) -> Questions
                 for line in islice(lines, most):
                     _add(found, place, record, json.loads(line))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-            problems.append(f"{clean(record.predictions, LONGEST)} of cell {record.cell_id}: {type(problem).__name__}")
+            problems.append(
+                f"{visible(record.predictions, LONGEST)} of cell {record.cell_id}: {type(problem).__name__}"
+            )
     shown = list(islice(found.values(), most))
     return Questions(shown=shown, total=max(total, len(shown)), problems=problems)
 
@@ -115,13 +117,13 @@ def _as_json(question: Question) -> dict[str, Any]:
     for place, answer in question.given.items():
         cells[answer].append(place)
     answers = [
-        [clean(text, LONGEST), int(right), cells[i], *([clean(further, LONGEST)] if further else [])]
+        [visible(text, LONGEST), int(right), cells[i], *([visible(further, LONGEST)] if further else [])]
         for i, (text, right, further) in enumerate(question.answers)
     ]
     return {
-        "id": clean(question.question_id, LONGEST),
-        "q": clean(question.question, LONGEST),
-        "a": clean(question.answer, LONGEST),
-        "t": clean(question.answer_type or "", 40),
+        "id": visible(question.question_id, LONGEST),
+        "q": visible(question.question, LONGEST),
+        "a": visible(question.answer, LONGEST),
+        "t": visible(question.answer_type or "", 40),
         "p": answers,
     }

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 from bench import files, registry
 from bench.environment import die_with_parent
 from bench.errors import BenchError
-from bench.format import counted, plain
+from bench.format import counted, one_line, visible
 from bench.plugins.contracts import Example, OpenedData
 from bench.report import processes
-from bench.report.html.clean import clean
 from bench.report.html.questions import Question
 from bench.spec.cell import Cell
 
@@ -73,7 +72,7 @@ class Making:
             _, rest = self._process.communicate()
             said = (err if isinstance(problem, ValueError) else rest).decode(errors="replace").strip()
             why = said.rpartition("\n")[2] or type(problem).__name__
-            return Thumbnails(note=f"No images are shown: {clean(why, 300)}.")
+            return Thumbnails(note=f"No images are shown: {visible(why, 300)}.")
         return Thumbnails(images=found["images"], of=dict(found["of"]), note=found["note"])
 
 
@@ -141,7 +140,7 @@ class _Sources:
             with files.limited_reading(patient=True):
                 here = plugin.digest(settings)
             if here != digest:
-                name = plain(told["name"])
+                name = one_line(told["name"])
                 self.problem = f"No images are shown: the records were made with other data than {name} has here."
                 return None
             opened: OpenedData = plugin.load(settings)
@@ -168,7 +167,7 @@ def _uri(image: Image) -> str:
 
 
 def _first_line(problem: BaseException) -> str:
-    return plain(str(problem).partition("\n")[0]).rstrip(".")
+    return one_line(str(problem).partition("\n")[0]).rstrip(".")
 
 
 def _main() -> None:
