@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf, timm
-from bench.models.common.quantised import check_config, check_tensors, quantised
+from bench.models.common.files import quantisation_field, refuse_quantised_tensors
 from tests.models import hf_models as own
 from tests.models.hf_models import LABEL, LOOK, WRITE
 
@@ -29,7 +29,7 @@ GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     ],
 )
 def test_a_configuration_says_how_its_weights_are_stored(config: dict[str, Any], found: str | None) -> None:
-    assert quantised(config) == found
+    assert quantisation_field(config) == found
 
 
 def test_a_configuration_in_the_spec_is_refused() -> None:
@@ -76,5 +76,4 @@ def test_timm_too(tmp_path: Path) -> None:
 def test_masks_and_other_files_are_left_alone(tmp_path: Path) -> None:
     save_file({"h.attn.bias": torch.ones(1, 4, 4, dtype=torch.uint8)}, tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    check_tensors([tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "none.safetensors"])
-    check_config(tmp_path / "config.json")
+    refuse_quantised_tensors([tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "none.safetensors"])

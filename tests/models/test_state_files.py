@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 
 from bench.errors import WeightsError
-from bench.models.common import state_files
+from bench.models.common import weights
 
 CONFIG = """# as the released configs/vqa.yaml, with every kind of scalar
 vit: 'base'      # base or large
@@ -51,9 +51,9 @@ def test_a_checkpoint_of_the_authors_scripts_is_read(tmp_path: Path, zipped: boo
     torch.save(content, tmp_path / "checkpoint_129.pth", _use_new_zipfile_serialization=zipped)
     if torch.__version__ < "2.12":  # whose unpickler fills no stand-in for a list
         with pytest.raises(WeightsError, match=r"holds lists of ruamel.yaml, which PyTorch 2\.11"):
-            state_files.read(tmp_path / "checkpoint_129.pth")
+            weights.read(tmp_path / "checkpoint_129.pth")
         return
-    state = state_files.read(tmp_path / "checkpoint_129.pth")
+    state = weights.read(tmp_path / "checkpoint_129.pth")
     assert state.keys() == {"visual_encoder.cls_token"}
     assert torch.equal(state["visual_encoder.cls_token"], torch.ones(1, 1, 4))
 
@@ -82,7 +82,7 @@ def test_what_is_no_plain_data_is_named_and_not_built(tmp_path: Path, made: Any,
     content = {"model": {"a": torch.zeros(1)}, "config": made(tmp_path)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match=re.escape(f"it names {named}, which is no plain data")) as caught:
-        state_files.read(path)
+        weights.read(path)
     assert str(path) in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert not (tmp_path / "owned").exists()
@@ -94,4 +94,4 @@ def test_attributes_that_a_file_sets_are_never_called(tmp_path: Path) -> None:
     config.get = config.values = "x"
     torch.save(config, tmp_path / "checkpoint.pth")
     with pytest.raises(WeightsError, match="no state_dict"):
-        state_files.read(tmp_path / "checkpoint.pth")
+        weights.read(tmp_path / "checkpoint.pth")

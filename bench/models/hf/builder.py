@@ -12,7 +12,8 @@ import torch
 
 from bench.environment import is_out_of_host_memory
 from bench.errors import BenchError, SpecError, WeightsError
-from bench.models.common import labels, quantised, state_files
+from bench.models.common import labels, weights
+from bench.models.common.files import refuse_quantised_tensors
 from bench.models.hf import architectures, images
 from bench.models.hf import files as _hf_source
 from bench.models.hf import tokens as _hf_tokens
@@ -113,7 +114,7 @@ def folder_of_weights(settings: Settings) -> Path:
     """Raises WeightsError if they are not there."""
     folder = _hf_source.folder(settings)
     assert folder is not None, "random weights have no folder"
-    quantised.check_tensors(_hf_source.weights_in(folder))
+    refuse_quantised_tensors(_hf_source.weights_in(folder))
     return folder
 
 
@@ -225,7 +226,7 @@ def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tupl
     """Strictly: only a head may start at random. The module and the names of such tensors. Raises WeightsError."""
     files = _hf_source.weights_in(folder)
     for file in files:
-        state_files.check_kind(file)
+        weights.check_kind(file)
     try:
         module, told = auto.from_pretrained(
             folder,
@@ -244,13 +245,14 @@ def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tupl
         names = ", ".join(str(file) for file in files[:_SHOWN])
         raise WeightsError(f"the weights in {names} cannot be loaded: {type(error).__name__}: {told}") from error
     mismatched = {entry[0] for entry in told["mismatched_keys"]}
-    problems = [
-        _named("missing", {name for name in told["missing_keys"] if not _may_be_new(name, module)}),
-        _named("of another shape", {name for name in mismatched if not _may_be_new(name, module)}),
-        *map(str, told.get("error_msgs", ())),
-    ]
-    if found := [problem for problem in problems if problem]:
-        raise WeightsError(f"{folder} does not fit {type(module).__name__}: {'; '.join(found)}")
+    if errors := [str(error) for error in told.get("error_msgs", ())]:
+        raise WeightsError(f"{folder} does not fit {type(module).__name__}: {'; '.join(errors)}")
+    weights.raise_misfit(
+        folder,
+        type(module).__name__,
+        missing={name for name in told["missing_keys"] if not _may_be_new(name, module)},
+        misshapen={name for name in mismatched if not _may_be_new(name, module)},
+    )
     return module.train(False), mismatched | set(told["missing_keys"])
 
 
@@ -262,10 +264,3 @@ def _may_be_new(name: str, module: Any) -> bool:
         return False
     prefix = module.base_model_prefix
     return "pooler" in name or (hasattr(module, prefix) and not name.startswith(f"{prefix}."))
-
-
-def _named(what: str, names: set[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} tensors {what}: {', '.join(sorted(names)[:_SHOWN])}{more}"

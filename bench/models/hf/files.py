@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import files
-from bench.errors import BenchError, SpecError, WeightsError
+from bench.errors import SpecError, WeightsError
 from bench.files import what_is
-from bench.models.common import quantised
-from bench.models.common.digest import digest_of
+from bench.models.common.files import CONFIG, cached_folder, digest_of, hub_folder, refuse_quantised_config
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:
     from bench.models.hf import Settings
 
-CONFIG = "config.json"
 _WEIGHTS = (
     ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
@@ -129,7 +126,7 @@ def folder_here(settings: Settings) -> Path | None:
     """As ``folder``, but only what is on this machine: weights need not be there, and nothing is downloaded."""
     if settings.path is not None:
         return settings.path if settings.path.is_dir() else None
-    return None if settings.id is None else _cached(settings.id, settings.revision)
+    return None if settings.id is None else cached_folder(settings.id, settings.revision)
 
 
 def config(settings: Settings, *, download: bool = True) -> dict[str, Any] | None:
@@ -138,8 +135,7 @@ def config(settings: Settings, *, download: bool = True) -> dict[str, Any] | Non
     Raises SpecError or WeightsError if there is none.
     """
     if settings.config is not None:
-        if (problem := quantised.told(settings.config)) is not None:
-            raise SpecError(f"model.config: {problem}")
+        refuse_quantised_config(settings.config, "model.config", SpecError)
         return dict(settings.config)
     found = folder_here(settings)
     if found is None or not (found / CONFIG).is_file():
@@ -159,31 +155,20 @@ def read_config(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path} is no JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
         raise SpecError(f"{path} names no model_type: it is not the config.json of a transformers model")
-    if (problem := quantised.told(content)) is not None:
-        raise SpecError(f"{path}: {problem}")
+    refuse_quantised_config(content, path, SpecError)
     return content
 
 
 def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
-    """The folder of a Hub repository: the local cache's copy if it is whole, else downloaded.
-
-    Raises WeightsError, with how to get it, if that fails.
-    """
-    found = _cached(name, revision)
-    if found is not None and (not weights or _has_weights(found)):
-        return found
-    problem: Exception | None = None
-    for formats in _WEIGHTS if weights else ((),):
-        try:
-            found = _download(name, revision, [*_BESIDE, *formats])
-        except files.UnreadError:
-            raise
-        except Exception as error:  # the client raises errors of several libraries; all mean the same to the user
-            problem = error
-            break
-        if not weights or _has_weights(found):
-            return found
-    raise _missing(name, revision, problem)
+    """The folder of a Hub repository. Raises WeightsError, with how to get it, if there is none."""
+    return hub_folder(
+        name,
+        revision,
+        formats=_WEIGHTS if weights else ((),),
+        beside=_BESIDE,
+        is_complete=lambda folder: not weights or _has_weights(folder),
+        remedy="set model.path: FOLDER; for the costs alone write its configuration to model.config",
+    )
 
 
 def _local(path: Path) -> Path:
@@ -201,45 +186,11 @@ def _small_files(settings: Settings) -> Path:
     return snapshot(settings.id, settings.revision, weights=False)
 
 
-def _cached(name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, CONFIG, revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    files.refuse_if_limited("a download")
-    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-
-
 def _has_weights(found: Path) -> bool:
     try:
         return bool(weights_in(found))
     except WeightsError:
         return False
-
-
-def _missing(name: str, revision: str | None, problem: Exception | None) -> BenchError:
-    at = f" --revision {revision}" if revision else ""
-    told = f" {type(problem).__name__}: {str(problem).splitlines()[0]}" if problem and str(problem) else ""
-    hint = did_you_mean(name, known) if (known := _names_in_cache()) else ""
-    return WeightsError(
-        f"cannot get {name} (revision {revision or 'default'}) from the Hub, and the local cache has no whole copy"
-        f"{hint}. Where there is a network: `hf download {name}{at} --local-dir FOLDER`, then set model.path: FOLDER; "
-        f"for the costs alone write its configuration to model.config.{told}"
-    )
-
-
-def _names_in_cache() -> list[str]:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    found = Path(HF_HUB_CACHE)
-    if not found.is_dir():
-        return []
-    return sorted(each.name.removeprefix("models--").replace("--", "/") for each in found.glob("models--*"))
 
 
 def _unread(path: Path) -> bool:

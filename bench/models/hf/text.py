@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import SpecError
+from bench.models.common.tokens import pad
 from bench.models.hf import tokens as _hf_tokens
 from bench.models.hf.model import Batch, HfModel
-from bench.models.hf.tokens import Frame, Tokens, padded
+from bench.models.hf.tokens import Frame, Tokens
 from bench.plugins.contracts import CutTexts, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class TextModel(HfModel):
         return self.tokens.answer(text, self.settings.answer_max_tokens)
 
     def _inputs(self, questions: Sequence[str], *, left: bool) -> Batch:
-        ids, mask = padded([self.question(text) for text in questions], self.tokens.pad, left=left)
+        ids, mask = pad([self.question(text) for text in questions], self.tokens.pad, left=left)
         return {"input_ids": ids, "attention_mask": mask}
 
 
@@ -128,11 +129,11 @@ class TextLabels(TextModel):
         int64; padded in front for a model that only decodes, which reads the label off the last token."""
         rows = self._read_rows(questions, pairs)
         left = self.built.decoder_only
-        ids, mask = padded([ids for ids, _ in rows], self.tokens.pad, left=left)
+        ids, mask = pad([ids for ids, _ in rows], self.tokens.pad, left=left)
         batch = {"input_ids": ids, "attention_mask": mask}
         if self._segmented:
             filler = self.tokens.tokenizer.pad_token_type_id
-            batch["token_type_ids"], _ = padded([segments for _, segments in rows], filler, left=left)
+            batch["token_type_ids"], _ = pad([segments for _, segments in rows], filler, left=left)
         return batch
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> InputLengths:  # noqa: ARG002
@@ -266,8 +267,8 @@ class Continuation(Writer):
             return self._inputs(questions, left=True)
         prompts, targets = [self.question(text) for text in questions], [self._target(text) for text in answers]
         pairs = list(zip(prompts, targets, strict=True))
-        ids, mask = padded([[*prompt, *target] for prompt, target in pairs], self.tokens.pad)
-        labels, _ = padded([[IGNORED] * len(prompt) + target for prompt, target in pairs], IGNORED)
+        ids, mask = pad([[*prompt, *target] for prompt, target in pairs], self.tokens.pad)
+        labels, _ = pad([[IGNORED] * len(prompt) + target for prompt, target in pairs], IGNORED)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
@@ -306,7 +307,7 @@ class Rewriting(Writer):
         ``decoder_input_ids`` (batch, longest answer), the labels behind the token that generation starts with."""
         batch = self._inputs(questions, left=False)
         if answers:
-            batch |= self._taught(padded([self._target(text) for text in answers], IGNORED)[0])
+            batch |= self._taught(pad([self._target(text) for text in answers], IGNORED)[0])
         return batch
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import SpecError, WeightsError
+from bench.models.common.tokens import word_tokenizer, words_in
 from bench.models.hf import files
 
 if TYPE_CHECKING:
     from bench.models.hf import Settings
 
-SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
-"""Of a tokenizer of words: padding, unknown word, begin and end of a text."""
+SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+"""Special tokens of a tokenizer of words, in the order of their ids."""
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
 _WORD = r"\n|[?!.,;:]+(?=\s|$)|\S+?(?=[?!.,;:]*(?:\s|$))"
 """A line's end, marks at the end of a word, and the word before them, which may have marks inside: ``3.5``, ``(a)``."""
@@ -159,17 +160,6 @@ class Tokens:
         return [text.strip() for text in self.tokenizer.batch_decode(rows.tolist(), skip_special_tokens=True)]
 
 
-def padded(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and the mask of what is not padding, both int64 of shape (batch, longest)."""
-    ids = torch.full((len(rows), max(1, *map(len, rows))), filler, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        place = slice(ids.shape[1] - len(row), None) if left else slice(len(row))
-        ids[i, place] = torch.tensor(row, dtype=torch.long)
-        mask[i, place] = 1
-    return ids, mask
-
-
 def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Tokens, bool]:
     """The tokenizer, and whether it is the run's own: on meta nothing is downloaded, and it need not be here.
 
@@ -216,23 +206,11 @@ def _read(folder: Path) -> Any:
 
 def words_of(texts: Iterable[str]) -> Any:
     """A tokenizer of every word of the texts, in the order of the alphabet, behind the special tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Regex, pre_tokenizers
 
     splitter: Any = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
-    found = {word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)}
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, "\n", *sorted(found - {*SPECIAL, "\n"})])}
-    pad, unknown, begin, end = SPECIAL
-    tokenizer: Any = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=unknown))
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.decoder = decoders.WordPiece(prefix="\0", cleanup=True)  # no word is a piece
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}",
-        pair=f"{begin} $A {end} $B:1 {end}:1",
-        special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])],
-    )
-    wrap: Any = PreTrainedTokenizerFast
-    return wrap(tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, bos_token=begin, eos_token=end)
+    words = ["\n", *(word for word in words_in(texts, splitter) if word != "\n" and word not in SPECIAL.values())]
+    return word_tokenizer(words, splitter, SPECIAL)
 
 
 def settle(config: Any, tokens: Tokens, *, fresh: bool) -> None:

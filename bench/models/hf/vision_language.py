@@ -18,10 +18,10 @@ import torch
 from PIL import Image as Pillow
 
 from bench.errors import EstimateError, SpecError, WeightsError
+from bench.models.common.tokens import pad
 from bench.models.hf.model import Batch
 from bench.models.hf.part_paths import towers
 from bench.models.hf.text import IGNORED, Writer
-from bench.models.hf.tokens import padded
 from bench.plugins.contracts import GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Seeing(Writer):
         return {name: value for name, value in given.items() if value is not None}
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        return self._behind(batch, *padded([self._target(text) for text in answers], self.tokens.pad))
+        return self._behind(batch, *pad([self._target(text) for text in answers], self.tokens.pad))
 
     def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
         return self._behind(batch, answers, torch.ones_like(answers))
@@ -247,7 +247,7 @@ class BlipAnswers(Seeing):
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         text = self.base.config.text_config
         rows = [[text.bos_token_id, *self._target(answer)] for answer in answers]
-        ids, mask = padded(rows, self.tokens.pad)
+        ids, mask = pad(rows, self.tokens.pad)
         return batch | {
             "decoder_input_ids": ids,
             "decoder_attention_mask": mask,

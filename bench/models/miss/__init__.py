@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.models.common import vqa
+from bench.models.common import require_vqa
 from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
 from bench.plugins.settings import LocalPath, ModelSettings
 from bench.plugins.settings import Settings as Base
@@ -306,7 +306,7 @@ def _resolved(preset: dict[str, Any], given: Base) -> dict[str, Any]:
 
 def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:  # noqa: ARG001 - the same whatever is set
     """``PARTS``. Raises SpecError for a task that is no VQA."""
-    vqa.check_task("miss", task)
+    require_vqa("miss", task)
     return PARTS
 
 

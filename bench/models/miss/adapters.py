@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import WeightsError
-from bench.models.common import state_files
-from bench.models.common.state_files import State
+from bench.models.common.weights import State, read
 from bench.models.miss import files
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def merge(model: BlipForQuestionAnswering, folders: Mapping[str, Path], held: Ma
 
 def _read(folder: Path) -> State:
     *_, tensors = files.adapter_files(folder)
-    return state_files.read(tensors, wrappers=())
+    return read(tensors, wrappers=())
 
 
 def _merged(module: torch.nn.Module, part: str, folder: Path, state: State) -> torch.nn.Module:

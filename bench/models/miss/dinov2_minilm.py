@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import WeightsError
-from bench.models.common.state_files import State
+from bench.models.common.weights import State
 from bench.models.miss import files, weights
 
 if TYPE_CHECKING:

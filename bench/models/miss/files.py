@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
 from bench.files import refuse_if_limited
-from bench.models.common import quantised
-from bench.models.common.digest import digest_of
+from bench.models.common.files import digest_of, read_json, refuse_quantised_config, refuse_quantised_tensors
 from bench.models.miss.tokens import read_words
 
 if TYPE_CHECKING:
@@ -62,8 +61,8 @@ def _own_files(weights: miss.Weights) -> list[Path]:
         raise WeightsError(f"no weights in {folder}: expected {' or '.join(WEIGHTS_FILES)} with config.json")
     if not (folder / "config.json").is_file():
         raise WeightsError(f"no config.json in {folder}: expected beside {found[0].name}")
-    quantised.check_config(folder / "config.json")
-    quantised.check_tensors(found)
+    refuse_quantised_config(read_json(folder / "config.json"), folder / "config.json")
+    refuse_quantised_tensors(found)
     return [*found, folder / "config.json", *_beside(folder)]
 
 

@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional
 
 from bench.errors import WeightsError
-from bench.models.common import state_files
-from bench.models.common.state_files import State
+from bench.models.common import weights
+from bench.models.common.weights import State
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
@@ -42,7 +42,7 @@ _NOT_OURS = re.compile(
 
 def read(path: Path) -> State:
     """The tensors of a ``.safetensors`` or torch file, wrappers removed. Raises WeightsError."""
-    return {name.removeprefix("module."): tensor for name, tensor in state_files.read(path).items()}
+    return {name.removeprefix("module."): tensor for name, tensor in weights.read(path).items()}
 
 
 def load(model: BlipForQuestionAnswering, state: State, source: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.models.common import vqa
+from bench.models.common import require_vqa
 from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
 from bench.plugins.settings import LocalPath, ModelSettings
 from bench.plugins.settings import Settings as Base
@@ -213,7 +213,7 @@ class Settings(ModelSettings):
 
 def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:  # noqa: ARG001 - the same whatever is set
     """``PARTS``. Raises SpecError for a task that is no VQA."""
-    vqa.check_task("ofa", task)
+    require_vqa("ofa", task)
     return PARTS
 
 

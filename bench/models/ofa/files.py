@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
-from bench.models.common import quantised
-from bench.models.common.digest import digest_of
+from bench.models.common.files import digest_of, read_json, refuse_quantised_config, refuse_quantised_tensors
 
 if TYPE_CHECKING:
     from bench.models import ofa
@@ -31,8 +30,8 @@ def tensors(weights: ofa.Weights) -> Path:
     path = weights.path / TENSORS
     if not path.is_file():
         raise WeightsError(f"no {TENSORS} in {weights.path}: give a folder that train.save_model wrote")
-    quantised.check_config(weights.path / CONFIG)
-    quantised.check_tensors([path])
+    refuse_quantised_config(read_json(weights.path / CONFIG), weights.path / CONFIG)
+    refuse_quantised_tensors([path])
     return path
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from bench.errors import WeightsError
-from bench.models.common import state_files
-from bench.models.common.state_files import State
+from bench.models.common import weights
+from bench.models.common.weights import State
 
 EMBEDDING = "embed_tokens.weight"
 _TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight", EMBEDDING)
@@ -23,7 +23,7 @@ _NOT_OURS = re.compile(
 
 def read(path: Path) -> State:
     """The tensors of a ``.safetensors`` file or of a ``.pt`` of fairseq. Raises WeightsError."""
-    return state_files.read(path, wrappers=("model",))
+    return weights.read(path, wrappers=("model",))
 
 
 def load(module: torch.nn.Module, state: State, source: str) -> None:

@@ -17,7 +17,7 @@ from timm.models import get_pretrained_cfg, group_parameters, is_model, load_sta
 from torch import nn
 
 from bench.errors import SpecError, WeightsError
-from bench.models.common import labels, parts, state_files
+from bench.models.common import labels, parts, weights
 from bench.models.timm import files
 from bench.plugins.contracts import TaskFacts
 from bench.registry import did_you_mean
@@ -189,7 +189,7 @@ def _with_weights(settings: Settings, classes: int, told: dict[str, Any], known:
     name, own = split_model_name_tag(settings.architecture)[0], told.get("architecture")
     if own and own != name:
         raise WeightsError(f"{path.parent} has weights of {own}; set model.architecture to it, not to {name}")
-    state_files.check_kind(path)
+    weights.check_kind(path)
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
         named = {isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()} == {True}

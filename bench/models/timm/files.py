@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import files
 from bench.errors import WeightsError
-from bench.models.common import quantised
-from bench.models.common.digest import sha256
+from bench.models.common.files import refuse_quantised_config, refuse_quantised_tensors, sha256
 
 if TYPE_CHECKING:
     from bench.models import timm
@@ -31,7 +30,7 @@ def digest(weights: timm.Weights) -> str:
 def tensors(weights: timm.Weights) -> Path:
     """The file of tensors. Raises WeightsError if it is not there, or of quantised weights."""
     found = _file(weights)
-    quantised.check_tensors([found])
+    refuse_quantised_tensors([found])
     return found
 
 
@@ -64,7 +63,7 @@ def config(weights: timm.Weights) -> dict[str, Any]:
         raise WeightsError(f"no {CONFIG} in {path.parent}: timm writes it beside the tensors") from None
     except ValueError as error:
         raise WeightsError(f"{path} is no JSON: {error}") from error
-    quantised.check_config(path)
+    refuse_quantised_config(content, path)
     # The outer fields count: before 1.0.31 timm left the number of classes of the first training among the inner ones.
     return {**content.get("pretrained_cfg", {}), **content}
 
