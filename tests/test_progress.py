@@ -175,7 +175,7 @@ def test_a_count_is_lines_now_and_then(clock: FakeClock) -> None:
     assert stream.getvalue().splitlines() == [
         "estimating 5 cells",
         "estimated 2/5, about 0:24 left",
-        "a\N{REPLACEMENT CHARACTER}[2J warning",
+        r"a\x1b[2J warning",
     ]
 
 

@@ -9,7 +9,7 @@ from bench.report import processes
 
 BUNDLE = """
 import os, sys
-from bench.parent import die_with_parent
+from bench.environment import die_with_parent
 die_with_parent(os.environ.get("BENCH_PARENT"))
 import vl_convert
 sys.stdout.buffer.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
