@@ -186,7 +186,7 @@ def _check_distinct(specs: Sequence[str], plans: Sequence[Plan]) -> None:
 
 def _list(plan: Plan, options: Options) -> dict[str, Any]:
     """The selected cells, the status of their records, and what a run would do again."""
-    from bench.execution.done import inputs_known, why_not_done
+    from bench.execution.inputs import inputs_known, why_not_done
 
     records = plan.records()
     known = inputs_known([cell for cell in plan.selected if cell.cell_id in records], any_device=False)
@@ -205,7 +205,7 @@ def _list(plan: Plan, options: Options) -> dict[str, Any]:
 
 def _forget(plan: Plan) -> dict[str, Any]:
     """Remove what is stored of the selected cells; the object of ``--json`` has the ids of those that had any."""
-    from bench.execution.forget import forget
+    from bench.execution.jobs import forget
 
     gone = forget(plan.selected, results=plan.results, warn=lambda text: say(f"warning: {text}"))
     say(
@@ -237,7 +237,7 @@ def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple
     """Show what the cells cost; the exit code and the objects of ``--json``. One pool of processes for all specs."""
     from bench.analysis.costs import compare
     from bench.estimates import estimate
-    from bench.execution.done import stale
+    from bench.execution.inputs import stale
 
     for plan in plans:
         plan.introduce()
@@ -271,10 +271,10 @@ def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: Assu
 def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
     """Run what is missing, then report; the exit code and the object of ``--json``."""
     from bench.execution import runner
-    from bench.execution.done import stale
-    from bench.execution.progress import make_reporter
+    from bench.execution.inputs import stale
+    from bench.execution.progress import Reporter
 
-    reporter, find = make_reporter(), None
+    reporter, find = Reporter(), None
     if gpu is not None and options.budget_bytes is not None:
         from bench.estimates import find_unfit
 
@@ -286,7 +286,7 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
             executor=options.executor,
             fresh=options.fresh,
             reporter=reporter,
-            find_unfit=find,
+            check_budget=find,
         )
     say(f"{plan.spec.name}: {summary}")
     records = plan.records()
@@ -300,7 +300,7 @@ def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dic
 def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> tuple[int, dict[str, Any]]:
     """Write and show it; 1 if it could not be written or shown, and the object of ``--json``."""
     from bench.analysis.predictions import Outcomes
-    from bench.execution.done import stale
+    from bench.execution.inputs import stale
     from bench.report import write_report
 
     code, outcomes, old = 0, Outcomes(plan.results), stale(plan.cells, records)

@@ -11,7 +11,7 @@ from bench.errors import SpecError
 from bench.estimate.gpus import DEFAULT, GPUS, generation
 from bench.estimate.pool import estimate_all
 from bench.execution.progress import Count
-from bench.execution.runner import Unfit
+from bench.execution.runner import OverBudget
 from bench.records.record import Estimate, PredictedMemory
 from bench.registry import did_you_mean
 from bench.spec.cell import Cell
@@ -84,7 +84,7 @@ def _estimate(cells: Sequence[Cell], count: Count, **options: Any) -> Estimates:
     return Estimates(estimates=found, failed=failed)
 
 
-def find_unfit(cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, warn: Say) -> dict[str, Unfit]:
+def find_unfit(cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, warn: Say) -> dict[str, OverBudget]:
     """The cells whose process needs more than the budget; a warning for each whose memory is not known."""
     found = estimate(cells, gpu=gpu).estimates
     unfit = {}
@@ -94,7 +94,7 @@ def find_unfit(cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, war
             why = "; ".join(one.refused) or "no reason given"
             warn(f"warning: {cell.label}: runs without a look at the budget, since its memory is not known ({why})")
         elif one.memory.process_peak_bytes > budget_bytes:
-            unfit[cell.cell_id] = Unfit(reason=does_not_fit(one.memory, gpu, budget_bytes), estimate=one)
+            unfit[cell.cell_id] = OverBudget(reason=does_not_fit(one.memory, gpu, budget_bytes), estimate=one)
     return unfit
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.errors import SpecError
-from bench.execution.done import stale
+from bench.execution.inputs import stale
 from bench.files import describe_bytes, not_regular
 from bench.format import printable
 from bench.records.record import CellRecord
@@ -71,7 +71,7 @@ class SpecCells:
     folder: Path
     """Results folder of the spec."""
     stale: Mapping[str, str] = field(default_factory=dict)
-    """See ``bench.execution.done.stale``."""
+    """See ``bench.execution.inputs.stale``."""
 
 
 def cells_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -15,9 +16,10 @@ from typing import Any
 
 from bench.datasets import easy_vqa
 from bench.environment import Gpu
+from bench.execution.contracts import Executor, Progress
 from bench.execution.processes import marked
-from bench.execution.progress import Reporter, Silent
-from bench.execution.runner import FindUnfit, RunSummary, run
+from bench.execution.progress import Reporter
+from bench.execution.runner import CheckBudget, RunSummary, run
 from bench.executors.local import LocalExecutor
 from bench.records.record import CellRecord
 from bench.records.store import ResultsFile
@@ -52,6 +54,34 @@ def data_digest() -> str:
     return easy_vqa.digest(easy_vqa.Settings(name="easy_vqa"))
 
 
+class Listening(Reporter):
+    """Keeps what it is told, and shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.told: list[str] = []
+        self.messages: list[str] = []
+
+    def begin(self, *, cells: int, finished: int, slots: int) -> None:
+        self.told.append(f"begin {cells} {finished} {slots}")
+
+    def cell_started(self, cell: Cell) -> None:
+        self.told.append(f"start {cell.label}")
+
+    def cell_progress(self, cell: Cell, progress: Progress) -> None:
+        pass
+
+    def cell_ended(self, cell: Cell, record: CellRecord) -> None:
+        self.told.append(f"{record.status} {cell.label}")
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+        self.messages.append(text)
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
 class Sweep:
     """A results folder and the runs in it."""
 
@@ -75,18 +105,18 @@ class Sweep:
         fresh: bool = False,
         gpus: tuple[Gpu, ...] = (),
         reporter: Reporter | None = None,
-        find_unfit: FindUnfit | None = None,
+        check_budget: CheckBudget | None = None,
         worker: Sequence[str] = FAKE_WORKER,
+        executor: str | Executor | None = None,
     ) -> RunSummary:
-        """Run in this process."""
-        executor = LocalExecutor(gpus, worker=worker)
+        """Run in this process, with fake workers unless told otherwise."""
         return run(
             cells,
             results=self.results,
-            executor=executor,
+            executor=executor or LocalExecutor(gpus, worker=worker),
             fresh=fresh,
-            reporter=reporter or Silent(),
-            find_unfit=find_unfit,
+            reporter=reporter or Listening(),
+            check_budget=check_budget,
         )
 
     def start(self, cells: list[Cell]) -> subprocess.Popen[bytes]:
@@ -134,13 +164,11 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None
 
 
 def _main(listed: str, results: str) -> int:
-    from bench.execution.progress import make_reporter
-
     cells = [Cell.model_validate(content) for content in json.loads(Path(listed).read_text())]
     worker = FAKE_WORKER if "FAKE_NOTES" in os.environ else None
     executor = LocalExecutor((), worker=worker) if worker else "local"
     try:
-        summary = run(cells, results=Path(results), executor=executor, fresh=False, reporter=make_reporter())
+        summary = run(cells, results=Path(results), executor=executor, fresh=False, reporter=Reporter())
     except KeyboardInterrupt:
         return 130
     return summary.exit_code

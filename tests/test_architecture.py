@@ -13,7 +13,8 @@ import pytest
 
 from bench import registry
 from bench.environment import PACKAGES
-from bench.plugins import contracts, execution
+from bench.execution import contracts as execution
+from bench.plugins import contracts
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 SOURCES = sorted(BENCH.rglob("*.py"))

@@ -18,7 +18,7 @@ from bench.cli import app
 from bench.errors import RecordError
 from bench.estimate import pool
 from bench.estimate.gpus import GPUS
-from bench.execution import done, runner
+from bench.execution import inputs, runner
 from bench.execution.runner import RunSummary
 from bench.records.record import CellRecord, Memory, PhaseMemory, Status
 from bench.records.store import ResultsFile
@@ -64,7 +64,7 @@ class FakeRun:
     def __call__(self, cells: list[Cell], *, results: Path, **others: Any) -> RunSummary:
         self.called = {"labels": [cell.label for cell in cells], "results": results} | others
         file = ResultsFile(results / f"{cells[0].scale}.jsonl")
-        now = done.inputs_of(cells)
+        now = inputs.inputs_of(cells)
         records = [
             record(cell, status, now[cell.cell_id], **self.changes)
             for cell, status in zip(cells, self.statuses, strict=False)
@@ -74,7 +74,7 @@ class FakeRun:
         return RunSummary(records=records, cells=len(cells), finished_before=0, interrupted=self.interrupted)
 
 
-def record(cell: Cell, status: Status, now: done.Inputs, **changes: Any) -> CellRecord:
+def record(cell: Cell, status: Status, now: inputs.Inputs, **changes: Any) -> CellRecord:
     kept = cell.model_dump(include={"cell_id", "spec", "scale", "label", "labels", "parts", "seed"})
     kept |= {"data_digest": now.data_digest, "weights_digest": now.weights_digest, "environment": {"device": "cpu"}}
     return CellRecord(**kept | changes, status=status)
@@ -397,7 +397,7 @@ def test_a_run_with_a_budget_skips_what_cannot_fit(acts: Callable[..., None], mo
     run = FakeRun(Status.OK, Status.OK)
     monkeypatch.setattr(runner, "run", run)
     assert bench("s.yaml").exit_code == 0
-    assert (run.called["find_unfit"], len(run.called["labels"])) == (None, 2)
+    assert (run.called["check_budget"], len(run.called["labels"])) == (None, 2)
 
 
 def test_a_cell_whose_memory_is_not_known_runs_with_a_warning(acts: Callable[..., None]) -> None:

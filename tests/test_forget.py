@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import RecordError
-from bench.execution.forget import forget
+from bench.execution.jobs import forget
 from bench.records.store import encode
-from tests.sweeps import Sweep, make_cell, wait_until
-from tests.test_runner import Listening
+from tests.sweeps import Listening, Sweep, make_cell, wait_until
 
 CELLS = [make_cell("ok 1"), make_cell("ok 2"), make_cell("ok 3")]
 

@@ -19,8 +19,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 from bench import registry
-from bench.execution import digests
-from bench.execution.done import inputs_of, why_not_done
+from bench.execution import inputs
+from bench.execution.inputs import inputs_of, why_not_done
 from bench.methods import _library
 from bench.plugins.settings import LocalPathMark
 from bench.spec.cell import Cell
@@ -365,7 +365,7 @@ def test_a_cell_reruns_when_a_file_changes(tmp_path: Path, kind: str, probe: Pro
 def test_the_part_that_an_adapter_is_on_counts(tmp_path: Path) -> None:
     settings, _ = _miss_adapter(tmp_path)
     other = settings | {"weights": settings["weights"] | {"adapter": {"dec": tmp_path / "l"}}}
-    assert digests.weights_digest(_cell(settings, "models")) != digests.weights_digest(_cell(other, "models"))
+    assert inputs.weights_digest(_cell(settings, "models")) != inputs.weights_digest(_cell(other, "models"))
 
 
 def _change(file: Path) -> None:
@@ -391,22 +391,22 @@ def test_files_that_methods_name_are_digested(tmp_path: Path) -> None:
     }  # fmt: skip
     content = make_cell("ok").model_dump(mode="json") | {"methods": methods}
     cell = Cell.model_validate(content)
-    first = digests.weights_digest(cell)
+    first = inputs.weights_digest(cell)
     for name in ("p.bin", "t/vocab.txt"):
         (saved / name).write_text("2")
-        assert digests.weights_digest(cell) != first
+        assert inputs.weights_digest(cell) != first
         (saved / name).write_text("1")
-    assert digests.weights_digest(cell) == first
+    assert inputs.weights_digest(cell) == first
 
 
 def test_no_field_of_the_library_names_a_file_unseen() -> None:
-    """Of the installed peft: a new field about a path fails here until ``digests`` knows it."""
+    """Of the installed peft: a new field about a path fails here until ``inputs`` knows it."""
     unseen = []
     for name in _library.types():
         for field in _library.method(name).fields.values():
             told = bool(re.search(r"\b(path|paths|file)\b", f"{field.name} {field.help}".replace("_", " ").lower()))
             texts = "str" in str(field.annotation) or "dict" in str(field.annotation).lower()
-            if told and texts and not digests.METHOD_FILES.search(field.name):
+            if told and texts and not inputs.METHOD_FILES.search(field.name):
                 unseen.append((name, field.name))
     assert [one for one in unseen if one[1] not in _library.NOT_OF_THE_METHOD] == []
 

@@ -15,13 +15,12 @@ import pytest
 from bench.environment import Gpu
 from bench.errors import DataError, RecordError, SpecError
 from bench.execution.jobs import Job
-from bench.execution.progress import Silent
-from bench.execution.runner import FindUnfit, RunSummary, Unfit, run
-from bench.executors.inline import InlineCell
-from bench.records.record import CellRecord, Failure, Memory, Status
+from bench.execution.runner import CheckBudget, OverBudget, RunSummary, run
+from bench.executors.inline import FinishedCell
+from bench.records.record import Failure, Memory, Status
 from bench.spec.cell import Cell
 from tests.factories import make_estimate, make_record
-from tests.sweeps import Sweep, make_cell
+from tests.sweeps import Listening, Sweep, make_cell
 
 
 @pytest.fixture
@@ -31,28 +30,6 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
         monkeypatch.setenv(name, value)
     yield sweep
     assert not sweep.processes(), "processes were left behind"
-
-
-class Listening(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def begin(self, *, cells: int, finished: int, slots: int) -> None:
-        self.told.append(f"begin {cells} {finished} {slots}")
-
-    def cell_started(self, cell: Cell) -> None:
-        self.told.append(f"start {cell.label}")
-
-    def cell_ended(self, cell: Cell, record: CellRecord) -> None:
-        self.told.append(f"{record.status} {cell.label}")
-
-    def message(self, text: str) -> None:
-        self.told.append(text)
-
-    def end(self) -> None:
-        self.told.append("end")
 
 
 def test_cells_run_in_order_and_are_skipped_when_done(sweep: Sweep) -> None:
@@ -103,7 +80,7 @@ def test_another_device_runs_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch
     on_cpu = [make_cell("ok 1", device="auto")]
     sweep.run(on_cpu)
     gpus = [Gpu(token="GPU-1", name="NVIDIA T4")]
-    monkeypatch.setattr("bench.execution.done.usable_gpus", lambda device: [] if device == "cpu" else gpus)
+    monkeypatch.setattr("bench.execution.inputs.usable_gpus", lambda device: [] if device == "cpu" else gpus)
     monkeypatch.setenv("FAKE_DEVICE", "NVIDIA T4")
     sweep.run(on_cpu)
     assert sweep.started() == ["ok 1", "ok 1"]
@@ -135,18 +112,18 @@ class InThisProcess:
     in_process = True
     slots = 1
 
-    def start(self, cell: Cell, job: Path) -> InlineCell:
+    def start(self, cell: Cell, job: Path) -> FinishedCell:
         if cell.label == "ok 2":
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
         shutil.copy(job / "cell.json", job / "result.json")
-        return InlineCell("cpu")
+        return FinishedCell("cpu")
 
 
 def test_an_executor_in_this_process_is_interrupted(sweep: Sweep) -> None:
     cells = [make_cell(f"ok {number}") for number in (1, 2, 3)]
     before = signal.getsignal(signal.SIGINT)
-    summary = run(cells, results=sweep.results, executor=InThisProcess(), fresh=False, reporter=Silent())
+    summary = run(cells, results=sweep.results, executor=InThisProcess(), fresh=False, reporter=Listening())
     assert summary.interrupted
     assert [record.label for record in summary.records] == ["ok 1"]
     assert signal.getsignal(signal.SIGINT) is before
@@ -186,7 +163,7 @@ def test_missing_data_and_devices_are_told_before_anything_runs(
     with pytest.raises(DataError):
         sweep.run([make_cell("ok 1"), missing])
     with pytest.raises(SpecError, match="no CUDA device is visible"):
-        run([make_cell("ok 1", device="cuda")], results=sweep.results, executor="local", fresh=False, reporter=Silent())
+        sweep.run([make_cell("ok 1", device="cuda")], executor="local")
     assert sweep.started() == []
 
 
@@ -246,7 +223,7 @@ def test_what_is_skipped_is_not_told_as_replaced(sweep: Sweep, monkeypatch: pyte
     monkeypatch.setenv("FAKE_DATA_DIGEST", "0" * 64)
     sweep.run([make_cell("ok 1")])
     listening = Listening()
-    sweep.run([make_cell("ok 1")], reporter=listening, find_unfit=unfit("ok 1"))
+    sweep.run([make_cell("ok 1")], reporter=listening, check_budget=unfit("ok 1"))
     assert not any("with a result run again" in text for text in listening.told)
     sweep.run([make_cell("ok 1")], reporter=listening)
     assert any("with a result run again: 1 (data changed)" in text for text in listening.told)
@@ -297,7 +274,7 @@ def test_an_interrupt_that_is_ignored_stays_ignored(sweep: Sweep) -> None:
 
 def test_an_executor_that_is_not_known_is_an_error(sweep: Sweep) -> None:
     with pytest.raises(SpecError, match="did you mean 'local'"):
-        run([make_cell("ok")], results=sweep.results, executor="locl", fresh=False, reporter=Silent())
+        run([make_cell("ok")], results=sweep.results, executor="locl", fresh=False, reporter=Listening())
 
 
 def test_no_cells_no_run(sweep: Sweep) -> None:
@@ -324,14 +301,14 @@ def test_exit_codes(status: Status, code: int) -> None:
     assert RunSummary(records=[record], cells=1, finished_before=0, interrupted=True).exit_code == 130
 
 
-def unfit(*labels: str, asked: list[str] | None = None) -> FindUnfit:
+def unfit(*labels: str, asked: list[str] | None = None) -> CheckBudget:
     """Names the cells with these labels; ``asked`` takes up what it was asked about."""
 
-    def find(cells: Sequence[Cell]) -> dict[str, Unfit]:
+    def find(cells: Sequence[Cell]) -> dict[str, OverBudget]:
         if asked is not None:
             asked.extend(cell.label for cell in cells)
         return {
-            cell.cell_id: Unfit(reason="needs 40.75 GiB", estimate=make_estimate(40.0))
+            cell.cell_id: OverBudget(reason="needs 40.75 GiB", estimate=make_estimate(40.0))
             for cell in cells
             if cell.label in labels
         }
@@ -344,7 +321,7 @@ def test_cells_that_cannot_fit_become_records_and_run_later(sweep: Sweep) -> Non
     sweep.run(cells[:1])
     sweep.started()
     listening, asked = Listening(), list[str]()
-    summary = sweep.run(cells, reporter=listening, find_unfit=unfit("ok 1", "ok 3", asked=asked))
+    summary = sweep.run(cells, reporter=listening, check_budget=unfit("ok 1", "ok 3", asked=asked))
     assert asked == ["ok 2", "ok 3"], "not about cells that are done"
     assert sweep.started() == ["ok 2"]
     assert listening.told == [
@@ -369,14 +346,14 @@ def test_cells_that_cannot_fit_become_records_and_run_later(sweep: Sweep) -> Non
 
 def test_nothing_is_started_if_nothing_fits(sweep: Sweep) -> None:
     listening = Listening()
-    summary = sweep.run([make_cell("ok 1")], reporter=listening, find_unfit=unfit("ok 1"))
+    summary = sweep.run([make_cell("ok 1")], reporter=listening, check_budget=unfit("ok 1"))
     assert (summary.exit_code, sweep.started()) == (0, [])
     assert listening.told == ["ok 1: skipped (needs 40.75 GiB)"]
 
 
 def test_a_skipped_cell_keeps_its_earlier_result(sweep: Sweep) -> None:
     sweep.run([make_cell("ok 1")])
-    summary = sweep.run([make_cell("ok 1")], fresh=True, find_unfit=unfit("ok 1"))
+    summary = sweep.run([make_cell("ok 1")], fresh=True, check_budget=unfit("ok 1"))
     assert [record.status for record in summary.records] == [Status.SKIPPED]
     assert sweep.statuses() == {"ok 1": "ok"}
 
@@ -384,14 +361,14 @@ def test_a_skipped_cell_keeps_its_earlier_result(sweep: Sweep) -> None:
 def test_nobody_is_asked_if_all_is_done(sweep: Sweep) -> None:
     sweep.run([make_cell("ok 1")])
     asked: list[str] = []
-    sweep.run([make_cell("ok 1")], find_unfit=unfit(asked=asked))
+    sweep.run([make_cell("ok 1")], check_budget=unfit(asked=asked))
     assert asked == []
 
 
 def test_an_interrupted_estimate_frees_the_results(sweep: Sweep) -> None:
-    def stop(_: Sequence[Cell]) -> dict[str, Unfit]:
+    def stop(_: Sequence[Cell]) -> dict[str, OverBudget]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep.run([make_cell("ok 1")], find_unfit=stop)
+        sweep.run([make_cell("ok 1")], check_budget=stop)
     assert sweep.run([make_cell("ok 1")]).exit_code == 0

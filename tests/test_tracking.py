@@ -12,19 +12,18 @@ from typing import Any, Literal
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, registry
+from bench import cli, registry, trackers
 from bench.errors import SpecError
 from bench.execution import tracking
-from bench.execution.runner import Unfit
-from bench.plugins.execution import EVENTS_FILE, PhaseEnd, Step
+from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Step
+from bench.execution.runner import OverBudget
 from bench.plugins.settings import TrackerSettings
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
-from bench.trackers import _fields
 from tests.factories import make_estimate
-from tests.sweeps import Sweep, make_cell
-from tests.trackers.runs import Listening, run_here, small_cell
+from tests.sweeps import Listening, Sweep, make_cell
+from tests.trackers.runs import run_here, small_cell
 
 TRACKERS = registry.names("trackers")
 
@@ -76,7 +75,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     plugin: Any = SimpleNamespace(check=lambda settings: None, create=lambda settings, folder: made)  # noqa: ARG005
     fake = SimpleNamespace(load=lambda kind, name: plugin if kind == "trackers" else load(kind, name))
     monkeypatch.setattr(tracking, "registry", fake)
-    monkeypatch.setattr(tracking, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(tracking, "POLL_S", 0.05)
     yield made
     made.released.set()
 
@@ -110,10 +109,12 @@ def test_every_record_reaches_the_tracker(recorder: Recorder, sweep: Sweep) -> N
     cells = [tracked(label) for label in ("ok", "kill@train", "exit@load", "never")]
     limited = tracked("hang@eval", wall_clock_limit_s=1.0)
 
-    def unfit(asked: Sequence[Cell]) -> dict[str, Unfit]:
-        return {cell.cell_id: Unfit(reason="no", estimate=make_estimate()) for cell in asked if cell.label == "never"}
+    def unfit(asked: Sequence[Cell]) -> dict[str, OverBudget]:
+        return {
+            cell.cell_id: OverBudget(reason="no", estimate=make_estimate()) for cell in asked if cell.label == "never"
+        }
 
-    sweep.run([*cells, limited], find_unfit=unfit)
+    sweep.run([*cells, limited], check_budget=unfit)
     ends = [word for word in recorder.told if word.split()[0] not in ("start", "steps", "close")]
     assert ends == ["skipped never", "ok ok", "crashed kill@train", "crashed exit@load", "timeout hang@eval"]
     assert "start never" not in recorder.told
@@ -123,8 +124,8 @@ def test_a_cell_that_keeps_its_result_is_not_told_as_skipped(recorder: Recorder,
     cell = tracked("ok")
     sweep.run([cell])
     recorder.told.clear()
-    unfit = {cell.cell_id: Unfit(reason="no", estimate=make_estimate())}
-    sweep.run([cell], fresh=True, find_unfit=lambda _: unfit)
+    unfit = {cell.cell_id: OverBudget(reason="no", estimate=make_estimate())}
+    sweep.run([cell], fresh=True, check_budget=lambda _: unfit)
     assert recorder.told == []
 
 
@@ -206,7 +207,7 @@ def test_nothing_happens_where_none_is_set(tmp_path: Path, recorder: Recorder) -
 def test_a_missing_package_is_told_before_anything_runs(
     name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fields, "find_spec", lambda module: None)  # noqa: ARG005
+    monkeypatch.setattr(trackers, "find_spec", lambda module: None)  # noqa: ARG005
     monkeypatch.chdir(root)
     options = ["--results", str(tmp_path / "results"), "--set", f"run.trackers=[{name}]", "--scale", "demo"]
     done = CliRunner().invoke(cli.app, ["specs/table1.yaml", *options])

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from bench import environment
 from bench.environment import address_space_limit, last_words
+from bench.execution.contracts import EVENTS_FILE, ProcessExit, Progress, now
+from bench.execution.processes import end_leftovers
 from bench.files import read_regular, write_atomic
-from bench.plugins.execution import EVENTS_FILE, Ended, Progress, now
 from bench.records.record import HOST_OUT_OF_MEMORY, CellRecord, Estimate, Failure, Status
+from bench.records.store import ResultsFile, write_error
 from bench.spec.cell import Cell
 
 ATTEMPT = ".attempt"
-"""Ending of the folder of an attempt at a cell that has a result."""
+"""Suffix of the folder of an attempt at a cell that has a result."""
 _TAIL_LINES = 30
 _TAIL_BYTES = 16_384
 
@@ -34,7 +38,7 @@ class Job:
     weights_digest: str | None
 
     def beside(self) -> Job:
-        """Another attempt, in a folder of its own, so that what there is stays until the attempt has a result."""
+        """Another attempt in a folder of its own: the present result stays until the attempt has one."""
         return replace(self, folder=self.folder.with_name(self.folder.name + ATTEMPT))
 
     def prepare(self) -> None:
@@ -46,7 +50,7 @@ class Job:
         write_atomic(self.folder / "cell.json", self.cell.model_dump_json().encode())
 
     def take_over(self, attempt: Job) -> None:
-        """Put the attempt's folder in the place of this one; ``settle`` finishes what a kill cuts off."""
+        """Replace this folder by the attempt's; ``settle`` finishes what a kill cuts off."""
         if attempt.folder == self.folder:
             return
         self.settle()
@@ -56,7 +60,7 @@ class Job:
         self.settle()
 
     def settle(self) -> None:
-        """End an exchange of folders that was cut off. Raises OSError if a folder cannot be renamed."""
+        """Finish an exchange of folders that was cut off. Raises OSError if a folder cannot be renamed."""
         if not self._replaced.exists():
             return
         if not self.folder.exists():
@@ -72,7 +76,7 @@ class Job:
         return self.folder.with_name(self.folder.name + ".replaced")
 
     def result(self) -> CellRecord | None:
-        """The record the worker left; None if there is none, it is torn, or it belongs to another cell."""
+        """The worker's record; None if there is none, it is torn, or it belongs to another cell."""
         try:
             record = CellRecord.model_validate_json(read_regular(self.folder / "result.json"))
         except (OSError, ValidationError):
@@ -80,7 +84,7 @@ class Job:
         return record if record.cell_id == self.cell.cell_id else None
 
     def progress(self) -> Progress | None:
-        """What the worker last said."""
+        """What the worker last reported."""
         try:
             return Progress(**json.loads(read_regular(self.folder / "progress.json")))
         except (OSError, ValueError, TypeError):
@@ -96,47 +100,38 @@ class Job:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
 
-    def ended(self, how: Ended, *, device: str, started_at: str) -> CellRecord:
-        """The worker's record, or one made from how it ended."""
-        left = self.result()
-        if left is not None:
+    def ended(self, how: ProcessExit, *, device: str, started_at: str) -> CellRecord:
+        """The worker's record, or one made from how its process ended."""
+        if left := self.result():
             return left
         if how.passed_limit is not None:
-            return self._record(Status.TIMEOUT, "Timeout", self._limit(how), device, started_at)
-        if how.host_out_of_memory:
+            status, kind, message = Status.TIMEOUT, "Timeout", self._passed(how.passed_limit)
+        elif how.host_out_of_memory:
             message = "the kernel killed the worker for want of host memory"
-            return self._record(Status.OOM, HOST_OUT_OF_MEMORY, message, device, started_at)
-        said = last_words(self.log_tail()) if -how.returncode not in (signal.SIGKILL, signal.SIGTERM) else None
-        if said is not None:
+            status, kind = Status.OOM, HOST_OUT_OF_MEMORY
+        elif -how.returncode not in (signal.SIGKILL, signal.SIGTERM) and (said := last_words(self.log_tail())):
             message = f"the worker ran out of host memory: {said}{address_space_limit()}"
-            return self._record(Status.OOM, HOST_OUT_OF_MEMORY, message, device, started_at)
-        kind = "Signal" if how.returncode < 0 else "NoResult"
-        return self._record(Status.CRASHED, kind, self._crash(how.returncode), device, started_at)
+            status, kind = Status.OOM, HOST_OUT_OF_MEMORY
+        else:
+            status, kind = Status.CRASHED, "Signal" if how.returncode < 0 else "NoResult"
+            message = self._crash(how.returncode)
+        return self._failed(status, kind, message, device, started_at)
 
     def interrupted(self, *, device: str, started_at: str) -> CellRecord:
         """The worker's record, or one that says that the user stopped it."""
-        message = "stopped by the user"
-        return self.result() or self._record(Status.INTERRUPTED, "Interrupted", message, device, started_at)
+        left = self.result()
+        return left or self._failed(Status.INTERRUPTED, "Interrupted", "stopped by the user", device, started_at)
 
     def skipped(self, reason: str, estimate: Estimate) -> CellRecord:
-        """The record of a cell that was not started, since it cannot fit the budget."""
-        moment = now()
-        return CellRecord(
-            **self.cell.identity(),
-            status=Status.SKIPPED,
-            error=Failure(type="DoesNotFit", message=reason),
-            params=estimate.params,
-            estimate=estimate,
-            data_digest=self.data_digest,
-            weights_digest=self.weights_digest,
-            environment=environment.describe(),
-            started_at=moment,
-            finished_at=moment,
+        """The record of a cell that was not started because it cannot fit the budget."""
+        failure = Failure(type="DoesNotFit", message=reason)
+        return self._record(
+            status=Status.SKIPPED, error=failure, params=estimate.params, estimate=estimate, started_at=now()
         )
 
-    def _limit(self, how: Ended) -> str:
+    def _passed(self, limit: str) -> str:
         run = self.cell.run
-        if how.passed_limit == "wall_clock":
+        if limit == "wall_clock":
             return f"ran longer than run.wall_clock_limit_s = {run.wall_clock_limit_s:g}"
         return f"reported no progress for longer than run.no_progress_limit_s = {run.no_progress_limit_s:g}"
 
@@ -144,12 +139,14 @@ class Job:
         log = f"see {self.folder / 'log.txt'}"
         if returncode >= 0:
             return f"the worker ended with exit code {returncode} and left no result; {log}"
+        known = -returncode in set(signal.Signals)
+        name = signal.Signals(-returncode).name if known else f"signal {-returncode}"
         hint = ""
         if returncode == -signal.SIGKILL:
             hint = " (if nobody did that, the machine may have run out of memory: see dmesg)"
-        return f"the worker was killed by {_signal_name(-returncode)}{hint}; {log}"
+        return f"the worker was killed by {name}{hint}; {log}"
 
-    def _record(self, status: Status, kind: str, message: str, device: str, started_at: str) -> CellRecord:
+    def _failed(self, status: Status, kind: str, message: str, device: str, started_at: str) -> CellRecord:
         progress = self.progress()
         counted = progress is not None and progress.phase in ("train", "eval")
         failure = Failure(
@@ -159,20 +156,54 @@ class Job:
             step=progress.done if progress and counted else None,
             log_tail=self.log_tail(),
         )
+        record = self._record(status=status, error=failure, started_at=started_at)
+        return record.model_copy(update={"environment": record.environment | {"device": device}})
+
+    def _record(self, **fields: Any) -> CellRecord:
         return CellRecord(
             **self.cell.identity(),
-            status=status,
-            error=failure,
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
-            environment=environment.describe() | {"device": device},
-            started_at=started_at,
+            environment=environment.describe(),
             finished_at=now(),
+            **fields,
         )
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What ``forget`` removed."""
+
+    records: int
+    folders: int
+    cell_ids: frozenset[str] = frozenset()
+    """Cells that had any."""
+
+    def __str__(self) -> str:
+        """``3 records and 1 job folder``."""
+        return (
+            f"{self.records} record{'s' * (self.records != 1)} and {self.folders} job folder{'s' * (self.folders != 1)}"
+        )
+
+
+def forget(cells: Sequence[Cell], *, results: Path, warn: Callable[[str], None]) -> Forgotten:
+    """Remove the cells' lines from ``<scale>.jsonl`` in ``results``, older ones too, and their folders beside it.
+
+    Every other line stays as it is, even a damaged one. Raises RecordError (locked, no records file, not writable).
+    """
+    ids, folder = {cell.cell_id for cell in cells}, results / cells[0].scale
+    file = ResultsFile(results / f"{cells[0].scale}.jsonl", warn=warn)
+    if not results.is_dir():
+        return Forgotten(0, 0)
+    with file.lock():
+        file.history()  # a file that cannot be read raises before anything is removed
+        end_leftovers(folder)  # of a killed runner: they would write into the folders
+        found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        gone = [path for path in found if path.name.partition(".")[0] in ids]
+        for path in gone:  # before the records: what is cut off can be repeated, and no folder brings a record back
+            try:
+                shutil.rmtree(path)
+            except OSError as problem:
+                raise write_error(problem, path, "no record was removed") from problem
+        removed = file.remove(ids)
+    return Forgotten(len(removed), len(gone), frozenset([*removed, *(path.name.partition(".")[0] for path in gone)]))

@@ -1,4 +1,4 @@
-"""Ending a worker with everything it started, also what moved to another session or lost its parent."""
+"""End a worker with everything it started, also processes in another session or without their parent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ _KILL_ROUNDS = 20
 
 def end_worker(pid: int, job: Path, *, grace_s: float) -> None:
     """End a worker and all its descendants: SIGTERM, then SIGKILL after ``grace_s`` seconds."""
-    _end_all(lambda: _descendants(pid) | marked(job), grace_s=grace_s)
+
+    def descendants() -> set[psutil.Process]:
+        try:
+            worker = psutil.Process(pid)
+            return {worker, *worker.children(recursive=True)}
+        except psutil.Error:
+            return set()
+
+    _end_all(lambda: descendants() | marked(job), grace_s=grace_s)
 
 
 def end_leftovers(job: Path, *, grace_s: float = 0.5) -> int:
@@ -26,7 +34,7 @@ def end_leftovers(job: Path, *, grace_s: float = 0.5) -> int:
 
 
 def marked(job: Path) -> set[psutil.Process]:
-    """Living processes whose environment names this job folder or one below it."""
+    """Living processes whose environment names this job folder or one below it, without this one and its parents."""
     folder = str(job.resolve())
     found = set()
     for process in psutil.process_iter():
@@ -36,30 +44,35 @@ def marked(job: Path) -> set[psutil.Process]:
             continue  # gone, or another user's
         if (named == folder or named.startswith(folder + os.sep)) and _lives(process):
             found.add(process)
-    return found - _ourselves()
-
-
-def _ourselves() -> set[psutil.Process]:
     me = psutil.Process()
-    return {me, *me.parents()}
+    return found - {me, *me.parents()}
 
 
-def _descendants(pid: int) -> set[psutil.Process]:
+def oom_kills(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Processes that the kernel killed so far for want of host memory, in this control group (version 2) or else on
+    the whole machine; null if neither count can be read."""
     try:
-        worker = psutil.Process(pid)
-        return {worker, *worker.children(recursive=True)}
-    except psutil.Error:
-        return set()
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    group = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    for events in (cgroup / group.lstrip("/") / "memory.events", proc / "vmstat"):
+        try:
+            lines = events.read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):
+            continue
+        if counts := [line.split()[1] for line in lines if line.startswith("oom_kill ")]:
+            return int(counts[0])
+    return None
 
 
 def _end_all(find: Callable[[], set[psutil.Process]], *, grace_s: float) -> int:
-    """Look again after each round: what is being ended may still start others."""
     known = find()
     if grace_s > 0:
         _signal(known, signal.SIGTERM)
         _wait(known, timeout_s=grace_s)
     for _ in range(_KILL_ROUNDS):
-        known |= find()
+        known |= find()  # a process may start others while it is being ended
         living = {process for process in known if _lives(process)}
         if not living:
             break
@@ -77,7 +90,7 @@ def _signal(processes: set[psutil.Process], number: signal.Signals) -> None:
 
 
 def _wait(processes: set[psutil.Process], *, timeout_s: float) -> None:
-    """Not psutil.wait_procs: it would take the worker's exit code away from its Popen object."""
+    # Not psutil.wait_procs: it would take the worker's exit code away from its Popen object.
     deadline = time.monotonic() + timeout_s
     while any(_lives(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.01)

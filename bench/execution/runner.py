@@ -15,12 +15,12 @@ from types import FrameType
 
 from bench import registry
 from bench.errors import INTERRUPTED, RecordError
-from bench.execution.done import Inputs, inputs_of, why_not_done, why_stale
+from bench.execution.contracts import Executor, RunningCell, now
+from bench.execution.inputs import Inputs, inputs_of, why_not_done, why_stale
 from bench.execution.jobs import Job
 from bench.execution.processes import end_leftovers
 from bench.execution.progress import Reporter, outcome
 from bench.execution.tracking import Tracking, tracking
-from bench.plugins.execution import Executor, RunningCell, now
 from bench.records.record import CellRecord, Estimate, Status
 from bench.records.store import ResultsFile, write_error
 from bench.spec.cell import Cell
@@ -32,29 +32,31 @@ NEEDED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unfit:
-    """Why a cell is not to be started."""
+class OverBudget:
+    """Why a cell cannot fit the budget."""
 
     reason: str
     estimate: Estimate
 
 
-FindUnfit = Callable[[Sequence[Cell]], Mapping[str, Unfit]]
+CheckBudget = Callable[[Sequence[Cell]], Mapping[str, OverBudget]]
 """Of the cells that would run, those that cannot fit, by ``cell_id``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """What a run, and those before it, have come to."""
+    """What has become of the cells of a run, in it or before."""
 
     records: list[CellRecord]
     """In the order of the cells; a cell that was not reached has none."""
+    stored: Mapping[str, CellRecord] = field(default_factory=dict)
+    """The record that counts of every cell in the results file, by ``cell_id``."""
     cells: int
-    """How many cells were asked for."""
+    """Number of cells of the run."""
     finished_before: int
     """How many of them earlier runs had finished."""
     interrupted: bool = False
-    """Ctrl-C or SIGTERM ended the run before its last cell."""
+    """Whether Ctrl-C or SIGTERM ended the run before its last cell."""
 
     @property
     def exit_code(self) -> int:
@@ -68,9 +70,9 @@ class RunSummary:
         """``10 cells: 8 ok, 1 crashed, 1 not run (4 finished before)``."""
         counts = {str(status): sum(r.status is status for r in self.records) for status in Status}
         counts["not run"] = self.cells - len(self.records)
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        counted = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         before = f" ({self.finished_before} finished before)" if self.finished_before else ""
-        return f"{self.cells} cells: {told}{before}"
+        return f"{self.cells} cells: {counted}{before}"
 
 
 def run(
@@ -80,11 +82,11 @@ def run(
     executor: str | Executor,
     fresh: bool,
     reporter: Reporter,
-    find_unfit: FindUnfit | None = None,
+    check_budget: CheckBudget | None = None,
 ) -> RunSummary:
     """Run the cells of one spec at one scale; ``results`` is the spec's folder, records go to ``<scale>.jsonl`` in it.
 
-    ``find_unfit`` is asked about the cells that are not done; those it names become ``skipped`` records.
+    ``check_budget`` sees the cells that are not done; those it names get ``skipped`` records.
     The first Ctrl-C (or SIGTERM) ends the running cells and returns with ``interrupted``; the second raises
     KeyboardInterrupt once they are killed. Raises RecordError (locked, disk full), DataError, WeightsError, SpecError.
     """
@@ -94,47 +96,40 @@ def run(
     assert all((cell.spec, cell.scale) == (spec, scale) for cell in cells), "one results file per spec and scale"
     file = ResultsFile(results / f"{scale}.jsonl", warn=lambda text: reporter.message(f"warning: {text}"))
     with file.lock(), tracking(cells[0].run.trackers, results=results, say=reporter.message) as trackers:
-        end_leftovers(results / scale)  # of a runner that was killed; ours is the only one now
+        end_leftovers(results / scale)  # of a killed runner; this is the only one now
         inputs = inputs_of(cells)
-        jobs = _jobs(cells, results / scale, inputs)
-        there = file.path.exists()
-        stored = _adopt(file, jobs, reporter, trackers)
-        if stored and not there:
-            reporter.message(
-                f"{file.path} was not there: its results come from the job folders beside it; --forget --scale {scale} "
-                "removes both"
+        jobs = [
+            Job(
+                cell=cell,
+                folder=results / scale / key,
+                data_digest=inputs[key].data_digest,
+                weights_digest=inputs[key].weights_digest,
             )
-        done = {} if fresh else _done(inputs, stored)
+            for key, cell in {cell.cell_id: cell for cell in cells}.items()
+        ]
+        stored = recover_results(file, jobs, reporter, trackers)
+        done = {} if fresh else {k: stored[k] for k, own in inputs.items() if why_not_done(stored.get(k), own) is None}
         todo = [job for job in jobs if job.cell.cell_id not in done]
-        sweep = _Sweep(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
-        if find_unfit and todo:
-            todo = sweep.skip(todo, find_unfit([job.cell for job in todo]))
-        _tell_replaced([stored[job.cell.cell_id] for job in todo if job.cell.cell_id in stored], inputs, reporter)
+        queue = _Queue(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
+        if check_budget and todo:
+            todo = queue.skip(todo, check_budget([job.cell for job in todo]))
+        _warn_of_replaced([stored[job.cell.cell_id] for job in todo if job.cell.cell_id in stored], inputs, reporter)
         if todo:
-            sweep.run(todo, _executor(executor, [job.cell for job in todo]), finished=len(sweep.records))
+            queue.run(todo, _executor(executor, [job.cell for job in todo]))
     return RunSummary(
-        records=[sweep.records[cell.cell_id] for cell in cells if cell.cell_id in sweep.records],
+        records=[queue.records[cell.cell_id] for cell in cells if cell.cell_id in queue.records],
+        stored=stored,
         cells=len(cells),
         finished_before=sum(cell.cell_id in done for cell in cells),
-        interrupted=sweep.interrupted,
+        interrupted=queue.interrupted,
     )
 
 
-def _jobs(cells: Sequence[Cell], folder: Path, inputs: Mapping[str, Inputs]) -> list[Job]:
-    """One per distinct cell."""
-    return [
-        Job(
-            cell=cell,
-            folder=folder / cell.cell_id,
-            data_digest=inputs[cell.cell_id].data_digest,
-            weights_digest=inputs[cell.cell_id].weights_digest,
-        )
-        for cell in {cell.cell_id: cell for cell in cells}.values()
-    ]
-
-
-def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers: Tracking) -> dict[str, CellRecord]:
-    """The stored records, joined by results whose runner was killed, or ran out of disk, before it appended them."""
+def recover_results(
+    file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers: Tracking
+) -> dict[str, CellRecord]:
+    """The stored records, and results whose runner was killed, or ran out of disk, before it appended them."""
+    existed = file.path.exists()
     stored = file.read()
     for job in jobs:
         with _moving(job):
@@ -149,37 +144,15 @@ def _adopt(file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers:
                 file.append(left)
                 stored[left.cell_id] = left
                 if known is not None and known.is_final:
-                    trackers.started(job)  # what they have is of that result
+                    trackers.started(job)  # else they would add it to the result that they have
                 trackers.ended(job, left)
                 reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
-    return stored
-
-
-@contextmanager
-def _moving(job: Job) -> Iterator[None]:
-    """Raises RecordError if a job folder cannot be put into the place of another."""
-    try:
-        yield
-    except OSError as problem:
-        told = "a result of a run that was cut off cannot be put there; it is kept, and nothing was run"
-        raise write_error(problem, job.folder, told) from problem
-
-
-def _done(inputs: Mapping[str, Inputs], stored: dict[str, CellRecord]) -> dict[str, CellRecord]:
-    """The results among the stored records that need no run."""
-    return {key: stored[key] for key, own in inputs.items() if why_not_done(stored.get(key), own) is None}
-
-
-def _tell_replaced(records: Sequence[CellRecord], inputs: Mapping[str, Inputs], reporter: Reporter) -> None:
-    """Say which results will be replaced and why: they may be those of another spec of this name."""
-    stale = (why_stale(record, inputs[record.cell_id]) for record in records if record.status.is_result)
-    reasons = Counter(reason for reason in stale if reason is not None)
-    if reasons:
-        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
+    if stored and not existed:
         reporter.message(
-            f"cells with a result run again: {told}. The earlier records stay in the file, their predictions are "
-            "replaced; a spec of other data or models keeps its own under another `name:`, or with --results"
+            f"{file.path} was not there: its results come from the job folders beside it; --forget --scale "
+            f"{file.path.stem} removes both"
         )
+    return stored
 
 
 def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:
@@ -189,9 +162,29 @@ def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:
     return created
 
 
+@contextmanager
+def _moving(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        kept = "a result of a run that was cut off cannot be put there; it is kept, and nothing was run"
+        raise write_error(problem, job.folder, kept) from problem
+
+
+def _warn_of_replaced(records: Sequence[CellRecord], inputs: Mapping[str, Inputs], reporter: Reporter) -> None:
+    """Say which results will be replaced and why: they may belong to another spec of this name."""
+    stale = (why_stale(record, inputs[record.cell_id]) for record in records if record.status.is_result)
+    if reasons := Counter(reason for reason in stale if reason is not None):
+        counted = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
+        reporter.message(
+            f"cells with a result run again: {counted}. The earlier records stay in the file, their predictions are "
+            "replaced; a spec of other data or models keeps its own under another `name:`, or with --results"
+        )
+
+
 @dataclass(kw_only=True, slots=True)
 class _Started:
-    place: Job
+    target: Job
     """Where its result belongs."""
     job: Job
     """Where it runs: there, or beside an earlier result."""
@@ -200,23 +193,22 @@ class _Started:
 
 
 @dataclass(kw_only=True)
-class _Sweep:
+class _Queue:
     """The cells on their way from waiting to a record in the file."""
 
     file: ResultsFile
     reporter: Reporter
     trackers: Tracking
     stored: dict[str, CellRecord]
-    """The last record of each cell before this run."""
+    """The record that counts of each cell in the file."""
     records: dict[str, CellRecord]
-    """What is done, by this run or before it."""
+    """Of the cells that are done, by this run or before it."""
     interrupted: bool = False
     running: list[_Started] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
-    """Notes of records that the user has seen."""
+    shown_notes: set[str] = field(default_factory=set)
 
-    def run(self, todo: Sequence[Job], executor: Executor, *, finished: int) -> None:
-        waiting = deque(todo)
+    def run(self, todo: Sequence[Job], executor: Executor) -> None:
+        waiting, finished = deque(todo), len(self.records)
         self.reporter.begin(cells=finished + len(todo), finished=finished, slots=executor.slots)
         try:
             with _stop_signals(at_once=executor.in_process) as stop:
@@ -231,16 +223,14 @@ class _Sweep:
                 started.handle.cancel(grace_s=0)
             self.reporter.end()
 
-    def skip(self, todo: Sequence[Job], unfit: Mapping[str, Unfit]) -> list[Job]:
-        """Make records of the cells that cannot fit; returns the others."""
+    def skip(self, todo: Sequence[Job], over: Mapping[str, OverBudget]) -> list[Job]:
+        """Make records of the cells that cannot fit; returns the other jobs."""
         for job in todo:
-            if found := unfit.get(job.cell.cell_id):
+            if found := over.get(job.cell.cell_id):
                 record = job.skipped(found.reason, found.estimate)
-                self.file.append(record)
-                self._track(job, record)
-                self.records[record.cell_id] = record
+                self._store(job, record)
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
-        return [job for job in todo if job.cell.cell_id not in unfit]
+        return [job for job in todo if job.cell.cell_id not in over]
 
     def _until_stopped(self, waiting: deque[Job], executor: Executor, stop: list[int]) -> None:
         while (waiting or self.running) and not stop:
@@ -254,91 +244,41 @@ class _Sweep:
                     "the same command again"
                 )
                 return
-            self._look()
+            self._poll()
             if self.running:
                 time.sleep(POLL_S)
 
-    def _start(self, place: Job, executor: Executor) -> None:
+    def _start(self, target: Job, executor: Executor) -> None:
         started_at = now()
-        job = place.beside() if self._has_result(place) and place.folder.exists() else place
+        job = target.beside() if self._has_result(target) and target.folder.exists() else target
+        kept = f"{len(self.records)} finished cells are kept"
         try:
-            self._check_space()
+            if shutil.disk_usage(folder := self.file.path.parent).free < NEEDED_BYTES:
+                raise RecordError(
+                    f"disk full: less than {NEEDED_BYTES >> 20} MiB free for {folder}; {kept}; "
+                    "free some space and run the same command again"
+                )
             job.prepare()
-            if not self._has_result(place):
+            if not self._has_result(target):
                 self.trackers.started(job)
             self.reporter.cell_started(job.cell)
             handle = executor.start(job.cell, job.folder)
         except OSError as problem:
-            raise write_error(problem, job.folder, f"{len(self.records)} finished cells are kept") from problem
-        self.running.append(_Started(place=place, job=job, handle=handle, started_at=started_at))
+            raise write_error(problem, job.folder, kept) from problem
+        self.running.append(_Started(target=target, job=job, handle=handle, started_at=started_at))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         for started in list(self.running):
-            progress = started.job.progress()
-            if progress is not None:
-                self.reporter.cell_progress(started.job.cell, progress)
-            how = started.handle.poll()
-            if how is not None:
-                if how.left_process is not None:
+            job, device = started.job, started.handle.device
+            if (progress := job.progress()) is not None:
+                self.reporter.cell_progress(job.cell, progress)
+            if (how := started.handle.poll()) is not None:
+                if how.stuck_pid is not None:
                     self.reporter.message(
-                        f"warning: no signal ends the worker of this cell, process {how.left_process} (it waits in a "
-                        f"driver or for a disk); {started.handle.device} gets no other cell until it is gone"
+                        f"warning: no signal ends the worker of this cell, process {how.stuck_pid} (it waits in a "
+                        f"driver or for a disk); {device} gets no other cell until it is gone"
                     )
-                device, started_at = started.handle.device, started.started_at
-                self._finish(started, started.job.ended(how, device=device, started_at=started_at))
-
-    def _finish(self, started: _Started, record: CellRecord) -> None:
-        self.running.remove(started)
-        job = started.job
-        if record.is_final:
-            try:
-                started.place.take_over(job)
-            except OSError as problem:
-                told = f"the cell's result stays in {job.folder}; the same command takes it over"
-                raise write_error(problem, started.place.folder, told) from problem
-            job = started.place
-        self.file.append(record)  # first: a record is worth more than its copy in a tracker
-        self.records[record.cell_id] = record
-        self._track(job, record)
-        self.reporter.cell_ended(job.cell, record)
-        if not record.is_final and self._has_result(job):
-            self.reporter.message(
-                f"{job.cell.label}: no result of this attempt (see {job.folder}); the earlier one is kept"
-            )
-        if record.memory.shared:
-            held = (record.memory.foreign_bytes or 0) / 2**30
-            again = "" if record.is_final else "; the next run tries this cell again"
-            self.reporter.message(
-                f"warning: other processes held {held:.2f} GiB of the GPU when this cell started (nvidia-smi lists "
-                f"them){again}"
-            )
-        self._tell_notes(started.job.cell, record)
-        ran_on, expected = record.environment.get("device"), started.handle.device
-        if record.status.is_result and ran_on != expected:
-            self.reporter.message(
-                f"warning: this cell ran on {ran_on}, but {expected} is what this machine seems to offer; it will not "
-                "count as finished. Check that torch can use the device (driver, build), or set run.device=cpu"
-            )
-
-    def _track(self, job: Job, record: CellRecord) -> None:
-        """What trackers have of an earlier result stays until there is another, which they are then told as a whole."""
-        if self._has_result(job):
-            if not record.is_final:
-                return
-            self.trackers.started(job)
-        self.trackers.ended(job, record)
-
-    def _tell_notes(self, cell: Cell, record: CellRecord) -> None:
-        """Once for all cells of a data set."""
-        for note in record.notes or ():
-            if (told := f"note: {cell.data.name}: {note}") not in self.told:
-                self.told.add(told)
-                self.reporter.message(told)
-
-    def _has_result(self, job: Job) -> bool:
-        """Whether an earlier run left a result of the cell: nothing that fails now may hide or delete it."""
-        known = self.stored.get(job.cell.cell_id)
-        return known is not None and known.is_final
+                self._finish(started, job.ended(how, device=device, started_at=started.started_at))
 
     def _stop(self) -> None:
         self.reporter.message("stopping the running cells (Ctrl-C again: at once)")
@@ -347,26 +287,74 @@ class _Sweep:
             device, started_at = started.handle.device, started.started_at
             self._finish(started, started.job.interrupted(device=device, started_at=started_at))
 
-    def _check_space(self) -> None:
-        if shutil.disk_usage(self.file.path.parent).free < NEEDED_BYTES:
-            raise RecordError(
-                f"disk full: less than {NEEDED_BYTES >> 20} MiB free for {self.file.path.parent}; "
-                f"{len(self.records)} finished cells are kept; free some space and run the same command again"
+    def _finish(self, started: _Started, record: CellRecord) -> None:
+        self.running.remove(started)
+        job = started.job
+        if record.is_final:
+            try:
+                started.target.take_over(job)
+            except OSError as problem:
+                kept = f"the cell's result stays in {job.folder}; the same command takes it over"
+                raise write_error(problem, started.target.folder, kept) from problem
+            job = started.target
+        kept_earlier = self._keeps_earlier_result(job, record)
+        self._store(job, record)
+        self.reporter.cell_ended(job.cell, record)
+        if kept_earlier:
+            self.reporter.message(
+                f"{job.cell.label}: no result of this attempt (see {job.folder}); the earlier one is kept"
             )
+        self._warn(job.cell, record, expected_device=started.handle.device)
+
+    def _store(self, job: Job, record: CellRecord) -> None:
+        """Append the record, then pass it on to the trackers: it is worth more than its copy there."""
+        self.file.append(record)
+        self.records[record.cell_id] = record
+        if self._keeps_earlier_result(job, record):  # so do the trackers
+            return
+        if self._has_result(job):
+            self.trackers.started(job)
+        self.trackers.ended(job, record)
+        self.stored[record.cell_id] = record
+
+    def _warn(self, cell: Cell, record: CellRecord, *, expected_device: str) -> None:
+        if record.memory.shared:
+            held = (record.memory.foreign_bytes or 0) / 2**30
+            again = "" if record.is_final else "; the next run tries this cell again"
+            self.reporter.message(
+                f"warning: other processes held {held:.2f} GiB of the GPU when this cell started (nvidia-smi lists "
+                f"them){again}"
+            )
+        for note in record.notes or ():
+            if (text := f"note: {cell.data.name}: {note}") not in self.shown_notes:  # cells of a data set share it
+                self.shown_notes.add(text)
+                self.reporter.message(text)
+        if record.status.is_result and (ran_on := record.environment.get("device")) != expected_device:
+            self.reporter.message(
+                f"warning: this cell ran on {ran_on}, but {expected_device} is what this machine seems to offer; it "
+                "will not count as finished. Check that torch can use the device (driver, build), or set run.device=cpu"
+            )
+
+    def _has_result(self, job: Job) -> bool:
+        known = self.stored.get(job.cell.cell_id)
+        return known is not None and known.is_final
+
+    def _keeps_earlier_result(self, job: Job, record: CellRecord) -> bool:
+        """Whether the cell has a result that this record, of a failed attempt, must not hide or delete."""
+        return self._has_result(job) and not record.is_final
 
 
 class _StoppedError(BaseException):
-    """The first Ctrl-C, where the running cell is in this process."""
+    """The first Ctrl-C while a cell runs in this process."""
 
 
 @contextmanager
 def _stop_signals(*, at_once: bool) -> Iterator[list[int]]:
     """A list that is empty until the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
 
-    No event: a second signal while its lock is held would wait for itself.
     ``at_once``: the first raises, too, since a cell in this process does not look at the list.
     """
-    stop: list[int] = []
+    stop: list[int] = []  # no threading.Event: a second signal while its lock is held would wait for itself
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if stop:

@@ -1,8 +1,8 @@
-"""Telling trackers about a run in a way that no cell can notice.
+"""Passes a run on to trackers without any effect on its cells.
 
-A worker only writes small lines to its job folder (``EVENTS_FILE``); each tracker follows these files from a thread of
-the runner, so a slow server, a heavy import or a failure costs the cells nothing, and nodes of a cluster that run cells
-need no network. What is in the records is complete without any tracker.
+A worker only appends small lines to its job folder (``EVENTS_FILE``); each tracker follows these files from a thread of
+the runner. A slow server, a heavy import or a failure costs the cells nothing, and cluster nodes need no network.
+Records are complete without any tracker.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 from types import ModuleType
 
 from bench import registry
+from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Step, Tracker
 from bench.execution.jobs import Job
-from bench.plugins.execution import EVENTS_FILE, PhaseEnd, Step, Tracker
 from bench.plugins.settings import TrackerSettings
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
 
-LOOK_EVERY_S = 1.0
+POLL_S = 1.0
 WAIT_S, WAIT_INTERRUPTED_S, SILENT_S = 60.0, 1.0, 2.0
-"""How long the end of a run, or its interruption, waits for trackers; how long without saying so."""
+"""How long the end of a run, or its interruption, waits for trackers; how long without a message."""
 Say = Callable[[str], None]
 
 
@@ -35,15 +35,15 @@ Say = Callable[[str], None]
 def tracking(trackers: Sequence[TrackerSettings], *, results: Path, say: Say) -> Iterator[Tracking]:
     """The trackers of a run, which keep their files below ``results``, the results folder of the spec.
 
-    Raises SpecError, before anything runs, if what one of them needs is not installed.
+    Raises SpecError, before anything runs, if a package that one of them needs is not installed.
     """
-    told = Tracking([_Follower(settings, results / settings.name, say) for settings in trackers], say)
+    running = Tracking([_Follower(settings, results / settings.name, say) for settings in trackers], say)
     try:
-        yield told
+        yield running
     except BaseException:
-        told.close(wait_s=WAIT_INTERRUPTED_S)
+        running.close(wait_s=WAIT_INTERRUPTED_S)
         raise
-    told.close(wait_s=WAIT_S)
+    running.close(wait_s=WAIT_S)
 
 
 class Tracking:
@@ -56,27 +56,27 @@ class Tracking:
     def started(self, job: Job) -> None:
         """The job is prepared and its cell is about to run."""
         for follower in self._followers:
-            follower.tell(partial(follower.start, job))
+            follower.submit(partial(follower.start, job))
 
     def ended(self, job: Job, record: CellRecord) -> None:
         """The cell has its record."""
         for follower in self._followers:
-            follower.tell(partial(follower.end, job, record))
+            follower.submit(partial(follower.end, job, record))
 
     def close(self, *, wait_s: float) -> None:
-        """Let the trackers finish, for at most so long."""
+        """Let the trackers finish within ``wait_s`` seconds."""
         deadline = time.monotonic() + wait_s
         for follower in self._followers:
-            follower.close()
+            follower.submit(None)
         for follower in self._followers:
-            if follower.lives(min(SILENT_S, wait_s)):
+            if follower.is_alive(min(SILENT_S, wait_s)):
                 self._say(f"waiting for the tracker {follower.name}, at most {wait_s:.0f} s (Ctrl-C: do not wait)")
-            if follower.lives(deadline - time.monotonic()):
+            if follower.is_alive(deadline - time.monotonic()):
                 self._say(f"warning: the tracker {follower.name} did not take everything in time; the records have it")
 
 
 class _Follower:
-    """One tracker in a thread, which begins with the first thing there is to tell."""
+    """One tracker in a thread, which starts with the first call."""
 
     def __init__(self, settings: TrackerSettings, folder: Path, say: Say) -> None:
         self.name = settings.name
@@ -86,50 +86,27 @@ class _Follower:
         self._folder = folder
         self._say = say
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"tracker {self.name}", daemon=True)
-        self._started = False
+        self._thread: threading.Thread | None = None
         self._tracker: Tracker
         self._running: dict[str, tuple[Cell, _Events]] = {}
 
-    # From the runner's thread.
+    # Called from the runner's thread:
 
-    def tell(self, call: Callable[[], None]) -> None:
-        if not self._started:
-            self._started = True
+    def submit(self, call: Callable[[], None] | None) -> None:
+        """Queue a call for the tracker's thread; None ends it."""
+        if self._thread is None and call is not None:
+            self._thread = threading.Thread(target=self._run, name=f"tracker {self.name}", daemon=True)
             self._thread.start()
         self._calls.put(call)
 
-    def close(self) -> None:
-        self._calls.put(None)
-
-    def lives(self, wait_s: float) -> bool:
-        """Whether it is still at work after so long."""
-        if self._started:
-            self._thread.join(max(0.0, wait_s))
+    def is_alive(self, wait_s: float) -> bool:
+        """Whether it still works after ``wait_s`` seconds."""
+        if self._thread is None:
+            return False
+        self._thread.join(max(0.0, wait_s))
         return self._thread.is_alive()
 
-    # From the tracker's own.
-
-    def _run(self) -> None:
-        try:
-            self._tracker = self._plugin.create(self._settings, self._folder)
-            while (call := self._next()) is not None:
-                call()
-            self._tracker.close()
-        except Exception as error:  # whatever happens there, the run goes on
-            told = (str(error) or repr(error)).splitlines()[0][:300]
-            self._say(
-                f"warning: the tracker {self.name} is off for the rest of this run; the cells and their records are "
-                f"not touched by it ({type(error).__name__}: {told})"
-            )
-
-    def _next(self) -> Callable[[], None] | None:
-        while True:
-            try:
-                return self._calls.get(timeout=LOOK_EVERY_S)
-            except queue.Empty:
-                for cell, events in self._running.values():
-                    self._forward(cell, events)
+    # Called from the tracker's thread:
 
     def start(self, job: Job) -> None:
         self._running[job.cell.cell_id] = job.cell, _Events(job.folder / EVENTS_FILE)
@@ -137,16 +114,37 @@ class _Follower:
 
     def end(self, job: Job, record: CellRecord) -> None:
         _, events = self._running.pop(job.cell.cell_id, (None, None))
-        if events is None and record.steps:  # of a run that was cut off: what it forwarded is forwarded again
+        if events is None and record.steps:  # of a run that was cut off: forward all events again
             events = _Events(job.folder / EVENTS_FILE)
         if events is not None:
             events.path = job.folder / EVENTS_FILE  # an attempt beside a result has moved
             self._forward(job.cell, events)
         self._tracker.end(job.cell, record, job.folder)
 
+    def _run(self) -> None:
+        try:
+            self._tracker = self._plugin.create(self._settings, self._folder)
+            while (call := self._next()) is not None:
+                call()
+            self._tracker.close()
+        except Exception as error:  # whatever happens in a tracker, the run goes on
+            reason = (str(error) or repr(error)).splitlines()[0][:300]
+            self._say(
+                f"warning: the tracker {self.name} is off for the rest of this run; the cells and their records are "
+                f"not touched by it ({type(error).__name__}: {reason})"
+            )
+
+    def _next(self) -> Callable[[], None] | None:
+        while True:
+            try:
+                return self._calls.get(timeout=POLL_S)
+            except queue.Empty:
+                for cell, events in self._running.values():
+                    self._forward(cell, events)
+
     def _forward(self, cell: Cell, events: _Events) -> None:
-        for are_steps, group in groupby(events.read(), key=lambda event: isinstance(event, Step)):
-            if are_steps:
+        for kind, group in groupby(events.read(), key=type):
+            if kind is Step:
                 self._tracker.steps(cell, [event for event in group if isinstance(event, Step)])
             else:
                 for event in group:
@@ -155,7 +153,7 @@ class _Follower:
 
 
 class _Events:
-    """What a worker has written since the last look; it may be writing right now."""
+    """Reads what a worker has appended since the last call; it may be writing right now."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -170,12 +168,9 @@ class _Events:
             return []
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [event for line in whole.splitlines() if (event := _event(line)) is not None]
-
-
-def _event(line: bytes) -> Step | PhaseEnd | None:
-    """Null for a line that a full disk has cut."""
-    with suppress(ValueError, TypeError):
-        fields = json.loads(line)
-        return Step(**fields) if "step" in fields else PhaseEnd(**fields)
-    return None
+        events: list[Step | PhaseEnd] = []
+        for line in whole.splitlines():
+            with suppress(ValueError, TypeError):  # a line that a full disk has cut
+                fields = json.loads(line)
+                events.append(Step(**fields) if "step" in fields else PhaseEnd(**fields))
+        return events

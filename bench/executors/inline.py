@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.plugins.execution import Ended
+from bench.execution.contracts import ProcessExit
 from bench.spec.cell import Cell
 
 
 def create(cells: Sequence[Cell]) -> InlineExecutor:  # noqa: ARG001
-    """The executor; it runs any cell."""
+    """An executor for any cell."""
     return InlineExecutor()
 
 
@@ -21,24 +21,24 @@ class InlineExecutor:
     in_process = True
     slots = 1
 
-    def start(self, cell: Cell, job: Path) -> InlineCell:
+    def start(self, cell: Cell, job: Path) -> FinishedCell:
         """Run the cell to its end."""
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # NVML's, as in a worker; CUDA reads it when it starts
         from bench.worker.run import run_and_estimate  # the only place where the runner's process imports torch
 
         record = run_and_estimate(cell, job, job / "result.json")
-        return InlineCell(str(record.environment.get("device", "cpu")))
+        return FinishedCell(str(record.environment.get("device", "cpu")))
 
 
-class InlineCell:
-    """A cell that has ended."""
+class FinishedCell:
+    """A cell that left a result."""
 
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def poll(self) -> Ended:
-        """It left a result."""
-        return Ended(returncode=0)
+    def poll(self) -> ProcessExit:
+        """The exit of a worker that wrote its result."""
+        return ProcessExit(returncode=0)
 
     def cancel(self, *, grace_s: float) -> None:
         """Nothing is left to end."""

@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from bench.environment import Gpu, child_environ, usable_gpus
-from bench.execution.processes import JOB_MARK, end_leftovers, end_worker
-from bench.executors._host_memory import oom_kills
-from bench.plugins.execution import Ended
+from bench.execution.contracts import ProcessExit
+from bench.execution.processes import JOB_MARK, end_leftovers, end_worker, oom_kills
 from bench.spec.cell import Cell
 
-# -P: a folder named "bench" in the user's working directory is not ours.
+# -P: a folder named "bench" in the user's working directory is not this package.
 WORKER = (sys.executable, "-P", "-m", "bench.worker")
 GRACE_S = 5.0
 
@@ -44,78 +43,67 @@ class LocalExecutor:
 
     @property
     def slots(self) -> int:
-        """Devices, or cells at a time on a CPU, but for those that a worker holds which cannot be ended."""
-        self._take_back()
-        return self._all - len(self._stuck)
-
-    def _take_back(self) -> None:
+        """Devices, or cells at a time on a CPU, without those that a stuck worker holds."""
         for each in [(process, slot) for process, slot in self._stuck if process.poll() is not None]:
             self._stuck.remove(each)
             self._free.append(each[1])
+        return self._all - len(self._stuck)
 
     def start(self, cell: Cell, job: Path) -> LocalCell:
         """Start the worker on a free device. Raises OSError if the log cannot be written."""
         slot = self._free.pop(0)
         gpu = None if cell.run.device == "cpu" else slot
-        argv = [*self._worker, str(job / "cell.json"), str(job / "result.json")]
         try:
             with (job / "log.txt").open("wb") as log:
                 process = subprocess.Popen(
-                    argv,
+                    [*self._worker, str(job / "cell.json"), str(job / "result.json")],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=worker_environment(cell, job, gpu),
-                    start_new_session=True,  # Ctrl-C in the terminal is the runner's business
+                    env=_worker_environment(cell, job, gpu),
+                    start_new_session=True,  # the runner handles Ctrl-C in the terminal
                 )
         except BaseException:
             self._free.append(slot)
             raise
 
-        def release(*, gone: bool) -> None:
-            if gone:
+        def release(ended: bool) -> None:
+            if ended:
                 self._free.append(slot)
             else:
                 self._stuck.append((process, slot))
 
-        return LocalCell(cell, job, process, gpu, release=release)
-
-
-class Release(Protocol):
-    """Gives a cell's device back, or, if its worker is not gone, keeps it from other cells."""
-
-    def __call__(self, *, gone: bool) -> None: ...
+        return LocalCell(cell, job, process, gpu, release)
 
 
 class LocalCell:
     """A cell's worker process."""
 
     def __init__(
-        self, cell: Cell, job: Path, process: subprocess.Popen[bytes], gpu: Gpu | None, *, release: Release
+        self, cell: Cell, job: Path, process: subprocess.Popen[bytes], gpu: Gpu | None, release: Callable[[bool], None]
     ) -> None:
+        """``release``: gives the device back if the process has ended, else keeps it from other cells."""
         self.device = gpu.name if gpu else "cpu"
         self._run = cell.run
         self._job = job
         self._process = process
         self._release = release
-        self._ended: Ended | None = None
+        self._exit: ProcessExit | None = None
         self._oom_kills = oom_kills()
         self._started = self._last_sign = time.monotonic()
         self._progress_time: int | None = None
 
-    def poll(self) -> Ended | None:
+    def poll(self) -> ProcessExit | None:
         """How the worker ended, or None while it runs."""
-        if self._ended is None:
+        if self._exit is None:
             limit = self._passed_limit()
-            if limit is not None:
+            if limit is not None or self._process.poll() is not None:
                 self._end(limit=limit, grace_s=GRACE_S)
-            elif self._process.poll() is not None:
-                self._end(limit=None, grace_s=GRACE_S)
-        return self._ended
+        return self._exit
 
     def cancel(self, *, grace_s: float) -> None:
         """End the worker and everything it started."""
-        if self._ended is None:
+        if self._exit is None:
             self._end(limit=None, grace_s=grace_s)
 
     def _end(self, *, limit: Literal["wall_clock", "no_progress"] | None, grace_s: float) -> None:
@@ -124,20 +112,19 @@ class LocalCell:
             end_leftovers(self._job)
         else:
             end_worker(self._process.pid, self._job, grace_s=grace_s)
+        stuck = False
         try:
             code = self._process.wait(timeout=GRACE_S)
-            gone = True
-        except subprocess.TimeoutExpired:  # stuck in a driver, where no signal reaches it
-            code, gone = -signal.SIGKILL, False
+        except subprocess.TimeoutExpired:  # in a driver, where no signal reaches it
+            code, stuck = -signal.SIGKILL, True
         killed = by_itself and code == -signal.SIGKILL and self._oom_kills is not None
-        more = killed and (oom_kills() or 0) > (self._oom_kills or 0)
-        self._ended = Ended(
+        self._exit = ProcessExit(
             returncode=code,
             passed_limit=limit,
-            host_out_of_memory=more,
-            left_process=None if gone else self._process.pid,
+            host_out_of_memory=killed and (oom_kills() or 0) > (self._oom_kills or 0),
+            stuck_pid=self._process.pid if stuck else None,
         )
-        self._release(gone=gone)
+        self._release(not stuck)
 
     def _passed_limit(self) -> Literal["wall_clock", "no_progress"] | None:
         now = time.monotonic()
@@ -152,9 +139,10 @@ class LocalCell:
         return "no_progress" if now - self._last_sign > self._run.no_progress_limit_s else None
 
 
-def worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]:
-    """Our own environment, with what decides about results and ownership set."""
-    environ = child_environ() | {
+def _worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]:
+    """This process's environment, with what decides about results and ownership set."""
+    threads = {} if cell.run.threads is None else {"OMP_NUM_THREADS": str(cell.run.threads)}
+    return child_environ() | threads | {
         "CUDA_VISIBLE_DEVICES": gpu.token if gpu else "",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order, by which a number means the same to both
         "PYTHONHASHSEED": "0",
@@ -162,7 +150,4 @@ def worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]
         "PYTHONFAULTHANDLER": "1",
         "BENCH_PARENT": str(os.getpid()),
         JOB_MARK: str(job.resolve()),
-    }
-    if cell.run.threads is not None:
-        environ["OMP_NUM_THREADS"] = str(cell.run.threads)
-    return environ
+    }  # fmt: skip

@@ -45,7 +45,7 @@ def build_table(
 ) -> Table:
     """The table that all exporters print; with ``outcomes``, cells are compared on the examples they share.
 
-    ``stale``: of records that do not count (see ``bench.execution.done.stale``), shown in grey.
+    ``stale``: of records that do not count (see ``bench.execution.inputs.stale``), shown in grey.
 
     Raises SpecError for a column that is no part, axis or metric."""
     from bench.analysis.predictions import Outcomes

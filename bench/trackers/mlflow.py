@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from pydantic import field_validator
 
 from bench.plugins.settings import TrackerSettings
-from bench.trackers import _fields
+from bench.trackers import all_settings, phase_values, require_modules, result_values, run_name, step_values
 
 if TYPE_CHECKING:
-    from bench.plugins.execution import PhaseEnd, Step
+    from bench.execution.contracts import PhaseEnd, Step
     from bench.records.record import CellRecord
     from bench.spec.cell import Cell
 
@@ -58,7 +58,7 @@ class Settings(TrackerSettings):
 def check(settings: Settings) -> None:
     """See ``TrackerPlugin.check``."""
     local = settings.tracking_uri is None or settings.tracking_uri.startswith("sqlite:")
-    _fields.need("mlflow", "mlflow", *(("sqlalchemy", "alembic") if local else ()))
+    require_modules("mlflow", "mlflow", *(("sqlalchemy", "alembic") if local else ()))
 
 
 def create(settings: Settings, folder: Path) -> MLflow:
@@ -80,7 +80,7 @@ def create(settings: Settings, folder: Path) -> MLflow:
 
 
 class MLflow:
-    """A client and the runs that it has open; see ``bench.plugins.execution.Tracker``."""
+    """A client and the runs that it has open; see ``bench.execution.contracts.Tracker``."""
 
     def __init__(self, client: Any, settings: Settings, artifacts: str | None) -> None:
         self._client = client
@@ -96,16 +96,16 @@ class MLflow:
 
     def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
         """Curves."""
-        self._log(cell, (point for step in steps for point in _points(_fields.step_values(step), step.at, step.step)))
+        self._log(cell, (point for step in steps for point in _points(step_values(step), step.at, step.step)))
 
     def phase_ended(self, cell: Cell, end: PhaseEnd) -> None:
         """Seconds and peaks of the phase."""
-        self._log(cell, _points(_fields.phase_values(end), end.at))
+        self._log(cell, _points(phase_values(end), end.at))
 
     def end(self, cell: Cell, record: CellRecord, job: Path) -> None:
         """Results, status and files."""
         ended = datetime.fromisoformat(record.finished_at).timestamp() if record.finished_at else time.time()
-        self._log(cell, _points(_fields.results(record), ended, record.steps or 0))
+        self._log(cell, _points(result_values(record), ended, record.steps or 0))
         tags = {"status": str(record.status), "device": record.environment.get("device")}
         if record.error is not None:
             tags["error"] = f"{record.error.type}: {record.error.message}"
@@ -135,10 +135,10 @@ class MLflow:
         experiment = found.experiment_id if found else self._client.create_experiment(name, self._artifacts)
         about = {"cell_id": cell.cell_id, "spec": cell.spec, "scale": cell.scale, "task": cell.task.name}
         tags = {**about, "seed": str(cell.seed), "model": cell.model.describe()[:_LONGEST_TAG]}
-        run: str = self._client.create_run(experiment, tags=tags, run_name=_fields.run_name(cell)).info.run_id
+        run: str = self._client.create_run(experiment, tags=tags, run_name=run_name(cell)).info.run_id
         params = [
             Param(re.sub(r"[^\w. /-]", "_", name)[:250], str(value)[:_LONGEST_PARAM])
-            for name, value in _fields.settings(cell).items()
+            for name, value in all_settings(cell).items()
         ]
         for batch in _batches(params, _PARAMS_AT_ONCE):
             self._client.log_batch(run, params=batch)

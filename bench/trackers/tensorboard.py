@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.plugins.settings import LocalPath, TrackerSettings
-from bench.trackers import _fields
+from bench.trackers import main_settings, phase_values, require_modules, result_values, step_values
 
 if TYPE_CHECKING:
-    from bench.plugins.execution import PhaseEnd, Step
+    from bench.execution.contracts import PhaseEnd, Step
     from bench.records.record import CellRecord
     from bench.spec.cell import Cell
 
@@ -31,7 +31,7 @@ class Settings(TrackerSettings):
 
 def check(settings: Settings) -> None:  # noqa: ARG001
     """See ``TrackerPlugin.check``."""
-    _fields.need("tensorboard", "tensorboard")
+    require_modules("tensorboard", "tensorboard")
 
 
 def create(settings: Settings, folder: Path) -> TensorBoard:
@@ -40,7 +40,7 @@ def create(settings: Settings, folder: Path) -> TensorBoard:
 
 
 class TensorBoard:
-    """A folder of event files per cell; see ``bench.plugins.execution.Tracker``."""
+    """A folder of event files per cell; see ``bench.execution.contracts.Tracker``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,13 +56,13 @@ class TensorBoard:
     def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
         """Curves, flushed so that they can be watched."""
         for step in steps:
-            self._add(cell, _fields.step_values(step), step=step.step, at=step.at)
+            self._add(cell, step_values(step), step=step.step, at=step.at)
             self._steps[cell.cell_id] = step.step
         self._open(cell).flush()
 
     def phase_ended(self, cell: Cell, end: PhaseEnd) -> None:
         """Single points, at the step that the cell has come to."""
-        self._add(cell, _fields.phase_values(end), step=self._steps.get(cell.cell_id, 0), at=end.at)
+        self._add(cell, phase_values(end), step=self._steps.get(cell.cell_id, 0), at=end.at)
 
     def end(self, cell: Cell, record: CellRecord, job: Path) -> None:  # noqa: ARG002
         """Results, status, and the end of the session that the HParams tab shows."""
@@ -70,7 +70,7 @@ class TensorBoard:
         from tensorboard.plugins.text import summary_v2 as text
 
         now = time.time()
-        self._add(cell, _fields.results(record), step=record.steps or 0, at=now)
+        self._add(cell, result_values(record), step=record.steps or 0, at=now)
         told = f"{record.status}: {record.error.type}: {record.error.message}" if record.error else str(record.status)
         self._write(cell, text.text_pb("status", told), step=0, at=now)
         status = api_pb2.STATUS_SUCCESS if str(record.status) == "ok" else api_pb2.STATUS_FAILURE
@@ -96,7 +96,7 @@ class TensorBoard:
 
             self._files[cell.cell_id] = EventFileWriter(str(self._place(cell)))
             session = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-            for name, value in _fields.choices(cell).items():
+            for name, value in main_settings(cell).items():
                 kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
                 setattr(session.hparams[name], kind, value)
             data = plugin_data_pb2.HParamsPluginData(session_start_info=session)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from bench.execution.contracts import Progress
 from bench.files import write_atomic
 from bench.plugins.contracts import BenchModel, Example, Task
-from bench.plugins.execution import Progress
 from bench.spec.sections import EvaluateSettings
 from bench.training.data import Batch
 from bench.training.device import Precision

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 
 from bench.errors import DivergedError
+from bench.execution.contracts import Progress, Step
 from bench.plugins.contracts import BenchModel
-from bench.plugins.execution import Progress, Step
 from bench.records.record import LossPoint
 from bench.training.audit import check_gradients, is_finite
 from bench.training.data import Batch

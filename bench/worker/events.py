@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bench.plugins.execution import PhaseEnd, Step
+from bench.execution.contracts import PhaseEnd, Step
 
 
 class EventLog:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.plugins.execution import Progress
+from bench.execution.contracts import Progress
 
 
 class Heartbeat:

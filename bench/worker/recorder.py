@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench import environment
-from bench.plugins.execution import EVENTS_FILE, PhaseEnd, Progress, now
+from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Progress, now
 from bench.records.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
 from bench.records.record_parts import CutCount, Overlap
 from bench.spec.cell import Cell

@@ -10,10 +10,10 @@ import torch
 
 from bench import registry, versions
 from bench.estimate.gpus import DEFAULT, generation
-from bench.execution.digests import data_digest, weights_digest
+from bench.execution.contracts import Progress
+from bench.execution.inputs import data_digest, weights_digest
 from bench.files import write_atomic
 from bench.plugins.contracts import BenchModel, Task
-from bench.plugins.execution import Progress
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
 from bench.training.adapt import AppliedMethod, adapt, check_on_meta, method_groups

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.executors._host_memory import oom_kills
+from bench.execution.processes import oom_kills
 
 EVENTS = "low 0\nhigh 0\nmax 12\noom 3\noom_kill {}\noom_group_kill 0\n"
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.execution.progress import Silent
 from bench.execution.runner import run
 from bench.records.record import Status
-from tests.sweeps import data_digest, make_cell
+from tests.sweeps import Listening, data_digest, make_cell
 
 
 def test_a_cell_runs_in_this_process(tmp_path: Path) -> None:
     cell = make_cell("inline")
-    summary = run([cell], results=tmp_path, executor="inline", fresh=False, reporter=Silent())
+    summary = run([cell], results=tmp_path, executor="inline", fresh=False, reporter=Listening())
     (record,) = summary.records
     assert (record.status, record.error) == (Status.OK, None)
     assert record.data_digest == data_digest()
     assert (tmp_path / "demo" / cell.cell_id / "result.json").exists()
-    again = run([cell], results=tmp_path, executor="inline", fresh=False, reporter=Silent())
+    again = run([cell], results=tmp_path, executor="inline", fresh=False, reporter=Listening())
     assert again.finished_before == 1

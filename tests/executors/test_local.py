@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from bench.environment import Gpu
-from bench.execution.progress import Silent
 from bench.execution.runner import run
 from bench.executors import local
 from bench.executors.local import LocalExecutor
-from tests.sweeps import FAKE_WORKER, Sweep, make_cell
+from tests.sweeps import FAKE_WORKER, Listening, Sweep, make_cell
 
 
 def test_on_a_cpu_as_many_as_the_spec_says() -> None:
@@ -28,16 +27,6 @@ def test_on_gpus_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "usable_gpus", lambda device: gpus if device != "cpu" else [])
     assert local.create([make_cell("a", device="auto", parallel=5)]).slots == 2
     assert LocalExecutor((), on_cpu=4).slots == 4
-
-
-class Listening(Silent):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.told.append(text)
 
 
 class Stuck:

@@ -15,7 +15,7 @@ from bench.analysis.best import contest
 from bench.analysis.predictions import Outcomes
 from bench.analysis.rows import baselines_of, group_cells
 from bench.errors import DataError
-from bench.execution import done
+from bench.execution import inputs
 from bench.records.record import CellRecord
 from bench.records.record_parts import Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
@@ -123,21 +123,21 @@ def test_mixed_versions_and_commits_get_a_footnote(demo: Case) -> None:
 def test_the_rule_is_the_runner_s_and_without_the_data_the_newest_record_decides(
     demo: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = done.inputs_of(demo.cells)
+    now = inputs.inputs_of(demo.cells)
     for index, cell in enumerate(demo.cells):
         digests = {"data_digest": now[cell.cell_id].data_digest, "weights_digest": now[cell.cell_id].weights_digest}
         demo.fill(cuda=False) if not index else None
         demo.put(
             index, demo.records[cell.cell_id].model_copy(update=digests | {"finished_at": f"2026-01-0{1 + index % 9}"})
         )
-    assert done.stale(demo.cells, demo.records) == {}
+    assert inputs.stale(demo.cells, demo.records) == {}
     old = demo.records[demo.cells[3].cell_id].model_copy(update={"data_digest": "0" * 64, "finished_at": "2025"})
     demo.put(3, old)
-    assert done.stale(demo.cells, demo.records) == {old.cell_id: "data changed"}
+    assert inputs.stale(demo.cells, demo.records) == {old.cell_id: "data changed"}
 
     def gone(_: object) -> str:
         raise DataError("the data are not here")
 
-    monkeypatch.setattr("bench.execution.digests.data_digest", gone)
-    assert done.stale(demo.cells, demo.records) == {old.cell_id: "data changed"}, "all others say otherwise"
-    assert done.stale(demo.cells[3:4], demo.records) == {}, "nothing can be said of one record alone"
+    monkeypatch.setattr("bench.execution.inputs.data_digest", gone)
+    assert inputs.stale(demo.cells, demo.records) == {old.cell_id: "data changed"}, "all others say otherwise"
+    assert inputs.stale(demo.cells[3:4], demo.records) == {}, "nothing can be said of one record alone"

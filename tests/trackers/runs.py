@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.execution.progress import Silent
 from bench.execution.runner import RunSummary, run
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
-from tests.sweeps import make_cell
+from tests.sweeps import Listening, make_cell
 
 SMALL: dict[str, Any] = {
     "model": {
@@ -29,16 +28,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Listening(Silent):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-
 def small_cell(label: str, *trackers: dict[str, Any], **changes: Any) -> Cell:
     """A cell that trains and evaluates within a second or two."""
     cell = make_cell(label, trackers=list(trackers))
@@ -47,5 +36,5 @@ def small_cell(label: str, *trackers: dict[str, Any], **changes: Any) -> Cell:
 
 def run_here(cells: list[Cell], results: Path, *, fresh: bool = False) -> tuple[RunSummary, dict[str, CellRecord]]:
     """Run real workers in this process; the summary, and label -> record."""
-    summary = run(cells, results=results, executor="inline", fresh=fresh, reporter=Silent())
+    summary = run(cells, results=results, executor="inline", fresh=fresh, reporter=Listening())
     return summary, {record.label: record for record in summary.records}

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench import metrics
-from bench.plugins.execution import Step
+from bench import metrics, trackers
+from bench.execution.contracts import Step
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
-from bench.trackers import _fields
-from tests.sweeps import Sweep, make_cell
-from tests.trackers.runs import Listening, run_here, small_cell
+from tests.sweeps import Listening, Sweep, make_cell
+from tests.trackers.runs import run_here, small_cell
 
 for package in ("mlflow", "sqlalchemy", "alembic"):
     pytest.importorskip(package, reason="the extra [mlflow] is not installed")
@@ -144,7 +143,7 @@ def test_long_values_are_cut(finished: tuple[Path, Cell, CellRecord], tmp_path: 
     mlflow.create(settings, tmp_path).start(cell)
     (found,) = runs(uri, "long")
     assert len(found.data.params["a_b"]) == 6000
-    assert len(found.data.params) > len(_fields.choices(cell))
+    assert len(found.data.params) > len(trackers.main_settings(cell))
 
 
 def test_the_store_of_plain_files(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

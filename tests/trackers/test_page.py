@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, commands, registry
-from bench.plugins.execution import PhaseEnd, Step
+from bench import cli, commands, registry, trackers
+from bench.execution.contracts import PhaseEnd, Step
 from bench.spec.load import read_spec
-from bench.trackers import _fields
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "trackers.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"(?m)^    python run_bench\.py (.+)$", PAGE)
@@ -49,5 +48,5 @@ def test_the_spec_is_valid_and_shows_every_setting(root: Path, tmp_path: Path) -
 def test_the_names_are_those_logged() -> None:
     step = Step(step=0, loss=1.0, lr=0.1, step_s=0.1, at=0.0)
     end = PhaseEnd(phase="<phase>", seconds=1.0, allocated_peak_bytes=1, reserved_peak_bytes=1, at=0.0)
-    for name in (*_fields.step_values(step), *_fields.phase_values(end)):
+    for name in (*trackers.step_values(step), *trackers.phase_values(end)):
         assert f"`{name}`" in PAGE

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench import metrics
-from bench.execution.runner import Unfit
+from bench.execution.runner import OverBudget
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
 from tests.factories import make_estimate
@@ -139,8 +139,8 @@ def test_a_failed_cell_is_there_and_a_new_attempt_takes_its_place(sweep: Sweep, 
 
 def test_a_skipped_cell_is_there(sweep: Sweep, tmp_path: Path) -> None:
     cell = make_cell("ok", trackers=[TRACKER | {"folder": str(tmp_path / "logs")}])
-    unfit = {cell.cell_id: Unfit(reason="needs 26 GiB", estimate=make_estimate())}
-    sweep.run([cell], find_unfit=lambda _: unfit)
+    unfit = {cell.cell_id: OverBudget(reason="needs 26 GiB", estimate=make_estimate())}
+    sweep.run([cell], check_budget=lambda _: unfit)
     found = scalars(folder_of(cell, tmp_path / "logs"))
     assert found["status"] == [(0, b"skipped: DoesNotFit: needs 26 GiB")]
     assert "result/params" in found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plugins.execution import PhaseEnd, Step
+from bench.execution.contracts import PhaseEnd, Step
 from bench.worker.events import EventLog
 
 

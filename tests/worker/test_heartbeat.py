@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.plugins.execution import Progress
+from bench.execution.contracts import Progress
 from bench.worker.heartbeat import Heartbeat
 
 

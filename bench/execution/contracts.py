@@ -1,23 +1,24 @@
-"""What executors and trackers offer, and what runner and worker tell each other, as ``bench.plugins.contracts``."""
+"""What executors and trackers offer, and what runner and worker tell each other through files of the job folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from bench.plugins.settings import TrackerSettings
+from bench.records.record import CellRecord
+from bench.spec.cell import Cell
 
-    from bench.plugins.settings import TrackerSettings
-    from bench.records.record import CellRecord
-    from bench.spec.cell import Cell
+EVENTS_FILE = "events.jsonl"
+"""In the job folder of a cell that trackers follow: one ``Step`` or ``PhaseEnd`` per line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What a worker last wrote to its progress file (``progress.json`` in the cell's job folder)."""
+    """What a worker last wrote to ``progress.json`` in the cell's job folder."""
 
     phase: str
     """``setup``, ``load``, ``train`` or ``eval``; ``estimate`` once the record is there."""
@@ -26,64 +27,6 @@ class Progress:
     """Steps in training, questions in evaluation; 0 where there is nothing to count."""
     note: str = ""
     """E.g. ``loss 0.412``."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """How a cell's process ended; whether it left a result is another question."""
-
-    returncode: int
-    """Exit code; minus the signal's number if a signal ended it."""
-    passed_limit: Literal["wall_clock", "no_progress"] | None = None
-    """The limit for which the executor ended it."""
-    host_out_of_memory: bool = False
-    """The kernel is known to have killed it for want of host memory."""
-    left_process: int | None = None
-    """Id of the process if no signal ended it, as of one that waits in a driver; it still holds its device."""
-
-
-class RunningCell(Protocol):
-    """A cell that was started."""
-
-    device: str
-    """``cpu`` or the GPU's name."""
-
-    def poll(self) -> Ended | None:
-        """How it ended, or None while it runs. Enforces the cell's limits; leaves no process behind."""
-        ...
-
-    def cancel(self, *, grace_s: float) -> None:
-        """End it with all its descendants: asked first, killed after ``grace_s`` seconds."""
-        ...
-
-
-class Executor(Protocol):
-    """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
-
-    @property
-    def slots(self) -> int:
-        """How many cells it runs at a time; fewer while a worker that cannot be ended holds a device, perhaps 0."""
-        ...
-
-    in_process: bool
-    """Whether ``start`` returns only when the cell has ended."""
-
-    def start(self, cell: Cell, job: Path) -> RunningCell:
-        """Run the cell whose ``cell.json`` lies in the job folder."""
-        ...
-
-
-class ExecutorPlugin(Protocol):
-    """A file in ``bench/executors``."""
-
-    @staticmethod
-    def create(cells: Sequence[Cell]) -> Executor:
-        """An executor for these cells. Raises SpecError if it cannot run them here."""
-        ...
-
-
-EVENTS_FILE = "events.jsonl"
-"""In the job folder of a cell that trackers follow: one ``Step`` or ``PhaseEnd`` per line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,12 +41,12 @@ class Step:
     step_s: float | None
     """Seconds, as in ``Time.step_median_s``; null for a warm-up step, which is not timed."""
     at: float
-    """When, in Unix time."""
+    """Unix time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseEnd:
-    """A phase is over, also by a failure."""
+    """The end of a phase, also by a failure."""
 
     phase: str
     """As in ``Progress``."""
@@ -112,28 +55,83 @@ class PhaseEnd:
     """CUDA peaks as in ``PhaseMemory``; null without CUDA."""
     reserved_peak_bytes: int | None
     at: float
+    """Unix time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessExit:
+    """How a cell's process ended; whether it left a result is another question."""
+
+    returncode: int
+    """Exit code; minus the signal's number if a signal ended it."""
+    passed_limit: Literal["wall_clock", "no_progress"] | None = None
+    """The limit for which the executor ended it."""
+    host_out_of_memory: bool = False
+    """Whether the kernel is known to have killed it for want of host memory."""
+    stuck_pid: int | None = None
+    """Id of a process that no signal ends, as one that waits in a driver; it still holds its device."""
+
+
+class RunningCell(Protocol):
+    """A started cell."""
+
+    device: str
+    """``cpu`` or the GPU's name."""
+
+    def poll(self) -> ProcessExit | None:
+        """How it ended, or None while it runs. Enforces the cell's limits; leaves no process behind."""
+        ...
+
+    def cancel(self, *, grace_s: float) -> None:
+        """End it with all its descendants: SIGTERM first, SIGKILL after ``grace_s`` seconds."""
+        ...
+
+
+class Executor(Protocol):
+    """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
+
+    @property
+    def slots(self) -> int:
+        """How many cells it runs at a time; fewer (perhaps 0) while a stuck worker holds a device."""
+        ...
+
+    in_process: bool
+    """Whether ``start`` returns only when the cell has ended."""
+
+    def start(self, cell: Cell, job: Path) -> RunningCell:
+        """Run the cell whose ``cell.json`` lies in the job folder."""
+        ...
+
+
+class ExecutorPlugin(Protocol):
+    """A module in ``bench/executors``."""
+
+    @staticmethod
+    def create(cells: Sequence[Cell]) -> Executor:
+        """An executor for these cells. Raises SpecError if it cannot run them on this machine."""
+        ...
 
 
 class Tracker(Protocol):
     """Where a run is logged to, beside its records.
 
-    All calls come from one thread of the runner, none from a worker. Whatever a call raises turns the tracker off for
-    the rest of the run, with one warning. Several cells may be running at a time.
+    All calls come from one thread of the runner, none from a worker. Any exception turns the tracker off for the rest
+    of the run, with one warning. Several cells may be running at a time.
     """
 
     def start(self, cell: Cell) -> None:
-        """The cell runs, perhaps once more: what an earlier attempt logged no longer counts."""
+        """The cell starts, perhaps again: what an earlier attempt logged no longer counts."""
         ...
 
     def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
-        """These steps were done since the last call; the same ones may come again after a run that was cut off."""
+        """Steps since the last call; the same ones may come again after a run that was cut off."""
         ...
 
     def phase_ended(self, cell: Cell, end: PhaseEnd) -> None: ...
 
     def end(self, cell: Cell, record: CellRecord, job: Path) -> None:
-        """The cell has its record, however it ended; also without ``start``, if it was skipped or an earlier run was
-        cut off. The cell's files are in the folder ``job``."""
+        """The cell has its record, however it ended; its files are in the folder ``job``. Comes without ``start`` if
+        the cell was skipped or an earlier run was cut off."""
         ...
 
     def close(self) -> None:
@@ -142,7 +140,7 @@ class Tracker(Protocol):
 
 
 class TrackerPlugin(Protocol):
-    """A file in ``bench/trackers``; its top level stays light."""
+    """A module in ``bench/trackers``; its top level stays light."""
 
     Settings: type[TrackerSettings]
 
