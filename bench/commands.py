@@ -259,7 +259,7 @@ def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple
 def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: AssumedGpu) -> None:
     from rich.console import Console
 
-    from bench.report.cost_tables import print_costs
+    from bench.report.costs import print_costs
     from bench.units import size_text
 
     about = f"predicted for {gpu} ({gpu.reason})"
@@ -311,7 +311,7 @@ def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> 
         else:
             from rich.console import Console
 
-            from bench.report.summary import print_summary
+            from bench.report.terminal import print_summary
 
             print_summary(Console(), report.table, report.files)
     except OutputError as problem:  # other specs are still to run, and --json has those that did

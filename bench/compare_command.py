@@ -75,7 +75,7 @@ def run(options: Options) -> int:
 
 def _records(options: Options) -> int:
     from bench.analysis.compare import compare, compare_with_cell
-    from bench.report.compare import as_json, print_comparison
+    from bench.report.compare import comparison_json, print_comparison
     from bench.sources import opened
 
     rules = Rules(alpha=options.alpha, tolerances=parse(options.tolerances), metrics=_known(options.metrics))
@@ -86,7 +86,7 @@ def _records(options: Options) -> int:
         else:
             found = compare(sources[0], sources[1], rules, only=options.only, allow_missing=options.allow_missing)
         if options.as_json:
-            _print_json(as_json(found))
+            _print_json(comparison_json(found))
         else:
             print_comparison(_console(), found, everything=options.everything)
     return found.exit_code
@@ -96,7 +96,7 @@ def _published(options: Options) -> int:
     from bench.analysis.compare.published import reproduce, without_counts
     from bench.analysis.predictions import Outcomes
     from bench.analysis.rows import group_cells
-    from bench.report.compare_published import as_json, print_reproduction
+    from bench.report.compare import print_reproduction, reproduction_json
     from bench.sources import cells_of
 
     tolerances, found = parse(options.tolerances), []
@@ -112,7 +112,7 @@ def _published(options: Options) -> int:
         outcomes = Outcomes(of.folder)
         found.append(reproduce(of.spec, of.scale, groups, outcomes, tolerances, counted=len(uncounted)))
     if options.as_json:
-        shown = [as_json(one) for one in found]
+        shown = [reproduction_json(one) for one in found]
         _print_json(shown[0] if len(shown) == 1 else shown)
     else:
         for one in found:

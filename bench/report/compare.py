@@ -1,123 +1,109 @@
-"""How a comparison is shown: tables on a terminal, one object as JSON."""
+"""Comparisons as tables on a terminal and as objects for ``--json``: of two runs, and of a run with a paper."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from bench import format
 from bench.analysis.compare import Comparison, RowChanges
 from bench.analysis.compare.changes import Change
-from bench.format import one_line, printable
+from bench.analysis.compare.published import COUNTED, Reproduction, Verdict
+from bench.report.terminal import Grid, GridRow, fit, heading, print_grid, text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-STYLES = {"worse": "bold red", "better": "green", "changed": "yellow", "not comparable": "yellow"}
-WIDE = 500
-"""Columns that any table needs at most."""
+STYLES = {
+    "worse": "bold red",
+    "better": "green",
+    "changed": "yellow",
+    "not comparable": "yellow",
+    "reproduced": "green",
+    "off": "bold red",
+}
 _KINDS = {"exact": "parameters", "measured": "memory and times", "score": "scores"}
-_SHOWN = ("worse", "better", "changed")
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------
 
 
 def print_comparison(console: Console, found: Comparison, *, everything: bool = False) -> None:
-    """What changed beyond noise, or with ``everything`` all that was compared; then cells that are missing or new, and
-    what else than the run differs.
-    """
-    from rich.text import Text
-
-    console.print(Text.assemble(("A  ", "bold"), printable(found.a)), soft_wrap=True)
-    console.print(Text.assemble(("B  ", "bold"), printable(found.b)), soft_wrap=True)
-    grid = _grid(found, everything)
-    if grid.row_count:
-        fit(console, grid)
-        console.print(grid)
-    for title, records in (("Missing in B", found.missing), ("New in B", found.new)):
+    """Changes beyond noise, or with ``everything`` all that was compared; then missing and new cells, and what differs
+    besides."""
+    grid = _changes_grid(found, everything)
+    fit(console, grid)
+    for side, name in (("A", found.a), ("B", found.b)):
+        console.print(Text.assemble((f"{side}  ", "bold"), format.printable(name)), soft_wrap=True)
+    if grid.rows:
+        print_grid(console, grid)
+    missing_style = "bold" if found.allow_missing else "bold red"
+    for title, records, style in (("Missing in B", found.missing, missing_style), ("New in B", found.new, "bold")):
         if records:
-            style = "bold red" if records is found.missing and not found.allow_missing else "bold"
-            labels = ", ".join(one_line(f"{record.label} ({record.spec}, {record.scale})") for record in records)
+            labels = ", ".join(format.one_line(f"{r.label} ({r.spec}, {r.scale})") for r in records)
             console.print(Text.assemble((f"{title}: ", style), labels))
-    for note in notes(found):
-        console.print(Text(note, "dim"))
-    console.print(Text(summary(found), "bold red" if found.exit_code else "bold green"))
+    for note in _comparison_notes(found):
+        console.print(text(note, "dim"))
+    console.print(text(comparison_summary(found), "bold red" if found.exit_code else "bold green"))
 
 
-def fit(console: Console, grid: Table) -> None:
-    """Into a file or a pipe, lines as long as the table needs."""
-    if not console.is_terminal:
-        needed = console.measure(grid, options=console.options.update(width=WIDE)).maximum
-        console.width = max(console.width, needed)
-
-
-def summary(found: Comparison) -> str:
-    """``10 cells: 1 worse, 2 better, 48 within noise, 20 not measured``."""
+def comparison_summary(found: Comparison) -> str:
+    """``10 cells compared: 1 worse, 2 better, 48 within noise, 20 not measured``."""
     counts = Counter(verdict for row in found.rows for verdict in row.verdicts())
     order = ("worse", "better", "changed", "within noise", "not comparable", "not measured")
-    told = [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
-    told += [f"{format.counted(len(found.missing), 'cell')} missing"] if found.missing else []
-    told += [f"{format.counted(len(found.new), 'cell')} new"] if found.new else []
-    return f"{format.counted(sum(len(row.row.pairs) for row in found.rows), 'cell')} compared: {', '.join(told)}"
+    parts = _counts(counts, order)
+    parts += [f"{format.counted(len(found.missing), 'cell')} missing"] if found.missing else []
+    parts += [f"{format.counted(len(found.new), 'cell')} new"] if found.new else []
+    return f"{format.counted(sum(len(row.row.pairs) for row in found.rows), 'cell')} compared: {', '.join(parts)}"
 
 
-def notes(found: Comparison) -> list[str]:
-    """What may lie behind a change, or kept it from being looked at."""
-    told: dict[str, list[str]] = {}
+def _counts(counts: Counter[str], order: Sequence[str]) -> list[str]:
+    return [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
+
+
+def _comparison_notes(found: Comparison) -> list[str]:
+    """What may explain a change, or kept it from being compared."""
+    rows: dict[str, list[str]] = {}
     for row in found.rows:
         for difference in row.row.differences():
             hidden = " and ".join(_KINDS[kind] for kind in difference.hides)
-            effect = f" ({hidden} cannot be compared)" if hidden else " (changes may come of it)"
-            told.setdefault(f"Differs: {one_line(difference)}{effect}", []).append(one_line(row.row.label))
-    lines = [f"{note}: {_whose(labels, len(found.rows))}" for note, labels in told.items()]
+            effect = f"{hidden} cannot be compared" if hidden else "may cause changes"
+            note = f"Differs: {format.one_line(difference)} ({effect})"
+            rows.setdefault(note, []).append(format.one_line(row.row.label))
+    every = len(found.rows)
+    lines = [f"{note}: {'all cells' if len(of) == every > 1 else ', '.join(of)}" for note, of in rows.items()]
     if found.environments:
         lines.append(f"Made by different programs: {', '.join(map(format.one_line, found.environments))}")
-    return [*lines, *_how(found)]
-
-
-def _whose(labels: list[str], rows: int) -> str:
-    return "all cells" if len(labels) == rows > 1 else ", ".join(labels)
-
-
-def _how(found: Comparison) -> list[str]:
-    tested = sum(change.p is not None for row in found.rows for change in row.changes)
-    rule = f"p < {found.rules.alpha:g}, corrected for {format.counted(tested, 'test')} (Holm)"
+    tests = format.counted(sum(change.p is not None for row in found.rows for change in row.changes), "test")
     return [
-        "Costs: beyond noise if larger than what stands behind ± (tolerance, spread of the steps, seeds). "
-        f"Scores: {rule}; ± half of the interval at 95 %."
+        *lines,
+        "Costs: beyond noise if larger than the value after ± (tolerance, spread of the steps, seeds). "
+        f"Scores: p < {found.rules.alpha:g}, corrected for {tests} (Holm); ± half of the 95 % CI.",
     ]
 
 
-def _grid(found: Comparison, everything: bool) -> Table:
-    from rich import box
-    from rich.table import Table as RichTable
-
-    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="")
-    grid.add_column("Cell", overflow="fold")
-    for header in ("A", "B", "Change", "Noise", "p"):
-        grid.add_column(header, justify="right", no_wrap=True)
-    grid.add_column("Verdict", no_wrap=True)
-    specs = {(row.row.spec, row.row.scale) for row in found.rows}
-    for row in found.rows:
-        _add_row(grid, row, everything, with_spec=len(specs) > 1)
-    return grid
+def _changes_grid(found: Comparison, everything: bool) -> Grid:
+    several = len({(row.row.spec, row.row.scale) for row in found.rows}) > 1
+    rows = [line for row in found.rows for line in _changes_rows(row, everything, with_spec=several)]
+    return Grid(headers=["Cell", "A", "B", "Change", "Noise", "p", "Verdict"], rows=rows)
 
 
-def _add_row(grid: Table, row: RowChanges, everything: bool, *, with_spec: bool) -> None:
+def _changes_rows(row: RowChanges, everything: bool, *, with_spec: bool) -> Iterator[GridRow]:
     lines = [(f"status (seed {s.seed})", str(s.a), str(s.b), "", "", "", s.verdict) for s in row.statuses]
-    lines += [_line(change) for change in row.changes if everything or change.verdict in _SHOWN]
-    label = f"{row.row.label} ({row.row.spec}, {row.row.scale})" if with_spec else row.row.label
+    lines += [_change(c) for c in row.changes if everything or c.verdict in ("worse", "better", "changed")]
     if lines:
-        grid.add_row(_text(one_line(label), "bold"))
-    for number, (what, *values, verdict) in enumerate(lines, start=1):
-        cells = [_text(f"  {what}"), *map(_text, values), _text(verdict, STYLES.get(verdict, ""))]
-        grid.add_row(*cells, end_section=number == len(lines))
+        label = f"{row.row.label} ({row.row.spec}, {row.row.scale})" if with_spec else row.row.label
+        yield GridRow(texts=[text(format.one_line(label), "bold")])
+    for number, (metric, *values, verdict) in enumerate(lines, start=1):
+        texts = [text(f"  {metric}"), *map(text, values), text(verdict, STYLES.get(verdict, ""))]
+        yield GridRow(texts=texts, ends_section=number == len(lines))
 
 
-def _line(found: Change) -> tuple[str, str, str, str, str, str, str]:
-    metric, change = found.metric, found.change
-    relative = (
-        f" ({format.deviation(100 * change / found.a, 1)} %)" if change and found.a and metric.score is None else ""
-    )
+def _change(found: Change) -> tuple[str, str, str, str, str, str, str]:
+    metric, change, relative = found.metric, found.change, ""
+    if change and found.a and metric.score is None:
+        relative = f" ({format.deviation(100 * change / found.a, 1)} %)"
     half = found.noise if found.low is None or found.high is None else (found.high - found.low) / 2
     return (
         metric.titled,
@@ -130,15 +116,9 @@ def _line(found: Change) -> tuple[str, str, str, str, str, str, str]:
     )
 
 
-def _text(words: str, style: str = "") -> Any:
-    """Not markup: a label may hold brackets."""
-    from rich.text import Text
-
-    return Text(words, style)
-
-
-def as_json(found: Comparison) -> dict[str, Any]:
+def comparison_json(found: Comparison) -> dict[str, Any]:
     """Everything, for ``--json``: values in the metrics' units."""
+    cell = {"cell_id", "spec", "scale", "label", "seed", "status"}
     return {
         "a": found.a,
         "b": found.b,
@@ -146,37 +126,128 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "worse": found.count("worse"),
         "better": found.count("better"),
         "rows": [_row_json(row) for row in found.rows],
-        "missing": [_cell_json(record) for record in found.missing],
-        "new": [_cell_json(record) for record in found.new],
+        "missing": [record.model_dump(mode="json", include=cell) for record in found.missing],
+        "new": [record.model_dump(mode="json", include=cell) for record in found.new],
         "programs": found.environments,
         "exit_code": found.exit_code,
     }
 
 
-def _cell_json(record: Any) -> dict[str, Any]:
-    keys = {"cell_id", "spec", "scale", "label", "seed", "status"}
-    dumped: dict[str, Any] = record.model_dump(mode="json", include=keys)
-    return dumped
-
-
 def _row_json(row: RowChanges) -> dict[str, Any]:
+    pairs = [(pair.a.record, pair.b.record) for pair in row.row.pairs]
+    keys = ("a", "b", "change", "noise", "low", "high", "p", "verdict", "reason")
     return {
         "spec": row.row.spec,
         "scale": row.row.scale,
         "label": row.row.label,
         "cells": [
             {
-                "seed": pair.a.record.seed,
-                "cell_id": {"a": pair.a.record.cell_id, "b": pair.b.record.cell_id},
-                "status": {"a": str(pair.a.record.status), "b": str(pair.b.record.status)},
+                "seed": a.seed,
+                "cell_id": {"a": a.cell_id, "b": b.cell_id},
+                "status": {"a": str(a.status), "b": str(b.status)},
             }
-            for pair in row.row.pairs
+            for a, b in pairs
         ],
         "differs": [{"what": d.what, "a": d.a, "b": d.b, "hides": list(d.hides)} for d in row.row.differences()],
-        "changes": [_change_json(change) for change in row.changes],
+        "changes": [
+            {"metric": c.metric.name, "unit": c.metric.unit} | {key: getattr(c, key) for key in keys}
+            for c in row.changes
+        ],
     }
 
 
-def _change_json(found: Change) -> dict[str, Any]:
-    keys = ("a", "b", "change", "noise", "low", "high", "p", "verdict", "reason")
-    return {"metric": found.metric.name, "unit": found.metric.unit} | {key: getattr(found, key) for key in keys}
+# --- a run and a paper ------------------------------------------------------------------------------------------
+
+
+def print_reproduction(console: Console, found: Reproduction) -> None:
+    """A row per cell, a column per published metric; then the tolerances, and the paper's inconsistencies."""
+    grid = _verdicts_grid(found) if found.verdicts and found.comparable else None
+    if grid:
+        fit(console, grid)
+    console.print(heading(found.scale, f"{format.one_line(found.spec)} against {format.one_line(found.source)}"))
+    if grid:
+        print_grid(console, grid)
+    for note in _reproduction_notes(found):
+        console.print(text(note, "dim"))
+    if found.inconsistencies:
+        console.print(text("The paper's own inconsistencies", "bold"))
+    for one in found.inconsistencies:
+        console.print(text(f"  {one.row}: {one.metric + ' ' if one.metric else ''}{one.problem}"))
+    console.print(text(reproduction_summary(found), "bold red" if found.exit_code else "bold"))
+
+
+def reproduction_summary(found: Reproduction) -> str:
+    """``50 published numbers: 40 reproduced, 2 off, 8 not measured``."""
+    counts: Counter[str] = Counter(verdict.outcome for verdict in found.verdicts)
+    parts = _counts(counts, ("reproduced", "off", "not measured", "not comparable"))
+    parts += ["nothing could be compared"] if found.nothing_compared else []
+    parts += [f"{len(found.inconsistencies)} inconsistent in the paper"] if found.inconsistencies else []
+    return f"{format.counted(len(found.verdicts), 'published number')}: {', '.join(parts) or 'none'}"
+
+
+def _reproduction_notes(found: Reproduction) -> list[str]:
+    if not found.comparable:
+        return [
+            f"Scale {format.one_line(found.scale)} is not the published setting: its numbers cannot be compared with "
+            "the paper's. Run the scale paper, and choose it with --scale."
+        ]
+    rules: dict[str, list[float]] = {}
+    for v in found.verdicts:
+        if v.rule and v.tolerance is not None:
+            rules.setdefault(f"{v.metric.header}: {v.rule}", []).append(v.tolerance)
+    ranges = [f"{rule} (± {_range(sizes)})" for rule, sizes in rules.items()]
+    notes = [f"Reproduced if not further off than: {'; '.join(ranges)}."] if ranges else []
+    if any(v.predicted is not None for v in found.verdicts):
+        notes.append(f"{format.PREDICTED} predicted, not measured: no verdict.")
+    if found.counted:
+        cells = format.counted(found.counted, "cell")
+        notes.append(f"Parameters of {cells} were counted just now, on the adapted model without weights.")
+    if all(v.outcome == "not measured" or v.metric.name in COUNTED for v in found.verdicts):
+        notes.append("Nothing was run: run the spec first, or name the folder of its records with --results.")
+    return notes
+
+
+def _range(sizes: Sequence[float]) -> str:
+    least, most = f"{min(sizes):.2g}", f"{max(sizes):.2g}"
+    return least if least == most else f"{least} to {most}"
+
+
+def _verdicts_grid(found: Reproduction) -> Grid:
+    headers = {v.metric.name: v.metric.titled for v in found.verdicts}
+    rows: dict[str, dict[str, Verdict]] = {}
+    for v in found.verdicts:
+        rows.setdefault(v.label, {})[v.metric.name] = v
+    lines = []
+    for label, verdicts in rows.items():
+        known = [verdicts.get(name) for name in headers]
+        texts = [text(verdict_text(v), STYLES.get(v.outcome, "dim")) if v else text("") for v in known]
+        lines.append(GridRow(texts=[text(label), *texts]))
+    return Grid(headers=["Cell", *headers.values()], rows=lines)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """``reproduced``, ``off by +1.20``, ``not measured (≈ −0.31)``, ``not comparable``."""
+    if verdict.outcome == "off":
+        return f"off by {format.deviation(verdict.off_by, verdict.metric.digits)}"
+    if verdict.outcome == "not measured" and verdict.predicted is not None:
+        against = format.deviation(verdict.predicted - verdict.published, verdict.metric.digits)
+        return f"not measured ({format.predicted(against)})"
+    return verdict.outcome
+
+
+def reproduction_json(found: Reproduction) -> dict[str, Any]:
+    """Everything, for ``--json``: values in the metrics' units."""
+    keys = ("published", "ours", "predicted", "off_by", "tolerance", "rule", "cells")
+    return {
+        "spec": found.spec,
+        "scale": found.scale,
+        "source": found.source,
+        "verdicts": [
+            {"label": v.label, "metric": v.metric.name, "unit": v.metric.unit, "verdict": v.outcome}
+            | {key: getattr(v, key) for key in keys}
+            for v in found.verdicts
+        ],
+        "counted": found.counted,
+        "inconsistencies": [{"row": i.row, "metric": i.metric, "problem": i.problem} for i in found.inconsistencies],
+        "exit_code": found.exit_code,
+    }

@@ -13,7 +13,7 @@ from bench.analysis.compare.tolerance import parse
 from bench.analysis.predictions import Outcomes
 from bench.analysis.rows import group_cells
 from bench.records.record import Memory, Params, PhaseMemory
-from bench.report.compare_published import summary, verdict_text
+from bench.report.compare import reproduction_summary, verdict_text
 from bench.spec.sections import Published, Spec
 from tests.factories import N_CLOSED, N_OPEN, accuracy, load_cells, make_estimate, make_record
 
@@ -53,7 +53,10 @@ def test_verdicts(table1: Path) -> None:
     }  # fmt: skip
     assert found.exit_code == 0
     assert {verdict.outcome for verdict in found.verdicts[5:]} == {"not measured"}
-    assert summary(found) == "50 published numbers: 5 reproduced, 45 not measured, 7 inconsistent in the paper"
+    assert (
+        reproduction_summary(found)
+        == "50 published numbers: 5 reproduced, 45 not measured, 7 inconsistent in the paper"
+    )
     assert all(verdict.cells for verdict in found.verdicts)
 
 
@@ -125,7 +128,7 @@ def test_a_demo_is_compared_with_nothing(table1: Path) -> None:
     found = reproduced(table1, "demo")
     assert {verdict_text(verdict) for verdict in found.verdicts} == {"not comparable"}
     assert found.exit_code == 1, "nothing could be compared"
-    assert summary(found).startswith("50 published numbers: 50 not comparable, nothing could be compared")
+    assert reproduction_summary(found).startswith("50 published numbers: 50 not comparable, nothing could be compared")
     assert first(found, "closed").tolerance is None
 
 

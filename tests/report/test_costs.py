@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.analysis.costs import Costs, compare
 from bench.records.record import CellRecord, Estimate, Memory, PhaseMemory, Status
-from bench.report.cost_tables import print_costs
+from bench.report.costs import print_costs
 from tests.factories import GIB, make_estimate, make_record
 from tests.report.conftest import Case
 
@@ -49,7 +49,7 @@ def test_numbers_are_those_of_the_estimate(paper: Case) -> None:
     label = paper.cells[0].label
     assert row(text, "Parameters", label) == ["25.000", "0.500", "0.500", "2.00", "2.000", "3.000", "0.25"]
     assert row(text, "Peak GPU memory", label) == ["5.30", "5.55", "1.00", "1.25", "6.05"]
-    assert row(text, "is made of", label) == ["1.325", "0.000", "0.000", "3.975", "0.000", "0.000", "5.300"]
+    assert row(text, "Kinds of memory", label) == ["1.325", "0.000", "0.000", "3.975", "0.000", "0.000", "5.300"]
     assert row(text, "Peak GPU memory", paper.cells[1].label)[0] == "26.50"
     assert "Measured" not in text
     assert "Fits" not in text
@@ -120,7 +120,7 @@ def test_small_models_are_told_in_smaller_units(paper: Case) -> None:
     assert "(GFLOPs)" in text.partition("Peak")[0]
     assert "Peak GPU memory (MiB)" in text
     assert row(text, "Peak", paper.cells[1].label) == ["128.0", "384.0", "256.0", "512.0", "1,024.0", "yes", "0.0"]
-    assert row(text, "is made of", paper.cells[0].label)[-1] == "256.00"
+    assert row(text, "Kinds of memory", paper.cells[0].label)[-1] == "256.00"
 
 
 def test_a_cell_that_trains_nothing_has_dashes(paper: Case) -> None:
@@ -130,7 +130,7 @@ def test_a_cell_that_trains_nothing_has_dashes(paper: Case) -> None:
     text = printed(costs(paper, nothing))
     label = paper.cells[0].label
     assert row(text, "Peak GPU memory", label) == ["—", "—", "1.00", "1.25", "1.75"]
-    assert row(text, "is made of", label) == ["—"] * 7
+    assert row(text, "Kinds of memory", label) == ["—"] * 7
     assert row(text, "Parameters", label)[-4:] == ["—", "—", "0.000", "—"]
 
 

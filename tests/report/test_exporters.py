@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.records.record import Status
 from bench.report import csv_file, latex, markdown
 from bench.report.model import Table
-from bench.report.summary import MOST_ROWS, print_summary
+from bench.report.terminal import MAX_ROWS, print_summary
 from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case
 
@@ -79,7 +79,9 @@ def test_csv_has_the_spread_of_several_seeds(root: Path) -> None:
 def shown(table: Table, width: int) -> str:
     out = io.StringIO()
     print_summary(
-        Console(width=width, file=out), table, [Path("reports/table1/table.md"), Path("reports/table1/a.png")]
+        Console(width=width, file=out, force_terminal=True, color_system=None),
+        table,
+        [Path("reports/table1/table.md"), Path("reports/table1/a.png")],
     )
     return out.getvalue()
 
@@ -88,7 +90,7 @@ def test_the_terminal_summary_fits_eighty_columns(table: Table) -> None:
     text = shown(table, 80)
     assert text.startswith("DEMO: Table 1")
     assert max(len(line) for line in text.splitlines() if "Wrote" not in line) <= 80
-    assert "LoRA-LoRA-LoRA rank=8     0.642        —    28.19" in text
+    assert "LoRA-LoRA-LoRA rank=8    0.642       —   28.19" in text
     assert "…" not in text
     assert text.rstrip().endswith("Wrote reports/table1/: table.md, a.png")
 
@@ -96,7 +98,7 @@ def test_the_terminal_summary_fits_eighty_columns(table: Table) -> None:
 def test_a_narrow_terminal_stacks_the_cells(table: Table) -> None:
     lines = shown(table, 50).splitlines()
     at = lines.index("T-LoRA-LoRA rank=4")
-    assert lines[at + 1].strip().startswith("OOM (train, step 3)")
+    assert lines[at + 1] == "  #Params (%) 0.161, Status OOM (train, step 3)"
 
 
 def test_of_a_thousand_cells_the_terminal_shows_the_best_and_the_first(table: Table) -> None:
@@ -107,11 +109,11 @@ def test_of_a_thousand_cells_the_terminal_shows_the_best_and_the_first(table: Ta
     for width in (200, 50):
         lines = shown(replace(table, rows=(*[dull] * 998, best, dull, *baselines)), width).splitlines()
         first_words = [line.split()[0] for line in lines if line.strip()]
-        assert first_words.count("dull") == MOST_ROWS - 1
+        assert first_words.count("dull") == MAX_ROWS - 1
         assert first_words.count("best") == 1
         assert all(any(row.label in line for line in lines) for row in baselines)
         assert "And 800 more cells: see table.md." in lines
-    assert "more cells" not in shown(replace(table, rows=(dull,) * MOST_ROWS), 200)
+    assert "more cells" not in shown(replace(table, rows=(dull,) * MAX_ROWS), 200)
 
 
 @pytest.fixture

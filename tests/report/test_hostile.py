@@ -16,7 +16,7 @@ from markdown_it.token import Token
 from rich.console import Console
 
 from bench.report import csv_file, latex, markdown, write_report
-from bench.report.summary import print_summary
+from bench.report.terminal import print_summary
 from bench.spec.sections import Column
 from tests.factories import make_record
 from tests.report.conftest import Case

@@ -21,7 +21,7 @@ from bench.records.record_parts import Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
 from bench.report.model import Table
 from bench.report.pareto import build_plot
-from bench.report.summary import print_summary
+from bench.report.terminal import print_summary
 from tests.factories import accuracy
 from tests.report.conftest import Case
 
