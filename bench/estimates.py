@@ -12,7 +12,7 @@ from bench.estimate.gpus import DEFAULT, GPUS, generation
 from bench.estimate.pool import estimate_all
 from bench.execution.progress import Count
 from bench.execution.runner import OverBudget
-from bench.records.record import Estimate, PredictedMemory
+from bench.records.costs import Estimate, PredictedMemory
 from bench.registry import did_you_mean
 from bench.spec.cell import Cell
 from bench.units import gib, size_text

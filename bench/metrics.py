@@ -15,13 +15,15 @@ from typing import Any, Literal
 from bench import registry, tasks
 from bench.errors import SpecError
 from bench.plugins.contracts import ScoreFacts
-from bench.records.record import CellRecord, Params, PredictedMemory, PredictedPhase, Status, TaskScore
+from bench.records.costs import Params, PredictedMemory, PredictedPhase
+from bench.records.record import CellRecord, Status
+from bench.records.scores import Score
 from bench.registry import did_you_mean
 
 Direction = Literal["lower", "higher"]
 """Which values are better."""
 Measure = Callable[[CellRecord], float | None]
-Scored = Callable[[CellRecord], TaskScore | None]
+Scored = Callable[[CellRecord], Score | None]
 
 GIB = 2**30
 """What ``nvidia-smi`` and ``torch.cuda`` users (and the papers' "GB") divide bytes by."""
@@ -321,7 +323,7 @@ def task_scores() -> dict[str, ScoreFacts]:
     return found
 
 
-def printed(score: TaskScore | None, name: str) -> float | None:
+def printed(score: Score | None, name: str) -> float | None:
     """A score of a task in the unit of its metric; null where there was nothing to score."""
     facts = task_scores().get(name)
     return None if score is None or score.value is None or facts is None else facts.factor * score.value

@@ -6,24 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import (
-    MEMORY_KINDS,
-    Accuracy,
-    Baseline,
-    CellRecord,
-    Estimate,
-    Failure,
-    Memory,
-    Params,
-    PartParams,
-    PhaseMemory,
-    PredictedMemory,
-    PredictedPhase,
-    Score,
-    Status,
-    Time,
-)
-from bench.records.record_parts import Flops
+from bench.records.costs import MEMORY_KINDS, Estimate, Flops, Params, PartParams, PredictedMemory, PredictedPhase
+from bench.records.record import CellRecord, Failure, Memory, PhaseMemory, Status, Time
+from bench.records.scores import Accuracy, Baseline, Share
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from bench.spec.sections import Spec
@@ -55,9 +40,9 @@ def baselines(n_open: int = N_OPEN, n_closed: int = N_CLOSED) -> dict[str, Basel
 
 def _scores(open_correct: int, closed_correct: int, n_open: int, n_closed: int) -> dict[str, Any]:
     return {
-        "open": Score(correct=open_correct, n=n_open),
-        "closed": Score(correct=closed_correct, n=n_closed),
-        "overall": Score(correct=open_correct + closed_correct, n=n_open + n_closed),
+        "open": Share(correct=open_correct, n=n_open),
+        "closed": Share(correct=closed_correct, n=n_closed),
+        "overall": Share(correct=open_correct + closed_correct, n=n_open + n_closed),
     }
 
 

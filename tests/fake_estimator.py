@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import die_with_parent
-from bench.records.record import Estimate
+from bench.records.costs import Estimate
 from tests.factories import GIB, make_estimate
 
 

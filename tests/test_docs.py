@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from bench import cli, commands
 from bench.estimate.estimator import estimate
 from bench.estimate.gpus import GPUS, MIB, cublas_of
-from bench.records.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.records.costs import MEMORY_KINDS, Estimate, PredictedPhase
 from bench.records.store import ResultsFile
 from bench.spec.cell import expand
 from bench.spec.load import read_spec

@@ -13,7 +13,7 @@ from bench.errors import SpecError
 from bench.estimate import pool
 from bench.estimate.gpus import GPUS, generation
 from bench.estimates import assumed_gpu, does_not_fit, find_unfit
-from bench.records.record import PredictedMemory
+from bench.records.costs import PredictedMemory
 from tests.factories import GIB, make_estimate
 from tests.sweeps import make_cell
 

@@ -9,19 +9,9 @@ import pytest
 
 from bench import metrics
 from bench.errors import SpecError
-from bench.records.record import (
-    Accuracy,
-    CellRecord,
-    LossPoint,
-    Memory,
-    Params,
-    PhaseMemory,
-    Score,
-    Status,
-    TaskScore,
-    Time,
-)
-from bench.records.record_parts import Flops
+from bench.records.costs import Flops, Params
+from bench.records.record import CellRecord, LossPoint, Memory, PhaseMemory, Status, Time
+from bench.records.scores import Accuracy, Score, Share
 from bench.spec.cell import Cell
 from tests.factories import GIB, accuracy, load_cells, make_estimate, make_record
 
@@ -91,14 +81,14 @@ def test_a_share_knows_numerator_and_denominator(cell: Cell) -> None:
     record = make_record(cell, accuracy=accuracy(10, 20))
     scores = {name: metrics.get(name).score for name in ("open", "closed", "global", "memory")}
     assert {name: score and score(record) for name, score in scores.items()} == {
-        "open": TaskScore.share(10, 706), "closed": TaskScore.share(20, 355),
-        "global": TaskScore.share(30, 1061), "memory": None,
+        "open": Score.share(10, 706), "closed": Score.share(20, 355),
+        "global": Score.share(30, 1061), "memory": None,
     }  # fmt: skip
 
 
 def test_a_share_of_no_questions_is_null(cell: Cell) -> None:
-    none = Score(correct=0, n=0)
-    some = Score(correct=1, n=2)
+    none = Share(correct=0, n=0)
+    some = Share(correct=1, n=2)
     record = make_record(cell, accuracy=Accuracy(open=none, closed=some, overall=some))
     assert value("open", record) is None
     assert value("closed", record) == 50.0

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records.record import CellRecord, Estimate, PredictedMemory, Status
+from bench.records.costs import Estimate, PredictedMemory
+from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
 
 

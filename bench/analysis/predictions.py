@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from bench.analysis.rows import Group
     from bench.plugins.contracts import ScoreFacts
-    from bench.records.record import CellRecord, TaskScore
+    from bench.records.record import CellRecord
+    from bench.records.scores import Score
 
 Found = TypeVar("Found")
 
@@ -144,7 +145,7 @@ def _lines(folder: Path | None, predictions: str | None) -> list[dict[str, Any]]
     return found if {type(line) for line in found} <= {dict} else []
 
 
-def _agree(sample: Sample, score: TaskScore) -> bool:
+def _agree(sample: Sample, score: Score) -> bool:
     if len(sample.values) != score.n:
         return False
     if score.correct is not None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bench import format
 from bench.analysis import published
 from bench.metrics import Metric
-from bench.records.record import CellRecord, Status, TaskScore
+from bench.records.record import CellRecord, Status
+from bench.records.scores import Score
 from bench.spec.cell import FROZEN
 from bench.spec.variants import COLUMN
 from bench.units import gib
@@ -168,9 +169,9 @@ def _field(own: Sequence[Group], groups: Sequence[Group]) -> Field:
     return Field(telling=telling, name=name, task=cell.task.name, groups=tuple(own))
 
 
-def baselines_of(groups: Sequence[Group]) -> list[dict[str, dict[str, TaskScore]]]:
+def baselines_of(groups: Sequence[Group]) -> list[dict[str, dict[str, Score]]]:
     """The distinct sets of baselines that the records hold; one, unless cells were scored on different questions."""
-    distinct: list[dict[str, dict[str, TaskScore]]] = []
+    distinct: list[dict[str, dict[str, Score]]] = []
     for group in groups:
         for record in group.ok:
             found = record.baseline_scores()

@@ -24,7 +24,7 @@ from bench import metrics
 from bench.analysis.predictions import Outcomes, remembered
 from bench.analysis.rows import Group
 from bench.metrics import Metric
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +118,7 @@ class _Evidence:
     """One per seed."""
     seeds: list[int]
     cells: list[str]
-    scores: list[TaskScore]
+    scores: list[Score]
     """One per seed; empty for what is no score."""
     factor: float
     """From an outcome to the unit; 0 for what is no score."""

@@ -58,7 +58,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
 def _estimate(estimator: Estimator, cell: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     from bench.errors import BenchError
-    from bench.records.record import Estimate
+    from bench.records.costs import Estimate
     from bench.spec.cell import Cell
 
     try:

@@ -24,8 +24,7 @@ from bench.estimate.meta_cuda_kernels import cuda_kernels
 from bench.estimate.operations import Operations
 from bench.estimate.tracker import INPUTS, Tracker
 from bench.plugins.contracts import InputLengths
-from bench.records.record import Estimate, PredictedMemory, PredictedPhase
-from bench.records.record_parts import Flops
+from bench.records.costs import Estimate, Flops, PredictedMemory, PredictedPhase
 from bench.spec.cell import Cell
 from bench.training.adapt import method_groups
 from bench.training.data import Batch, task_of

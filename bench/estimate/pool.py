@@ -16,7 +16,7 @@ from typing import IO
 import psutil
 
 from bench.environment import child_environ, usable_cores
-from bench.records.record import Estimate
+from bench.records.costs import Estimate
 from bench.spec.cell import Cell
 
 ESTIMATOR = (sys.executable, "-P", "-m", "bench.estimate")

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.estimate.allocator import Block, CachingAllocator
 from bench.estimate.in_place import is_in_place_sum, uses_of_a_sole_gradient
 from bench.estimate.operations import Operations
-from bench.records.record import MEMORY_KINDS, PredictedPhase
+from bench.records.costs import MEMORY_KINDS, PredictedPhase
 
 WEIGHTS, GRADIENTS, OPTIMIZER_STATE, ACTIVATIONS, INPUTS, TEMPORARY = MEMORY_KINDS
 

@@ -18,7 +18,8 @@ from bench.environment import address_space_limit, last_words
 from bench.execution.contracts import EVENTS_FILE, ProcessExit, Progress, now
 from bench.execution.processes import end_leftovers
 from bench.files import read_regular, write_atomic
-from bench.records.record import HOST_OUT_OF_MEMORY, CellRecord, Estimate, Failure, Status
+from bench.records.costs import Estimate
+from bench.records.record import HOST_OUT_OF_MEMORY, CellRecord, Failure, Status
 from bench.records.store import ResultsFile, write_error
 from bench.spec.cell import Cell
 

@@ -21,7 +21,8 @@ from bench.execution.jobs import Job
 from bench.execution.processes import end_leftovers
 from bench.execution.progress import Reporter, outcome
 from bench.execution.tracking import Tracking, tracking
-from bench.records.record import CellRecord, Estimate, Status
+from bench.records.costs import Estimate
+from bench.records.record import CellRecord, Status
 from bench.records.store import ResultsFile, write_error
 from bench.spec.cell import Cell
 

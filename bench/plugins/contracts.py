@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bench.plugins.settings import DataSettings, MethodSettings, ModelSettings, TaskSettings
-    from bench.records.record import TaskScore
+    from bench.records.scores import Score
 
 AnswerType = Literal["open", "closed"]
 
@@ -168,11 +168,11 @@ class Task(Protocol):
         """One answer, or name of a class, per row."""
         ...
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Metric of ``METRICS`` -> score."""
         ...
 
-    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
         """Baseline of ``BASELINES`` -> the same metrics, of answering without a look at the input."""
         ...
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
-
-from bench.records.bounds import Amount, Count, Environment, Finite, check_correct, device_bytes
-from bench.records.record_parts import CutCount, Flops, Overlap, Part
+from bench.records.costs import Estimate, Params
+from bench.records.fields import Amount, Count, Environment, Finite, RecordModel, device_bytes
+from bench.records.scores import Accuracy, Score
 
 SCHEMA_VERSION = 1
 HOST_OUT_OF_MEMORY = "HostOutOfMemory"
@@ -39,7 +36,7 @@ class Status(StrEnum):
         return self in (Status.OK, Status.OOM, Status.DIVERGED)
 
 
-class Failure(Part):
+class Failure(RecordModel):
     """Why a cell did not end ``ok``."""
 
     type: str
@@ -55,31 +52,7 @@ class Failure(Part):
     """Last lines of the cell's log."""
 
 
-class PartParams(Part):
-    """Parameter counts of one part."""
-
-    trainable: Count
-    """Parameters that get gradients."""
-    total: Count
-    """All parameters of the part, adapters included."""
-
-
-class Params(Part):
-    """Parameter counts of the adapted model, tied tensors once."""
-
-    trainable: Count
-    """Parameters that get gradients."""
-    total: Count
-    """All parameters, adapters included."""
-    pct: Annotated[float, Field(ge=0, le=100)]
-    """100 * trainable / total, percent."""
-    stored: Count
-    """Elements of what one must keep per task: saved adapters plus trained tensors."""
-    by_part: dict[str, PartParams]
-    """Part -> its counts."""
-
-
-class PhaseMemory(Part):
+class PhaseMemory(RecordModel):
     """CUDA memory peaks of one phase, after a reset at its start; bytes; null without CUDA."""
 
     allocated_peak_bytes: Count | None = None
@@ -94,7 +67,7 @@ _MUCH = 0.05
 """Share of a GPU's memory that decides whether a cell fits; a desktop takes less of most."""
 
 
-class Memory(Part):
+class Memory(RecordModel):
     """Peaks of a run."""
 
     load: PhaseMemory = PhaseMemory()
@@ -117,7 +90,7 @@ class Memory(Part):
         return self.foreign_bytes is not None and self.foreign_bytes >= LEAST_CONTEXT_BYTES
 
 
-class Time(Part):
+class Time(RecordModel):
     """Seconds; synchronised with the device."""
 
     load_s: Amount | None = None
@@ -138,159 +111,29 @@ class Time(Part):
     """Steps at the start left out of ``train_s`` and the step times."""
 
 
-class Score(Part):
-    """A share with its numerator and denominator."""
+class CutCount(RecordModel):
+    """How many texts were longer than what the model takes."""
 
-    correct: Count
+    cut: Count
+    """Texts whose end was left out."""
     n: Count
-
-    @model_validator(mode="after")
-    def _within(self) -> Score:
-        check_correct(self.correct, self.n)
-        return self
+    """Texts that were counted: all, or of a large split evenly spread ones."""
 
 
-class TaskScore(Part):
-    """A score of a task, as it is defined: a share or a mean from 0 to 1, a correlation from -1 to 1."""
+class Overlap(RecordModel):
+    """Test examples that are training examples, too."""
 
-    value: Finite | None
-    """Null where there was nothing to score."""
+    splits: list[str] = []
+    """Splits that are both trained on and scored; empty if the two are apart by name."""
+    same: Count
+    """Test examples whose input, text and image, some training example has, too."""
     n: Count
-    """Examples it was taken over."""
-    correct: Count | None = None
-    """Numerator of a share; null for a score that is none, such as F1."""
-
-    @model_validator(mode="after")
-    def _within(self) -> TaskScore:
-        check_correct(self.correct, self.n)
-        return self
-
-    @classmethod
-    def share(cls, correct: int, n: int) -> TaskScore:
-        """``correct`` of ``n``."""
-        return cls(value=correct / n if n else None, n=n, correct=correct)
+    """Test examples."""
+    images: str | None = None
+    """What images were compared by: ``contents``, or ``names`` where there are too many; null without images."""
 
 
-class Baseline(Part):
-    open: Score
-    closed: Score
-    overall: Score = Field(alias="global", serialization_alias="global")
-    model_config = ConfigDict(populate_by_name=True)
-
-
-class Accuracy(Part):
-    """Exact-match accuracy after normalisation."""
-
-    open: Score
-    closed: Score
-    overall: Score = Field(alias="global", serialization_alias="global")
-    """open + closed, numerators and denominators added."""
-    baselines: dict[str, Baseline] = {}
-    """``always_yes``, ``always_no``, ``question_only`` on the same questions."""
-    model_config = ConfigDict(populate_by_name=True)
-
-    @classmethod
-    def of(cls, scores: Mapping[str, TaskScore], baselines: Mapping[str, Mapping[str, TaskScore]]) -> Accuracy | None:
-        """Of a task that tells open and closed questions apart; null of any other."""
-        own = _shares(scores)
-        if own is None:
-            return None
-        others = {name: shares for name, found in baselines.items() if (shares := _shares(found)) is not None}
-        return cls(**own, baselines={name: Baseline(**shares) for name, shares in others.items()})
-
-    def score(self, metric: str) -> TaskScore | None:
-        """One of them by the name of its metric; null for a metric of another task."""
-        share = {"open": self.open, "closed": self.closed, "global": self.overall}.get(metric)
-        return None if share is None else _task_score(share.correct, share.n)
-
-    def scores(self) -> dict[str, TaskScore]:
-        """All of them, by name."""
-        return _task_scores(self)
-
-    def baseline_scores(self) -> dict[str, dict[str, TaskScore]]:
-        """Likewise of the baselines."""
-        return {name: _task_scores(baseline) for name, baseline in self.baselines.items()}
-
-
-def _shares(scores: Mapping[str, TaskScore]) -> dict[str, Score] | None:
-    shares = {
-        name: Score(correct=s.correct, n=s.n)
-        for name in ("open", "closed", "global")
-        if (s := scores.get(name)) is not None and s.correct is not None
-    }
-    return shares if len(shares) == 3 else None
-
-
-def _task_scores(shares: Accuracy | Baseline) -> dict[str, TaskScore]:
-    found = {"open": shares.open, "closed": shares.closed, "global": shares.overall}
-    return {name: _task_score(share.correct, share.n) for name, share in found.items()}
-
-
-@lru_cache(maxsize=1024)
-def _task_score(correct: int, n: int) -> TaskScore:
-    """The baselines of all cells of a data set are the same few, and a report asks for them again and again."""
-    return TaskScore.share(correct, n)
-
-
-MEMORY_KINDS = ("weights", "gradients", "optimizer_state", "activations", "inputs", "temporary")
-"""What a predicted peak is made of. ``activations``: made by a forward pass, kept for backward or not; ``temporary``:
-made in backward, in the optimizer's step or by a library (cuBLAS workspaces)."""
-
-
-class PredictedPhase(Part):
-    """What CUDA's caching allocator would report for one phase, bytes."""
-
-    allocated_peak_bytes: Count
-    """Most that live tensors take at one moment."""
-    reserved_peak_bytes: Count
-    """Most that the allocator holds, cached and fragmented memory included."""
-    by_kind: dict[str, int]
-    """``MEMORY_KINDS`` -> bytes at the moment of the allocated peak; they add up to it."""
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> PredictedPhase:
-        if sum(self.by_kind.values()) != self.allocated_peak_bytes:
-            raise ValueError("the kinds of memory do not add up to the peak")
-        return self
-
-
-class PredictedMemory(Part):
-    """Predicted peaks of a run on a CUDA device."""
-
-    train: PredictedPhase | None
-    """In training; null if the cell trains nothing."""
-    eval: PredictedPhase
-    """In evaluation."""
-    context_bytes: Count
-    """What the process takes on the GPU beside PyTorch's allocator: CUDA context and loaded kernels."""
-
-    @property
-    def process_peak_bytes(self) -> int:
-        """What the whole process needs: the highest reserved peak and the context."""
-        return max(p.reserved_peak_bytes for p in (self.train, self.eval) if p is not None) + self.context_bytes
-
-
-class Estimate(Part):
-    """The costs that need no run: no GPU, no weights, no data."""
-
-    params: Params | None = None
-    """Exact."""
-    memory: PredictedMemory | None = None
-    """Predicted; null if it cannot be modelled (see ``refused``)."""
-    flops: Flops | None = None
-    """Counted; null if it cannot be."""
-    adapter_bytes: Count | None = None
-    """Size of what is stored per task as safetensors, exact; null if the cell trains nothing."""
-    assumed: dict[str, Any] = {}
-    """What the numbers hold for: batch and image size, tokens, precision, attention, optimizer, GPU generation, ..."""
-    max_batch: Count | None = None
-    """Largest training batch whose process fits the given budget, evaluation included; 0 if none does, null if not
-    asked."""
-    refused: list[str] = []
-    """What cannot be modelled, by name and with the reason; what stands beside it holds all the same."""
-
-
-class LossPoint(Part):
+class LossPoint(RecordModel):
     """One point of the training curve."""
 
     step: Count
@@ -301,7 +144,7 @@ class LossPoint(Part):
     """Learning rate of the step."""
 
 
-class CellRecord(Part):
+class CellRecord(RecordModel):
     """One line of ``results/<spec>/<scale>.jsonl``."""
 
     schema_version: int = SCHEMA_VERSION
@@ -338,9 +181,9 @@ class CellRecord(Part):
     """Name of the task; null in records of a program that knew but one, generative VQA."""
     accuracy: Accuracy | None = None
     """Of a task that tells open and closed questions apart."""
-    scores: dict[str, TaskScore] = {}
+    scores: dict[str, Score] = {}
     """Metric -> score, of every task."""
-    baselines: dict[str, dict[str, TaskScore]] = {}
+    baselines: dict[str, dict[str, Score]] = {}
     """Baseline -> metric -> score, on the same examples."""
     overlap: Overlap | None = None
     """Test examples that are training examples, too; null if it was not looked for."""
@@ -381,13 +224,13 @@ class CellRecord(Part):
             return False
         return (self.memory.foreign_bytes or 0) >= _MUCH * device_bytes(self.environment)
 
-    def score(self, metric: str) -> TaskScore | None:
+    def score(self, metric: str) -> Score | None:
         """Of the record's task; null if the cell was not scored, or not by this metric."""
         if not self.scores and self.accuracy is not None:
-            return self.accuracy.score(metric)
+            return self.accuracy.scores().get(metric)
         return self.scores.get(metric)
 
-    def baseline_scores(self) -> dict[str, dict[str, TaskScore]]:
+    def baseline_scores(self) -> dict[str, dict[str, Score]]:
         """Baseline -> metric -> score, whatever program wrote the record."""
         if not self.baselines and self.accuracy is not None:
             return self.accuracy.baseline_scores()

@@ -19,7 +19,8 @@ from bench.units import gib
 from bench.versions import OLDEST as LIBRARIES
 
 if TYPE_CHECKING:
-    from bench.records.record import CellRecord, Score
+    from bench.records.record import CellRecord
+    from bench.records.scores import Share
     from bench.spec.cell import Cell
     from bench.spec.sections import Spec
 
@@ -130,7 +131,7 @@ def _examples_note(groups: Sequence[Group]) -> str:
     return " ".join([f"Test examples: n = {shown}.", *(f"{rule}." for rule in rules)])
 
 
-def _counts(scores: Sequence[Score]) -> str:
+def _counts(scores: Sequence[Share]) -> str:
     least, most = min(score.n for score in scores), max(score.n for score in scores)
     return f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}, depending on the cell"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import format
 from bench.analysis.costs import Costs
-from bench.records.record import MEMORY_KINDS, PredictedMemory, PredictedPhase
+from bench.records.costs import MEMORY_KINDS, PredictedMemory, PredictedPhase
 from bench.report.terminal import Grid, GridRow, fit, heading, print_grid, text
 from bench.units import size_text
 

@@ -9,8 +9,7 @@ from bench import format
 
 if TYPE_CHECKING:
     from bench.analysis.rows import Group
-    from bench.records.record import CellRecord
-    from bench.records.record_parts import CutCount
+    from bench.records.record import CellRecord, CutCount
 
 _SHOWN = 5
 _TEXTS = {"train_questions": "training texts", "train_answers": "training answers", "test_questions": "test texts"}

@@ -13,7 +13,7 @@ from bench.analysis.rows import Group, baselines_of, fields_of
 from bench.analysis.statistics import spread
 from bench.errors import SpecError
 from bench.metrics import Metric
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 from bench.registry import did_you_mean
 from bench.report import captions, inputs
 from bench.report.model import Entry, Row, Table, TableColumn
@@ -142,13 +142,13 @@ def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> l
     return rows
 
 
-def _added(scores: Sequence[TaskScore]) -> int | None:
+def _added(scores: Sequence[Score]) -> int | None:
     """Numerators of shares, added over the seeds; null for scores that are no shares."""
     correct = [score.correct for score in scores if score.correct is not None]
     return sum(correct) if correct and len(correct) == len(scores) else None
 
 
-def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, TaskScore], main: str) -> Row:
+def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, Score], main: str) -> Row:
     """``main``: the metric that the column ``score`` shows."""
     first = next(column for column in columns if column.metric is None)
     entries = []
@@ -161,7 +161,7 @@ def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str
     return Row(label=name, entries=tuple(entries), baseline=True)
 
 
-def _score_entry(score: TaskScore | None, metric: Metric) -> Entry:
+def _score_entry(score: Score | None, metric: Metric) -> Entry:
     value = metrics.printed(score, metric.name)
     if score is None or value is None:
         return Entry(text=format.DASH if score else "")

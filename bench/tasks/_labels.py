@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from bench.errors import DataError
 from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
 from bench.plugins.settings import TaskSettings
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class LabelTask:
         """The class of the largest logit."""
         return [self.facts.labels[index] for index in model.logits(batch).argmax(dim=-1).tolist()]
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Accuracy; macro-averaged F1 over the classes among answers and predictions (a class never predicted counts
         0), and Matthews' correlation, both as scikit-learn defines them.
         """
@@ -141,13 +141,13 @@ class LabelTask:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a single class: the scores then are 1 or 0, as documented
             found = {
-                "accuracy": TaskScore.share(sum(a == b for a, b in zip(gold, given, strict=True)), n),
-                "macro_f1": TaskScore(value=float(f1_score(gold, given, average="macro", zero_division=0)), n=n),
-                "mcc": TaskScore(value=float(matthews_corrcoef(gold, given)), n=n),
+                "accuracy": Score.share(sum(a == b for a, b in zip(gold, given, strict=True)), n),
+                "macro_f1": Score(value=float(f1_score(gold, given, average="macro", zero_division=0)), n=n),
+                "mcc": Score(value=float(matthews_corrcoef(gold, given)), n=n),
             }
         return {name: found[name] for name in self._metrics}
 
-    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
         """The most common training class for every example; of equally common ones the first in the alphabet."""
         counts = Counter(example.answer for example in train)
         majority = min(counts, key=lambda label: (-counts[label], label))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.errors import DataError
 from bench.plugins.contracts import Example
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 from bench.tasks._normalise import vqa as normalise
 
 ClosedRule = Literal["yes_no", "answer_type"]
@@ -35,7 +35,7 @@ def is_closed(example: Example, rule: ClosedRule) -> bool:
     return example.answer_type == "closed"
 
 
-def score(examples: Iterable[Example], predictions: Iterable[str], rule: ClosedRule) -> dict[str, TaskScore]:
+def score(examples: Iterable[Example], predictions: Iterable[str], rule: ClosedRule) -> dict[str, Score]:
     """Accuracy of one prediction per example. Global is open + closed, numerators and denominators added."""
     correct: Counter[bool] = Counter()
     n: Counter[bool] = Counter()
@@ -44,13 +44,13 @@ def score(examples: Iterable[Example], predictions: Iterable[str], rule: ClosedR
         n[closed] += 1
         correct[closed] += is_correct(example, prediction)
     return {
-        "open": TaskScore.share(correct[False], n[False]),
-        "closed": TaskScore.share(correct[True], n[True]),
-        "global": TaskScore.share(correct.total(), n.total()),
+        "open": Score.share(correct[False], n[False]),
+        "closed": Score.share(correct[True], n[True]),
+        "global": Score.share(correct.total(), n.total()),
     }
 
 
-def baselines(train: Iterable[Example], test: Sequence[Example], rule: ClosedRule) -> dict[str, dict[str, TaskScore]]:
+def baselines(train: Iterable[Example], test: Sequence[Example], rule: ClosedRule) -> dict[str, dict[str, Score]]:
     """What three ways of answering without a look at the image score on ``test``.
 
     ``always_yes`` and ``always_no`` give that answer to every question, ``question_only`` the answer that

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.plugins.contracts import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
 from bench.plugins.settings import TaskSettings
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 from bench.tasks import _vqa_scoring
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class GenerativeVqa:
         """Answers as the model generates them."""
         return model.generate(batch, options)
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Exact match after normalisation."""
         return _vqa_scoring.score(examples, predictions, self._rule)
 
-    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
         """What language alone scores."""
         return _vqa_scoring.baselines(train, test, self._rule)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.plugins.contracts import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
 from bench.plugins.settings import TaskSettings
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 from bench.tasks import _normalise
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ class TextGeneration:
         """Answers as the model generates them."""
         return model.generate(batch, options)
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Share of exact matches and mean token F1."""
         pairs = list(zip(examples, predictions, strict=True))
         n = len(pairs)
         total = sum(self._token_f1(*pair) for pair in pairs)
         return {
-            "exact_match": TaskScore.share(sum(self._is_match(*pair) for pair in pairs), n),
-            "token_f1": TaskScore(value=total / n if n else None, n=n),
+            "exact_match": Score.share(sum(self._is_match(*pair) for pair in pairs), n),
+            "token_f1": Score(value=total / n if n else None, n=n),
         }
 
-    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
         """The most common training answer for every prompt; of equally common ones the first in the alphabet."""
         counts = Counter(example.answer for example in train)
         majority = min(counts, key=lambda answer: (-counts[answer], answer))

@@ -9,7 +9,7 @@ from typing import cast
 
 from bench.plugins.contracts import BenchModel, CutTexts, Example, PairModel, Task
 from bench.plugins.settings import DataSettings
-from bench.records.record_parts import CutCount, Overlap
+from bench.records.record import CutCount, Overlap
 from bench.training.data import LoadedData, pairs_of
 
 _MOST_TEXTS = 20_000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.plugins.contracts import BenchModel
-from bench.records.record import Params, PartParams
+from bench.records.costs import Params, PartParams
 from bench.training.adapt import FROZEN, AppliedMethod
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import torch
 
 from bench import environment
 from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Progress, now
-from bench.records.record import Accuracy, CellRecord, Failure, Memory, Params, PhaseMemory, Status, TaskScore, Time
-from bench.records.record_parts import CutCount, Overlap
+from bench.records.costs import Params
+from bench.records.record import CellRecord, CutCount, Failure, Memory, Overlap, PhaseMemory, Status, Time
+from bench.records.scores import Accuracy, Score
 from bench.spec.cell import Cell
 from bench.training.device import describe_environment
 from bench.training.failure import failure_of, status_of
@@ -30,8 +31,8 @@ class Recorder:
 
     def __init__(self, cell: Cell, job: Path) -> None:
         self.params: Params | None = None
-        self.scores: dict[str, TaskScore] = {}
-        self.baselines: dict[str, dict[str, TaskScore]] = {}
+        self.scores: dict[str, Score] = {}
+        self.baselines: dict[str, dict[str, Score]] = {}
         self.overlap: Overlap | None = None
         self.texts_cut: dict[str, CutCount] | None = None
         self.adapter_bytes: int | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import Accuracy, Score, TaskScore
+from bench.records.scores import Accuracy, Score, Share
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell
 from tests.factories import load_cells, make_record
@@ -60,14 +60,14 @@ class Folder:
         return str(self.path)
 
 
-def _scores(answers: Sequence[bool]) -> dict[str, TaskScore]:
+def _scores(answers: Sequence[bool]) -> dict[str, Score]:
     half = QUESTIONS // 2
     shares = {"open": answers[:half], "closed": answers[half:], "global": answers}
-    return {name: TaskScore.share(sum(some), len(some)) for name, some in shares.items()}
+    return {name: Score.share(sum(some), len(some)) for name, some in shares.items()}
 
 
 def _accuracy(answers: Sequence[bool]) -> Accuracy:
-    shares = {name: Score(correct=s.correct or 0, n=s.n) for name, s in _scores(answers).items()}
+    shares = {name: Share(correct=s.correct or 0, n=s.n) for name, s in _scores(answers).items()}
     return Accuracy(open=shares["open"], closed=shares["closed"], overall=shares["global"])
 
 

@@ -12,7 +12,8 @@ from bench.analysis.compare.published import Reproduction, Verdict, reproduce, w
 from bench.analysis.compare.tolerance import parse
 from bench.analysis.predictions import Outcomes
 from bench.analysis.rows import group_cells
-from bench.records.record import Memory, Params, PhaseMemory
+from bench.records.costs import Params
+from bench.records.record import Memory, PhaseMemory
 from bench.report.compare import reproduction_summary, verdict_text
 from bench.spec.sections import Published, Spec
 from tests.factories import N_CLOSED, N_OPEN, accuracy, load_cells, make_estimate, make_record

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.estimate.estimator import Estimator
-from bench.records.record import Estimate
+from bench.records.costs import Estimate
 from bench.spec.cell import Cell
 from tests.worker.conftest import make_cell as make_cell  # the same small cell as a run's
 

@@ -15,7 +15,7 @@ import pytest
 
 from bench.environment import child_environ
 from bench.estimate.pool import ESTIMATOR, estimate_all
-from bench.records.record import Estimate
+from bench.records.costs import Estimate
 from tests.estimate.test_pool import lives
 from tests.sweeps import make_cell, wait_until
 

@@ -16,7 +16,7 @@ import pytest
 from bench.environment import usable_cores
 from bench.estimate import pool
 from bench.estimate.pool import estimate_all
-from bench.records.record import Estimate
+from bench.records.costs import Estimate
 from bench.spec.cell import Cell
 from tests.sweeps import make_cell, wait_until
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.estimate.estimator import Estimator
-from bench.records.record import MEMORY_KINDS, Estimate, PredictedPhase
+from bench.records.costs import MEMORY_KINDS, Estimate, PredictedPhase
 from bench.spec.cell import Cell
 from bench.worker.run import run_cell
 

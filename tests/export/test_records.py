@@ -20,7 +20,8 @@ from bench.analysis.flat_files import csv_bytes, parquet_bytes
 from bench.errors import SpecError
 from bench.metrics import task_scores
 from bench.records.columns import columns, describe
-from bench.records.record import CellRecord, Failure, Status, TaskScore
+from bench.records.record import CellRecord, Failure, Status
+from bench.records.scores import Score
 from bench.report.columns_page import render
 from bench.sources import opened
 from bench.spec.schema import record_schema
@@ -99,7 +100,7 @@ def test_values_are_those_of_the_record(record: CellRecord) -> None:
 
 def test_scores_are_in_the_same_columns_whichever_program_wrote_them(record: CellRecord) -> None:
     assert record.accuracy is not None
-    older, newer = record, record.model_copy(update={"scores": {"accuracy": TaskScore.share(3, 4)}, "accuracy": None})
+    older, newer = record, record.model_copy(update={"scores": {"accuracy": Score.share(3, 4)}, "accuracy": None})
     flat = flatten([older, newer])
     share = record.accuracy.closed
     assert value(flat, "scores.closed.correct") == share.correct

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from bench.analysis.costs import Costs, compare
-from bench.records.record import CellRecord, Estimate, Memory, PhaseMemory, Status
+from bench.records.costs import Estimate
+from bench.records.record import CellRecord, Memory, PhaseMemory, Status
 from bench.report.costs import print_costs
 from tests.factories import GIB, make_estimate, make_record
 from tests.report.conftest import Case

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.analysis.rows import fields_of, group_cells
-from bench.records.record import CellRecord, Params, TaskScore
+from bench.records.costs import Params
+from bench.records.record import CellRecord
+from bench.records.scores import Score
 from bench.report.pareto import build_plot
 from bench.spec.cell import Cell
 from bench.spec.sections import Column
@@ -34,8 +36,8 @@ def record(cell: Cell, *, correct: int, params: int) -> CellRecord:
         cell,
         accuracy=None,
         task=cell.task.name,
-        scores={main: TaskScore.share(correct, n)},
-        baselines={"majority": {main: TaskScore.share(37 if label else 70, n)}},
+        scores={main: Score.share(correct, n)},
+        baselines={"majority": {main: Score.share(37 if label else 70, n)}},
         params=Params(trainable=params, total=100, pct=float(params), stored=params, by_part={}),
     )
 

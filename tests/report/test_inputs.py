@@ -6,7 +6,7 @@ import csv
 import io
 
 from bench.analysis.rows import Group, group_cells
-from bench.records.record_parts import CutCount, Overlap
+from bench.records.record import CutCount, Overlap
 from bench.report import captions, csv_file, latex, markdown
 from bench.report.model import Table
 from bench.report.pareto import build_plot

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.analysis.predictions import Outcomes
-from bench.records.record import CellRecord, TaskScore
+from bench.records.record import CellRecord
+from bench.records.scores import Score
 from tests.factories import make_record
 from tests.report.answers import answered
 from tests.report.conftest import Case
@@ -33,7 +34,7 @@ def test_a_metric_counts_its_own_questions(record: CellRecord, tmp_path: Path) -
 def test_a_mean_of_shares(demo: Case, tmp_path: Path) -> None:
     lines = [{"question_id": str(i), "correct": f1 == 1, "token_f1": f1} for i, f1 in enumerate((1.0, 0.5, 0.0))]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    scores = {"exact_match": TaskScore.share(1, 3), "token_f1": TaskScore(value=0.5, n=3)}
+    scores = {"exact_match": Score.share(1, 3), "token_f1": Score(value=0.5, n=3)}
     record = make_record(demo.cells[0], accuracy=None, task="text_generation", scores=scores, predictions="p.jsonl")
     assert Outcomes(tmp_path).of(record, "token_f1") == {"0": 1.0, "1": 0.5, "2": 0.0}
     assert Outcomes(tmp_path).of(record, "exact_match") == {"0": 1.0, "1": 0.0, "2": 0.0}
@@ -47,7 +48,7 @@ def test_a_score_that_is_no_mean_is_one_of_influences(demo: Case, tmp_path: Path
     ]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     f1 = (2 / 3 + 4 / 5) / 2
-    scores = {"accuracy": TaskScore.share(3, 4), "macro_f1": TaskScore(value=f1, n=4)}
+    scores = {"accuracy": Score.share(3, 4), "macro_f1": Score(value=f1, n=4)}
     record = make_record(
         demo.cells[0], accuracy=None, task="image_classification", scores=scores, predictions="p.jsonl"
     )
@@ -56,7 +57,7 @@ def test_a_score_that_is_no_mean_is_one_of_influences(demo: Case, tmp_path: Path
     assert found is not None
     assert sum(found.values()) / 4 == pytest.approx(f1)
     assert found["0"] > found["2"] == found["3"] > found["1"], "the rarer class counts more"
-    stale = record.model_copy(update={"scores": scores | {"macro_f1": TaskScore(value=0.9, n=4)}})
+    stale = record.model_copy(update={"scores": scores | {"macro_f1": Score(value=0.9, n=4)}})
     assert Outcomes(tmp_path).of(stale, "macro_f1") is None
 
 

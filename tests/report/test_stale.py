@@ -16,8 +16,7 @@ from bench.analysis.predictions import Outcomes
 from bench.analysis.rows import baselines_of, group_cells
 from bench.errors import DataError
 from bench.execution import inputs
-from bench.records.record import CellRecord
-from bench.records.record_parts import Overlap
+from bench.records.record import CellRecord, Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
 from bench.report.model import Table
 from bench.report.pareto import build_plot

@@ -8,7 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from bench.records.record import Accuracy, CellRecord, Score, Status
+from bench.records.record import CellRecord, Status
+from bench.records.scores import Accuracy, Share
 from bench.spec.diagnostics import Problems
 from bench.spec.parse import parse
 from bench.spec.schema import record_schema, schema_text, spec_schema
@@ -43,7 +44,7 @@ def test_a_wrong_spec_is_not_valid() -> None:
 
 
 def test_a_record() -> None:
-    score = Score(correct=1, n=2)
+    score = Share(correct=1, n=2)
     record = CellRecord(
         cell_id="0" * 16,
         spec="s",

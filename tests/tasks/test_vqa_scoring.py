@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.datasets import easy_vqa, slake, vqa_rad
 from bench.errors import DataError
 from bench.plugins.contracts import AnswerType, Example
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 from bench.tasks import _vqa_scoring as scoring
 from bench.tasks._normalise import vqa as normalise
 
@@ -106,7 +106,7 @@ def test_question_only_majority() -> None:
     assert scoring.Majority([], "yes_no").answer(example("lung")) == ""
 
 
-def percent(baseline: dict[str, TaskScore]) -> tuple[float, ...]:
+def percent(baseline: dict[str, Score]) -> tuple[float, ...]:
     return tuple(round(100 * (baseline[name].value or 0), 2) for name in ("open", "closed", "global"))
 
 

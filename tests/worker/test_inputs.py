@@ -15,7 +15,7 @@ from bench.datasets.common import files
 from bench.errors import DataError
 from bench.plugins.contracts import CutTexts, Example, Task, TaskFacts
 from bench.plugins.settings import DataSettings
-from bench.records.record_parts import CutCount, Overlap
+from bench.records.record import CutCount, Overlap
 from bench.training import inputs
 from bench.training.data import LoadedData
 

@@ -11,7 +11,7 @@ import torch
 
 from bench import registry
 from bench.plugins.contracts import BenchModel
-from bench.records.record import Params
+from bench.records.costs import Params
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 from bench.training.measure import write_tensors

@@ -20,7 +20,7 @@ from bench.estimate.validation.cases import LENGTHS, Case, FixedLengths
 from bench.estimate.validation.cpu_like import ByteCounter, cpu_kernels
 from bench.estimate.validation.memtracker import Answering, PatchedMemTracker, peak_bytes
 from bench.estimate.validation.steps import generated, take_steps
-from bench.records.record import PredictedPhase
+from bench.records.costs import PredictedPhase
 
 LIMIT = 0.01
 """Largest relative error of a prediction."""

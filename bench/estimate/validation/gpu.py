@@ -22,7 +22,8 @@ from bench.estimate.gpus import DEFAULT, generation
 from bench.estimate.validation.paper import Row, lengths_of, memory_of
 from bench.estimate.validation.steps import generated, shapes, take_steps
 from bench.plugins.contracts import TextModel
-from bench.records.record import Estimate, PhaseMemory, PredictedPhase
+from bench.records.costs import Estimate, PredictedPhase
+from bench.records.record import PhaseMemory
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 from bench.training.data import task_of

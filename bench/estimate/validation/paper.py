@@ -18,7 +18,7 @@ from bench.estimate.operations import Operations
 from bench.estimate.pool import estimate_all
 from bench.estimate.validation.cases import FixedLengths
 from bench.plugins.contracts import InputLengths
-from bench.records.record import Estimate, PredictedMemory, PredictedPhase
+from bench.records.costs import Estimate, PredictedMemory, PredictedPhase
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from bench.units import UNITS

@@ -10,7 +10,7 @@ import torch
 from bench.estimate.gpus import GPUS, cublas_of
 from bench.estimate.validation.output import MIB, gib, made_with, percent, table
 from bench.estimate.validation.paper import MEAN_LIMIT, WORST_LIMIT, Errors, Row, lengths_of
-from bench.records.record import Estimate, PredictedMemory, PredictedPhase
+from bench.records.costs import Estimate, PredictedMemory, PredictedPhase
 
 _TEXT = """# Predicted memory against the Memory column of the MILE paper's Tables 1 to 4
 

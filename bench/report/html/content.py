@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.analysis.predictions import Outcomes
 from bench.analysis.rows import Group, baselines_of, fields_of
-from bench.records.record import MEMORY_KINDS
+from bench.records.costs import MEMORY_KINDS
 from bench.report.html import details, page_data, questions, vega_bundle
 from bench.report.html.thumbnails import Making
 from bench.report.model import Table

@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.analysis.rows import Group, outcome
 from bench.format import visible
-from bench.records.record import CellRecord, PredictedPhase, Status
+from bench.records.costs import PredictedPhase
+from bench.records.record import CellRecord, Status
 from bench.report.html.clean import log
 from bench.spec.cell import Cell
 
@@ -114,7 +115,7 @@ def _memory(record: CellRecord) -> dict[str, Any]:
 
 def _kinds(phase: PredictedPhase | None) -> list[int]:
     """In the order of ``MEMORY_KINDS``, then the reserved peak."""
-    from bench.records.record import MEMORY_KINDS
+    from bench.records.costs import MEMORY_KINDS
 
     return [*(phase.by_kind.get(kind, 0) for kind in MEMORY_KINDS), phase.reserved_peak_bytes] if phase else []
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from bench.files import not_regular
 from bench.format import visible
-from bench.records.record import CellRecord, TaskScore
+from bench.records.record import CellRecord
+from bench.records.scores import Score
 
 MOST_ANSWERS = 60_000
 """Answers on a page, over all cells and examples."""
@@ -85,7 +86,7 @@ def file_of(record: CellRecord, folder: Path | None) -> Path | None:
     return None if inside.is_absolute() or ".." in inside.parts else folder / inside
 
 
-def _scores(record: CellRecord) -> Iterable[TaskScore]:
+def _scores(record: CellRecord) -> Iterable[Score]:
     return (record.scores or (record.accuracy.scores() if record.accuracy else {})).values()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench.estimate.validation import cases, cpu, cpu_page, plain
 from bench.estimate.validation.cases import Case
-from bench.records.record import MEMORY_KINDS, PredictedPhase
+from bench.records.costs import MEMORY_KINDS, PredictedPhase
 from bench.spec.cell import Cell
 
 Make = Callable[..., Cell]

@@ -15,7 +15,8 @@ from bench.estimate.gpus import DEFAULT, GPUS, cublas_of
 from bench.estimate.tracker import Tracker
 from bench.estimate.validation import __main__ as command
 from bench.estimate.validation import gpu, gpu_page, paper
-from bench.records.record import MEMORY_KINDS, PhaseMemory, PredictedPhase
+from bench.records.costs import MEMORY_KINDS, PredictedPhase
+from bench.records.record import PhaseMemory
 from bench.spec.cell import Cell
 from bench.training.measure import open_gpu_meter
 

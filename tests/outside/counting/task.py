@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.errors import DataError
 from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
 from bench.plugins.settings import TaskSettings
-from bench.records.record import TaskScore
+from bench.records.scores import Score
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +66,12 @@ class Counting:
         """The number of the largest logit."""
         return [str(number) for number in model.logits(batch).argmax(dim=-1).tolist()]
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, TaskScore]:
+    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Share of answers that are off by at most one."""
         near = [_near(example, given) for example, given in zip(examples, predictions, strict=True)]
-        return {"within_one": TaskScore.share(sum(near), len(near))}
+        return {"within_one": Score.share(sum(near), len(near))}
 
-    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, TaskScore]]:
+    def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
         """The median of the training answers for every picture."""
         middle = median_low(int(example.answer) for example in train)
         return {"median": self.score(test, [str(middle)] * len(test))}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.analysis.predictions import Outcomes
 from bench.analysis.rows import group_cells
-from bench.records.record import Memory, TaskScore
+from bench.records.record import Memory
+from bench.records.scores import Score
 from bench.report.html.page_data import axes, floor_of
 from bench.report.html.summary import Statement, summary
 from tests.factories import make_estimate
@@ -168,7 +169,7 @@ def test_cells_of_other_examples_are_held_against_their_own_prior(report: Report
         report.put(place, half)
     first = report.records[report.cells[0].cell_id]
     assert first.accuracy is not None
-    low = {name: {"global": TaskScore.share(6, 60)} for name in first.accuracy.baselines}
+    low = {name: {"global": Score.share(6, 60)} for name in first.accuracy.baselines}
     scores = first.accuracy.scores()
     changes = {"accuracy": None, "scores": scores, "baselines": low}
     report.records[first.cell_id] = first.model_copy(update=changes)

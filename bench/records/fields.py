@@ -1,10 +1,10 @@
-"""What the values of a record can be at all, whoever wrote it."""
+"""The base of everything in a record, and what its values can be, whoever wrote it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """Parameters, bytes, examples, steps: never negative, and within what other programs hold."""
@@ -16,11 +16,11 @@ _KINDS = {"device": str, "cpu": str, "versions": dict, "git": dict}
 
 
 def _readable(environment: dict[str, Any]) -> dict[str, Any]:
-    """What readers ask for has its type."""
+    """Raises ValueError where a key that readers use has another type."""
     for name, kind in _KINDS.items():
         if not isinstance(environment.get(name), kind | None):
             found = type(environment[name]).__name__
-            raise ValueError(f"environment.{name} is {found}, not {kind.__name__}")  # noqa: TRY004 - pydantic's
+            raise ValueError(f"environment.{name} is {found}, not {kind.__name__}")  # noqa: TRY004 - pydantic collects ValueError
     return environment
 
 
@@ -28,7 +28,7 @@ Environment = Annotated[dict[str, Any], AfterValidator(_readable)]
 
 
 def device_bytes(environment: dict[str, Any]) -> int:
-    """Memory of the GPU that a record is of; 0 where it was not recorded."""
+    """Total memory of the GPU that the cell ran on, bytes; 0 if it was not recorded."""
     gpus = environment.get("gpus")
     for gpu in gpus if isinstance(gpus, list) else ():
         if isinstance(gpu, dict) and gpu.get("name") == environment.get("device"):
@@ -37,7 +37,9 @@ def device_bytes(environment: dict[str, Any]) -> int:
     return 0
 
 
-def check_correct(correct: int | None, n: int) -> None:
-    """Raises ValueError if more are correct than there are."""
-    if correct is not None and correct > n:
-        raise ValueError("more are correct than there are")
+class RecordModel(BaseModel):
+    """Base of a record and all it holds: unknown fields are an error, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
