@@ -10,21 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.datasets.common import files
-from bench.errors import DataError
+from bench.datasets.common.dataset import DataSet, package_folder
 from bench.plugins.contracts import Example
 from bench.plugins.settings import DataSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-WHITE = 16
-"""Largest level of a pixel."""
 TEST_SHARE = 0.2
+_REMEDY = "  install it again: python -m pip install --force-reinstall --no-deps scikit-learn"
+_WHITE = 16  # largest level of a pixel
 
 
 class DigitsSettings(DataSettings):
@@ -37,22 +34,31 @@ Settings = DigitsSettings
 
 
 def digest(settings: DigitsSettings) -> str:  # noqa: ARG001 - the data are always the package's
-    """See ``DataPlugin.digest``; does not import scikit-learn."""
-    spec = find_spec("sklearn")
-    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path("sklearn")
-    file = folder / "datasets" / "data" / "digits.csv.gz"
-    if not file.is_file():
-        raise DataError(
-            "the digits are not there: they ship inside the package scikit-learn\n"
-            "  install it again: python -m pip install --force-reinstall --no-deps scikit-learn"
-        )
+    """SHA-256 of the package's file; scikit-learn is not imported."""
+    file = package_folder("sklearn", _REMEDY) / "datasets" / "data" / "digits.csv.gz"
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def load(settings: DigitsSettings) -> Digits:
-    """See ``DataPlugin.load``."""
-    digest(settings)
-    return Digits()
+def load(settings: DigitsSettings) -> DataSet:
+    """The two splits. Raises DataError if scikit-learn is not installed."""
+    package_folder("sklearn", _REMEDY)
+    labels = [str(label) for label in _bunch().target]
+    sizes, seen = Counter(labels), Counter[str]()
+    splits: dict[str, list[Example]] = {"train": [], "test": []}
+    for index, label in enumerate(labels):
+        seen[label] += 1
+        split = "test" if seen[label] > (1 - TEST_SHARE) * sizes[label] else "train"
+        splits[split].append(Example(question_id=str(index), image=str(index), answer=label))
+    return DataSet(splits=splits, image=_image, digest=lambda: digest(settings))
+
+
+def _image(example: Example) -> Image:
+    """8 x 8 pixels, white on black, three equal channels."""
+    import numpy as np
+    import PIL.Image
+
+    levels = _bunch().images[int(example.image_name)] * (255 / _WHITE)
+    return PIL.Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
 
 
 @cache
@@ -60,25 +66,3 @@ def _bunch() -> Any:
     from sklearn.datasets import load_digits
 
     return load_digits()
-
-
-class Digits(files.Splits):
-    """``OpenedData`` on scikit-learn's arrays."""
-
-    def __init__(self) -> None:
-        labels = [str(label) for label in _bunch().target]
-        sizes, seen = Counter(labels), Counter[str]()
-        splits: dict[str, list[Example]] = {"train": [], "test": []}
-        for index, label in enumerate(labels):
-            seen[label] += 1
-            split = "test" if seen[label] > (1 - TEST_SHARE) * sizes[label] else "train"
-            splits[split].append(Example(question_id=str(index), image=str(index), answer=label))
-        super().__init__(splits)
-
-    def image(self, example: Example) -> Image:
-        """See ``OpenedData.image``: 8 x 8 pixels, white on black, three equal channels."""
-        import numpy as np
-        import PIL.Image
-
-        levels = _bunch().images[int(example.image_name)] * (255 / WHITE)
-        return PIL.Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")

@@ -7,11 +7,12 @@ a question is closed if its answer is yes or no.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.datasets.common import files
+from bench.datasets.common.dataset import DataSet, package_folder
+from bench.datasets.common.images import files_digest, open_folder
+from bench.datasets.common.rows import read_json
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 from bench.plugins.settings import DataSettings
@@ -19,7 +20,7 @@ from bench.plugins.settings import DataSettings
 SPLITS = ("train", "test")
 PUBLISHED = "5a70815ae3ad1d718a8061401c756024d10cbb77f07a13db4f6fbfb1e99d1409"
 """``contents_digest`` of the images in easy-vqa 1.0."""
-REMEDY = "  install it again: python -m pip install --force-reinstall --no-deps easy-vqa"
+_REMEDY = "  install it again: python -m pip install --force-reinstall --no-deps easy-vqa"
 
 
 class EasyVqaSettings(DataSettings):
@@ -32,32 +33,34 @@ Settings = EasyVqaSettings
 
 
 def digest(settings: EasyVqaSettings) -> str:  # noqa: ARG001 - the data are always the package's
-    """See ``DataPlugin.digest``."""
+    """SHA-256 over the annotations and all images of the package."""
     root = _root()
     images = [f"{split}/images/{path.name}" for split in SPLITS for path in (root / split / "images").iterdir()]
-    return files.files_digest(_annotations(root).values(), root, images, REMEDY, published=PUBLISHED)
+    return files_digest(_annotations(root), root, images, _REMEDY, published=PUBLISHED)
 
 
-def load(settings: EasyVqaSettings) -> files.ImageFolder:  # noqa: ARG001 - the data are always the package's
-    """See ``DataPlugin.load``."""
+def load(settings: EasyVqaSettings) -> DataSet:  # noqa: ARG001 - the data are always the package's
+    """The two splits. Raises DataError if the package is not installed."""
     root = _root()
-    annotations = _annotations(root)
-    splits = {split: _examples(path, split) for split, path in annotations.items()}
-    return files.ImageFolder(
-        splits, images=root, annotations=list(annotations.values()), remedy=REMEDY, published=PUBLISHED
-    )
+    paths = _annotations(root)
+    splits = {split: _read(path, split) for split, path in zip(SPLITS, paths, strict=True)}
+    return open_folder(splits, images=root, annotations=paths, remedy=_REMEDY, published=PUBLISHED)
 
 
-def _annotations(root: Path) -> dict[str, Path]:
-    return {split: root / split / "questions.json" for split in SPLITS}
+def _root() -> Path:
+    return package_folder("easy_vqa", _REMEDY) / "data"
 
 
-def _examples(path: Path, split: str) -> list[Example]:
-    return [_example(path, split, index, row) for index, row in enumerate(files.read_json(path))]
+def _annotations(root: Path) -> list[Path]:
+    return [root / split / "questions.json" for split in SPLITS]
 
 
-def _example(path: Path, split: str, index: int, row: Any) -> Example:
-    match row:
+def _read(path: Path, split: str) -> list[Example]:
+    return [_example(path, split, index, record) for index, record in enumerate(read_json(path))]
+
+
+def _example(path: Path, split: str, index: int, record: Any) -> Example:
+    match record:
         case [str(question), str(answer), int(image)]:
             return Example(
                 question_id=f"{split}-{index}",
@@ -66,11 +69,4 @@ def _example(path: Path, split: str, index: int, row: Any) -> Example:
                 answer=answer,
                 answer_type="closed" if answer in ("yes", "no") else "open",
             )
-    raise DataError(f"{path}: record {index}: expected [question, answer, image number], found {row!r:.100}")
-
-
-def _root() -> Path:
-    spec = find_spec("easy_vqa")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"data set easy_vqa: the package is not installed\n{REMEDY}")
-    return Path(spec.submodule_search_locations[0]) / "data"
+    raise DataError(f"{path}: record {index}: expected [question, answer, image number], found {record!r:.100}")

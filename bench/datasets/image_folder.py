@@ -8,69 +8,42 @@ passed over, and what is passed over is counted in the notes of a record.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
-
-from bench.datasets.common import classes as _classes
-from bench.datasets.common import files as _files
-from bench.datasets.common import images as _images
-from bench.datasets.common import splits as _splits
+from bench.datasets.common.dataset import DataSet, Notes, draw_split, note_classes, splits_in_use
+from bench.datasets.common.images import SUFFIXES, DrawnSplitSettings, is_image, open_folder
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 from bench.plugins.settings import LocalPath
 from bench.registry import did_you_mean
 
-_OTHER = (
-    "1 file was left out, as Pillow reads no image in it",
-    "files were left out, as Pillow reads no image in them",
-)
-_HIDDEN = ("1 file was left out, as its name begins with a dot", "files were left out, as their names begin with a dot")
-_BESIDE = (
-    "1 image was left out, as it lies beside the folders of the classes",
-    "images were left out, as they lie beside the folders of the classes",
-)
-_LINK = (
-    "1 folder was left out, as it is a link (see data.follow_links)",
-    "folders were left out, as they are links (see data.follow_links)",
-)
-"""Why something is passed over: of one file, and of several."""
+_Passed = defaultdict[str, list[str]]
+"""Why files are passed over -> their paths below the root."""
+_NO_IMAGE, _HIDDEN = "Pillow reads no image in it", "its name begins with a dot"
+_BESIDE, _LINK = "it is beside the folders of the classes", "it is a link to a folder (see data.follow_links)"
 
 
-class ImageFolderSettings(_files.FolderSettings):
+class ImageFolderSettings(DrawnSplitSettings):
     """``root/<split>/<class>/<image>``, or ``root/<class>/<image>`` with ``test_share``."""
 
     name: Literal["image_folder"]
     root: LocalPath
     """Folder with one folder per split, or, with ``test_share``, per class."""
-    test_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the images that form the split ``test``, chosen by the hash of their names; the rest is ``train``. Null:
-    ``root`` has a folder per split."""
-    test_seed: int | None = None
-    """Draw the share by this seed, from each class alike. Null: by the hash alone, so that no image changes sides when
-    others are added."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> ImageFolderSettings:
-        if self.test_seed is not None and self.test_share is None:
-            raise ValueError("test_seed goes with `test_share`")
-        return self
 
 
 Settings = ImageFolderSettings
 
 
 def digest(settings: ImageFolderSettings) -> str:
-    """See ``DataPlugin.digest``; of the images' names and contents."""
+    """SHA-256 over the images' names and contents."""
     return load(settings).digest()
 
 
-def load(settings: ImageFolderSettings) -> _files.ImageFolder:
-    """See ``DataPlugin.load``."""
+def load(settings: ImageFolderSettings) -> DataSet:
+    """The splits in use. Raises DataError for another layout, and for a class without images."""
     root = settings.root
     if not root.is_dir():
         raise DataError(
@@ -78,21 +51,27 @@ def load(settings: ImageFolderSettings) -> _files.ImageFolder:
             f"  a relative path is looked up from the working directory, {Path.cwd()}\n"
             "  another folder: --set data.root=FOLDER"
         )
-    splits: dict[str, Sequence[Example]] = {}
-    search = _Search(root, settings.follow_links)
+    passed: _Passed = defaultdict(list)
+    splits: Mapping[str, Sequence[Example]]
     if settings.test_share is None:
-        for split in _splits.wanted(settings):
-            splits[split] = list(search.examples(_folder(root, split)))
+        used = splits_in_use(settings)
+        splits = {split: list(_examples(settings, _split_folder(root, split), passed)) for split in used}
     else:
-        splits |= _splits.shared(search.examples(root), settings.test_share, seed=settings.test_seed, by_class=True)
+        examples = _examples(settings, root, passed)
+        splits = draw_split(examples, settings.test_share, seed=settings.test_seed, by_class=True)
+    notes = Notes()
+    for reason, names in passed.items():
+        kinds = Counter(Path(name).suffix.lower() or "without suffix" for name in sorted(names))
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+        notes.add(f"left out, as {reason}: {len(names):,} ({counts})", min(names))
+    note_classes(splits.values(), notes)
     remedy = "  put the images back, or start again"
-    data = _files.ImageFolder(splits, images=root, annotations=[], remedy=remedy, follow_links=settings.follow_links)
-    search.tell(data)
-    _classes.note_classes(splits.values(), data.kept_notes)
-    return data
+    return open_folder(
+        splits, images=root, annotations=[], remedy=remedy, follow_links=settings.follow_links, notes=notes
+    )
 
 
-def _folder(root: Path, split: str) -> Path:
+def _split_folder(root: Path, split: str) -> Path:
     """The folder of a split. Raises DataError that tells the two layouts apart."""
     known = _subfolders(root)
     if split not in known:
@@ -104,76 +83,48 @@ def _folder(root: Path, split: str) -> Path:
     return root / split
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """Finds the images below ``root``, and keeps count of what it passes over."""
-
-    root: Path
-    follow_links: bool
-    passed_over: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    """Why -> paths below ``root``."""
-
-    def examples(self, folder: Path) -> Iterator[Example]:
-        """The images of all classes in ``folder``, sorted. Raises DataError if there are none, or a class has none."""
-        classes = _subfolders(folder)
-        if not classes:
-            raise DataError(f"{folder}: has no folders; expected one per class, with its images in it")
-        for entry in os.scandir(folder):
-            if entry.is_file() and not entry.name.startswith(".") and _images.is_image(Path(entry.path)):
-                self._pass_over(_BESIDE, Path(entry.path))
-        for name in classes:
-            images = sorted(path.relative_to(self.root).as_posix() for path in self._images(folder / name))
-            if not images:
-                raise DataError(f"{folder / name}: the class has no images, of none of the kinds that Pillow reads")
-            for image in images:
-                _check_text(image)
-                yield Example(question_id=image, image=image, answer=name)
-
-    def tell(self, data: _files.ImageFolder) -> None:
-        """Note what was passed over: why, how many files, and of which suffixes."""
-        for (one, several), names in self.passed_over.items():
-            kinds = Counter(Path(name).suffix.lower() or "without suffix" for name in sorted(names))
-            told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-            why = one if len(names) == 1 else f"{len(names):,} {several}"
-            data.kept_notes.add(f"{why}: {told}", min(names))
-
-    def _images(self, folder: Path) -> Iterator[Path]:
-        seen = {folder.resolve()}
-        for parent, folders, files in os.walk(folder, followlinks=self.follow_links):
-            folders[:] = [name for name in folders if self._enters(Path(parent) / name, seen)]
-            for name in files:
-                path = Path(parent) / name
-                if name.startswith("."):
-                    if path.suffix.lower() in _images.SUFFIXES and not name.startswith("._"):
-                        self._pass_over(_HIDDEN, path)
-                elif _images.is_image(path):
-                    yield path
-                else:
-                    self._pass_over(_OTHER, path)
-
-    def _enters(self, folder: Path, seen: set[Path]) -> bool:
-        """Whether to look into a folder below a class: not twice, however often links lead there."""
-        if folder.name.startswith("."):
-            return False
-        if not folder.is_symlink():
-            return True
-        if not self.follow_links:
-            self._pass_over(_LINK, folder)
-            return False
-        target = folder.resolve()
-        circles = any(known.is_relative_to(target) or target.is_relative_to(known) for known in seen)
-        seen.add(target)
-        return not circles
-
-    def _pass_over(self, why: tuple[str, str], path: Path) -> None:
-        self.passed_over.setdefault(why, []).append(path.relative_to(self.root).as_posix())
+def _examples(settings: ImageFolderSettings, folder: Path, passed: _Passed) -> Iterator[Example]:
+    """The images of all classes in ``folder``, sorted. Raises DataError if there are none, or a class has none."""
+    root, classes = settings.root, _subfolders(folder)
+    if not classes:
+        raise DataError(f"{folder}: has no folders; expected one per class, with its images in it")
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith(".") and is_image(path):
+            passed[_BESIDE].append(path.relative_to(root).as_posix())
+    for name in classes:
+        found: list[str] = []
+        for path, reason in _files(folder / name, follow_links=settings.follow_links):
+            (passed[reason] if reason else found).append(path.relative_to(root).as_posix())
+        if not found:
+            raise DataError(f"{folder / name}: the class has no images, of none of the kinds that Pillow reads")
+        for image in sorted(found):
+            try:
+                image.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"{image!a}: the name is not valid UTF-8; rename the file or folder") from error
+            yield Example(question_id=image, image=image, answer=name)
 
 
-def _check_text(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{name!a}: the name is not valid UTF-8; rename the file or folder") from error
+def _files(folder: Path, *, follow_links: bool) -> Iterator[tuple[Path, str]]:
+    """Files below a class, each with the reason why it is passed over; empty for an image."""
+    entered = {folder.resolve()}
+    for parent, folders, files in os.walk(folder, followlinks=follow_links):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in [Path(parent, name) for name in folders]:
+            if not path.is_symlink():
+                continue
+            target = path.resolve()
+            circular = any(known.is_relative_to(target) or target.is_relative_to(known) for known in entered)
+            if not follow_links:
+                yield path, _LINK
+            if circular or not follow_links:  # a folder is entered once, however many links lead there
+                folders.remove(path.name)
+            entered.add(target)
+        for path in [Path(parent, name) for name in files]:
+            if not path.name.startswith("."):
+                yield path, "" if is_image(path) else _NO_IMAGE
+            elif path.suffix.lower() in SUFFIXES and not path.name.startswith("._"):
+                yield path, _HIDDEN
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -12,14 +12,13 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import Field, PositiveFloat
 
-from bench.errors import DataError
-from bench.plugins.contracts import Example, OpenedData
+from bench.datasets.common.dataset import DataSet
+from bench.plugins.contracts import Example
 from bench.plugins.settings import DataSettings
 from bench.plugins.settings import Settings as Base
 
@@ -39,16 +38,17 @@ COLOURS = {
     "yellow": (255, 255, 0),
     "brown": (165, 42, 42),
 }
-BACKGROUND = (150.0, 230.0)
-"""Range of a background's level; each channel then differs by up to ``BACKGROUND_SPREAD``."""
-BACKGROUND_SPREAD = 25.0
+BACKGROUND, BACKGROUND_SPREAD = (150.0, 230.0), 25.0
+"""Range of a background's level, and the largest deviation of a channel from it."""
 COLOUR_SPREAD = 30.0
 """Largest deviation of a channel from the colour's name."""
 CONTRAST = 130.0
 """Least sum of the channels' differences between shape and background."""
-SIZE = (16.0, 44.0)
-"""Range of width (and, for a rectangle, height), pixels."""
-MARGIN = 1.0
+SIZE, MARGIN = (16.0, 44.0), 1.0
+"""Range of width (and, for a rectangle, height), and least distance to the border; pixels."""
+LIGHT = (0.35, 0.7)
+"""All levels of a picture are multiplied by one number of this range, as if the lamp were dim: easy-VQA's pictures are
+brighter than any of these, so that a frozen encoder is at a disadvantage, as on a real new domain."""
 SAMPLES = 64
 """Examples of a split that the digest takes."""
 EARLIER = {
@@ -56,10 +56,7 @@ EARLIER = {
         "17370621ca18dccfe7aaf146682a92d2fdba49a7a0310aab596e4e25b83d6444"
     ),
 }
-"""Digest -> the one that a record of the same pictures and texts has, which was taken over this file's source."""
-LIGHT = (0.35, 0.7)
-"""All levels of a picture are multiplied by one number of this range, as if the lamp were dim: easy-VQA's pictures are
-brighter than any of ours, so that a frozen encoder is at a disadvantage, as on a real new domain."""
+"""Digest -> that of stored records of the same pictures and texts, which was taken over this file's source."""
 
 Task = Literal["caption", "colour", "shape", "match_colour", "match_shape", "deny_colour", "deny_shape"]
 
@@ -108,9 +105,7 @@ class Stage(Base):
     eight colours and one in three shapes is right: a language prior, as most questions of a yes/no data set have."""
 
 
-_EVERYTHING = Stage(
-    share=1, tasks={"caption": 1, "colour": 1, "shape": 2, "match_colour": 2, "match_shape": 3}, balanced=True
-)
+_EVERYTHING = Stage(share=1, tasks={"caption": 1, "colour": 1, "shape": 2, "match_colour": 2, "match_shape": 3})
 
 
 class RenderedShapesSettings(DataSettings):
@@ -131,79 +126,47 @@ Settings = RenderedShapesSettings
 
 
 def digest(settings: RenderedShapesSettings) -> str:
-    """SHA-256 over the settings and what is rendered by them, however the source is written: all texts, and the pixels
-    and texts of ``SAMPLES`` examples of each split."""
-    sha = hashlib.sha256(settings.model_dump_json(exclude_defaults=True).encode())
-    data = RenderedShapes(settings)
-    sha.update("\n".join(data.texts()).encode())
-    for name in ("train", "test"):
-        examples = data.split(name)
-        for example in examples[:: -(-len(examples) // SAMPLES)]:
-            sha.update(f"{example.question()}\0{example.answer}\n".encode() + data.image(example).tobytes())
-    return EARLIER.get(sha.hexdigest(), sha.hexdigest())
+    """SHA-256 over the settings and what they render, however this file is written: all texts, and the pixels and texts
+    of ``SAMPLES`` examples of each split."""
+    return load(settings).digest()
 
 
-def load(settings: RenderedShapesSettings) -> OpenedData:
-    """See ``DataPlugin.load``."""
-    return RenderedShapes(settings)
+def load(settings: RenderedShapesSettings) -> DataSet:
+    """The two splits; examples are made when they are asked for."""
+    splits = {
+        "train": Rendered("train", settings.size, settings.stages, settings.seed),
+        "test": Rendered("test", settings.test_size, settings.stages[-1:], settings.seed),
+    }
+    texts = _texts()
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scene:
-    """What one picture shows; lengths in pixels, colours as red, green, blue from 0 to 255."""
-
-    shape: str
-    colour: str
-    background: tuple[float, ...]
-    foreground: tuple[float, ...]
-    width: float
-    height: float
-    x: float
-    y: float
-    """Centre."""
-    light: float
-    """What all levels are multiplied by."""
-
-
-class RenderedShapes:
-    """``OpenedData`` without files."""
-
-    def __init__(self, settings: RenderedShapesSettings) -> None:
-        self._splits = {
-            "train": Rendered("train", settings.size, settings.stages, settings.seed),
-            "test": Rendered("test", settings.test_size, settings.stages[-1:], settings.seed),
-        }
-
-    def split(self, name: str) -> Sequence[Example]:
-        """See ``OpenedData.split``; examples are made when asked for."""
-        if name not in self._splits:
-            raise DataError(f"unknown split {name!r} (known: train, test)")
-        return self._splits[name]
-
-    def image(self, example: Example) -> Image:
-        """See ``OpenedData.image``."""
+    def image(example: Example) -> Image:
         split, _, index = example.image_name.partition("/")
-        return render(self._splits[split].scene(int(index)))
+        return render(splits[split].scene(int(index)))
 
-    def texts(self) -> Sequence[str]:
-        """All prompts and answers there are."""
-        prompts = {
-            prompt.format(colour=colour, shape=shape)
-            for prompt in (prompt for prompts in PROMPTS.values() for prompt in prompts)
-            for colour, shape in product(COLOURS, SHAPES)
-        }
-        captions = {f"a {colour} {shape}" for colour, shape in product(COLOURS, SHAPES)}
-        return sorted(prompts | captions | set(COLOURS) | set(SHAPES) | {"yes", "no"})
+    def digest() -> str:
+        sha = hashlib.sha256(settings.model_dump_json(exclude_defaults=True).encode())
+        sha.update("\n".join(texts).encode())
+        for examples in splits.values():
+            for example in examples[:: -(-len(examples) // SAMPLES)]:
+                sha.update(f"{example.question()}\0{example.answer}\n".encode() + image(example).tobytes())
+        return EARLIER.get(sha.hexdigest(), sha.hexdigest())
+
+    return DataSet(splits=splits, image=image, digest=digest, known_texts=texts)
+
+
+def _texts() -> list[str]:
+    """All prompts and answers there are."""
+    pairs = list(product(COLOURS, SHAPES))
+    prompts = [prompt for prompts in PROMPTS.values() for prompt in prompts]
+    texts = {prompt.format(colour=colour, shape=shape) for prompt in prompts for colour, shape in pairs}
+    return sorted({*texts, *(f"a {colour} {shape}" for colour, shape in pairs), *COLOURS, *SHAPES, "yes", "no"})
 
 
 class Rendered(Sequence[Example]):
     """One split."""
 
     def __init__(self, name: str, size: int, stages: Sequence[Stage], seed: int) -> None:
-        self._name = name
-        self._size = size
-        self._seed = seed
-        self._stages = stages
+        self._name, self._size, self._stages, self._seed = name, size, stages, seed
         ends = list(accumulate(stage.share for stage in stages))
         self._ends = [round(size * end / ends[-1]) for end in ends]
 
@@ -239,8 +202,25 @@ class Rendered(Sequence[Example]):
         return random.Random(f"{self._seed}/{self._name}/{index}/{what}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """What one picture shows: lengths in pixels, colours as red, green, blue from 0 to 255, ``x`` and ``y`` the centre,
+    ``light`` what all levels are multiplied by."""
+
+    shape: str
+    colour: str
+    background: tuple[float, ...]
+    foreground: tuple[float, ...]
+    width: float
+    height: float
+    x: float
+    y: float
+    light: float
+
+
 def draw_scene(rng: random.Random) -> Scene:
-    """One shape wholly inside the picture, and told apart from its background."""
+    """One shape wholly inside the picture, and distinct from its background."""
+    # The order of the draws is part of the data: another one renders other pictures.
     shape, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
     foreground = tuple(level + rng.uniform(-COLOUR_SPREAD, COLOUR_SPREAD) for level in COLOURS[colour])
     background = foreground
@@ -294,20 +274,11 @@ def _depth(scene: Scene) -> Any:
     """Distance of every pixel's centre to the nearest edge, positive inside; float32, shape (SIDE, SIDE)."""
     import numpy as np
 
-    columns, rows = _grid()
-    x, y = columns - np.float32(scene.x), rows - np.float32(scene.y)
+    centres = np.arange(SIDE, dtype=np.float32) + 0.5
+    x, y = centres[None, :] - np.float32(scene.x), centres[:, None] - np.float32(scene.y)
     if scene.shape == "circle":
         return scene.width / 2 - np.hypot(x, y)
     if scene.shape == "rectangle":
         return np.minimum(scene.width / 2 - np.abs(x), scene.height / 2 - np.abs(y))
     half = scene.width * 0.866 / 2
-    side = (half + y) * 0.5 - np.abs(x) * 0.866
-    return np.minimum(half - y, side)
-
-
-@cache
-def _grid() -> tuple[Any, Any]:
-    import numpy as np
-
-    centres = np.arange(SIDE, dtype=np.float32) + 0.5
-    return centres[None, :], centres[:, None]
+    return np.minimum(half - y, (half + y) * 0.5 - np.abs(x) * 0.866)

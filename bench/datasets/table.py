@@ -8,30 +8,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.datasets.common import classes
-from bench.datasets.common import columns as _columns
-from bench.datasets.common import files as _files
-from bench.datasets.common import rows as _rows
-from bench.datasets.common import splits as _splits
-from bench.datasets.common.notes import Notes
+from bench.datasets.common.columns import Columns, ColumnSettings, Mapper
+from bench.datasets.common.dataset import DataSet, Notes, draw_split, splits_in_use
+from bench.datasets.common.images import DrawnSplitSettings, check_image_name, files_digest, open_folder
+from bench.datasets.common.rows import Row, read_rows
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 from bench.plugins.settings import LocalPath
 from bench.registry import did_you_mean
 
 
-class TableColumns(_columns.Columns):
+class TableColumns(Columns):
     """Which column holds what, and, of one file for all splits, which split a row belongs to."""
 
     split: str | None = None
     """Name of the split; with ``file``."""
 
 
-class TableSettings(_files.FolderSettings, _columns.ColumnSettings):
+class TableSettings(DrawnSplitSettings, ColumnSettings):
     """``files``, one for each split; or one ``file`` with a column ``split`` or with ``test_share``."""
 
     name: Literal["table"]
@@ -40,12 +38,6 @@ class TableSettings(_files.FolderSettings, _columns.ColumnSettings):
     """Split -> file; the suffix says what it is: ``.csv``, ``.tsv``, ``.json``, ``.jsonl`` or ``.parquet``."""
     file: LocalPath | None = None
     """One file for all splits."""
-    test_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the rows of ``file`` that form the split ``test``, chosen by the hash of their image or, without one, of
-    their text, so that neither is in both; the rest is ``train``."""
-    test_seed: int | None = None
-    """Draw the share by this seed and, where there are labels, from each class alike. Null: by the hash alone, so that
-    no row changes sides when others are added."""
     image_root: LocalPath | None = None
     """Folder below which the images are found; null for the file's own."""
     encoding: str = "utf-8"
@@ -54,18 +46,16 @@ class TableSettings(_files.FolderSettings, _columns.ColumnSettings):
     """Between the columns; null: a comma, in a TSV file a tab."""
 
     @model_validator(mode="after")
-    def _agree(self) -> TableSettings:
+    def _check_files(self) -> Self:
         if (self.file is None) == (self.files is None):
             raise ValueError("needs either `files`, e.g. {train: a.csv, test: b.csv}, or one `file`")
         parted = (self.columns.split is not None) + (self.test_share is not None)
         if self.file is not None and parted != 1:
             raise ValueError("one `file` needs exactly one of columns.split and `test_share`, e.g. `test_share: 0.2`")
-        if self.test_seed is not None and self.test_share is None:
-            raise ValueError("test_seed goes with `test_share`")
         if self.files is not None:
             if parted:
                 raise ValueError("columns.split and test_share go with one `file`, not with `files`")
-            absent = [split for split in _splits.wanted(self) if split not in self.files]
+            absent = [split for split in splits_in_use(self) if split not in self.files]
             if absent:
                 raise ValueError(f"`files` has none for the split {absent[0]!r}; add it, or correct the split's name")
         try:
@@ -79,56 +69,52 @@ Settings = TableSettings
 
 
 def digest(settings: TableSettings) -> str:
-    """See ``DataPlugin.digest``: of the files' contents, and the images' names and contents."""
+    """SHA-256 over the files' contents, and the images' names and contents."""
     if settings.columns.image is not None:
         return load(settings).digest()
-    paths = _paths(settings)
-    for path in paths.values():
-        _check_exists(settings, path)
-    return _files.files_digest(paths.values(), Path(), (), "")
+    return files_digest(_paths(settings).values(), Path(), (), "")
 
 
-def load(settings: TableSettings) -> _files.ImageFolder:
-    """See ``DataPlugin.load``."""
+def load(settings: TableSettings) -> DataSet:
+    """The splits in use. Raises DataError that names file and line of a broken table."""
     paths = _paths(settings)
-    root = _image_root(settings, list(paths.values()))
+    tables = list(paths.values())
+    root = _image_root(settings, tables)
+    notes = Notes()
+    mapper = Mapper(settings, notes)
     splits: dict[str, Sequence[Example]] = {}
-    used, notes = _columns.UsedNames(), Notes()
     for name, path in paths.items():
-        _check_exists(settings, path)
-        rows = _rows.read(path, encoding=settings.encoding, delimiter=settings.delimiter)
-        images = _image_names(settings, path, root)
-        mapper = _columns.Mapper(settings=settings, source=str(path), image=images, used=used, notes=notes)
-        mapper.check(dict.fromkeys(name for row in rows for name in row.fields))
-        if settings.columns.split is not None:
-            splits |= {split: mapper.examples(part) for split, part in _parted(settings, path, rows).items()}
-        elif settings.test_share is not None:
-            by_class = settings.columns.label is not None
-            splits |= _splits.shared(
-                mapper.examples(rows), settings.test_share, seed=settings.test_seed, by_class=by_class
-            )
-        else:
-            splits[name] = mapper.examples(rows)
-    used.check(settings, ", ".join(map(str, paths.values())))
-    if settings.columns.label is not None:
-        classes.note_classes(splits.values(), notes)
-    remedy = "  their names are looked up below data.image_root, without it below the table's own folder"
-    return _files.ImageFolder(
+        rows = read_rows(path, encoding=settings.encoding, delimiter=settings.delimiter)
+        mapper.check(str(path), list(dict.fromkeys(column for row in rows for column in row.fields)))
+        image = _image_names(settings, path, root)
+        parts = {name: rows} if settings.columns.split is None else _by_split(settings, path, rows)
+        splits |= {split: mapper.examples(str(path), part, image=image) for split, part in parts.items()}
+    if settings.test_share is not None:
+        (examples,) = splits.values()
+        by_class = settings.columns.label is not None
+        splits = draw_split(examples, settings.test_share, seed=settings.test_seed, by_class=by_class)
+    mapper.finish(", ".join(map(str, tables)), splits)
+    return open_folder(
         splits,
         images=root,
-        annotations=list(paths.values()),
-        remedy=remedy,
+        annotations=tables,
+        remedy="  their names are looked up below data.image_root, without it below the table's own folder",
         follow_links=settings.follow_links,
         notes=notes,
     )
 
 
 def _paths(settings: TableSettings) -> Mapping[str, Path]:
-    """The files to read; the only one under the empty name."""
-    if settings.files is None:
-        assert settings.file is not None
-        return {"": settings.file}
-    return {split: settings.files[split] for split in _splits.wanted(settings)}
+    """Split -> file to read; a file for all splits under the empty name. Raises DataError for one that is not there."""
+    named = {"": settings.file} if settings.files is None else settings.files
+    paths = {split: path for split, path in named.items() if path and split in ("", *splits_in_use(settings))}
+    for path in paths.values():
+        if not path.is_file():
+            raise DataError(
+                f"data set {settings.name}: {path}: there is no such file\n"
+                f"  a relative path is looked up from the working directory, {Path.cwd()}"
+            )
+    return paths
 
 
 def _image_root(settings: TableSettings, paths: Sequence[Path]) -> Path:
@@ -139,25 +125,17 @@ def _image_root(settings: TableSettings, paths: Sequence[Path]) -> Path:
     return folders.pop() if len(folders) == 1 else Path(os.path.commonpath([path.absolute() for path in folders]))
 
 
-def _check_exists(settings: TableSettings, path: Path) -> None:
-    if not path.is_file():
-        raise DataError(
-            f"data set {settings.name}: {path}: there is no such file\n"
-            f"  a relative path is looked up from the working directory, {Path.cwd()}"
-        )
-
-
-def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[_columns.Row, Any], str]:
+def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[Row, Any], str]:
     """From a value to a path below ``root``."""
     column = str(settings.columns.image)
     above = path.parent.absolute().relative_to(root.absolute()) if settings.image_root is None else Path()
 
-    def image(row: _columns.Row, value: Any) -> str:
+    def image(row: Row, value: Any) -> str:
         if not isinstance(value, str):
             hint = "; a table that holds the images themselves is read by `data: {name: hub}`"
             raise row.error(column, f"must be the name of a file{hint if isinstance(value, Mapping) else ''}")
         try:
-            _files.check_image_name(root / above, value)
+            check_image_name(root / above, value)
         except DataError as error:
             raise row.error(column, str(error)) from error
         return (above / value).as_posix()
@@ -165,15 +143,14 @@ def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[_
     return image
 
 
-def _parted(settings: TableSettings, path: Path, rows: Sequence[_columns.Row]) -> Mapping[str, Sequence[_columns.Row]]:
-    """The rows of each split that is needed, by ``columns.split``."""
+def _by_split(settings: TableSettings, path: Path, rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
+    """The rows of each split in use, by ``columns.split``."""
     column = str(settings.columns.split)
-    groups: dict[str, list[_columns.Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row.fields.get(column)).strip(), []).append(row)
-    for split in _splits.wanted(settings):
+    for split in splits_in_use(settings):
         if split not in groups:
-            raise DataError(
-                f"{path}: column {column!r} has no row of the split {split!r}{did_you_mean(split, list(groups))}"
-            )
-    return {split: groups[split] for split in _splits.wanted(settings)}
+            hint = did_you_mean(split, list(groups))
+            raise DataError(f"{path}: column {column!r} has no row of the split {split!r}{hint}")
+    return {split: groups[split] for split in splits_in_use(settings)}

@@ -6,26 +6,18 @@ in training; ``split_by: image`` makes one without common images from all questi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from bench.datasets.common import files
-from bench.datasets.common import records as _records
+from bench.datasets.common.dataset import DataSet, split_by_image
+from bench.datasets.common.images import FolderSettings, first_existing, open_folder
+from bench.datasets.common.rows import Row, read_records, unique
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 from bench.plugins.settings import LocalPath
 
 PUBLIC = "VQA_RAD Dataset Public.json"
-SUFFIXES = (".json", ".jsol", ".jsonl")
-WHERE = files.Where(
-    name="vqa_rad",
-    source="https://osf.io/89kps/ (CC0)",
-    layout=f"""
-{PUBLIC}   (or trainset.json and testset.json)
-images/synpic*.jpg            (or "VQA_RAD Image Folder/")
-""",
-)
 PUBLISHED = "97efa059df7b10a306b2f8a636d585b0ccc3396812f239b98671769549ad9ddc"
 """``contents_digest`` of the 314 images that the questions need."""
 LEAKY_ROWS = 3064
@@ -33,8 +25,14 @@ LEAKY_SHARE = 0.02
 """More test questions than this share also in training: a leak (the official split has 1 of 451)."""
 
 
-class VqaRadSettings(files.FolderSettings):
+class VqaRadSettings(FolderSettings):
     """Local files: the public JSON, or a train and a test file cut from it."""
+
+    SOURCE: ClassVar[str] = "https://osf.io/89kps/ (CC0)"
+    LAYOUT: ClassVar[str] = f"""
+{PUBLIC}   (or trainset.json and testset.json)
+images/synpic*.jpg            (or "VQA_RAD Image Folder/")
+"""
 
     name: Literal["vqa_rad"]
     root: LocalPath = Path("data/vqa_rad")
@@ -50,83 +48,89 @@ Settings = VqaRadSettings
 
 
 def digest(settings: VqaRadSettings) -> str:
-    """See ``DataPlugin.digest``."""
+    """SHA-256 over annotations and images."""
     return load(settings).digest()
 
 
-def load(settings: VqaRadSettings) -> files.ImageFolder:
-    """See ``DataPlugin.load``."""
+def load(settings: VqaRadSettings) -> DataSet:
+    """The two splits. Raises DataError for missing files, broken records and a leaky train file."""
     root = settings.root
-    images = files.first_existing(root, ("images", "VQA_RAD Image Folder"))
+    images = first_existing(root, ("images", "VQA_RAD Image Folder"))
     if images is None:
         problem = "there is no folder of images in it" if root.is_dir() else "there is no such folder"
-        raise WHERE.missing(root, f"{root}: {problem}")
-    public = root / PUBLIC
-    if public.exists() and not settings.allow_leaky:
-        annotations = [public]
-        splits = _split_public(public)
+        raise settings.not_found(root, problem)
+    if (root / PUBLIC).exists() and not settings.allow_leaky:
+        annotations = [root / PUBLIC]
+        splits = _split_public(root / PUBLIC)
     else:
-        annotations = [_annotation(root, "train"), _annotation(root, "test")]
-        splits = {"train": _read(annotations[0]), "test": _read(annotations[1])}
+        annotations = [_annotation(settings, split) for split in ("train", "test")]
+        splits = {
+            split: _examples(read_records(path)) for split, path in zip(("train", "test"), annotations, strict=True)
+        }
         if not settings.allow_leaky:
-            refuse_leaky(str(annotations[0]), splits["train"], splits["test"])
+            refuse_leaky(str(annotations[0]), splits)
     if settings.split_by == "image":
-        splits = _records.split_by_image([*splits["train"], *splits["test"]])
-    return files.ImageFolder(
+        splits = split_by_image([*splits["train"], *splits["test"]])
+    return open_folder(
         splits,
         images=images,
         annotations=annotations,
-        remedy=WHERE.remedy(root),
+        remedy=settings.remedy(root),
         follow_links=settings.follow_links,
         published=PUBLISHED,
     )
 
 
-def _annotation(root: Path, split: str) -> Path:
-    path = files.first_existing(root, [stem + suffix for stem in (f"{split}set", split) for suffix in SUFFIXES])
+def _annotation(settings: VqaRadSettings, split: str) -> Path:
+    names = [stem + suffix for stem in (f"{split}set", split) for suffix in (".json", ".jsol", ".jsonl")]
+    path = first_existing(settings.root, names)
     if path is None:
-        raise WHERE.missing(root, f"{root}: there is neither {PUBLIC!r} nor a {split} file")
+        raise settings.not_found(settings.root, f"there is neither {PUBLIC!r} nor a {split} file")
     return path
 
 
 def _split_public(path: Path) -> dict[str, Sequence[Example]]:
     """``phrase_type`` says which part a question belongs to: freeform and para, or test_freeform and test_para."""
-    splits: dict[str, list[Example]] = {"train": [], "test": []}
-    for record in _records.records_of(str(path), files.read_json(path)):
-        part = "test" if record.text("phrase_type").startswith("test") else "train"
-        splits[part].append(_example(record))
-    return {name: _records.unique(str(path), examples) for name, examples in splits.items()}
+    parts: dict[bool, list[Row]] = {False: [], True: []}
+    for row in read_records(path):
+        parts[row.words("phrase_type").startswith("test")].append(row)
+    return {"train": _examples(parts[False]), "test": _examples(parts[True])}
 
 
-def _read(path: Path) -> Sequence[Example]:
-    records = _records.records_of(str(path), files.read_json(path))
-    return _records.unique(str(path), [_example(record) for record in records])
+def _examples(rows: Sequence[Row]) -> Sequence[Example]:
+    return unique(((row, _example(row)) for row in rows), "qid")
 
 
-def _example(record: _records.Record) -> Example:
+def _example(row: Row) -> Example:
     return Example(
-        question_id=record.text("qid"),
-        image=record.text("image_name"),
-        questions=(record.text("question"),),
-        answer=record.text("answer"),
-        answer_type=record.answer_type(),
+        question_id=row.words("qid"),
+        image=row.words("image_name"),
+        questions=(row.words("question"),),
+        answer=row.words("answer"),
+        answer_type=row.answer_type("answer_type"),
     )
 
 
-def refuse_leaky(source: str, train: Sequence[Example], test: Sequence[Example]) -> None:
-    """Raise DataError for a training split that tells the answers of test questions.
+def question_key(image: str, question: str) -> tuple[str, str]:
+    """Equal for the same question: the image, and the question without case, white space and question mark."""
+    return image, " ".join(question.lower().split()).rstrip("?. ")
+
+
+def refuse_leaky(source: str, splits: Mapping[str, Sequence[Example]]) -> None:
+    """Raise DataError for a training split that holds test questions.
 
     The widely copied train file has 3,064 rows: the official 1,797 and 1,267 "framed" questions, which are rephrased
     ones of both parts, 284 of test questions. It is known by its row count; any other by the share of test questions
     that stand in it word for word.
     """
-    known = {_records.question_key(example.image_name, example.question()) for example in train}
-    common = sum(_records.question_key(example.image_name, example.question()) in known for example in test)
+    train, test = splits["train"], splits["test"]
+    known = {question_key(example.image_name, example.question()) for example in train}
+    common = sum(question_key(example.image_name, example.question()) in known for example in test)
     if len(train) != LEAKY_ROWS and common <= LEAKY_SHARE * len(test):
         return
     raise DataError(
         f"{source}: {len(train):,} training rows, {common} of {len(test)} test questions word for word among them: "
-        f"this is the copy of VQA-RAD that leaks test questions (rephrased) into training.\n"
-        f"  use {PUBLIC!r} (1,797 training questions, from {WHERE.source}), or, to reproduce numbers that were "
-        "published with the leak, set `data.allow_leaky: true`"
+        "this is the copy of VQA-RAD that leaks test questions (rephrased) into training.\n"
+        f"  use {PUBLIC!r} (1,797 training questions, from {VqaRadSettings.SOURCE}), or, to reproduce numbers that "
+        "were published with the leak, set `data.allow_leaky: true`"
     )

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.datasets.common.columns import Columns, ColumnSettings, Mapper, Row
+from bench.datasets.common.columns import Columns, ColumnSettings, Mapper
+from bench.datasets.common.dataset import Notes
+from bench.datasets.common.rows import Row
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 
@@ -15,13 +17,23 @@ LABELLED = {"text": "t", "label": "y"}
 ANSWERED = {"text": "t", "answer": "y"}
 
 
-def mapper(columns: dict[str, str], class_names: list[str] | None = None, **changes: Any) -> Mapper:
-    settings = ColumnSettings(name="x", columns=Columns(**columns), **changes)
-    return Mapper(settings=settings, source="a.csv", image=lambda _row, value: str(value), class_names=class_names)
+def examples(
+    columns: dict[str, str],
+    rows: list[Row],
+    class_names: list[str] | None = None,
+    notes: Notes | None = None,
+    **changes: Any,
+) -> list[Example]:
+    made = mapper(columns, notes, **changes)
+    return made.examples("a.csv", rows, image=lambda _row, value: str(value), class_names=class_names)
+
+
+def mapper(columns: dict[str, str], notes: Notes | None = None, **changes: Any) -> Mapper:
+    return Mapper(ColumnSettings(name="x", columns=Columns(**columns), **changes), notes or Notes())
 
 
 def example(columns: dict[str, str], fields: dict[str, Any], **changes: Any) -> Example:
-    (made,) = mapper(columns, **changes).examples([Row("a.csv:2", fields, 0)])
+    (made,) = examples(columns, [Row("a.csv:2", fields, 0)], **changes)
     return made
 
 
@@ -50,7 +62,7 @@ def test_a_pair_is_of_two_texts() -> None:
     with pytest.raises(ValidationError, match="a second text without a first"):
         Columns(image="i", text_pair="b", label="y")
     with pytest.raises(DataError, match=r"there is no column 'd'.*data\.columns\.text_pair"):
-        mapper({"text": "a", "text_pair": "d", "label": "y"}).check(["a", "b", "y"])
+        mapper({"text": "a", "text_pair": "d", "label": "y"}).check("a.csv", ["a", "b", "y"])
     with pytest.raises(DataError, match="column 'b': must be one text, found 2"):
         example({"text": "a", "text_pair": "b", "label": "y"}, {"a": "one", "b": ["two", "three"], "y": "z"})
     with pytest.raises(DataError, match="column 'b': is empty"):
@@ -116,11 +128,11 @@ def test_a_wrong_label_names_row_and_column(names: Any, value: Any, expected: st
 def test_the_datas_own_class_names_and_their_sign_for_no_label() -> None:
     rows = [Row(f"row {n}", {"t": "a", "y": label}, n) for n, label in enumerate([1, 0, -1])]
     own = ["neg", "pos"]
-    assert [e.answer for e in mapper(LABELLED, own, missing="drop").examples(rows)] == ["pos", "neg"]
+    assert [e.answer for e in examples(LABELLED, rows, own, missing="drop")] == ["pos", "neg"]
     with pytest.raises(DataError, match=r"^row 2: column 'y': is empty; .*data\.missing: drop"):
-        mapper(LABELLED, own).examples(rows)
-    renamed = mapper(LABELLED, own, label_names=["bad", "good"], missing="drop")
-    assert [e.answer for e in renamed.examples(rows)] == ["good", "bad"]
+        examples(LABELLED, rows, own)
+    renamed = examples(LABELLED, rows, own, label_names=["bad", "good"], missing="drop")
+    assert [e.answer for e in renamed] == ["good", "bad"]
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", float("nan"), []])
@@ -139,14 +151,14 @@ def test_missing_values_are_errors_or_dropped(columns: dict[str, str], column: s
     rows = [Row("a.csv:2", fields, 0), Row("a.csv:3", {**fields, column: "open"}, 1)]
     if value == [] and column not in ("t", "y"):
         with pytest.raises(DataError, match=rf"a\.csv:2: column '{column}': must be text"):
-            mapper(columns).examples(rows)
+            examples(columns, rows)
         return
     with pytest.raises(DataError, match=rf"^a\.csv:2: column '{column}': is empty"):
-        mapper(columns).examples(rows)
-    assert len(mapper(columns, missing="drop").examples(rows)) == 1
+        examples(columns, rows)
+    assert len(examples(columns, rows, missing="drop")) == 1
     fields.pop(column)
     with pytest.raises(DataError, match=rf"^a\.csv:2: column '{column}': is empty"):
-        mapper(columns).examples(rows)
+        examples(columns, rows)
 
 
 def test_a_text_may_be_blank_but_no_answer() -> None:
@@ -160,16 +172,16 @@ def test_a_column_that_is_not_there_gets_the_nearest_name() -> None:
     with pytest.raises(
         DataError, match=r"^a\.csv: there is no column 'lable'; did you mean 'label'\? .*columns\.label"
     ):
-        mapper({"text": "text", "label": "lable"}).check(["text", "label"])
+        mapper({"text": "text", "label": "lable"}).check("a.csv", ["text", "label"])
     with pytest.raises(DataError, match=r"there is no column 'hypothesys'.*columns\.text"):
-        mapper({"text": "{premise} {hypothesys}", "label": "y"}).check(["premise", "hypothesis", "y"])
-    mapper({"text": "a.b", "label": "y"}).check(["a", "y"])
+        mapper({"text": "{premise} {hypothesys}", "label": "y"}).check("a.csv", ["premise", "hypothesis", "y"])
+    mapper({"text": "a.b", "label": "y"}).check("a.csv", ["a", "y"])
 
 
 def test_two_rows_with_one_id() -> None:
     rows = [Row(f"a.csv:{n}", {"t": "a", "y": "b", "i": "same"}, n) for n in (2, 3)]
     with pytest.raises(DataError, match=r"^a\.csv:3: column 'i': 'same' is also the id at a\.csv:2"):
-        mapper({**LABELLED, "id": "i"}).examples(rows)
+        examples({**LABELLED, "id": "i"}, rows)
 
 
 def test_an_answer_type_is_open_or_closed() -> None:
@@ -208,14 +220,14 @@ def test_a_list_where_a_text_is_expected_says_so(columns: dict[str, str], expect
 
 def test_rows_that_are_left_out_are_counted() -> None:
     rows = [Row(f"a.csv:{n + 2}", {"t": "a", "y": label}, n) for n, label in enumerate(["b", None, "", "c"])]
-    dropping = mapper(LABELLED, missing="drop")
-    assert len(dropping.examples(rows)) == 2
-    assert dropping.notes.texts() == [
+    notes = Notes()
+    assert len(examples(LABELLED, rows, notes=notes, missing="drop")) == 2
+    assert notes.texts() == [
         "2 of 4 rows were left out, as a value is missing (data.missing: drop) (e.g. a.csv:3, column 'y')"
     ]
     with pytest.raises(DataError, match=r"^a\.csv: data\.missing: drop leaves none of 2 rows; a\.csv:3, column 'y'"):
-        mapper(LABELLED, missing="drop").examples(rows[1:3])
+        examples(LABELLED, rows[1:3], missing="drop")
 
 
 def test_a_column_whose_name_is_a_template_is_that_column() -> None:
-    mapper({"text": "{a}", "label": "y"}).check(["{a}", "y"])
+    mapper({"text": "{a}", "label": "y"}).check("a.csv", ["{a}", "y"])

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from bench.datasets import digits
+from bench.datasets.common import dataset
 from bench.errors import DataError
 
 SETTINGS = digits.Settings(name="digits")
@@ -49,6 +50,6 @@ def test_digest_is_stable_and_does_not_import_the_package() -> None:
 
 
 def test_absent_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "find_spec", lambda _name: None)
+    monkeypatch.setattr(dataset, "find_spec", lambda _name: None)
     with pytest.raises(DataError, match="pip install"):
         digits.load(SETTINGS)

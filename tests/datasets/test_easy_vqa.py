@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.datasets import easy_vqa
+from bench.datasets.common import dataset
 from bench.errors import DataError
 
 SETTINGS = easy_vqa.Settings(name="easy_vqa")
@@ -28,6 +29,6 @@ def test_digest_is_stable() -> None:
 
 
 def test_absent_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(easy_vqa, "find_spec", lambda _name: None)
+    monkeypatch.setattr(dataset, "find_spec", lambda _name: None)
     with pytest.raises(DataError, match="pip install"):
         easy_vqa.digest(SETTINGS)

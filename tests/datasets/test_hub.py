@@ -63,6 +63,7 @@ def test_vqa_rad_as_parquet_files(tmp_path: Path) -> None:
         ("what is it?", "lung", None),
     ]
     assert train[0].image == train[1].image != train[2].image
+    assert data.image_digests is not None
     assert data.image_digests([train[2].image_name]) == [hashlib.sha256(jpeg(50)).hexdigest()]
     assert data.image(train[2]).getpixel((0, 0))[0] == pytest.approx(50, abs=3)  # type: ignore[index]
     assert data.image(data.split("test")[0]).size == (10, 6)

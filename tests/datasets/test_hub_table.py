@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.datasets import hub
-from bench.datasets.common import hub as _hub
+from bench.datasets.common.hub import HubTables
 from bench.errors import DataError
 from tests.datasets.test_hub import _cache, jpeg  # noqa: F401 - the fixture keeps the library offline
 
@@ -72,6 +72,7 @@ def test_images_and_nested_answers(tmp_path: Path) -> None:
     first, second = data.split("test")
     assert (first.answer, second.answer) == ("yes", "no")
     assert first.image == second.image
+    assert data.image_digests is not None
     assert data.image_digests([first.image_name]) == [hashlib.sha256(jpeg(200)).hexdigest()]
     assert data.image(first).getpixel((0, 0))[0] == pytest.approx(200, abs=3)  # type: ignore[index]
     assert hub.digest(described) == data.digest() == hub.digest(described)
@@ -122,7 +123,10 @@ def test_a_configuration_is_chosen_and_asked_for(tmp_path: Path) -> None:
         ({}, r"there is no split 'test'.*validation.*data\.train_split"),
         ({"columns": {"text": "premis", "label": "label"}}, r"no column 'premis'; did you mean 'premise'\?"),
         ({"columns": {"image": "imag", "label": "label"}}, r"\(train\): there is no column 'imag'"),
-        ({"columns": {"image": "premise", "label": "label"}}, r"record 0: column 'premise' holds texts; .*name: table"),
+        (
+            {"columns": {"image": "premise", "label": "label"}},
+            r"record 0: column 'premise': holds texts; .*table",
+        ),
     ],
 )
 def test_wrong_names_get_the_nearest_ones(pairs: Path, changes: dict[str, Any], expected: str) -> None:
@@ -260,7 +264,7 @@ def test_images_in_every_shape(tmp_path: Path, column: str) -> None:
     assert data.image(data.split("test")[0]).getpixel((0, 0))[0] == pytest.approx(200, abs=3)  # type: ignore[index]
     if column == "several.1":
         with pytest.raises(
-            DataError, match=r"record 0: column 'several' holds 2 images; .*`data\.columns\.image: several\.0`"
+            DataError, match=r"record 0: column 'several': holds 2 images; .*`data\.columns\.image: several\.0`"
         ):
             hub.load(settings(root, columns={"image": "several", "label": "label"}))
 
@@ -313,13 +317,13 @@ def test_data_are_read_once_for_a_cell_and_again_when_they_change(tmp_path: Path
     features = {"text": TEXT, "label": TEXT}
     root = write(tmp_path / "d", {"text": ["a"], "label": ["b"]}, features, ("train", "test"))
     loads = []
-    load_splits = _hub.load_splits
 
-    def counted(*given: Any, **named: Any) -> _hub.Tables:
-        loads.append(given)
-        return load_splits(*given, **named)
+    class Counted(HubTables):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            loads.append(given)
+            super().__init__(*given, **named)
 
-    monkeypatch.setattr(_hub, "load_splits", counted)
+    monkeypatch.setattr(hub, "HubTables", Counted)
     chosen = settings(root, columns=LABELLED)
     assert hub.load(chosen).digest() == hub.digest(chosen)
     assert len(loads) == 1

@@ -98,10 +98,9 @@ def test_every_kind_of_image_is_read_whatever_its_suffix_and_the_rest_is_counted
     assert len(test) == 4 + 9
     assert {data.image(example).mode for example in test} == {"RGB"}
     assert data.notes() == [
-        "1 file was left out, as its name begins with a dot: 1 .jpg (e.g. test/cat/.hidden.jpg)",
-        "1 image was left out, as it lies beside the folders of the classes: 1 .jpg (e.g. test/lost.jpg)",
-        "4 files were left out, as Pillow reads no image in them: 2 .txt, 1 .db, 1 without suffix "
-        "(e.g. test/cat/Thumbs.db)",
+        "left out, as Pillow reads no image in it: 4 (2 .txt, 1 .db, 1 without suffix) (e.g. test/cat/Thumbs.db)",
+        "left out, as it is beside the folders of the classes: 1 (1 .jpg) (e.g. test/lost.jpg)",
+        "left out, as its name begins with a dot: 1 (1 .jpg) (e.g. test/cat/.hidden.jpg)",
     ]
 
 
@@ -111,7 +110,7 @@ def test_folders_that_may_be_one_class_are_told(pets: Path) -> None:
     picture(pets / "train" / "nan" / "0.jpg")
     first, second = image_folder.load(settings(pets)).notes()
     assert first == "classes that look like missing values count as classes: 'nan' (1 times)"
-    assert second.endswith("are classes of their own: 'Cat' (1 times), 'cat' (5 times)")
+    assert second.endswith("are separate classes: 'Cat' (1 times), 'cat' (5 times)")
 
 
 def test_a_share_of_the_names_is_for_testing_and_stays_when_files_are_added(flat: Path) -> None:
@@ -205,7 +204,7 @@ def test_links_out_of_the_folder_and_in_circles(pets: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"a link that leads out.*`data\.follow_links: true`"):
         data.image(linked[0])
     assert data.notes() == [
-        "1 folder was left out, as it is a link (see data.follow_links): 1 without suffix (e.g. test/cat/again)"
+        "left out, as it is a link to a folder (see data.follow_links): 1 (1 without suffix) (e.g. test/cat/again)"
     ]
     elsewhere = picture(tmp_path / "elsewhere" / "1.jpg", size=(3, 3)).parent
     (pets / "test" / "cat" / "others").symlink_to(elsewhere)

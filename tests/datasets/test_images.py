@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from bench.datasets.common import images
-from bench.datasets.common.notes import Notes
+from bench.datasets.common.dataset import Notes
 from bench.errors import DataError
 from tests.datasets.conftest import picture
 
@@ -188,12 +188,15 @@ def test_every_kind_is_read_and_known_without_a_suffix(kind: str, tmp_path: Path
     path = tmp_path / "picture"
     path.write_bytes(encoded(Image.new("RGB", (side, side), (200, 10, 10)), kind))
     assert images.is_image(path)
-    assert np.abs(np.asarray(images.open_image(path, "7")).astype(int)[0, 0] - [200, 10, 10]).max() < 12
+    assert (
+        np.abs(np.asarray(images.decode_image(path, f"{path} (question 7)")).astype(int)[0, 0] - [200, 10, 10]).max()
+        < 12
+    )
 
 
 def test_targa_is_known_by_its_suffix_alone_and_drawings_are_no_images(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), (200, 10, 10)).save(tmp_path / "a.tga")
-    assert images.open_image(tmp_path / "a.tga", "7").getpixel((0, 0)) == (200, 10, 10)
+    assert images.decode_image(tmp_path / "a.tga", "a").getpixel((0, 0)) == (200, 10, 10)
     (tmp_path / "a").write_bytes((tmp_path / "a.tga").read_bytes())
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.txt").write_text("P1 is no picture")
@@ -231,7 +234,7 @@ def test_decompression_bombs_are_refused(tmp_path: Path, side: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_bomb(side, side))
     with pytest.raises(DataError, match=r"bomb\.png \(question 7\).*pixels"):
-        images.open_image(path, "7")
+        images.decode_image(path, f"{path} (question 7)")
 
 
 def test_broken_images_name_file_and_question(tmp_path: Path) -> None:
@@ -242,13 +245,13 @@ def test_broken_images_name_file_and_question(tmp_path: Path) -> None:
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     for path in (truncated, pointer, tmp_path):
         with pytest.raises(DataError, match=rf"{path.name} \(question 7\): cannot be read as an image"):
-            images.open_image(path, "7")
+            images.decode_image(path, f"{path} (question 7)")
     with pytest.raises(DataError, match=r"absent\.jpg \(question 7\): the image is missing"):
-        images.open_image(tmp_path / "absent.jpg", "7")
+        images.decode_image(tmp_path / "absent.jpg", f"{tmp_path}/absent.jpg (question 7)")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
 def test_every_8_bit_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     suffix = "tiff" if mode == "CMYK" else "png"
     Image.new(mode, (4, 4)).save(tmp_path / f"a.{suffix}")
-    assert images.open_image(tmp_path / f"a.{suffix}", "7").mode == "RGB"
+    assert images.decode_image(tmp_path / f"a.{suffix}", "a").mode == "RGB"

@@ -93,7 +93,7 @@ def test_slakes_test_questions_are_known_by_both_names_of_an_image(both: Path, s
     train = data.split("train")
     assert [e.question_id for e in train if "slake" in str(e.image)] == ["slake-51", "slake-50"]
     assert {e.question_id for e in train} >= {"vqa-rad-50", "vqa-rad-51", "vqa-rad-52", "vqa-rad-53"}
-    assert data.notes() == ["1 of 7 records ask test questions and were left out of training"]  # type: ignore[attr-defined]
+    assert data.notes() == ["1 of 7 records ask test questions and were left out of training"]
     leaky = mile_instruction.load(settings(both, evaluate_on="slake", test_root=slake_root, allow_leaky=True))
     assert len(leaky.split("train")) == 7
 
@@ -138,7 +138,7 @@ def test_a_name_that_is_none_of_slakes_is_refused_where_it_matters(root: Path, s
 def test_broken_pool_names_the_record(root: Path, broken: object) -> None:
     row = {"img_name": "vqa-rad/synpic0.jpg", "qid": 9, "answer": "no", "question_pool": broken}
     write_json(root / "instruction_data.json", [row])
-    with pytest.raises(DataError, match=r"record 0 \(qid 9\): field 'question_pool' must be"):
+    with pytest.raises(DataError, match=r"record 0 \(qid 9\): column 'question_pool': must be"):
         mile_instruction.load(settings(root, evaluate_on="held_out"))
 
 

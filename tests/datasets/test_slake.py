@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.datasets import slake
-from bench.datasets.common import records
+from bench.datasets.common.rows import to_rows
 from bench.errors import DataError
 from bench.plugins.settings import local_path_places
 from tests.datasets.conftest import picture, write_json
@@ -149,8 +149,8 @@ def test_the_language_of_the_real_questions_is_known_by_their_script(shared_data
         rows = json.loads(path.read_text(encoding="utf-8"))
         bare = [{name: row[name] for name in ("img_name", "question", "answer", "qid")} for row in rows]
         for language in ("en", "zh"):
-            whole = slake.examples_of("a", records.records_of("a", rows), language)
-            found = slake.examples_of("b", records.records_of("b", bare), language)
+            whole = slake.examples_of("a", to_rows("a", rows), language)
+            found = slake.examples_of("b", to_rows("b", bare), language)
             assert [e.question_id for e in found] == [e.question_id for e in whole]
 
 
@@ -161,6 +161,6 @@ def test_the_real_annotations(shared_data: Path) -> None:
     assert sum(e.answer.lower() in ("yes", "no") for e in data.split("test")) == 355
     manifest = slake.read_manifest(root / slake.MANIFEST)
     assert len(manifest) == 642
-    assert sum(expected.size for expected in manifest.values()) == 55_895_191
+    assert sum(size for _, size in manifest.values()) == 55_895_191
     needed = {e.image for split in ("train", "validate", "test") for e in data.split(split)}
     assert needed <= set(manifest)

@@ -111,11 +111,11 @@ def test_digest_follows_annotations_and_images(rad_root: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ({"answer_type": "MAYBE"}, r"record 0 \(qid 5\): answer_type must be OPEN or CLOSED, found 'MAYBE'"),
-        ({"question": None}, r"record 0 \(qid 5\): field 'question' must be text, found None"),
-        ({"question": " \t"}, r"record 0 \(qid 5\): field 'question' is empty"),
-        ({"answer": ["yes"]}, r"record 0 \(qid 5\): field 'answer' must be text"),
-        ({"answer": True}, r"record 0 \(qid 5\): field 'answer' must be text"),
+        ({"answer_type": "MAYBE"}, r"record 0 \(qid 5\): column 'answer_type': must be open or closed, found 'maybe'"),
+        ({"question": None}, r"record 0 \(qid 5\): column 'question': is empty"),
+        ({"question": " \t"}, r"record 0 \(qid 5\): column 'question': is empty"),
+        ({"answer": ["yes"]}, r"record 0 \(qid 5\): column 'answer': must be text"),
+        ({"answer": True}, r"record 0 \(qid 5\): column 'answer': must be text"),
     ],
 )
 def test_broken_record_names_file_record_and_qid(rad_root: Path, record: dict[str, Any], expected: str) -> None:
@@ -131,7 +131,7 @@ def test_rows_that_are_no_objects_and_doubled_ids_are_refused(rad_root: Path) ->
     with pytest.raises(DataError, match="record 1: must be an object"):
         vqa_rad.load(settings(rad_root))
     write_json(rad_root / vqa_rad.PUBLIC, [row, {**row, "qid": "5"}])
-    with pytest.raises(DataError, match="qid 5 occurs more than once"):
+    with pytest.raises(DataError, match="'5' is also the id at"):
         vqa_rad.load(settings(rad_root))
 
 

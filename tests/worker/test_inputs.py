@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from PIL import Image as Pillow
 
-from bench.datasets.common import files
+from bench.datasets.common.images import open_folder
 from bench.errors import DataError
 from bench.plugins.contracts import CutTexts, Example, Task, TaskFacts
 from bench.plugins.settings import DataSettings
@@ -76,7 +76,7 @@ def test_files_are_compared_without_decoding(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"same")
     (tmp_path / "c").write_bytes(b"other")
-    source = files.ImageFolder({}, images=tmp_path, annotations=[], remedy="")
+    source = open_folder({}, images=tmp_path, annotations=[], remedy="")
     found = overlap(task("image"), [example(image="a")], [example(image="b"), example(image="c")], source)
     assert found == Overlap(same=1, n=2, images="contents")
 

@@ -1,14 +1,21 @@
-"""Image files of any kind to RGB with 8 bits a channel: upright, on white, or refused by name."""
+"""Images: decoding files of any kind to upright RGB with 8 bits a channel, and folders of them with their digests."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from bench.datasets.common.notes import Notes
+from pydantic import Field, model_validator
+
+from bench.datasets.common.dataset import DataSet, Notes
 from bench.errors import DataError
+from bench.files import MissingFilesError, sha256_of_all
+from bench.plugins.contracts import Example
+from bench.plugins.settings import DataSettings, LocalPathMark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,8 +26,7 @@ FORMATS = (
     *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GIF", "ICNS", "ICO", "JPEG"),
     *("JPEG2000", "MSP", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TIFF", "WEBP", "XBM", "XPM"),
 )
-"""What Pillow decodes and knows by the first bytes. Left out: EPS and WMF (drawn by other programs), and what Pillow
-names but cannot decode."""
+"""What Pillow decodes and knows by the first bytes; not EPS and WMF, which other programs draw."""
 SUFFIXES = frozenset(
     (
         *(".apng", ".avif", ".avifs", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc", ".fli"),
@@ -29,24 +35,42 @@ SUFFIXES = frozenset(
         *(".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
     )
 )
-"""Of files that are taken for images unseen, so that a broken one is an error; in any case."""
-_TGA = (".tga", ".icb", ".vda", ".vst")
-"""Known by its suffix alone: its first bytes say nothing."""
+"""A file with one of these, in any case, counts as an image unread, so that a broken one is an error."""
+_TGA = (".tga", ".icb", ".vda", ".vst")  # known by the suffix alone: the first bytes say nothing
 _WHITE = (255, 255, 255)
 _DEEPEST = 65_535
 _DIM = 4_096
-"""16-bit images whose values all lie below are 12-bit data (or less) as they came from a device."""
+"""16-bit images whose values all lie below hold 12-bit data (or less) as a device wrote them."""
 _ORIENTATION = 0x0112
+_TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
+          7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
+"""EXIF orientation -> ``PIL.Image.Transpose``."""
 
 
-def open_image(path: Path, question_id: str, notes: Notes | None = None) -> Image:
-    """Decode to RGB. Raises DataError that names file and question: missing, truncated, too large, no image."""
-    return _decode(path, f"{path} (question {question_id})", f"{path.parent.name}/{path.name}", notes)
+# --- decoding --------------------------------------------------------------------------------------------------
 
 
-def decode_image(data: bytes, where: str, notes: Notes | None = None) -> Image:
-    """The same for an image that is not a file of its own; ``where`` names it in errors."""
-    return _decode(io.BytesIO(data), where, where, notes)
+def decode_image(file: Path | bytes, where: str, notes: Notes | None = None) -> Image:
+    """Decode to RGB. Raises DataError that begins with ``where``: missing, truncated, too large, no image."""
+    import PIL.Image
+
+    tga = isinstance(file, Path) and file.suffix.lower() in _TGA
+    formats = [*_formats(), "TGA"] if tga else _formats()
+    try:
+        with PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
+            _check_size(image, where)
+            if notes is not None and image.format != "PSD" and getattr(image, "is_animated", False):
+                place = f"{file.parent.name}/{file.name}" if isinstance(file, Path) else where
+                notes.add("of images with several frames the first one is used", place)
+            raw_mode = _raw_mode(image)
+            image.load()
+            return _rgb(_upright(image), raw_mode, where)
+    except FileNotFoundError as error:
+        raise DataError(f"{where}: the image is missing") from error
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise anything on a broken file
+        raise DataError(f"{where}: cannot be read as an image: {error or type(error).__name__}") from error
 
 
 def is_image(path: Path) -> bool:
@@ -57,39 +81,9 @@ def is_image(path: Path) -> bool:
 
     try:
         PIL.Image.open(path, formats=_formats()).close()
-    except Exception:  # whatever a file that is something else makes Pillow raise
+    except Exception:  # as above
         return False
     return True
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """Those of ``FORMATS`` that this Pillow knows."""
-    import PIL.Image
-
-    PIL.Image.init()
-    return tuple(name for name in FORMATS if name in PIL.Image.OPEN)
-
-
-def _decode(file: Path | io.BytesIO, where: str, name: str, notes: Notes | None) -> Image:
-    """``where`` is for errors, ``name`` for notes."""
-    import PIL.Image
-
-    formats = (*_formats(), "TGA") if isinstance(file, Path) and file.suffix.lower() in _TGA else _formats()
-    try:
-        with PIL.Image.open(file, formats=formats) as image:
-            _check_size(image, where)
-            if notes is not None and image.format != "PSD" and getattr(image, "is_animated", False):
-                notes.add("of images with several frames the first one is used", name)
-            raw_mode = _raw_mode(image)
-            image.load()
-            return _rgb(_upright(image), raw_mode, where)
-    except FileNotFoundError as error:
-        raise DataError(f"{where}: the image is missing") from error
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them raise
-        raise DataError(f"{where}: cannot be read as an image: {error or type(error).__name__}") from error
 
 
 def _check_size(image: Image, where: str) -> None:
@@ -97,70 +91,63 @@ def _check_size(image: Image, where: str) -> None:
         raise DataError(f"{where}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted")
 
 
+@cache
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow knows."""
+    import PIL.Image
+
+    PIL.Image.init()
+    return [name for name in FORMATS if name in PIL.Image.OPEN]
+
+
 def _raw_mode(image: Image) -> str:
-    """How the pixels lie in the file, ``L;2``, ``RGB;16B``: known until it is loaded; empty where it is not said."""
+    """How the pixels lie in the file, ``L;2``, ``RGB;16B``: known until it is loaded; empty where nothing says."""
     arguments = getattr(image, "tile", None) and image.tile[0][3]  # type: ignore[attr-defined]
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
 def _upright(image: Image) -> Image:
-    """Turned as EXIF says. Formats that Pillow turns by itself (TIFF, AVIF) say nothing any more once loaded."""
+    # Not ImageOps.exif_transpose, which also rewrites the EXIF block and fails on a broken one. Pillow turns TIFF and
+    # AVIF itself and drops their orientation when they are loaded.
     from PIL.Image import Transpose
 
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a broken EXIF block turns nothing, as in every viewer
         return image
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    return image if turn is None else image.transpose(Transpose[turn])
 
 
 def _rgb(image: Image, raw_mode: str, where: str) -> Image:
+    """On white where it is transparent. Raises DataError for a transparent colour that Pillow does not keep."""
     if image.mode.startswith(("I", "F")):
         return _from_deep(image, where)
     if not image.has_transparency_data:
         return image.convert("RGB")
     import PIL.Image
 
-    rgba = _with_alpha(image, raw_mode, where)
-    on_white = PIL.Image.new("RGB", rgba.size, _WHITE)
-    on_white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
-    return on_white
-
-
-def _with_alpha(image: Image, raw_mode: str, where: str) -> Image:
-    """As RGBA. Raises DataError for a transparent colour that Pillow no longer knows once it is loaded."""
     colour = image.info.get("transparency")
     if image.mode == "RGB" and ";16" in raw_mode:
         raise DataError(
             f"{where}: has 16 bits a channel and a transparent colour; save it with an alpha channel instead"
         )
     if image.mode == "L" and isinstance(colour, int) and raw_mode in ("L;2", "L;4"):
-        image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}[raw_mode]  # pixels are scaled, the colour is not
-    if image.mode == "La":
-        image = image.convert("LA")
-    return image.convert("RGBA")
+        image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}[raw_mode]  # Pillow scales the pixels alone
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    on_white = PIL.Image.new("RGB", rgba.size, _WHITE)
+    on_white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
+    return on_white
 
 
 def _from_deep(image: Image, where: str) -> Image:
-    """16 bits a channel scaled to 8 (Pillow's own conversion clips to white). Raises DataError where the range of the
-    values is not known, or hardly used: how to show such data is the user's choice."""
+    """16 bits a channel scaled to 8 (Pillow's conversion clips to white). Raises DataError where the range of the
+    values is unknown or hardly used: how to show such data is the user's choice."""
     import numpy as np
     import PIL.Image
 
     if not image.mode.startswith("I;16") and image.format != "PPM":
-        raise DataError(
-            f"{where}: has pixels of 32 bits (mode {image.mode}), whose range nothing says; scale it to 8 bits"
-        )
+        raise DataError(f"{where}: has pixels of 32 bits (mode {image.mode}) and no stated range; scale it to 8 bits")
     levels = np.asarray(image).astype(np.int64)
     brightest = int(levels.max())
     if 0 < brightest < _DIM:
@@ -173,3 +160,146 @@ def _from_deep(image: Image, where: str) -> Image:
     if isinstance(colour, int):
         grey[levels == colour] = _WHITE[0]
     return PIL.Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+# --- folders ---------------------------------------------------------------------------------------------------
+
+
+class FolderSettings(DataSettings):
+    """Settings of data sets with files below a folder."""
+
+    SOURCE: ClassVar[str] = ""
+    """Where to get the data, with their licence; for the error of a user who lacks them."""
+    LAYOUT: ClassVar[str] = ""
+    """The tree expected below the root, one path per line."""
+
+    follow_links: Annotated[bool, LocalPathMark()] = False
+    """Follow symbolic links that lead out of the folder of the images, e.g. to where the images really lie; without it
+    they are an error. Where files lie cannot change a result, so it is no part of a cell's identity."""
+
+    def remedy(self, root: Path) -> str:
+        """Where to get the data and how to lay them out, several lines."""
+        tree = "\n".join(f"    {line}" for line in self.LAYOUT.strip().splitlines())
+        return (
+            f"  where to get {self.name}: {self.SOURCE}\n"
+            f"  expected in {root} (another folder: --set data.root=FOLDER):\n{tree}\n"
+            "  without it: python run_bench.py SPEC --scale demo"
+        )
+
+    def not_found(self, root: Path, problem: str) -> DataError:
+        """The error to raise where the folder lacks something."""
+        return DataError(f"data set {self.name}: {root}: {problem}\n{self.remedy(root)}")
+
+
+class DrawnSplitSettings(FolderSettings):
+    """Settings of data sets that may come without a split to test on."""
+
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the examples that form the split ``test``; the rest is ``train``. Chosen by the hash of the image's name
+    or, without images, of the text, so that neither is in both splits. Null: the data come in splits."""
+    test_seed: int | None = None
+    """Draw the share with this seed, from each class alike where there are labels. Null: by the hash alone, so that no
+    example changes sides when others are added."""
+
+    @model_validator(mode="after")
+    def _check_seed(self) -> Self:
+        if self.test_seed is not None and self.test_share is None:
+            raise ValueError("test_seed goes with `test_share`")
+        return self
+
+
+def open_folder(
+    splits: Mapping[str, Sequence[Example]],
+    *,
+    images: Path,
+    annotations: Sequence[Path],
+    remedy: str,
+    published: str | None = None,
+    follow_links: bool = False,
+    notes: Notes | None = None,
+) -> DataSet:
+    """A data set of annotation files and a folder of images, which are opened when they are asked for.
+
+    ``remedy`` ends the error about missing files; ``published``: see ``files_digest``.
+    """
+    kept = Notes() if notes is None else notes
+
+    def image(example: Example) -> Image:
+        path = image_path(images, example.image_name, follow_links=follow_links)
+        return decode_image(path, f"{path} (question {example.question_id})", kept)
+
+    def digest() -> str:
+        names = {example.image_name for split in splits.values() for example in split}
+        return files_digest(annotations, images, names, remedy, published=published)
+
+    def image_digests(names: Sequence[str]) -> list[str]:
+        return _hashes(images, list(names), "images", remedy)
+
+    return DataSet(splits=splits, image=image, digest=digest, image_digests=image_digests, kept_notes=kept)
+
+
+def files_digest(
+    annotations: Iterable[Path], images: Path, names: Iterable[str], remedy: str, *, published: str | None = None
+) -> str:
+    """SHA-256 over the bytes of the annotation files and the names and contents of the images.
+
+    ``published``: ``contents_digest`` of images that were published. Raises DataError if files are missing: how many,
+    and the first.
+    """
+    sha = hashlib.sha256()
+    for path in annotations:
+        sha.update(bytes.fromhex(_hashes(path.parent, [path.name], "annotation files", remedy)[0]))
+    ordered = sorted(names)
+    for name in ordered:
+        check_image_name(images, name)
+    contents = dict(zip(ordered, _hashes(images, ordered, "images", remedy), strict=True))
+    if published is not None and contents_digest(contents) == published:
+        # Stored records of published images hold a digest over names and sizes, which contents alone would change.
+        contents = {name: str((images / name).stat().st_size) for name in ordered}
+    sha.update(_listed(contents))
+    return sha.hexdigest()
+
+
+def contents_digest(contents: Mapping[str, str]) -> str:
+    """SHA-256 (hex) over names of files and the SHA-256 of their contents."""
+    return hashlib.sha256(_listed(contents)).hexdigest()
+
+
+def _listed(values: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}\0{value}\n" for name, value in values.items()).encode()
+
+
+def _hashes(root: Path, names: Sequence[str], what: str, remedy: str) -> list[str]:
+    try:
+        return sha256_of_all(root, names)
+    except MissingFilesError as error:
+        first = root / error.names[0]
+        problem = "not readable" if first.exists() else "missing"
+        raise DataError(
+            f"{len(error.names)} of {len(names)} {what} are {problem}; the first is {first}\n{remedy}"
+        ) from None
+
+
+def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of ``names`` that is in ``folder``."""
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def image_path(root: Path, name: str, *, follow_links: bool = False) -> Path:
+    """Path of an image. Raises DataError if the name leads out of ``root``: absolute, by ``..``, or by a symbolic link
+    without ``follow_links``."""
+    check_image_name(root, name)
+    path = root / name
+    if not follow_links and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{path} is a link that leads out of the image folder {root}; put the file itself there, or set "
+            "`data.follow_links: true`"
+        )
+    return path
+
+
+def check_image_name(root: Path, name: str) -> None:
+    """Raise DataError for a name that cannot be a path below ``root``; touches no file."""
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name:
+        raise DataError(f"image name {name!r} leads out of the image folder {root}")

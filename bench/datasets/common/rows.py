@@ -1,62 +1,200 @@
-"""Files of rows: CSV, TSV, JSON, JSON Lines and Parquet. Every problem names the file and, where it has any, the line.
-
-CSV is read by the standard library, which knows lines and quotes; values stay texts as they are written, so that
-``NA``, ``007`` and ``1e3`` mean what they look like.
-"""
+"""Rows of tables and annotation files: CSV, TSV, JSON, JSON Lines and Parquet, and the values in them."""
 
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
-from bench.datasets.common import files
-from bench.datasets.common.columns import Row, column_names, delimiter_in
 from bench.errors import DataError
-
-if TYPE_CHECKING:
-    from io import TextIOWrapper
+from bench.plugins.contracts import AnswerType, Example
+from bench.registry import did_you_mean
 
 JSON = (".json", ".jsonl", ".ndjson", ".jsol")
 PARQUET = (".parquet", ".pq")
-_ANY_LENGTH = 2**31 - 1
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_INDEX = re.compile(r"-?[0-9]{1,6}")
 
 
-def read(path: Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> list[Row]:
+# --- one row ---------------------------------------------------------------------------------------------------
+
+
+class MissingValueError(DataError):
+    """A row lacks a value."""
+
+    def __init__(self, row: Row, column: str, hint: str = "") -> None:
+        super().__init__(f"{row.where}: column {column!r}: is empty{hint}")
+        self.place = f"{row.where}, column {column!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table, or a record of an annotation file."""
+
+    where: str
+    """For errors: ``a.csv:7``, or source and number of the record."""
+    fields: Mapping[str, Any]
+    number: int
+    """From 0."""
+
+    def error(self, column: str, problem: str) -> DataError:
+        """The error to raise about a value."""
+        return DataError(f"{self.where}: column {column!r}: {problem}")
+
+    def value(self, name: str, *, required: bool = True) -> Any:
+        """The value of a column, or of a nested value by dots. Raises MissingValueError if it is required and absent,
+        and DataError for a step into a value that has no such steps."""
+        value: Any = self.fields
+        if name in self.fields:
+            value = self.fields[name]
+        else:
+            steps = name.split(".")
+            for place, step in enumerate(steps):
+                above, value = value, self._step(value, steps[:place], step)
+                if required and value is None and isinstance(above, Mapping) and step not in above:
+                    parent = ".".join(steps[:place]) or "the row"
+                    raise MissingValueError(self, name, f": {parent} has no {step!r}{did_you_mean(step, list(above))}")
+        if required and (value is None or value == "" or value != value):
+            raise MissingValueError(self, name)
+        return value
+
+    def _step(self, value: Any, before: Sequence[str], step: str) -> Any:
+        """Null where a step leads to nothing."""
+        column = ".".join(before)
+        if isinstance(value, list):
+            if not _INDEX.fullmatch(step):
+                example = ".".join((*before, "0", step))
+                raise self.error(column, f"is a list of {len(value)}; name one item of it, e.g. `{example}`")
+            return value[int(step)] if -len(value) <= int(step) < len(value) else None
+        if isinstance(value, Mapping):
+            return value.get(step)
+        if value is None or value != value:
+            return None
+        raise self.error(column, f"is no list and has no fields, but {value!r:.80}; so there is no {step!r} in it")
+
+    def text(self, name: str, *, required: bool = True) -> str:
+        """A value as text, without white space around it."""
+        text = self.as_text(name, self.value(name, required=required))
+        if required and not text:
+            raise MissingValueError(self, name)
+        return text
+
+    def words(self, name: str, *, required: bool = True) -> str:
+        """The same with white space collapsed: published annotations have tabs, and integers, among their texts."""
+        if isinstance(self.fields.get(name), bool):
+            raise self.error(name, f"must be text, found {self.fields[name]!r}")
+        return " ".join(self.text(name, required=required).split())
+
+    def as_text(self, name: str, value: Any) -> str:
+        """Text of a value that stands at ``name``; empty where it is missing."""
+        if value is None or value != value:
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, str | int | float):
+            return str(value).strip()
+        if isinstance(value, list):
+            found = f"a list of {len(value)}" + (f": {value!r:.80}; name one item, e.g. `{name}.0`" if value else "")
+        elif isinstance(value, Mapping):
+            found = f"fields: {value!r:.80}; name one, e.g. `{name}.{next(iter(value), 'x')}`"
+        else:
+            found = f"{value!r:.80}"
+        raise self.error(name, f"must be text, found {found}")
+
+    def answer_type(self, name: str) -> AnswerType:
+        """``open`` or ``closed``, in any case and with spaces around (VQA-RAD has ``"CLOSED "``)."""
+        match self.text(name).lower():
+            case "open":
+                return "open"
+            case "closed":
+                return "closed"
+            case other:
+                raise self.error(name, f"must be open or closed, found {other!r:.80}")
+
+
+def unique(made: Iterable[tuple[Row, Example]], column: str) -> list[Example]:
+    """The examples. Raises DataError if two have the same id, which stands in ``column``."""
+    examples: list[Example] = []
+    seen: dict[str, str] = {}
+    for row, example in made:
+        before = seen.setdefault(example.question_id, row.where)
+        if before != row.where:
+            raise row.error(column, f"{example.question_id!r:.80} is also the id at {before}")
+        examples.append(example)
+    return examples
+
+
+# --- files of rows ---------------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> list[Row]:
     """All rows of a file, by its suffix. ``encoding`` and ``delimiter`` are of CSV and TSV files.
 
-    Raises DataError if it is absent, malformed, of another kind, or empty.
+    Raises DataError that names file and, where it has any, line: absent, malformed, of another kind, or empty.
     """
     suffix = path.suffix.lower()
     if suffix in DELIMITERS:
-        rows = _csv(path, encoding, delimiter or DELIMITERS[suffix])
+        rows = _read_csv(path, encoding, delimiter or DELIMITERS[suffix])
     elif suffix in JSON:
-        rows = _records(path, files.read_json(path))
+        rows = read_records(path)
     elif suffix in PARQUET:
-        rows = _records(path, _parquet(path))
+        rows = to_rows(str(path), _read_parquet(path))
     else:
         known = ", ".join((*DELIMITERS, *JSON, *PARQUET))
-        raise DataError(f"{path}: what kind of table this is, its suffix {suffix!r} does not say (known: {known})")
+        raise DataError(f"{path}: the suffix {suffix!r} names no kind of table (known: {known})")
     if not rows:
         raise DataError(f"{path}: holds no rows")
     return rows
 
 
-def _records(path: Path, values: list[Any]) -> list[Row]:
+def to_rows(source: str, records: Iterable[Any]) -> list[Row]:
+    """Raises DataError for a record that is not a mapping."""
     rows = []
-    for number, value in enumerate(values):
-        where = f"{path}: record {number}"
-        if not isinstance(value, Mapping):
-            raise DataError(f"{where}: must be an object with names of columns, found {value!r:.80}")
-        rows.append(Row(where, value, number))
+    for number, record in enumerate(records):
+        where = f"{source}: record {number}"
+        if not isinstance(record, Mapping):
+            raise DataError(f"{where}: must be an object with names of columns, found {record!r:.80}")
+        rows.append(Row(f"{where} (qid {record['qid']!r})" if "qid" in record else where, record, number))
     return rows
 
 
-def _parquet(path: Path) -> list[Any]:
+def read_records(path: Path) -> list[Row]:
+    """The records of a JSON array, or of a file with one JSON value per line, whatever the suffix."""
+    return to_rows(str(path), read_json(path))
+
+
+def read_json(path: Path) -> list[Any]:
+    """The same, of any kind. Raises DataError that names file, line and column."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    is_array = text.lstrip().startswith("[")
+    # Not splitlines, which also ends a line at characters that JSON allows within a text, such as U+2028.
+    parts = [(1, text)] if is_array else enumerate(text.split("\n"), start=1)
+    values = [_parse_json(path, line, part) for line, part in parts if part.strip()]
+    records: list[Any] = values[0] if is_array else values
+    if not records:
+        raise DataError(f"{path}: holds no records")
+    return records
+
+
+def _parse_json(path: Path, first_line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise DataError(f"{path}:{line}:{error.colno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{first_line}: not valid JSON: {error}") from error
+
+
+def _read_parquet(path: Path) -> list[Any]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -72,39 +210,34 @@ def _parquet(path: Path) -> list[Any]:
     return values
 
 
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    """Cells of any length; the library's limit of 131,072 characters is one of the whole process."""
-    before = csv.field_size_limit(_ANY_LENGTH)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _csv(path: Path, encoding: str, delimiter: str) -> list[Row]:
+def _read_csv(path: Path, encoding: str, delimiter: str) -> list[Row]:
+    # Not pandas: it fills short rows, and says no line of a row that spans several. Values stay texts as they are
+    # written, so that ``NA``, ``007`` and ``1e3`` mean what they look like.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    limit = csv.field_size_limit(2**31 - 1)  # of the whole process; its default refuses cells of 131,072 characters
     try:
-        with path.open(encoding=encoding, newline="") as file, _long_cells():
+        with path.open(encoding=encoding, newline="") as file:
             return _csv_rows(path, file, delimiter)
     except UnicodeError as error:
         raise DataError(f"{path}: cannot be read as {encoding} text: {error}; set data.encoding") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
-def _csv_rows(path: Path, file: TextIOWrapper, delimiter: str) -> list[Row]:
+def _csv_rows(path: Path, file: TextIO, delimiter: str) -> list[Row]:
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     rows: list[Row] = []
-    header: list[str] | None = None
+    header: list[str] = []
     start = 1
     try:
         for cells in reader:
             where, start = f"{path}:{start}", reader.line_num + 1
             if not cells:
                 continue  # a blank line
-            if header is None:
-                header = _header(where, cells, delimiter)
+            if not header:
+                header = _csv_header(where, cells, delimiter)
             elif len(cells) != len(header):
                 raise DataError(
                     f"{where}: {len(cells)} values, but {len(header)} columns; a text that holds the delimiter, here "
@@ -113,7 +246,7 @@ def _csv_rows(path: Path, file: TextIOWrapper, delimiter: str) -> list[Row]:
             else:
                 rows.append(Row(where, dict(zip(header, cells, strict=True)), len(rows)))
     except csv.Error as error:
-        if header is None:
+        if not header:
             file.seek(0)
             _check_delimiter(f"{path}:1", file.readline(), delimiter)
         problem = f"{error}; is a quote not closed, or not doubled within a text?"
@@ -121,7 +254,7 @@ def _csv_rows(path: Path, file: TextIOWrapper, delimiter: str) -> list[Row]:
     return rows
 
 
-def _header(where: str, cells: list[str], delimiter: str) -> list[str]:
+def _csv_header(where: str, cells: list[str], delimiter: str) -> list[str]:
     if len(cells) == 1:
         _check_delimiter(where, cells[0], delimiter)
     names = [cell.strip() for cell in cells]
@@ -140,3 +273,13 @@ def _check_delimiter(where: str, header: str, delimiter: str) -> None:
             f"{where}: the header {header.strip()!r:.200} has no {delimiter!r} between columns; set "
             f"`data.delimiter: {other!r}` for the columns {known:.200}"
         )
+
+
+def delimiter_in(header: str) -> str | None:
+    """What separates columns in a header that was read as one column; null if nothing does."""
+    most = max(";\t|,", key=header.count)
+    return most if most in header else None
+
+
+def column_names(header: str, delimiter: str) -> list[str]:
+    return [name.strip().strip('"').strip() for name in header.split(delimiter)]
