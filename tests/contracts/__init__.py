@@ -1,0 +1,1 @@
+"""One suite per kind of plugin: every plugin of the kind runs the same list."""
