@@ -14,7 +14,7 @@ from torch.nn import functional
 from bench.errors import BenchError
 from bench.models import ofa
 from bench.models.ofa.model import OfaModel
-from bench.models.ofa.search import Ends, beam_search
+from bench.models.ofa.search import beam_search
 from bench.models.ofa.tokens import EOS, PAD
 from bench.plugins.contracts import GenerateOptions
 from bench.training.audit import check_gradients
@@ -65,7 +65,7 @@ def beams_by_scoring(model: OfaModel, question: int) -> str:
         return logits(model, batch, texts)[:, -1]
 
     first = logits(model, one, texts[:1])[:, -1]
-    found = beam_search(first, advance, beams=BEAMS.num_beams, steps=BEAMS.max_new_tokens, ends=Ends(eos=EOS, pad=PAD))
+    found = beam_search(first, advance, beams=BEAMS.num_beams, steps=BEAMS.max_new_tokens, eos=EOS, pad=PAD)
     return model.tokens.decode(found[0].tolist())
 
 
@@ -127,7 +127,7 @@ def test_loss_is_the_released_codes(model: OfaModel, batch: Batch) -> None:
 
 def test_the_decoder_reads_question_and_answer_and_is_asked_for_the_answer(model: OfaModel) -> None:
     batch = model.collate(images()[:2], ["what is it?", "color"], ["left lung", "red"])
-    words = ["<s>", "<pad>", "</s>", "<unk>", *model.tokens.words]  # type: ignore[attr-defined]
+    words = [model.tokens._tokenizer.id_to_token(i) for i in range(model.tokens.size)]
     read = [[words[i] for i in row] for row in batch["decoder_ids"].tolist()]
     asked = [["-" if i == -100 else words[i] for i in row] for row in batch["labels"].tolist()]
     assert read == [

@@ -31,7 +31,7 @@ def by_hand(model: OfaModel, batch: Batch) -> float:
         input_ids=batch["decoder_ids"], attention_mask=batch["decoder_mask"], encoded=model._encoded(batch)
     )
     scores = decoded.logits[:, -batch["labels"].shape[1] :]
-    texts = [model._answer(text) for text in KNOWN]
+    texts = [model.answer_ids(text) for text in KNOWN]
     losses: list[float] = []
     for row, labels in zip(scores, batch["labels"].tolist(), strict=True):
         answer: list[int] = []

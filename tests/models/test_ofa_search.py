@@ -8,12 +8,11 @@ import random
 import pytest
 import torch
 
-from bench.models.ofa.search import DEAD, Ends, Trie, beam_search
+from bench.models.ofa.search import DEAD, Trie, beam_search
 from bench.plugins.contracts import GenerateOptions
 from tests.models.ofa_models import ANSWERS, batch_of, micro
 
 EOS, PAD, VOCABULARY, LONGEST = 2, 1, 6, 4
-ENDS = Ends(eos=EOS, pad=PAD)
 
 
 class Chain:
@@ -37,7 +36,7 @@ class Chain:
             texts = torch.stack([texts[rows, 1], tokens], dim=1)
             return self.scores[example, texts[:, 0], texts[:, 1]]
 
-        found = beam_search(self.first(), advance, beams=beams, steps=LONGEST, ends=ENDS, trie=trie)
+        found = beam_search(self.first(), advance, beams=beams, steps=LONGEST, eos=EOS, pad=PAD, trie=trie)
         return [row[: row.index(EOS) + 1] if EOS in row else row for row in found.tolist()]
 
     def likelihood(self, example: int, text: tuple[int, ...], answers: set[tuple[int, ...]] | None) -> float:

@@ -155,19 +155,18 @@ def test_byte_pairs_become_fairseqs_ids_and_back(tmp_path: Path) -> None:
     torch.save(released(model), tmp_path / "model.pt")
     tokens = load(tmp_path / "model.pt").tokens
     assert tokens.size == 4 + 261 + 1 + CODES + BINS
-    ids = tokens.question("LUNG-lung", max_words=80, max_tokens=9)
+    ids = tokens.question("LUNG-lung", 9)
     lung = 4 + 0  # the last merge, first in the order of dict.txt
     assert ids[:3] == [0, lung, lung]
     assert ids[-1] == 2
-    assert tokens.decode(tokens.answer("left  lung, Öl", max_tokens=40)) == "left lung, Öl"
+    assert tokens.decode(tokens.answer("left  lung, Öl", 40)) == "left lung, Öl"
     assert tokens.decode([ids[1], tokens.size - 1, 2, ids[1]]) == "lung", "coordinates are no text"
 
 
-def test_a_question_is_cleaned_and_cut(tmp_path: Path) -> None:  # noqa: ARG001
-    tokens = micro().tokens
-    words = tokens.decode(tokens.question("?Is  it a LUNG-or/not", max_words=4, max_tokens=40)[1:])
-    assert words == "is it a lung ?"
-    assert len(tokens.question("lung " * 100, max_words=80, max_tokens=9)) == 9
+def test_a_question_is_cleaned_and_cut() -> None:
+    tokens = micro(question_max_words=4).tokens
+    assert tokens.decode(tokens.question("?Is  it a LUNG-or/not", 40)[1:]) == "is it a lung ?"
+    assert len(micro().tokens.question("lung " * 100, 9)) == 9
 
 
 @pytest.mark.parametrize("bpe", [False, True])

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bench.errors import SpecError
+from bench.errors import SpecError, WeightsError
 from bench.layer_kinds import is_norm
 from bench.registry import did_you_mean
 
@@ -114,12 +114,28 @@ class Assembly(nn.Module):
         self.add_module("adapters", nn.Module())
 
     def train(self, mode: bool = True) -> Assembly:
-        """A frozen batch norm keeps its statistics: what is frozen must not change, and no adapter stores them."""
+        """Keep the statistics of frozen batch norms."""
         super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, _BatchNorm) and not (layer.weight is not None and layer.weight.requires_grad):
-                layer.eval()
+        freeze_batch_norms(self)
         return self
+
+
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Let frozen batch norms keep their statistics: a frozen tensor must not change, and no adapter stores them."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and not (layer.weight is not None and layer.weight.requires_grad):
+            layer.eval()
+
+
+def add_unused(loss: torch.Tensor, unused: Iterable[torch.Tensor]) -> torch.Tensor:
+    """``loss`` with a gradient of zero for tensors that it does not depend on."""
+    return sum((0.0 * tensor.sum() for tensor in unused), loss)
+
+
+def refuse_adapters(module: nn.Module) -> None:
+    """Raise WeightsError for a model with adapters of peft, which has no plain layout to be saved in."""
+    if any(type(own).__module__.partition(".")[0] == "peft" for own in module.modules()):
+        raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
 
 
 class Parts:
@@ -137,11 +153,6 @@ class Parts:
     def model(self) -> Any:
         """The model to be called, adapted or not."""
         return self.module.get_submodule("model")
-
-    @property
-    def has_adapters(self) -> bool:
-        """Whether peft has wrapped a part, in place or not."""
-        return any(type(own).__module__.partition(".")[0] == "peft" for own in self.module.modules())
 
     def part(self, name: str) -> nn.Module:
         """The part, adapted or not; its names are those in the model, but for a part in place."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import WeightsError
+from bench.models.common.parts import refuse_adapters
 from bench.models.hf import architectures, builder, checks
 from bench.models.hf.model import HfModel
 from bench.models.hf.text import Continuation, Rewriting, TextLabels
@@ -47,6 +47,5 @@ def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFa
 def save(model: BenchModel, folder: Path) -> None:
     """See ``bench.models.hf.save``. Raises WeightsError for a model with adapters, which has no plain layout."""
     assert isinstance(model, HfModel)
-    if model.has_adapters:
-        raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
+    refuse_adapters(model.module)
     model.save(folder)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image as Pillow
 
 from bench.errors import EstimateError, SpecError, WeightsError
+from bench.models.common.parts import add_unused
 from bench.models.common.tokens import pad
 from bench.models.hf.model import Batch
 from bench.models.hf.part_paths import towers
@@ -100,7 +101,7 @@ class Seeing(Writer):
             seeing = (p for path in towers(self.base) for p in self.base.get_submodule(path).parameters())
             reached = _reached(loss)
             self._idle = [p for p in seeing if p.requires_grad and id(p) not in reached]
-        return sum((0.0 * parameter.sum() for parameter in self._idle or ()), loss)
+        return add_unused(loss, self._idle or ())
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:

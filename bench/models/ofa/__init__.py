@@ -9,232 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING
 
 from bench.models.common import require_vqa
+from bench.models.ofa.settings import PARTS, NetworkSettings, Settings
 from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
-from bench.plugins.settings import LocalPath, ModelSettings
-from bench.plugins.settings import Settings as Base
 
 if TYPE_CHECKING:
     from bench.models.ofa.model import OfaModel
 
-_TARGETS = {
-    "lora": ["q_proj", "v_proj"],
-    "ia3": ["k_proj", "v_proj", "fc2"],
-    "ia3.feedforward_modules": ["fc2"],
-}
-PARTS = {
-    "encoder": PartFacts(name="encoder", task_type="FEATURE_EXTRACTION", targets=_TARGETS),
-    "decoder": PartFacts(name="decoder", task_type="FEATURE_EXTRACTION", targets=_TARGETS),
-}
-"""The decoder's task type is not ``CAUSAL_LM``: it searches by its own beam search, not by the library's."""
-
-_PUBLISHED = {
-    "intermediate_size": None,
-    "image_buckets": 42,
-    "token_buckets": 256,
-    "max_positions": 1024,
-    "vocab_size": 59457,
-    "resnet_channels": (64, 128, 256),
-    "dropout": 0.1,
-    "drop_path": 0.1,
-    "image_size": 256,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": _PUBLISHED
-    | {
-        "hidden_size": 256,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "num_attention_heads": 4,
-        "resnet_layers": (3, 4, 6),
-    },
-    "small": _PUBLISHED
-    | {
-        "hidden_size": 512,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "num_attention_heads": 8,
-        "resnet_layers": (3, 4, 23),
-    },
-    "base": _PUBLISHED
-    | {
-        "hidden_size": 768,
-        "encoder_layers": 6,
-        "decoder_layers": 6,
-        "num_attention_heads": 12,
-        "resnet_layers": (3, 4, 23),
-        "image_size": 384,
-    },
-    "micro": {
-        "hidden_size": 64,
-        "intermediate_size": None,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "num_attention_heads": 4,
-        "image_buckets": 8,
-        "token_buckets": 32,
-        "max_positions": 160,
-        "vocab_size": None,
-        "resnet_layers": (1, 1, 1),
-        "resnet_channels": (16, 32, 64),
-        "dropout": 0.0,
-        "drop_path": 0.0,
-        "image_size": 64,
-    },
-}
+__all__ = ["PARTS", "NetworkSettings", "Settings", "build", "parts", "save", "weights_digest"]
 
 
-class NetworkSettings(Base):
-    """Sizes of the network; null: as the preset."""
-
-    hidden_size: int | None = Field(default=None, ge=1)
-    intermediate_size: int | None = Field(default=None, ge=1)
-    """Width of the feed-forward layers; null: 4 x ``hidden_size``."""
-    encoder_layers: int | None = Field(default=None, ge=1)
-    decoder_layers: int | None = Field(default=None, ge=1)
-    num_attention_heads: int | None = Field(default=None, ge=1)
-    resnet_layers: tuple[int, int, int] | None = None
-    """Bottleneck blocks of the three stages."""
-    resnet_channels: tuple[int, int, int] | None = None
-    """Inner channels of the stages; each puts out four times as many."""
-    image_buckets: int | None = Field(default=None, ge=1)
-    """Edge of the table of image positions, in patches of 16 pixels."""
-    token_buckets: int | None = Field(default=None, ge=4)
-    """Distances between tokens that the relative position table tells apart, in either direction."""
-    max_positions: int | None = Field(default=None, ge=4)
-    """Longest text, tokens."""
-    vocab_size: int | None = Field(default=None, ge=1)
-    """Rows of the token embedding; null: as the preset, and for ``micro`` the length of the tokenizer's vocabulary."""
-    dropout: float | None = Field(default=None, ge=0, lt=1)
-    """Of embeddings and residual branches; on while training, in frozen parts too."""
-    drop_path: float | None = Field(default=None, ge=0, lt=1)
-    """Stochastic depth of the last layer of encoder and decoder, rising linearly from 0 at the first."""
-
-
-class CheckpointWeights(Base):
-    """A released ``.pt`` of fairseq, as OFA and BiomedGPT publish them: ``{"model": tensors, "cfg": ...}``."""
-
-    kind: Literal["checkpoint"]
-    path: LocalPath
-    tokenizer: LocalPath | None = None
-    """Folder of ``encoder.json``, ``vocab.bpe`` and ``dict.txt`` (``utils/BPE`` in those repositories); null: the
-    file's own folder."""
-
-    def describe(self) -> str:
-        """For captions."""
-        return self.path.name
-
-
-class FolderWeights(Base):
-    """A folder that ``train.save_model`` wrote: ``model.safetensors``, ``config.json`` and the tokenizer."""
-
-    kind: Literal["folder"]
-    path: LocalPath
-
-    def describe(self) -> str:
-        """For captions."""
-        return self.path.name
-
-
-Weights = Annotated[CheckpointWeights | FolderWeights, Field(discriminator="kind")]
-
-
-class Settings(ModelSettings):
-    """OFA."""
-
-    family: Literal["ofa"]
-    preset: Literal["tiny", "small", "base", "micro"] = "tiny"
-    """``tiny``: BiomedGPT-Tiny, 33,488,336 parameters; ``small``: the released ``medium``; ``micro``: for the demo."""
-    network: NetworkSettings = NetworkSettings()
-    image_size: int | None = Field(default=None, ge=16)
-    """Edge, pixels, a multiple of 16; resized bicubically, scaled to -1..1. Null: as the preset."""
-    embedding: Literal["frozen", "encoder", "decoder"] = "frozen"
-    """The part that the token embedding belongs to: trained, frozen and counted with it. ``frozen``: to none."""
-    attention: Literal["eager", "sdpa"] = "eager"
-    """``sdpa`` is torch's fused attention. The position biases are its mask, so it still holds one value a pair."""
-    question_max_words: int = Field(default=80, ge=1)
-    """Longer questions are cut, as in the released code."""
-    question_max_tokens: int = Field(default=100, ge=3)
-    """What is still longer is cut again, begin and end of sentence included."""
-    answer_max_tokens: int = Field(default=41, ge=2)
-    """Longer training answers are cut, end of sentence included; the released code's 40."""
-    constrain: Literal["answers", "none"] = "answers"
-    """``answers``: only an answer of the training examples can be generated, by a trie of their tokens; the released
-    code's are those of train and validation."""
-    constrain_loss: bool = False
-    """Whether the training loss, too, weighs only the tokens that the trie of ``constrain`` allows, as the released
-    code's does."""
-    initializer_range: float = Field(default=0.02, gt=0)
-    """Standard deviation of random weights outside the ResNet. A narrow model wants more."""
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Of the answer loss; the released code's value."""
-    weights: Weights | None = None
-    """Where the weights come from; null: random, with a tokenizer of the data set's own words."""
-
-    def describe(self) -> str:
-        """``ofa tiny, weights biomedgpt_tiny.pt``."""
-        weights = f"weights {self.weights.describe()}" if self.weights else "random weights"
-        return f"{self.family} {self.preset}, {weights}"
-
-    def sizes(self) -> dict[str, Any]:
-        """Every size, the preset's or the spec's; ``vocab_size`` may be None."""
-        found = PRESETS[self.preset] | self.network.model_dump(exclude_none=True)
-        found["image_size"] = self.image_size or found["image_size"]
-        found["intermediate_size"] = found["intermediate_size"] or 4 * found["hidden_size"]
-        return found
-
-    @model_validator(mode="after")
-    def _fits(self) -> Settings:
-        sizes = self.sizes()
-        if sizes["hidden_size"] % sizes["num_attention_heads"]:
-            raise ValueError("network.hidden_size must be a multiple of network.num_attention_heads")
-        if (longest := self.question_max_tokens + self.answer_max_tokens) > sizes["max_positions"]:
-            raise ValueError(
-                f"question_max_tokens and answer_max_tokens are {longest} together; "
-                f"network.max_positions allows {sizes['max_positions']}"
-            )
-        if self.constrain_loss and self.constrain != "answers":
-            raise ValueError(
-                "constrain_loss needs the known answers: set constrain to answers, or constrain_loss to false"
-            )
-        if sizes["image_size"] % 16:
-            raise ValueError(f"image_size {sizes['image_size']} is not a multiple of 16, the ResNet's stride")
-        if sizes["image_size"] > 16 * sizes["image_buckets"]:
-            raise ValueError(
-                f"image_size {sizes['image_size']} has {sizes['image_size'] // 16} patches a side; "
-                f"network.image_buckets allows {sizes['image_buckets']}"
-            )
-        return self
-
-
-def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:  # noqa: ARG001 - the same whatever is set
-    """``PARTS``. Raises SpecError for a task that is no VQA."""
-    require_vqa("ofa", task)
+def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
+    """``PARTS``. Raises SpecError for a task other than VQA."""
+    require_vqa(settings.family, task)
     return PARTS
 
 
 def weights_digest(settings: Settings) -> str | None:
-    """SHA-256 over the weight files; null for random initialisation. Raises WeightsError if they are not there."""
-    if settings.weights is None:
-        return None
-    from bench.models.ofa import files
+    """SHA-256 over the weight files; null for random initialisation. Raises WeightsError if they are missing."""
+    from bench.models.ofa import weights
 
-    return files.digest(settings.weights)
+    return weights.digest(settings.weights)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts | None = None) -> OfaModel:  # noqa: ARG001
-    """Build with weights loaded; ``device="meta"`` reads no weights. There is but one task. Raises WeightsError."""
-    from bench.models.ofa import model as _ofa_model
+    """Build with weights loaded; ``device="meta"`` reads no weights. Raises WeightsError."""
+    from bench.models.ofa import model
 
-    return _ofa_model.build(settings, texts=texts, device=device)
+    return model.build(settings, texts=texts, device=device)
 
 
 def save(model: BenchModel, folder: Path) -> None:
     """Write ``model.safetensors`` (fp32), ``config.json`` and the tokenizer: the layout of ``weights.kind: folder``."""
-    from bench.models.ofa import model as _ofa_model
+    from bench.models.ofa.model import save as save_ofa
 
-    _ofa_model.save(model, folder)
+    save_ofa(model, folder)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import Cache, PretrainedConfig
 
-from bench.models.ofa.layers import DecoderLayer, EncoderLayer, KeysValues
-from bench.models.ofa.positions import image_places, image_rows
-from bench.models.ofa.stack import Sizes, Stack, behind, prefix_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from transformers import Cache
+from bench.models.common.parts import freeze_batch_norms
+from bench.models.ofa import layers as _layers
+from bench.models.ofa.layers import AbsoluteBias, DecoderLayer, EncoderLayer, KeysValues, RelativeTables
+from bench.models.ofa.settings import Sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """What the decoder attends to."""
+    """The encoder's output, which the decoder attends to."""
 
     states: torch.Tensor
     """(batch, length, width): image patches first, then the question."""
@@ -30,11 +29,6 @@ class Encoded:
     """(batch, length), bool: not padding."""
     positions: torch.Tensor
     """(length, width), normalised."""
-
-    def repeated(self, times: int) -> Encoded:
-        """Each row several times, for as many beams."""
-        states, allowed = (x.repeat_interleave(times, dim=0) for x in (self.states, self.allowed))
-        return Encoded(states=states, allowed=allowed, positions=self.positions)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,10 +46,23 @@ class Decoded:
     cross: list[KeysValues]
     """Of the encoder's states, in each layer."""
 
-    def rows(self, index: torch.Tensor) -> None:
-        """Keep these rows, in this order, some perhaps more than once; not of ``cross``."""
-        self.past = [KeysValues(*(x.index_select(0, index) for x in layer)) for layer in self.past]
+    def select_rows(self, index: torch.Tensor) -> None:
+        """Keep the rows ``index`` of the tokens so far, in this order; ``cross`` stays."""
+        self.past = [_select(layer, index) for layer in self.past]
         self.allowed, self.places = self.allowed.index_select(0, index), self.places.index_select(0, index)
+
+    def repeat(self, encoded: Encoded, times: int) -> Encoded:
+        """Repeat each row for as many beams, and return ``encoded`` repeated likewise. Drops the scores."""
+        index = torch.arange(len(self.allowed), device=self.allowed.device).repeat_interleave(times)
+        self.logits = self.logits[:0]
+        self.select_rows(index)
+        self.cross = [_select(layer, index) for layer in self.cross]
+        states, allowed = (x.repeat_interleave(times, dim=0) for x in (encoded.states, encoded.allowed))
+        return Encoded(states=states, allowed=allowed, positions=encoded.positions)
+
+
+def _select(layer: KeysValues, index: torch.Tensor) -> KeysValues:
+    return layer[0].index_select(0, index), layer[1].index_select(0, index)
 
 
 class Trunk(ResNet):
@@ -75,12 +82,73 @@ class Trunk(ResNet):
         return features.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> Trunk:
-        """A frozen batch norm keeps its statistics: what is frozen must not change, and no adapter stores them."""
+        """Keep the statistics of frozen batch norms."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-                module.eval()
+        freeze_batch_norms(self)
         return self
+
+
+class Stack(nn.Module):
+    """Positions and tables that encoder and decoder both have, and the token embedding, which another module owns."""
+
+    token_rows: torch.Tensor
+
+    def __init__(self, sizes: Sizes, layers: int, embedding: nn.Embedding) -> None:
+        super().__init__()
+        width, heads = sizes.hidden_size, sizes.num_attention_heads
+        # peft asks for the number and width of virtual keys and values.
+        self.config = PretrainedConfig.from_dict(
+            {
+                "hidden_size": width,
+                "num_attention_heads": heads,
+                "num_hidden_layers": layers,
+                "vocab_size": sizes.vocab_size,
+            }
+        )
+        self.checkpointing = False
+        self.embed_positions = nn.Embedding(sizes.max_positions + 2, width)  # two more rows, as fairseq makes them
+        self.embed_image_positions = nn.Embedding(sizes.image_buckets**2 + 1, width)
+        self.pos_ln, self.image_pos_ln = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.token_rel_pos_table_list = RelativeTables(layers, 2 * sizes.token_buckets - 1, heads)
+        self.image_rel_pos_table_list = RelativeTables(layers, (2 * sizes.image_buckets - 1) ** 2 + 3, heads)
+        self.layernorm_embedding, self.layer_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.absolute = AbsoluteBias(sizes)
+        self.longest = sizes.max_positions
+        rows = _layers.token_buckets(sizes.token_buckets, sizes.max_positions)
+        self.register_buffer("token_rows", rows, persistent=False)
+        self._embedding = (embedding,)  # in a tuple, which does not make it a module of this one
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The token embedding."""
+        return self._embedding[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where peft puts a prefix."""
+        return self.layer_norm.weight.device
+
+    def embed(self, ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
+        """Tokens (batch, length), or their embeddings, to embeddings (batch, length, width)."""
+        if embeds is None:
+            assert ids is not None
+            embeds = self.embedding(ids)
+        if embeds.shape[1] > self.longest:
+            raise ValueError(f"a text of {embeds.shape[1]} tokens; the position table ends at {self.longest}")
+        return embeds
+
+    def distances(self, length: int) -> torch.Tensor:
+        """Rows of the token table for each pair of tokens, (length, length)."""
+        place = torch.arange(length, device=self.token_rows.device)
+        rows: torch.Tensor = self.token_rows[place[:, None] - place[None, :] + self.longest - 1]
+        return rows
+
+    def run(self, layer: nn.Module, *args: Any) -> Any:
+        """Call a layer, under checkpointing so that its activations are recomputed in the backward pass."""
+        if self.checkpointing and self.training:
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)
 
 
 class Encoder(Stack):
@@ -90,17 +158,17 @@ class Encoder(Stack):
     image_places: torch.Tensor
 
     def __init__(self, sizes: Sizes, embedding: nn.Embedding) -> None:
-        layers, width = sizes.encoder_layers, sizes.hidden_size
-        super().__init__(sizes, layers, embedding)
+        count, width = sizes.encoder_layers, sizes.hidden_size
+        super().__init__(sizes, count, embedding)
         self.embed_images = Trunk(sizes.resnet_layers, sizes.resnet_channels)
         self.image_proj = nn.Linear(4 * sizes.resnet_channels[-1], width)
         self.type_embedding = nn.Embedding(2, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width)
         self.pos_q_linear, self.pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
-        self.layers: Any = nn.ModuleList(EncoderLayer(**sizes.layer(i, layers)) for i in range(layers))
+        self.layers: Any = nn.ModuleList(EncoderLayer(sizes, rate) for rate in _drop_paths(sizes, count))
         edge = sizes.image_size // 16
-        self.register_buffer("image_rows", image_rows(sizes.image_buckets, edge), persistent=False)
-        self.register_buffer("image_places", image_places(sizes.image_buckets, edge), persistent=False)
+        self.register_buffer("image_rows", _layers.image_rows(sizes.image_buckets, edge), persistent=False)
+        self.register_buffer("image_places", _layers.image_places(sizes.image_buckets, edge), persistent=False)
 
     def forward(
         self,
@@ -124,12 +192,12 @@ class Encoder(Stack):
         states = torch.cat([patches, text], dim=1) * allowed[:, :, None].to(patches.dtype)
         positions = self._positions(n_text)
         shared = self.absolute(self.pos_q_linear(positions), self.pos_k_linear(positions))
-        prefix = prefix_of(past_key_values, len(self.layers))
-        for i, layer in enumerate(self.layers):
-            front = prefix[i]
-            columns = front.length if front else 0
-            bias, seen = behind(columns, self._bias(shared, i, n_image)[None], allowed[:, None, None])
-            states = self.run(layer, states, bias, seen, front)
+        for i, (layer, prefix) in enumerate(
+            zip(self.layers, _prefixes(past_key_values, len(self.layers)), strict=True)
+        ):
+            columns = prefix[0].shape[2] if prefix else 0
+            bias, seen = _behind(columns, self._bias(shared, i, n_image)[None], allowed[:, None, None])
+            states = self.run(layer, states, bias, seen, prefix)
         return Encoded(states=self.layer_norm(states), allowed=allowed, positions=positions)
 
     def _positions(self, length: int) -> torch.Tensor:
@@ -148,19 +216,19 @@ class Encoder(Stack):
 class Decoder(Stack):
     """Answer tokens, each from those before it and the encoder's states.
 
-    It can also write images; the tensors for that alone get a gradient of zero from an answer's loss (``idle``).
+    It can also write images; the tensors for that alone get a gradient of zero from an answer's loss.
     """
 
     def __init__(self, sizes: Sizes, embedding: nn.Embedding) -> None:
-        layers, width = sizes.decoder_layers, sizes.hidden_size
-        super().__init__(sizes, layers, embedding)
+        count, width = sizes.decoder_layers, sizes.hidden_size
+        super().__init__(sizes, count, embedding)
         self.code_layernorm_embedding = nn.LayerNorm(width)
         self.self_pos_q_linear, self.self_pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
         self.cross_pos_q_linear, self.cross_pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
-        self.layers: Any = nn.ModuleList(DecoderLayer(**sizes.layer(i, layers)) for i in range(layers))
+        self.layers: Any = nn.ModuleList(DecoderLayer(sizes, rate) for rate in _drop_paths(sizes, count))
 
-    def idle(self) -> list[nn.Parameter]:
-        """Trained tensors that no text passes through."""
+    def image_parameters(self) -> list[nn.Parameter]:
+        """Trainable tensors that only an image passes through."""
         only_images = (self.embed_image_positions, self.image_pos_ln, self.image_rel_pos_table_list)
         modules = (*only_images, self.code_layernorm_embedding)
         return [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -188,8 +256,8 @@ class Decoder(Stack):
             cross=[layer.encoder_attn.keys_values(encoded.states) for layer in self.layers],
         )
         causal = (place[:, None] >= place[None, :]) & so_far.allowed[:, None]
-        prefix = prefix_of(past_key_values, len(self.layers))
-        return self._layers(text, encoded, so_far, prefix, causal[:, None], place=None)
+        prefixes = _prefixes(past_key_values, len(self.layers))
+        return self._decode(text, encoded, so_far, prefixes, causal[:, None], place=None)
 
     def step(self, ids: torch.Tensor, encoded: Encoded, so_far: Decoded) -> Decoded:
         """Scores behind one more token (batch, 1)."""
@@ -197,10 +265,11 @@ class Decoder(Stack):
         one = torch.ones_like(ids, dtype=torch.bool)
         so_far.allowed = torch.cat([so_far.allowed, one], dim=1)
         so_far.places = torch.cat([so_far.places, place], dim=1)
-        past: list[KeysValues | None] = [*so_far.past]
-        return self._layers(self.embed(ids, None), encoded, so_far, past, so_far.allowed[:, None, None], place=place)
+        return self._decode(
+            self.embed(ids, None), encoded, so_far, so_far.past, so_far.allowed[:, None, None], place=place
+        )
 
-    def _layers(
+    def _decode(
         self,
         text: torch.Tensor,
         encoded: Encoded,
@@ -212,26 +281,25 @@ class Decoder(Stack):
     ) -> Decoded:
         """``place``: the new tokens' positions where they differ between rows."""
         tokens = so_far.allowed.shape[1]
-        shared, cross_bias = self._shared(tokens, encoded.positions)
-        rows, cross_seen = self.distances(tokens), encoded.allowed[:, None, None]
+        shared, cross_bias = self._shared_biases(tokens, encoded.positions)
         cross_bias = cross_bias[None] if place is None else cross_bias[:, place].transpose(0, 1)
+        rows, cross_seen = self.distances(tokens), encoded.allowed[:, None, None]
         states, kept = self.dropout(self.layernorm_embedding(text)), []
-        for i, layer in enumerate(self.layers):
+        for i, (layer, earlier) in enumerate(zip(self.layers, past, strict=True)):
             bias = shared + self.token_rel_pos_table_list.bias(i, rows)
             if place is None:
                 bias = bias[None]
             else:
                 bias = bias[:, place[:, :, None], so_far.places[:, None, :]].transpose(0, 1)
-            earlier = past[i]
-            columns = earlier.length + text.shape[1] - tokens if earlier else 0
-            bias, seen = behind(columns, bias, allowed)
+            columns = earlier[0].shape[2] + text.shape[1] - tokens if earlier else 0
+            bias, seen = _behind(columns, bias, allowed)
             states, own = self.run(layer, states, bias, seen, earlier, so_far.cross[i], cross_bias, cross_seen)
             kept.append(own)
         so_far.past = kept
-        so_far.logits = functional.linear(self.layer_norm(states), self._embedding[0].weight)
+        so_far.logits = functional.linear(self.layer_norm(states), self.embedding.weight)
         return so_far
 
-    def _shared(self, tokens: int, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _shared_biases(self, tokens: int, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Absolute biases of all layers: to the tokens themselves, and to the encoder's states."""
         positions = self.pos_ln(self.embed_positions.weight[:tokens])
         own = self.absolute(self.self_pos_q_linear(positions), self.self_pos_k_linear(positions))
@@ -260,3 +328,20 @@ class Network(nn.Module):
                     nn.init.zeros_(module.bias)
                 elif module.padding_idx is not None:
                     nn.init.zeros_(module.weight[module.padding_idx].detach())
+
+
+def _drop_paths(sizes: Sizes, layers: int) -> list[float]:
+    return [sizes.drop_path * i / max(1, layers - 1) for i in range(layers)]
+
+
+def _prefixes(cache: Cache | None, layers: int) -> Sequence[KeysValues | None]:
+    """Keys and values that peft puts in front of each layer's own."""
+    held: Any = cache.layers if cache is not None else []
+    return [(layer.keys, layer.values) for layer in held] or [None] * layers
+
+
+def _behind(columns: int, bias: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bias and mask with columns in front for a prefix, which has no position and which every token may attend to."""
+    if columns == 0:
+        return bias, allowed
+    return functional.pad(bias, (columns, 0)), functional.pad(allowed, (columns, 0), value=True)

@@ -1,5 +1,8 @@
-"""Beam search, and a trie of the answers that it may give. Both stay on the device: no step reads a value back but to
-ask whether all beams have ended, so an estimate can run them without data."""
+"""Beam search, and a trie of the answers that it may give.
+
+Both stay on the device: no step reads a value back except whether all beams have ended, so an estimate can run them on
+tensors without data.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from bench.errors import BenchError
 
 DEAD = -1
-"""State of a beam that has left the trie."""
+"""Node of a beam that has left the trie."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +30,7 @@ class Trie:
 
     @staticmethod
     def of(sequences: Iterable[Sequence[int]], vocabulary: int) -> Trie:
-        """The trie of these sequences, at least one, none empty; each ends where its last token says so."""
+        """The trie of at least one sequence, none empty; each ends where its last token says so."""
         edges: dict[int, int] = {}
         for sequence in sequences:
             node = 0
@@ -40,7 +43,7 @@ class Trie:
         )
 
     def to(self, device: torch.device) -> Trie:
-        """The same on a device."""
+        """A copy on a device."""
         keys, nodes, tokens, children = (x.to(device) for x in (self.keys, self.nodes, self.tokens, self.children))
         return Trie(keys=keys, nodes=nodes, tokens=tokens, children=children, vocabulary=self.vocabulary)
 
@@ -49,9 +52,15 @@ class Trie:
         ways = (self.nodes[None, :] == at[:, None]).to(torch.float32)
         return torch.zeros(len(at), self.vocabulary, device=at.device).index_add_(1, self.tokens, ways) > 0
 
+    def follow(self, at: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """Nodes and tokens (rows,) -> the nodes they lead to, or ``DEAD``."""
+        key = at * self.vocabulary + token
+        place = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
+        return torch.where((self.keys[place] == key) & (at != DEAD), self.children[place], DEAD)
+
     def path(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Sequences (rows, tokens), filled up behind their ends with negative numbers -> the node that each token
-        starts from, 0 behind the end. Raises BenchError for a sequence that the trie does not have."""
+        """Sequences (rows, tokens), padded behind their ends with negative numbers -> the node that each token starts
+        from, 0 behind the end. Raises BenchError for a sequence that the trie lacks."""
         nodes = torch.zeros_like(sequences)
         at = torch.zeros(len(sequences), dtype=torch.long)
         for place in range(sequences.shape[1]):
@@ -62,20 +71,6 @@ class Trie:
                 raise BenchError("an answer to train on is not among the known answers; set constrain_loss to false")
         return nodes
 
-    def follow(self, at: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Nodes and tokens (rows,) -> the nodes they lead to, or ``DEAD``."""
-        key = at * self.vocabulary + token
-        place = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
-        return torch.where((self.keys[place] == key) & (at != DEAD), self.children[place], DEAD)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ends:
-    """Tokens with a meaning in the search."""
-
-    eos: int
-    pad: int
-
 
 def beam_search(
     first: torch.Tensor,
@@ -83,7 +78,8 @@ def beam_search(
     *,
     beams: int,
     steps: int,
-    ends: Ends,
+    eos: int,
+    pad: int,
     trie: Trie | None = None,
 ) -> torch.Tensor:
     """The likeliest sequence found for each row, int64 of shape (batch, at most ``steps``), padded behind its end.
@@ -92,34 +88,31 @@ def beam_search(
     the beams (batch x beams) have been rearranged by ``rows`` and each has got its token. Likelihoods are of whole
     sequences, not divided by length, as in the released evaluation (``--unnormalized``).
     """
-    batch, vocabulary = first.shape
-    search = _Search(batch, beams, vocabulary, ends, trie, first.device)
+    search = _Beams(first, beams, eos, pad, trie)
     logits = first.repeat_interleave(beams, dim=0)
     for step in range(steps):
         rows, tokens = search.extend(logits)
         if step == steps - 1 or bool(search.ended.all()):
             break
         logits = advance(rows, tokens)
-    return search.sequences.view(batch, beams, -1)[:, 0]
+    return search.sequences.view(len(first), beams, -1)[:, 0]
 
 
-class _Search:
+class _Beams:
     """Beams in progress: rows of one example lie together, the likeliest first."""
 
-    def __init__(
-        self, batch: int, beams: int, vocabulary: int, ends: Ends, trie: Trie | None, device: torch.device
-    ) -> None:
-        rows = batch * beams
-        self.beams, self.vocabulary, self.ends = beams, vocabulary, ends
+    def __init__(self, first: torch.Tensor, beams: int, eos: int, pad: int, trie: Trie | None) -> None:
+        (batch, self.vocabulary), device = first.shape, first.device
+        self.beams, self.eos = beams, eos
         self.trie = trie.to(device) if trie is not None else None
-        self.sequences = torch.empty(rows, 0, dtype=torch.long, device=device)
-        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.nodes = torch.zeros(rows, dtype=torch.long, device=device)
+        self.sequences = torch.empty(batch * beams, 0, dtype=torch.long, device=device)
+        self.ended = torch.zeros(batch * beams, dtype=torch.bool, device=device)
+        self.nodes = torch.zeros(batch * beams, dtype=torch.long, device=device)
         self.scores = torch.zeros(batch, beams, device=device)
         self.scores[:, 1:] = -torch.inf  # all beams start alike: the first alone may choose
         self._starts = torch.arange(batch, device=device)[:, None] * beams
-        self._only_pad = torch.full((vocabulary,), -torch.inf, device=device)
-        self._only_pad[ends.pad] = 0
+        self._only_pad = torch.full((self.vocabulary,), -torch.inf, device=device)
+        self._only_pad[pad] = 0
 
     def extend(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (rows, vocabulary) -> the row that each beam continues, and its token."""
@@ -132,7 +125,7 @@ class _Search:
         rows = (self._starts + best // self.vocabulary).flatten()
         tokens = (best % self.vocabulary).flatten()
         self.sequences = torch.cat([self.sequences.index_select(0, rows), tokens[:, None]], dim=1)
-        self.ended = self.ended.index_select(0, rows) | (tokens == self.ends.eos)
+        self.ended = self.ended.index_select(0, rows) | (tokens == self.eos)
         if self.trie is not None:
             self.nodes = self.trie.follow(self.nodes.index_select(0, rows), tokens)
             self.ended = self.ended | (self.nodes == DEAD)  # else its scores would be those of no token at all

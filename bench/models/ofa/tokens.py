@@ -1,136 +1,108 @@
-"""OFA's tokenizers: GPT-2's byte-pair encoding in fairseq's order of tokens, and one of a data set's own words."""
+"""OFA's tokenizers: GPT-2's byte-pair encoding in fairseq's order of tokens, or the words of a data set."""
 
 from __future__ import annotations
 
 import json
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import WeightsError
-from bench.models.ofa import files as _ofa_files
+from bench.models.common.tokens import words_in
+from bench.models.common.vqa import VqaTokens
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 BOS, PAD, EOS, UNK = range(len(SPECIAL))
 """fairseq's first four tokens."""
 CODES, BINS = 8192, 1000
 """Tokens for pieces of images and for coordinates, behind the words and ``<mask>``."""
-_WORD = re.compile(r"\?|[^\s?]+")
+WORDS = "words.txt"
 
 
-class Tokens(ABC):
-    """Texts to token ids and back."""
+class Tokens(VqaTokens):
+    """A question is ``<s> ... </s>``, an answer ``... </s>``."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        """Rows that an embedding needs."""
-        self._counts: dict[str, int] = {}
+    def __init__(self, tokenizer: Any, size: int, files: Mapping[str, bytes], *, prefix: str, max_words: int) -> None:
+        """``files``: name -> content; ``prefix``: text in front of every text; ``max_words``: of a question."""
+        super().__init__(tokenizer, size, end=EOS, special=range(len(SPECIAL)))
+        self._files = files
+        self._prefix = prefix
+        self._max_words = max_words
 
-    @abstractmethod
-    def pieces(self, text: str) -> list[int]:
-        """Ids of a text without special tokens; it starts a word."""
+    def question(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """``<s> ... </s>`` of the cleaned question, cut to ``max_words`` and ``max_tokens``; null: uncut."""
+        cut = None if max_tokens is None else max_tokens - 2
+        cleaned = clean_question(text, None if max_tokens is None else self._max_words)
+        return [BOS, *self.pieces(cleaned, cut), EOS]
 
-    @abstractmethod
-    def text(self, ids: Sequence[int]) -> str:
-        """Text of ids without special tokens."""
+    def answer(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """``... </s>``."""
+        cut = None if max_tokens is None else max_tokens - 1
+        return [*self.pieces(" ".join(text.split()), cut), EOS]
 
-    @abstractmethod
+    def pieces(self, text: str, most: int | None = None) -> list[int]:
+        """The first ``most`` ids of a text without special tokens."""
+        return [i if i < self.size else UNK for i in super().pieces(f"{self._prefix}{text}", most)]
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
-
-    def question(self, text: str, *, max_words: int, max_tokens: int) -> list[int]:
-        """``<s> ... </s>``: lower case, at most so many words, a question mark at its end, as the released code."""
-        return [BOS, *self.pieces(normalised(text, max_words))[: max_tokens - 2], EOS]
-
-    def answer(self, text: str, *, max_tokens: int) -> list[int]:
-        """``... </s>``."""
-        return [*self.pieces(" ".join(text.split()))[: max_tokens - 1], EOS]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text up to the first ``</s>``, special tokens removed."""
-        kept: list[int] = []
-        for token in ids:
-            if token == EOS:
-                break
-            if token >= len(SPECIAL):
-                kept.append(token)
-        return self.text(kept).strip()
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
 
 
-class WordTokens(Tokens):
-    """Every word of the data set is a token."""
+def read(files: Sequence[Path], max_words: int) -> Tokens:
+    """The tokenizer in ``words.txt``, or in ``encoder.json``, ``vocab.bpe`` (GPT-2's) and ``dict.txt``, which lists
+    GPT-2's ids in fairseq's order."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    def __init__(self, words: Sequence[str]) -> None:
-        super().__init__(len(SPECIAL) + len(words))
-        self.words = tuple(words)
-        self._ids = {word: i for i, word in enumerate(words, start=len(SPECIAL))}
-
-    def pieces(self, text: str) -> list[int]:
-        """Words, and question marks on their own, in lower case."""
-        return [self._ids.get(word, UNK) for word in _WORD.findall(text.lower())]
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Words with spaces between; rows of the embedding that mean no word are left out."""
-        return " ".join(self.words[i - len(SPECIAL)] for i in ids if i < self.size)
-
-    def save(self, folder: Path) -> None:
-        """One word a line."""
-        (folder / _ofa_files.WORDS).write_text("".join(f"{word}\n" for word in self.words), encoding="utf-8")
-
-
-class BpeTokens(Tokens):
-    """Byte pairs: ``encoder.json`` and ``vocab.bpe`` are GPT-2's, ``dict.txt`` lists its ids in fairseq's order."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-        encoder, merges, order = files
-        self._files = tuple(files)
-        vocabulary: dict[str, int] = json.loads(encoder.read_text(encoding="utf-8"))
-        lines = merges.read_text(encoding="utf-8").split("\n")
-        pairs = [(left, right) for left, right in (line.split() for line in lines if line and line[:2] != "#v")]
-        listed = [line.rsplit(" ", 1)[0] for line in order.read_text(encoding="utf-8").split("\n") if line]
-        self._ours = {int(name): i for i, name in enumerate(listed, start=len(SPECIAL)) if name.isdecimal()}
-        self._theirs = {ours: theirs for theirs, ours in self._ours.items()}
-        super().__init__(len(SPECIAL) + len(listed) + 1 + CODES + BINS)
-        try:
-            self._bpe: Any = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
-        except Exception as error:  # the library raises nothing narrower
-            raise WeightsError(f"{encoder} and {merges} are no byte-pair encoding: {error}") from error
-        self._bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self._bpe.decoder = decoders.ByteLevel()
-
-    def pieces(self, text: str) -> list[int]:
-        """With a space in front, as all words of a sentence have."""
-        return [self._ours.get(i, UNK) for i in self._bpe.encode(f" {text}", add_special_tokens=False).ids]
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Without codes and coordinates."""
-        return str(self._bpe.decode([self._theirs[i] for i in ids if i in self._theirs]))
-
-    def save(self, folder: Path) -> None:
-        """Copies of the files."""
-        for path in self._files:
-            (folder / path.name).write_bytes(path.read_bytes())
-
-
-def read(files: Sequence[Path]) -> Tokens:
-    """The tokenizer in these files, as ``_ofa_files.tokenizer`` finds them."""
     if len(files) == 1:
-        return WordTokens(files[0].read_text(encoding="utf-8").split("\n")[:-1])
-    return BpeTokens(files)
+        return _word_tokens(files[0].read_text(encoding="utf-8").split("\n")[:-1], max_words)
+    encoder, merges, order = files
+    pieces: dict[str, int] = json.loads(encoder.read_text(encoding="utf-8"))
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    pairs = [(left, right) for left, right in (line.split() for line in lines if line and line[:2] != "#v")]
+    listed = [line.rsplit(" ", 1)[0] for line in order.read_text(encoding="utf-8").split("\n") if line]
+    ids = {int(name): i for i, name in enumerate(listed, start=len(SPECIAL)) if name.isdecimal()}
+    size = len(SPECIAL) + len(listed) + 1 + CODES + BINS
+    # A piece that dict.txt does not list gets an id beyond the embedding, which becomes <unk>.
+    vocabulary = {piece: ids.get(i, size + i) for piece, i in pieces.items()}
+    try:
+        tokenizer: Any = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    except Exception as error:  # the library raises nothing narrower
+        raise WeightsError(f"{encoder} and {merges} are no byte-pair encoding: {error}") from error
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    contents = {path.name: path.read_bytes() for path in files}
+    return Tokens(tokenizer, size, contents, prefix=" ", max_words=max_words)  # all words of a sentence have a space
 
 
-def words_of(texts: Iterable[str]) -> WordTokens:
-    """Covers the texts, and the questions that they become."""
-    both = (form for text in set(texts) for form in (text.lower(), normalised(text, len(text))))
-    return WordTokens(sorted({word for form in both for word in _WORD.findall(form)}))
+def build_word_tokens(texts: Iterable[str], max_words: int) -> Tokens:
+    """Tokens for the words of the texts, and of the questions that they become."""
+    both = (form for text in set(texts) for form in (text.lower(), clean_question(text)))
+    return _word_tokens(words_in(both, _splitter()), max_words)
 
 
-def normalised(question: str, max_words: int) -> str:
-    """A question as the released code cleans it, cut, with a question mark."""
+def _word_tokens(words: Sequence[str], max_words: int) -> Tokens:
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
+    tokenizer: Any = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=SPECIAL[UNK]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = _splitter()
+    tokenizer.decoder = decoders.WordPiece(prefix="\0", cleanup=False)  # joins words by spaces
+    content = "".join(f"{word}\n" for word in words).encode()
+    return Tokens(tokenizer, len(vocabulary), {WORDS: content}, prefix="", max_words=max_words)
+
+
+def _splitter() -> Any:
+    """Words, and question marks apart."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(r"\?|[^\s?]+"), behavior="removed", invert=True)
+
+
+def clean_question(question: str, max_words: int | None = None) -> str:
+    """A question as the released code cleans it: lower case, its first words, a question mark at its end."""
     text = question.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " ")
     text = " ".join(text.split()[:max_words])
     return text if text.endswith("?") else f"{text}?"

@@ -1,69 +1,75 @@
-"""Loading OFA weights: safely and strictly. A missing, unexpected or misshapen tensor is an error that names it."""
+"""Weights of OFA: their files and digest, and how the tensors are loaded. Imports torch in functions alone, because
+lists ask for the digest."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from bench.errors import WeightsError
-from bench.models.common import weights
-from bench.models.common.weights import State
+from bench.models.common.files import CONFIG, digest_of, read_json, refuse_quantised_config, refuse_quantised_tensors
+from bench.models.ofa.settings import Weights
 
-EMBEDDING = "embed_tokens.weight"
-_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight", EMBEDDING)
-"""Names of the token embedding: three in a released checkpoint, and ours."""
-_NOT_OURS = re.compile(
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.models.common.weights import State
+
+TENSORS, WORDS = "model.safetensors", "words.txt"
+_BPE = ("encoder.json", "vocab.bpe", "dict.txt")
+_EMBEDDING = "embed_tokens.weight"
+_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
+"""Names of the token embedding in a released checkpoint."""
+_DERIVED = re.compile(
     r"(encoder|decoder)\.(version|token_rp_bucket|image_rp_bucket)|decoder\.image_position_idx|classification_heads\..*"
 )
 """Buffers that follow from the sizes, and heads for other tasks."""
 
 
-def read(path: Path) -> State:
-    """The tensors of a ``.safetensors`` file or of a ``.pt`` of fairseq. Raises WeightsError."""
-    return weights.read(path, wrappers=("model",))
+def digest(weights: Weights | None) -> str | None:
+    """SHA-256 (hex) over the names and contents of the files that make the model; null without weights."""
+    return digest_of([tensors(weights), *tokenizer(weights)]) if weights else None
 
 
-def load(module: torch.nn.Module, state: State, source: str) -> None:
-    """Copy ``state`` into the network, every tensor accounted for. Raises WeightsError that names what does not fit."""
-    own = plain(module)
-    state = _one_embedding({n: t for n, t in state.items() if not _NOT_OURS.fullmatch(n)}, source)
-    problems = [
-        *_named("missing", own.keys() - state.keys()),
-        *_named("unexpected", state.keys() - own.keys()),
-        *_named(
-            "of another shape",
-            (name for name in own.keys() & state.keys() if own[name].shape != state[name].shape),
-            lambda name: f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}",
-        ),
-    ]
-    if problems:
+def tensors(weights: Weights) -> Path:
+    """The file of tensors. Raises WeightsError if it is missing."""
+    if weights.kind == "checkpoint":
+        if not weights.path.is_file():
+            raise WeightsError(f"no weights at {weights.path}: give a released .pt, or weights: null for random ones")
+        return weights.path
+    path = weights.path / TENSORS
+    if not path.is_file():
+        raise WeightsError(f"no {TENSORS} in {weights.path}: give a folder that train.save_model wrote")
+    refuse_quantised_config(read_json(weights.path / CONFIG) or {}, weights.path / CONFIG)
+    refuse_quantised_tensors([path])
+    return path
+
+
+def tokenizer(weights: Weights) -> list[Path]:
+    """Files of the tokenizer that belongs to the weights. Raises WeightsError if they are missing."""
+    folder = weights.path
+    if weights.kind == "checkpoint":
+        folder = weights.tokenizer or weights.path.parent
+    elif (folder / WORDS).is_file():
+        return [folder / WORDS]
+    if lacking := [name for name in _BPE if not (folder / name).is_file()]:
         raise WeightsError(
-            f"{source} does not fit the model: {'; '.join(problems)}. Set model.preset and model.network to its own"
+            f"no {', '.join(lacking)} in {folder}: the tokenizer of the weights, utils/BPE in OFA's and BiomedGPT's "
+            "repositories; put it there, or set model.weights.tokenizer to its folder"
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+    return [folder / name for name in _BPE]
 
 
-def plain(module: torch.nn.Module) -> State:
+def load(module: nn.Module, path: Path) -> None:
+    """Copy the tensors of a file into the network. Raises WeightsError with what does not fit."""
+    from bench.models.common.weights import load_strict, merge_tied, read
+
+    state = {n: t for n, t in read(path, wrappers=("model",)).items() if not _DERIVED.fullmatch(n)}
+    state = merge_tied(state, dict.fromkeys(_ALIASES, _EMBEDDING), path)
+    load_strict(plain(module), state, path, "Set model.preset and model.network to its own")
+
+
+def plain(module: nn.Module) -> State:
     """The network's tensors under the released names, the embedding once, as ``embed_tokens.weight``."""
-    return {EMBEDDING if name in _TIED else name: tensor for name, tensor in module.state_dict().items()}
-
-
-def _one_embedding(state: State, source: str) -> State:
-    copies = [name for name in _TIED if name in state]
-    if any(not torch.equal(state[copies[0]], state[name]) for name in copies[1:]):
-        raise WeightsError(f"{source}: {', '.join(copies)} are one tensor in this model, but differ in the file")
-    rest = {name: tensor for name, tensor in state.items() if name not in copies}
-    return rest | ({EMBEDDING: state[copies[0]]} if copies else {})
-
-
-def _named(what: str, names: Iterable[str], describe: Callable[[str], str] = str) -> list[str]:
-    listed = sorted(names)
-    if not listed:
-        return []
-    more = f", and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return [f"{len(listed)} {what}: {', '.join(describe(name) for name in listed[:10])}{more}"]
+    return {_EMBEDDING if name in _ALIASES else name: tensor for name, tensor in module.state_dict().items()}

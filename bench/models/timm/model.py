@@ -10,7 +10,7 @@ import torch
 from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 
-from bench.errors import BenchError, SpecError, WeightsError
+from bench.errors import BenchError, SpecError
 from bench.models.common import parts
 from bench.models.timm import builder
 from bench.plugins.contracts import BenchModel, InputLengths, PartFacts, TaskFacts
@@ -142,7 +142,6 @@ def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:
 def save(model: BenchModel, folder: Path) -> None:
     """See ``bench.models.timm.save``. Raises WeightsError for a model with adapters, which has no plain layout."""
     assert isinstance(model, TimmModel)
-    if model.has_adapters:
-        raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
+    parts.refuse_adapters(model.module)
     config, arguments = {"label_names": model.rows()}, model.settings.arguments
     save_for_hf(model.model, str(folder), model_config=config, model_args=arguments, safe_serialization=True)
