@@ -43,11 +43,11 @@ def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Cont
 
 def _of_one_field(groups: Sequence[Group], values: dict[int, float], metric: Metric, outcomes: Outcomes) -> Contest:
     printed = {i: round(value, metric.digits) for i, value in values.items()}
-    if not metric.contest or len(set(printed.values())) < 2:
+    if not metric.rankable or len(set(printed.values())) < 2:
         return Contest()
     first = (max if metric.direction == "higher" else min)(values, key=values.__getitem__)
     ties = {i for i, value in printed.items() if value == printed[first]}
-    if metric.exact:
+    if metric.deterministic:
         return Contest(best=frozenset(ties))
     others = [i for i in values if i != first]
     found = {i: test for i in others if (test := difference(groups[first], groups[i], metric, outcomes)) is not None}

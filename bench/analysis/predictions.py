@@ -64,7 +64,7 @@ class Outcomes:
 
     def sample(self, record: CellRecord, metric: str) -> Sample | None:
         """The same as arrays. ``score`` and ``over_prior`` have the outcomes of the task's main metric."""
-        name = metrics.score_behind(record, metric)
+        name = metrics.underlying_score(record, metric)
         if name is None or self.folder is None or record.predictions is None:
             return None
         key = f"{record.cell_id} {record.finished_at} {record.predictions}"

@@ -85,7 +85,7 @@ class Group:
 
     def values(self, metric: Metric) -> list[float]:
         """Measured values. Of a cell that did not end well only what its pattern decides counts as measured."""
-        records = self.current if not metric.contest else self.ok
+        records = self.current if not metric.rankable else self.ok
         return [value for r in records if (value := metric.value(r)) is not None]
 
 

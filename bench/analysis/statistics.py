@@ -185,7 +185,7 @@ def _evidence(group: Group, metric: Metric, outcomes: Outcomes) -> _Evidence | N
     records = [record for record in group.ok if metric.value(record) is not None]
     if not records:
         return None
-    name = metrics.score_behind(records[0], metric.name)
+    name = metrics.underlying_score(records[0], metric.name)
     facts = metrics.task_scores()[name] if name else None
     scores = [score for record in records if name and (score := record.score(name)) is not None]
     samples = [sample for record in records if (sample := outcomes.sample(record, metric.name)) is not None]

@@ -106,7 +106,7 @@ class _Race:
 
         def told(i: int, j: int, k: int) -> bool:
             metric = self.objectives[k]
-            if not noisy or metric.exact:
+            if not noisy or metric.deterministic:
                 return True
             apart = difference(found[i].group, found[j].group, metric, self.outcomes)
             return apart is None or apart.distinct
@@ -159,7 +159,7 @@ class _Race:
         )
 
     def _bounds(self, group: Group, metric: Metric, name: str) -> Spread | None:
-        return spread(group, metric, self.outcomes) if name != "published" and not metric.exact else None
+        return spread(group, metric, self.outcomes) if name != "published" and not metric.deterministic else None
 
 
 def _scores(spec: Spec, task: str) -> list[Metric]:
@@ -174,9 +174,9 @@ def _floors(field: Field, scores: Sequence[Metric]) -> dict[Metric, float | None
     """What the first of the task's baselines scores by the same metrics; null without a finished cell."""
     prior = (baselines_of(field.groups) or [{}])[0].get(next(iter(metrics.baselines(field.task))), {})
     main = metrics.main(field.task)
-    names = {score: main if score.name == metrics.score.__name__ else score.name for score in scores}
-    floors = {score: metrics.printed(prior.get(name), name) for score, name in names.items()}
-    return {score: 0.0 if score.name == metrics.over_prior.__name__ else floor for score, floor in floors.items()}
+    names = {score: main if score.name == metrics.SCORE else score.name for score in scores}
+    floors = {score: metrics.in_unit(prior.get(name), name) for score, name in names.items()}
+    return {score: 0.0 if score.name == metrics.OVER_BASELINE else floor for score, floor in floors.items()}
 
 
 def _score_label(score: Metric) -> str:

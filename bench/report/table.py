@@ -96,7 +96,7 @@ def _entry(column: TableColumn, group: Group, outcomes: Outcomes) -> Entry:
     scores = [score for record in group.ok if metric.score and (score := metric.score(record))]
     printed = group.published.values.get(column.value) if group.published else None
     mean, predicted = group.mean(metric), group.predicted(metric)
-    known = spread(group, metric, outcomes) if metric.contest else None
+    known = spread(group, metric, outcomes) if metric.rankable else None
     std = known.std if known else None
     return Entry(
         text=_value_text(mean, std, predicted, metric),
@@ -156,13 +156,13 @@ def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str
         if column.metric is None:
             entries.append(Entry(text=name if column is first else ""))
         else:
-            own = metrics.get(main) if column.metric.name == metrics.score.__name__ else column.metric
+            own = metrics.get(main) if column.metric.name == metrics.SCORE else column.metric
             entries.append(_score_entry(scores.get(own.name), own))
     return Row(label=name, entries=tuple(entries), baseline=True)
 
 
 def _score_entry(score: Score | None, metric: Metric) -> Entry:
-    value = metrics.printed(score, metric.name)
+    value = metrics.in_unit(score, metric.name)
     if score is None or value is None:
         return Entry(text=format.DASH if score else "")
     return Entry(

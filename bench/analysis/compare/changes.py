@@ -95,7 +95,7 @@ def kind_of(metric: Metric, record: CellRecord) -> Kind:
     """Whether the pattern decides it, a run measures it, or it is a score."""
     if tolerance.is_exact(metric):
         return "exact"
-    return "score" if metrics.score_behind(record, metric.name) else "measured"
+    return "score" if metrics.underlying_score(record, metric.name) else "measured"
 
 
 def changes_of(row: MatchedRow, outcomes: Outcomes, rules: Rules) -> list[Change]:
@@ -156,7 +156,7 @@ def _of_steps(metric: Metric, a: Group, b: Group) -> float:
     The median of a run's steps is known better than one step is, but what makes two runs differ on one machine (clocks,
     other work, memory layout) lasts longer than a step, so the steps of one run do not show all of it.
     """
-    if metric.name != metrics.step_time.__name__:
+    if metric.name != "step_time":
         return 0.0
     return math.hypot(*(statistics.fmean(map(_step_deviation, group.ok)) for group in (a, b)))
 

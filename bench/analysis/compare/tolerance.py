@@ -55,7 +55,7 @@ def default(metric: Metric) -> Tolerance:
 
 def is_exact(metric: Metric) -> bool:
     """Whether the pattern alone decides it: parameters, adapter size, FLOPs."""
-    return not metric.contest
+    return not metric.rankable
 
 
 def parse(texts: Sequence[str]) -> Mapping[str, Tolerance]:

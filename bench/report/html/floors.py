@@ -12,13 +12,13 @@ from bench.metrics import Metric
 def floors(group: Group, metric: Metric) -> dict[str, float]:
     """What tables call a baseline -> its score in the metric's unit; the prior first."""
     record = next((record for record in group.ok if record.baseline_scores()), None)
-    behind = metrics.score_behind(record, metric.name) if record else None
+    behind = metrics.underlying_score(record, metric.name) if record else None
     if record is None or behind is None:
         return {}
     scores = record.baseline_scores()
-    above = (metrics.prior(record) or 0.0) if metric.name == metrics.over_prior.__name__ else 0.0
+    above = (metrics.baseline(record) or 0.0) if metric.name == metrics.OVER_BASELINE else 0.0
     values = {
-        called: metrics.printed(scores.get(name, {}).get(behind), behind)
+        called: metrics.in_unit(scores.get(name, {}).get(behind), behind)
         for name, called in metrics.baselines(record.task).items()
     }
     return {format.one_line(called): value - above for called, value in values.items() if value is not None}
