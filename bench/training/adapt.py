@@ -1,8 +1,9 @@
-"""Freeze, train or adapt each part of a model as the cell says."""
+"""Freeze, train or adapt each part of a model as its cell says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,13 @@ import torch
 
 from bench import registry
 from bench.errors import BenchError, TokenError
-from bench.plugins.contracts import BenchModel, PartFacts
+from bench.plugins.contracts import BenchModel, PartFacts, Task
 from bench.plugins.settings import MethodSettings
 from bench.spec.cell import Cell
-from bench.training import placement
-from bench.training.data import task_of
+from bench.training.data import LoadedData, task_of
+from bench.training.device import Precision
 from bench.training.failure import memory_error
 from bench.training.optimizer import ParamGroup
-from bench.training.tied import check_shared, shared_tensors
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 FROZEN, TRAINED = "F", "T"
 """The two actions that are not the name of a method."""
 _REMEDY = "correct its settings, or choose another method for this part (--methods lists them all)"
-_NO_TEXTS = ("?",)
-"""Stands for the data's when only the shape of a model matters: no method asks how large the vocabulary is."""
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +33,24 @@ class AppliedMethod:
     """What a method did to a part."""
 
     names: frozenset[str]
-    """Tensors that it trains, by name in the part as it now is."""
+    """Tensors that it trains, by name in the adapted part."""
     peft: PeftModel | None
-    """The library's wrapper with the adapter; null if the method trains tensors of the part itself."""
+    """peft's wrapper with the adapter; null if the method trains tensors of the part itself."""
     note: str
-    """What the method chose, for the reader of a log or an estimate."""
+    """What the method chose, for a log or an estimate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A cell's adapted model on its device, with the data and the task."""
+
+    cell: Cell
+    data: LoadedData
+    task: Task
+    model: BenchModel
+    adapters: Mapping[str, AppliedMethod]
+    """Part -> the method on it; parts that are frozen or trained as a whole have none."""
+    precision: Precision
 
 
 def adapt(
@@ -47,43 +59,80 @@ def adapt(
     parts: Mapping[str, str],
     methods: Mapping[str, MethodSettings],
 ) -> dict[str, AppliedMethod]:
-    """Apply ``parts`` (part -> action) to ``model`` in place; works on the meta device, too.
+    """Apply ``parts`` (part -> action) to ``model`` in place, also on the meta device; all other parameters freeze.
 
-    Returns what was done to every part that got a method. Parameters outside all parts stay frozen. Raises BenchError
-    if a method cannot be put on its part; what only meta tensors are in the way of is raised as it is.
+    Returns the method on every part that has one. Raises BenchError for a method that cannot be put on its part; an
+    error for want of memory, or of values on the meta device, is raised as it is.
     """
     model.module.requires_grad_(False)
-    adapted: dict[str, AppliedMethod] = {}
+    adapters: dict[str, AppliedMethod] = {}
     for part, action in parts.items():
         if action == TRAINED:
             model.part(part).requires_grad_(True)
         elif action != FROZEN:
             try:
-                adapted[part] = apply_method(model, facts[part], methods[action])
+                adapters[part] = apply_method(model, facts[part], methods[action])
             except BenchError as error:
                 raise type(error)(f"method {action} cannot be put on part {part}: {error}") from error
             except Exception as error:
                 if needs_values(error) or memory_error(error) is not None:
                     raise
-                told = f"{type(error).__name__}: {str(error).rstrip('. ')}"
-                raise BenchError(f"method {action} cannot be put on part {part}: {told}; {_REMEDY}") from error
-            if not adapted[part].names:
+                reason = f"{type(error).__name__}: {str(error).rstrip('. ')}"
+                raise BenchError(f"method {action} cannot be put on part {part}: {reason}; {_REMEDY}") from error
+            if not adapters[part].names:
                 raise BenchError(f"method {action} trains nothing on part {part}; see what it needs with --methods")
-    return adapted
+    return adapters
+
+
+def apply_method(model: BenchModel, part: PartFacts, method: MethodSettings) -> AppliedMethod:
+    """Put a method on a part. Raises BenchError, or any error of peft, if it does not fit."""
+    plugin, plain = registry.load("methods", method.type), model.part(part.name)
+    if hasattr(plugin, "select"):
+        names = plugin.select(method, part, plain)
+        for name in names:
+            plain.get_parameter(name).requires_grad_(True)
+        return AppliedMethod(names=frozenset(names), peft=None, note=_selection_note(plain, names))
+    from bench.patches.peft import get_peft_model  # takes seconds to import, and full training does not need it
+
+    before, sizes, tied = set(plain.parameters()), _weight_sizes(plain), tied_tensors(model.module)
+    source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
+    wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
+    model.replace_part(part.name, wrapper)
+    if finish := getattr(plugin, "finish", None):
+        finish(method, wrapper)
+    _freeze_constants(wrapper)
+    check_tied(model.module, tied)
+    trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
+    return AppliedMethod(names=frozenset(trained), peft=wrapper, note=_adapter_note(wrapper, sizes, source))
+
+
+def _freeze_constants(wrapper: PeftModel) -> None:
+    # peft moves numbers such as AdaLoRA's rank to the layer's device, after which they are trainable; on the CPU it
+    # moves nothing, and they stay frozen.
+    for layer in wrapper.modules():
+        for name in getattr(layer, "other_param_names", ()):
+            if isinstance(constants := getattr(layer, name, None), torch.nn.ParameterDict):
+                constants.requires_grad_(False)
+
+
+def needs_values(error: Exception) -> bool:
+    """Whether a method failed only because it computes from weights, which the meta device does not have."""
+    return isinstance(error, RuntimeError) and "meta" in str(error)
 
 
 def check_on_meta(cell: Cell) -> None:
-    """Freeze and adapt the model of a cell on the meta device, which costs neither weights nor memory.
+    """Adapt the model of a cell on the meta device, which costs neither weights nor memory.
 
-    Raises BenchError for a model that there is not, a part that it lacks, and, naming method and part, a method that
-    cannot be put on its part. Of a method that computes from the weights, or names tokens, nothing is learnt here.
+    Raises BenchError for a model or part that does not exist, and for a method that cannot be put on its part. Methods
+    that compute from weights or name tokens are left to the run.
     """
     plugin = registry.load("models", cell.model.family)
-    model: BenchModel = plugin.build(cell.model, texts=_NO_TEXTS, device="meta", task=task_of(cell).facts)
+    # Any text will do: no method asks how large the vocabulary is.
+    model: BenchModel = plugin.build(cell.model, texts=("?",), device="meta", task=task_of(cell).facts)
     try:
         adapt(model, model.part_facts, cell.parts, cell.methods)
     except TokenError:
-        pass  # the vocabulary may come from texts that are not read yet: the model itself is asked
+        pass  # the token may be in the texts, which are not read yet
     except RuntimeError as error:
         if not needs_values(error):
             raise
@@ -92,7 +141,7 @@ def check_on_meta(cell: Cell) -> None:
 def method_groups(
     model: BenchModel, parts: Mapping[str, str], methods: Mapping[str, MethodSettings]
 ) -> list[ParamGroup]:
-    """The trained tensors of each part whose method has a learning rate or a weight decay of its own."""
+    """Trained tensors of each part whose method has its own learning rate or weight decay."""
     return [
         ParamGroup(parameters=[p for p in model.part(part).parameters() if p.requires_grad], training=training)
         for part, action in parts.items()
@@ -100,39 +149,100 @@ def method_groups(
     ]
 
 
-def needs_values(error: Exception) -> bool:
-    """Whether a method failed on the meta device only because it computes from the weights."""
-    return isinstance(error, RuntimeError) and "meta" in str(error)
+def tied_tensors(module: torch.nn.Module) -> dict[int, list[str]]:
+    """Id -> names of each parameter that has several names in ``module``."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(tensor), []).append(name)
+    return {key: several for key, several in names.items() if len(several) > 1}
 
 
-def apply_method(model: BenchModel, part: PartFacts, method: MethodSettings) -> AppliedMethod:
-    plugin, plain = registry.load("methods", method.type), model.part(part.name)
-    if hasattr(plugin, "select"):
-        names = plugin.select(method, part, plain)
-        for name in names:
-            plain.get_parameter(name).requires_grad_(True)
-        return AppliedMethod(names=frozenset(names), peft=None, note=placement.of_tensors(plain, names))
-    from bench.patches.peft import get_peft_model  # takes seconds to import, and full training needs none of it
+def check_tied(module: torch.nn.Module, tied: Mapping[int, list[str]]) -> None:
+    """Raise BenchError if ``modules_to_save`` copied a tied tensor (of ``tied_tensors``) for some of its layers only.
 
-    before, weights = set(plain.parameters()), placement.weights(plain)
-    shared = shared_tensors(model.module)
-    source = plugin.source(method, part, plain) if hasattr(plugin, "source") else ""
-    wrapper: PeftModel = get_peft_model(plain, plugin.config(method, part, plain))
-    model.replace_part(part.name, wrapper)
-    if finish := getattr(plugin, "finish", None):
-        finish(method, wrapper)
-    _freeze_constants(wrapper)
-    check_shared(model.module, shared)
-    trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
-    return AppliedMethod(names=frozenset(trained), peft=wrapper, note=placement.of_adapter(wrapper, weights, source))
-
-
-def _freeze_constants(wrapper: PeftModel) -> None:
-    """Numbers that peft keeps beside an adapter, such as AdaLoRA's rank, come out trained when it moves them to the
-    device of the layer; on the CPU, where it moves nothing, they stay frozen.
+    The copy would be trained, while the other layers, such as a tied output layer, keep the old values.
     """
-    for layer in wrapper.modules():
-        for name in getattr(layer, "other_param_names", ()):
-            constants = getattr(layer, name, None)
-            if isinstance(constants, torch.nn.ParameterDict):
-                constants.requires_grad_(False)
+    from peft.utils import ModulesToSaveWrapper
+
+    everywhere = module.named_modules(remove_duplicate=False)
+    wrappers = {path: layer for path, layer in everywhere if isinstance(layer, ModulesToSaveWrapper)}
+    copies: dict[int, set[int]] = {}
+    for layer in wrappers.values():
+        for name, tensor in layer.original_module.named_parameters():
+            if id(tensor) in tied:
+                saved = [dict(copy.named_parameters()).get(name) for copy in layer.modules_to_save.values()]
+                copies.setdefault(id(tensor), set()).update(map(id, saved))
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        if id(tensor) not in copies:
+            continue
+        kept = not any(name.startswith(f"{path}.") for path in wrappers)
+        if kept or len(copies[id(tensor)]) > 1:
+            raise BenchError(
+                f"modules_to_save would untie what the model shares, {' and '.join(tied[id(tensor)])}: one copy "
+                "would be trained, the rest keep the old weights; set ensure_weight_tying: true or, where that does "
+                "not help, take the module out of modules_to_save and train its part (T)"
+            )
+
+
+def _weight_sizes(part: torch.nn.Module) -> dict[str, int]:
+    """Module -> elements of its weight matrix or kernel; ``""`` -> elements of all such tensors of the part."""
+    sizes = {
+        name: module.weight.numel()
+        for name, module in part.named_modules()
+        if name and isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight.ndim > 1
+    }
+    return sizes | {"": sum(p.numel() for p in part.parameters() if p.ndim > 1)}
+
+
+def _adapter_note(wrapper: PeftModel, sizes: Mapping[str, int], source: str) -> str:
+    """``adapters on 24 modules (fc1, fc2, qkv), 98 % of the part's weights; target_modules: peft's for llama``."""
+    config = wrapper.active_peft_config
+    if config.is_prompt_learning:
+        shape = (f"{name} {getattr(config, name)}" for name in ("num_layers", "token_dim", "num_attention_heads"))
+        return f"{config.num_virtual_tokens} virtual tokens; {', '.join(shape)}"
+    names = [
+        *getattr(wrapper.base_model, "targeted_module_names", ()),
+        *getattr(wrapper.base_model, "targeted_parameter_names", ()),
+    ]
+    if not names:
+        return f"{config.peft_type.value} as the library places it"
+    covered = sum(sizes.get(name, 0) for name in names)
+    share = f", {_percent(covered, sizes[''])} of the part's weights" if covered else ""
+    targets = f"; target_modules: {source}" if source else ""
+    kinds = _shortened([name.rpartition(".")[2] for name in names])
+    return f"adapters on {_count(names, 'module')} ({kinds}){share}{targets}"
+
+
+def _selection_note(part: torch.nn.Module, names: Collection[str]) -> str:
+    """``trains 12 tensors, 7.9 % of the part's parameters: blocks.11``."""
+    share = _percent(sum(part.get_parameter(name).numel() for name in names), sum(p.numel() for p in part.parameters()))
+    paths = _covering_modules(part, set(names), "")
+    if len(paths) > _SHOWN:
+        paths = [re.sub(r"\d+", "*", path) for path in paths]
+    return f"trains {_count(names, 'tensor')}, {share} of the part's parameters: {_shortened(paths)}"
+
+
+def _covering_modules(module: torch.nn.Module, names: set[str], prefix: str) -> list[str]:
+    """The largest modules all of whose tensors are among ``names``, and the other tensors of ``names``."""
+    tensors = [f"{prefix}{name}" for name, _ in module.named_parameters()]
+    if tensors and names.issuperset(tensors):
+        return [prefix.removesuffix(".") or "all of it"]
+    direct = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
+    covering = [name for name in direct if name in names]
+    for name, child in module.named_children():
+        covering += _covering_modules(child, names, f"{prefix}{name}.")
+    return covering
+
+
+def _shortened(words: Collection[str]) -> str:
+    distinct = list(dict.fromkeys(words))
+    more = [f"{len(distinct) - _SHOWN} more"] if len(distinct) > _SHOWN else []
+    return ", ".join([*distinct[:_SHOWN], *more])
+
+
+def _count(names: Collection[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'s' * (len(names) != 1)}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.3g} %"

@@ -3,53 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from bench.execution.contracts import Progress
 from bench.files import write_atomic
-from bench.plugins.contracts import BenchModel, Example, Task
-from bench.spec.sections import EvaluateSettings
-from bench.training.data import Batch
-from bench.training.device import Precision
+from bench.plugins.contracts import Example, Task
+from bench.training.adapt import Run
+from bench.training.data import evaluation_batches
 
 
-def predict(
-    model: BenchModel,
-    task: Task,
-    batches: Iterator[Batch],
-    settings: EvaluateSettings,
-    precision: Precision,
-    total: int,
-    beat: Callable[[Progress], None],
-) -> list[str]:
-    """One answer per test example, in the order of the batches."""
-    model.module.eval()
-    answers: list[str] = []
-    for batch in batches:
-        with torch.no_grad(), precision.context():
-            answers += task.predict(model, precision.to_device(batch.tensors), settings.options())
-        beat(Progress(phase="eval", done=len(answers), total=total))
+def predict(run: Run, beat: Callable[[Progress], None]) -> list[str]:
+    """One answer per test example, in order."""
+    settings, answers = run.cell.evaluate, list[str]()
+    run.model.module.eval()
+    for batch in evaluation_batches(run.data, run.model, run.task, batch_size=settings.batch_size):
+        with torch.no_grad(), run.precision.context():
+            answers += run.task.predict(run.model, run.precision.to_device(batch.tensors), settings.options())
+        beat(Progress(phase="eval", done=len(answers), total=len(run.data.test)))
     return answers
 
 
 def write_predictions(path: Path, task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> None:
-    """One JSON object per example, in order, with the task's own fields at its end."""
+    """One JSON object per example, in order; the fields of the task come last."""
     lines = [
-        json.dumps(
-            {
-                "question_id": example.question_id,
-                "image": example.image,
-                "question": example.question(),
-                **({} if example.text_pair is None else {"text_pair": example.text_pair}),
-                "answer": example.answer,
-                "prediction": prediction,
-                **task.details(example, prediction),
-            },
-            ensure_ascii=False,
-        )
+        {
+            "question_id": example.question_id,
+            "image": example.image,
+            "question": example.question(),
+            **({} if example.text_pair is None else {"text_pair": example.text_pair}),
+            "answer": example.answer,
+            "prediction": prediction,
+            **task.details(example, prediction),
+        }
         for example, prediction in zip(examples, predictions, strict=True)
     ]
-    write_atomic(path, "".join(line + "\n" for line in lines).encode())
+    write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())

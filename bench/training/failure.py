@@ -12,6 +12,8 @@ from bench.environment import address_space_limit, is_out_of_host_memory
 from bench.errors import BenchError, DivergedError
 from bench.records.record import HOST_OUT_OF_MEMORY, Failure, Status
 
+# Messages of PyTorch, CUDA's libraries and Triton for want of GPU memory, from the sources and binaries of torch 2.14,
+# cuDNN 9 and Triton 3.8. Each with the library's words around it, as many other messages mention memory.
 _OUT_OF_MEMORY = re.compile(
     r"""
     CUDA\ (error|driver\ error):\ out\ of\ memory              # of a kernel, of the driver, of pinned memory
@@ -25,19 +27,14 @@ _OUT_OF_MEMORY = re.compile(
     """,
     re.VERBOSE,
 )
-"""What PyTorch, CUDA's libraries and Triton write where a GPU has no memory left; read in the sources and binaries of
-torch 2.14, cuDNN 9 and Triton 3.8. Each with the library's own words around it: many a message only mentions memory."""
+# Messages of a library without memory for its handle or plan, but also of one on a device that a kernel has broken.
 _NO_HANDLE = re.compile(
     r"(NOT_INITIALIZED|INTERNAL_ERROR|initialization error),? when calling `(cublas|cublasLt|cusolverDn|cusparse)Create"
     r"|cuDNN error: CUDNN_STATUS_(NOT_INITIALIZED|INTERNAL_ERROR)\b"
     r"|cuFFT error: CUFFT_INTERNAL_ERROR"
 )
-"""What a library says that found no memory for its handle or plan, and also where a kernel has broken the device."""
-_HANDLE_BYTES = 512 << 20
-"""No handle needs as much."""
-_CUDA_MEMORY_ALLOCATION = 2
-"""``cudaErrorMemoryAllocation``, the ``error_code`` of a ``torch.AcceleratorError``."""
-
+_HANDLE_BYTES = 512 << 20  # more than any handle needs
+_CUDA_MEMORY_ALLOCATION = 2  # ``cudaErrorMemoryAllocation``, the ``error_code`` of a ``torch.AcceleratorError``
 _TAIL_LINES = 30
 
 
@@ -49,12 +46,12 @@ def status_of(error: BaseException) -> Status:
 
 
 def memory_error(error: BaseException) -> BaseException | None:
-    """The exception that says that GPU or host have no memory left: this one, or one that led to it; null if none."""
+    """The exception for want of GPU or host memory: ``error`` or one that led to it; null if there is none."""
     return next((each for each in _chain(error) if _lacks_memory(each)), None)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it; what was left out of its traceback on purpose (``from None``) is not asked."""
+    """``error``, its causes and contexts, and the members of groups, without those suppressed by ``from None``."""
     waiting, seen = [error], set[int]()
     while waiting:
         each = waiting.pop(0)
@@ -77,29 +74,27 @@ def _lacks_memory(error: BaseException) -> bool:
 
 
 def _device_has_room() -> bool:
-    """Whether the device, asked, gives another reason: it is broken, or has memory for any handle. What PyTorch's
-    allocator held at the failure it still holds.
-    """
+    """Whether the missing handle has another reason: the device is broken, or has memory for any handle."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:
         torch.cuda.synchronize()
-        free, _ = torch.cuda.mem_get_info()
+        free, _ = torch.cuda.mem_get_info()  # PyTorch's allocator still holds what it held at the failure
     except RuntimeError as error:
         return not (isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)))
     return free >= _HANDLE_BYTES
 
 
 def failure_of(error: BaseException, *, phase: str, step: int | None) -> Failure:
-    """The failure as it is recorded; a fault of ours brings the end of its traceback along."""
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    said = error if isinstance(error, DivergedError) else memory_error(error) or error
-    ours = status_of(error) is Status.ERROR and not isinstance(error, BenchError)
-    host = not isinstance(said, torch.OutOfMemoryError) and is_out_of_host_memory(said)
+    """The failure of a record; with the end of the traceback if the fault is the program's, not the user's."""
+    reason = error if isinstance(error, DivergedError) else memory_error(error) or error
+    internal = status_of(error) is Status.ERROR and not isinstance(error, BenchError)
+    lines = "".join(traceback.format_exception(error)).splitlines() if internal else []
+    host = not isinstance(reason, torch.OutOfMemoryError) and is_out_of_host_memory(reason)
     return Failure(
-        type=HOST_OUT_OF_MEMORY if host else type(said).__name__,
-        message=(str(said) or repr(said)) + (address_space_limit() if host else ""),
+        type=HOST_OUT_OF_MEMORY if host else type(reason).__name__,
+        message=(str(reason) or repr(reason)) + (address_space_limit() if host else ""),
         phase=phase,
         step=step,
-        log_tail="\n".join(lines[-_TAIL_LINES:]) if ours else "",
+        log_tail="\n".join(lines[-_TAIL_LINES:]),
     )

@@ -1,4 +1,4 @@
-"""Time, memory and size of a cell's run."""
+"""Step times, memory peaks and energy of a cell's run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,7 +29,7 @@ _NOT_TIMED = "no training step was timed"
 class Stopwatch:
     """Step times of a training, without its first ``warmup`` steps (allocation, compilation, cold caches).
 
-    Whoever calls ``step_done`` has waited for the device. ``on_start`` runs when the timed steps begin.
+    The caller of ``step_done`` has waited for the device. ``on_start`` runs when the timed steps begin.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Stopwatch:
         self.samples = 0
         self.step_s: list[float] = []
         self.wait_s = 0.0
+        """Seconds of the timed steps spent waiting for batches."""
         self._on_start = on_start
         self._clock = clock
         self._untimed = warmup
@@ -55,12 +56,12 @@ class Stopwatch:
         self._last = self._clock()
 
     def batch_ready(self) -> None:
-        """The next step has its batch: what passed since the last step was waiting for it."""
+        """The next step has its batch."""
         if self._untimed == 0:
             self.wait_s += self._clock() - self._last
 
     def step_done(self, samples: int) -> None:
-        """A step is through, on the device as well."""
+        """A step has ended, also on the device."""
         now = self._clock()
         if self._untimed > 0:
             self._untimed -= 1
@@ -72,14 +73,16 @@ class Stopwatch:
             self.samples += samples
         self._last = now
 
+    # Each is null if no step was timed.
+
     @property
     def last_s(self) -> float | None:
-        """The last step's time; null while warming up."""
+        """Time of the last step."""
         return self.step_s[-1] if self.step_s else None
 
     @property
     def total_s(self) -> float | None:
-        """Seconds of all timed steps; null if there were none."""
+        """Sum of the step times."""
         return sum(self.step_s) if self.step_s else None
 
     @property
@@ -94,20 +97,17 @@ class Stopwatch:
 
     @property
     def samples_per_s(self) -> float | None:
-        """Training samples per second over the timed steps."""
+        """Training samples per second."""
         return self.samples / self.total_s if self.total_s else None
 
 
 @contextmanager
 def cuda_peaks(device: torch.device, peaks: dict[str, PhaseMemory], phase: str) -> Iterator[None]:
-    """Put the phase's CUDA peaks into ``peaks``, also when the phase fails; nulls without CUDA.
-
-    Cached blocks of the phase before are returned first, so that the reserved peak is the phase's own.
-    """
+    """Put the phase's CUDA peaks into ``peaks``, also when the phase fails; nothing without CUDA."""
     if device.type != "cuda":
         yield
         return
-    torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # else blocks cached by the phase before would count as reserved in this one
     torch.cuda.reset_peak_memory_stats(device)
     try:
         yield
@@ -119,22 +119,20 @@ def cuda_peaks(device: torch.device, peaks: dict[str, PhaseMemory], phase: str) 
 
 
 class HostMemory:
-    """Peak resident set of this process since ``restart``, where the system can restart its own count."""
+    """Peak resident set of this process since ``restart``; without Linux or the right to, since its start."""
 
     def __init__(self) -> None:
         self._peak = 0
         self.restart()
 
     def restart(self) -> None:
-        """Forget peaks from here on (Linux; elsewhere the peak is that of the process's life)."""
+        """Forget the peak of the process."""
         if _ON_LINUX:
-            try:
+            with suppress(OSError):  # not permitted in some containers
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-            except OSError:
-                return  # not permitted in some containers
 
     def note(self) -> None:
-        """Keep the present peak, before something that is not part of the cell's own cost."""
+        """Keep the peak so far, before something that is not part of the cell's cost."""
         self._peak = max(self._peak, _resident_peak())
 
     @property
@@ -155,7 +153,7 @@ def _resident_peak() -> int:
 
 
 class GpuMeter:
-    """Samples NVML in a thread between ``start`` and ``stop``; does nothing without a GPU or a driver."""
+    """Process memory and board energy by NVML; measures nothing without a handle."""
 
     def __init__(
         self, nvml: Any, handle: Any, *, pid: int, every_s: float = _SAMPLE_EVERY_S, is_instance: bool = False
@@ -167,73 +165,64 @@ class GpuMeter:
         self._pid = pid
         self._every_s = every_s
         self._peak: int | None = None
-        self._energy_from: int | None = None
-        self._energy_to: int | None = None
+        self._energy_mj: dict[Literal["start", "end"], int | None] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample_until_ended, name="nvml", daemon=True)
 
     def start(self) -> None:
-        """Begin to sample the process's memory."""
+        """Sample the process's memory in a thread, until ``stop``."""
         if self._handle is not None:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the sampling; the values taken stay."""
+        """End the sampling and keep its values."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
             self._nvml.nvmlShutdown()
 
     def bytes_in_use(self) -> int | None:
-        """Of the whole device, what the driver keeps for itself left out; null where the driver does not tell them
-        apart. Of others alone if our process has no CUDA context yet.
+        """Memory in use on the device without what the driver reserves; null if the driver does not tell them apart.
+
+        Before this process has a CUDA context, that is the memory of others.
         """
-        if self._handle is None:
-            return None
-        with suppress(self._nvml.NVMLError):
-            version = self._nvml.nvmlMemory_v2
-            return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=version).used)
+        if self._handle is not None:
+            with suppress(self._nvml.NVMLError):
+                version = self._nvml.nvmlMemory_v2  # the first version counts reserved memory as in use
+                return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=version).used)
         return None
 
-    def energy_from_here(self) -> None:
-        """The timed training begins."""
-        self._energy_from = self._energy_counter()
-
-    def energy_to_here(self) -> None:
-        """The timed training ends."""
-        self._energy_to = self._energy_counter()
+    def mark_energy(self, mark: Literal["start", "end"]) -> None:
+        """Read the energy counter at the ``start`` or ``end`` of the timed training."""
+        self._energy_mj[mark] = None
+        if self._handle is not None and not self._is_instance:
+            with suppress(self._nvml.NVMLError):
+                self._energy_mj[mark] = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
 
     @property
     def energy_j(self) -> float | None:
         """Joules of the whole board between the two marks."""
-        if self._energy_from is None or self._energy_to is None:
-            return None
-        return (self._energy_to - self._energy_from) / 1000
+        start, end = self._energy_mj.get("start"), self._energy_mj.get("end")
+        return None if start is None or end is None else (end - start) / 1000
 
     def process_peak_bytes(self, *, at_least: int) -> int | None:
-        """Highest sample of this process's memory.
-
-        Inside a container NVML may list processes by the host's ids. An entry that has our id but less memory than
-        torch itself reserved (``at_least``) is somebody else's: null then, never the whole device's use.
-        """
+        """Highest sample of this process's memory; null if it is below ``at_least``, what torch itself reserved."""
+        # Inside a container NVML may list processes by the host's ids: an entry with our id and less memory than
+        # torch reserved is another process.
         return self._peak if self._peak is not None and self._peak >= at_least else None
 
-    def _sample_until_ended(self) -> None:
-        while not self._ended.wait(self._every_s):
-            self.sample()
-
     def not_measured(self, *, at_least: int, timed: bool) -> dict[str, str]:
-        """Field of the record that is null -> the reason; ``timed``: whether there were steps to take energy of."""
-        found = {}
+        """Field of the record that is null -> the reason; ``timed``: whether any training step was timed."""
+        reasons = {}
         if self.process_peak_bytes(at_least=at_least) is None:
-            found["nvml_process_peak_bytes"] = _NO_NVML if self._handle is None else _NO_PROCESS
+            reasons["nvml_process_peak_bytes"] = _NO_NVML if self._handle is None else _NO_PROCESS
         if self.energy_j is None or not timed:
             reason = _NOT_TIMED if not timed else _PER_BOARD if self._is_instance else _NO_COUNTER
-            found["energy_j"] = _NO_NVML if self._handle is None else reason
-        return found
+            reasons["energy_j"] = _NO_NVML if self._handle is None else reason
+        return reasons
 
     def sample(self) -> None:
-        """Look once."""
+        """Sample the process's memory once."""
         if self._handle is None:
             return
         with suppress(self._nvml.NVMLError):
@@ -241,19 +230,16 @@ class GpuMeter:
                 if process.pid == self._pid and process.usedGpuMemory is not None:
                     self._peak = max(self._peak or 0, process.usedGpuMemory)
 
-    def _energy_counter(self) -> int | None:
-        if self._handle is None or self._is_instance:
-            return None
-        with suppress(self._nvml.NVMLError):
-            return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-        return None
+    def _sample_until_ended(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self.sample()
 
 
 def open_gpu_meter(device: torch.device) -> GpuMeter:
-    """The meter of the first CUDA device; on a CPU, or without a driver, one that measures nothing.
+    """Meter of the first CUDA device; on a CPU or without a driver, one that measures nothing.
 
-    Asks NVML alone, so that it can be opened before this process has a CUDA context. Numbers in
-    ``CUDA_VISIBLE_DEVICES`` are taken as with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which workers have.
+    Asks NVML alone, so it may be opened before this process has a CUDA context. Numbers in ``CUDA_VISIBLE_DEVICES``
+    count as with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which workers have.
     """
     library = management.start() if device.type == "cuda" else None
     if library is not None:
@@ -262,12 +248,3 @@ def open_gpu_meter(device: torch.device) -> GpuMeter:
             for first in devices.values():
                 return GpuMeter(library, first.handle, pid=os.getpid(), is_instance=first.is_instance)
     return GpuMeter(None, None, pid=os.getpid())
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> int:
-    """Write a safetensors file and return its size in bytes."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    return path.stat().st_size

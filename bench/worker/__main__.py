@@ -18,9 +18,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m bench.worker CELL.json RESULT.json", file=sys.stderr)
         return 2
-    cell_file, result_file = Path(arguments[0]), Path(arguments[1])
+    cell_file, result_file = map(Path, arguments)
 
-    # torch takes seconds to import: only after the parent can end us.
+    # torch takes seconds to import: only after the process is tied to its parent.
     from bench.spec.cell import Cell
     from bench.worker.run import run_and_estimate
 

@@ -1,17 +1,19 @@
-"""What is known about a running cell, so that a failure at any point keeps everything measured before it."""
+"""The record, progress and events of a running cell; a failure keeps everything measured before it."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bench import environment
-from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Progress, now
+from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Progress, Step, now
 from bench.records.costs import Params
 from bench.records.record import CellRecord, CutCount, Failure, Memory, Overlap, PhaseMemory, Status, Time
 from bench.records.scores import Accuracy, Score
@@ -20,14 +22,65 @@ from bench.training.device import describe_environment
 from bench.training.failure import failure_of, status_of
 from bench.training.measure import GpuMeter, HostMemory, Stopwatch, cuda_peaks, open_gpu_meter
 from bench.training.train import TrainLog
-from bench.worker.events import EventLog
-from bench.worker.heartbeat import Heartbeat
 
 PREDICTIONS_FILE = "predictions.jsonl"
+PROGRESS_FILE = "progress.json"
+
+
+class Heartbeat:
+    """Writes progress for the runner at most every ``interval_s`` seconds; the file's age is the sign of life."""
+
+    def __init__(self, path: Path, *, interval_s: float = 0.5, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._interval_s = interval_s
+        self._clock = clock
+        self._written_at: float | None = None
+        self._phase: str | None = None
+
+    def beat(self, progress: Progress) -> None:
+        """Write the progress if it is time, if the phase has changed or if all is done."""
+        now = self._clock()
+        ended = progress.total > 0 and progress.done == progress.total
+        recent = self._written_at is not None and now - self._written_at < self._interval_s
+        if progress.phase == self._phase and recent and not ended:
+            return
+        self._phase, self._written_at = progress.phase, now
+        with suppress(OSError):  # a disk that is full for a moment must not end a training
+            beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            beside.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            beside.replace(self._path)
+
+
+class EventLog:
+    """Appends events for trackers to a file that the runner reads, at most every ``interval_s`` seconds."""
+
+    # No tracker runs in a worker: its memory, threads and network would count as the cell's.
+
+    def __init__(self, path: Path, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._interval_s = interval_s
+        self._clock = clock
+        self._lines: list[str] = []
+        self._written_at = clock()
+
+    def add(self, event: Step | PhaseEnd) -> None:
+        """Keep the event, and write those kept if it is time."""
+        fields = {name: getattr(event, name) for name in event.__slots__}  # asdict copies: twice the time
+        self._lines.append(json.dumps(fields))
+        if self._clock() - self._written_at >= self._interval_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the events kept; they are lost if that fails, as a full disk must not end a training."""
+        text = "".join(line + "\n" for line in self._lines)
+        self._lines.clear()
+        self._written_at = self._clock()
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 class Recorder:
-    """The record in the making."""
+    """The record of a running cell."""
 
     def __init__(self, cell: Cell, job: Path) -> None:
         self.params: Params | None = None
@@ -38,18 +91,19 @@ class Recorder:
         self.adapter_bytes: int | None = None
         self.data_digest: str | None = None
         self.weights_digest: str | None = None
-        self.noted: list[Callable[[], Sequence[str]]] = []
+        self.notes: list[Callable[[], Sequence[str]]] = []
         """Asked when the cell ends for what a reader of the scores must know."""
         self.host = HostMemory()
         self.gpu: GpuMeter = open_gpu_meter(torch.device("cpu"))
         self._events = EventLog(job / EVENTS_FILE) if cell.run.trackers else None
         self.training = TrainLog(
-            watch=Stopwatch(warmup=cell.train.timing_warmup_steps, on_start=self._timing_starts),
+            # Not ``self.gpu.mark_energy``: ``use`` replaces the meter.
+            watch=Stopwatch(warmup=cell.train.timing_warmup_steps, on_start=lambda: self.gpu.mark_energy("start")),
             on_step=self._events.add if self._events else None,
         )
         self._cell = cell
         self._device = torch.device("cpu")
-        self._heartbeat = Heartbeat(job / "progress.json")
+        self._heartbeat = Heartbeat(job / PROGRESS_FILE)
         self._started_at = now()
         self._phase = "setup"
         self._step: int | None = None
@@ -58,13 +112,13 @@ class Recorder:
         self._foreign: int | None = None
         self._failure: Failure | None = None
         self._status = Status.OK
-        environment.git_revision()  # keeps the answer: the checkout may be edited while the cell runs
+        environment.git_revision()  # caches the revision: the checkout may be edited while the cell runs
 
     def use(self, device: torch.device) -> None:
         """Measure on this device from here on."""
         self.gpu = open_gpu_meter(device)
-        ours = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # with a context of ours not all is others'
-        self._foreign = None if ours else self.gpu.bytes_in_use()
+        has_context = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        self._foreign = None if has_context else self.gpu.bytes_in_use()  # with a context, some of it is this process's
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]  # resetting peaks needs it
         self._device = device
@@ -72,7 +126,7 @@ class Recorder:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase, take its CUDA peaks and tell the parent about it."""
+        """Time a phase, take its CUDA peaks and report its start and end."""
         self._phase, self._step = name, 0 if name in ("train", "eval") else None
         self._heartbeat.beat(Progress(phase=name))
         print(f"{now()} {name}", flush=True)
@@ -83,14 +137,17 @@ class Recorder:
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
         finally:
-            took = time.perf_counter() - started
-            self._tell_end(name, took)
-        self._phase_s[name] = took
+            seconds = time.perf_counter() - started
+            if self._events is not None:
+                peaks = self._peaks.get(name, PhaseMemory()).model_dump()
+                self._events.add(PhaseEnd(phase=name, seconds=seconds, at=time.time(), **peaks))
+                self._events.flush()
+        self._phase_s[name] = seconds
         self._step = None
 
     @contextmanager
     def unmeasured(self) -> Iterator[None]:
-        """For what is no part of the cell's costs, behind its last phase. If it fails, the cell has no scores."""
+        """After the last phase, for what is not part of the cell's costs. If it fails, the cell has no scores."""
         self.host.note()
         self.gpu.stop()
         try:
@@ -101,37 +158,47 @@ class Recorder:
         finally:
             self.host.restart()
 
-    def _tell_end(self, phase: str, seconds: float) -> None:
-        if self._events is not None:
-            peaks = self._peaks.get(phase, PhaseMemory()).model_dump()
-            self._events.add(PhaseEnd(phase=phase, seconds=seconds, at=time.time(), **peaks))
-            self._events.flush()
-
     def beat(self, progress: Progress) -> None:
         """A step or a batch is done."""
         self._step = (self._step or 0) + 1
         self._heartbeat.beat(progress)
 
-    def _timing_starts(self) -> None:
-        self.gpu.energy_from_here()  # not bound earlier: ``use`` exchanges the meter
-
     def fail(self, error: Exception) -> None:
-        """The cell ends here; the failing step is the one after those done."""
+        """The cell ends with this error, in the step after those done."""
         self._status = status_of(error)
         self._failure = failure_of(error, phase=self._phase, step=self._step)
 
     def record(self) -> CellRecord:
-        """Everything known by now."""
+        """The record of everything known by now."""
         self.gpu.stop()
-        cell = self._cell
+        cell, watch = self._cell, self.training.watch
+        timed = bool(watch.step_s)
+        reserved = max((p.reserved_peak_bytes or 0 for p in self._peaks.values()), default=0)
+        described = describe_environment(self._device)
+        if self._device.type == "cuda":
+            described["not_measured"] = self.gpu.not_measured(at_least=reserved, timed=timed)
         return CellRecord(
             **cell.identity(),
             status=self._status,
             error=self._failure,
             params=self.params,
-            memory=self._memory(),
-            time=self._time(),
-            energy_j=self.gpu.energy_j if self.training.watch.step_s else None,
+            memory=Memory(
+                **{name: self._peaks.get(name, PhaseMemory()) for name in ("load", "train", "eval")},
+                nvml_process_peak_bytes=self.gpu.process_peak_bytes(at_least=reserved),
+                host_rss_peak_bytes=self.host.peak_bytes,
+                foreign_bytes=self._foreign,
+            ),
+            time=Time(
+                load_s=self._phase_s.get("load"),
+                train_s=watch.total_s,
+                eval_s=self._phase_s.get("eval"),
+                step_median_s=watch.median_s,
+                step_p95_s=watch.p95_s,
+                samples_per_s=watch.samples_per_s,
+                data_wait_s=watch.wait_s if timed else None,
+                warmup_steps=watch.warmup,
+            ),
+            energy_j=self.gpu.energy_j if timed else None,
             task=cell.task.name,
             accuracy=Accuracy.of(self.scores, self.baselines),
             scores=self.scores,
@@ -144,40 +211,8 @@ class Recorder:
             predictions=f"{cell.scale}/{cell.cell_id}/{PREDICTIONS_FILE}" if self.scores else None,
             data_digest=self.data_digest,
             weights_digest=self.weights_digest,
-            notes=[text for ask in self.noted for text in ask()] if self.noted else None,
-            environment=describe_environment(self._device) | self._not_measured(),
+            notes=[text for ask in self.notes for text in ask()] if self.notes else None,
+            environment=described,
             started_at=self._started_at,
             finished_at=now(),
-        )
-
-    def _not_measured(self) -> dict[str, Any]:
-        if self._device.type != "cuda":
-            return {}
-        timed = bool(self.training.watch.step_s)
-        return {"not_measured": self.gpu.not_measured(at_least=self._reserved(), timed=timed)}
-
-    def _reserved(self) -> int:
-        return max((p.reserved_peak_bytes or 0 for p in self._peaks.values()), default=0)
-
-    def _memory(self) -> Memory:
-        return Memory(
-            load=self._peaks.get("load", PhaseMemory()),
-            train=self._peaks.get("train", PhaseMemory()),
-            eval=self._peaks.get("eval", PhaseMemory()),
-            nvml_process_peak_bytes=self.gpu.process_peak_bytes(at_least=self._reserved()),
-            host_rss_peak_bytes=self.host.peak_bytes,
-            foreign_bytes=self._foreign,
-        )
-
-    def _time(self) -> Time:
-        watch = self.training.watch
-        return Time(
-            load_s=self._phase_s.get("load"),
-            train_s=watch.total_s,
-            eval_s=self._phase_s.get("eval"),
-            step_median_s=watch.median_s,
-            step_p95_s=watch.p95_s,
-            samples_per_s=watch.samples_per_s,
-            data_wait_s=watch.wait_s if watch.step_s else None,
-            warmup_steps=watch.warmup,
         )

@@ -17,11 +17,11 @@ from bench.records.record import Status
 from bench.training.adapt import adapt
 from bench.training.data import load_data
 from bench.training.device import seed_everything
-from bench.training.restore import load_adapter
 from bench.worker.run import run_cell
 from tests.factories import load_cells
 from tests.models import hf_seeing
 from tests.models.hf_models import ANSWERS, CONFIGS, QUESTIONS
+from tests.training.runs import load_stored
 
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"type": "lora", "r": 2},
@@ -151,7 +151,7 @@ def test_a_saved_adapter_and_a_saved_model_predict_the_same(tmp_path: Path) -> N
             texts = load_data(cell.data).source.texts()
             model = hf.build(cell.model, texts=texts, device="cpu", task=task)
             done = adapt(model, model.part_facts, cell.parts, cell.methods)
-            load_adapter(model, cell.parts, done, tmp_path / action / "job" / "adapter" / "adapter.safetensors")
+            load_stored(model, cell.parts, done, tmp_path / action / "job" / "adapter" / "adapter.safetensors")
         model.module.eval()
         options = GenerateOptions(num_beams=2, max_new_tokens=3)
         answers = model.generate(model.collate([], QUESTIONS, []), options)

@@ -10,11 +10,11 @@ import transformers
 
 from bench.models import hf
 from bench.plugins.contracts import GenerateOptions
-from bench.training.audit_evaluation import check_evaluation
+from bench.training.audit import check_evaluation
 from bench.training.data import Batch
-from bench.training.device import make_precision
 from tests.models.hf_models import WRITE
 from tests.models.hf_small import small
+from tests.training.runs import make_run
 
 TEXTS = [f"w{i}x" for i in range(60)]
 GREEDY = GenerateOptions(num_beams=1, max_new_tokens=3)
@@ -52,5 +52,4 @@ def test_training_starts_an_answer_as_generation_does(name: str) -> None:
         taught = model.model(**model.collate([], [question], [answer])).logits
     torch.testing.assert_close(taught[:, 0], first.logits[0], atol=1e-5, rtol=1e-4)
     task: Any = _Writes()
-    precision = make_precision("fp32", torch.device("cpu"))
-    assert not check_evaluation(model, task, Batch(examples=(), tensors=batch), GREEDY, precision, {}, {})
+    assert not check_evaluation(make_run(model, task, GREEDY, {}, {}), Batch(examples=(), tensors=batch))

@@ -17,9 +17,8 @@ from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen, check_gradients
-from bench.training.measure import write_tensors
-from bench.training.params import count_params, stored_tensors
-from bench.training.restore import load_adapter
+from bench.training.params import count_params, stored_tensors, write_tensors
+from tests.training.runs import load_stored
 
 PATTERNS = {
     "stem": ["patch_embed", "cls_token", "pos_embed"],
@@ -163,7 +162,7 @@ def test_what_is_stored_restores_the_model(name: str, tmp_path: Path) -> None:
     disturb([p for p in net.module.parameters() if p.requires_grad])
     file = tmp_path / "adapter.safetensors"
     write_tensors(file, stored_tensors(net, parts, found))
-    load_adapter(again, parts, adapted(again, parts), file)
+    load_stored(again, parts, adapted(again, parts), file)
     assert torch.equal(net.model.eval()(images()), again.model.eval()(images()))
     assert not torch.allclose(net.model(images()), vit().eval()(images()))
 
@@ -187,7 +186,7 @@ def test_what_is_stored_restores_batch_norms(blocks: str, tmp_path: Path) -> Non
     disturb([p for p in net.module.parameters() if p.requires_grad])
     file = tmp_path / "adapter.safetensors"
     write_tensors(file, stored_tensors(net, parts, found))
-    load_adapter(again, parts, adapted(again, parts), file)
+    load_stored(again, parts, adapted(again, parts), file)
     pictures = torch.randn(2, 3, 32, 32)
     assert torch.equal(net.model.eval()(pictures), again.model.eval()(pictures))
     moved = {name for name, own in net.model.named_buffers() if name.endswith("_mean") and own.abs().sum() > 0}

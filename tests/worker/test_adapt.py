@@ -14,12 +14,12 @@ from bench.errors import BenchError
 from bench.plugins.settings import MethodTraining
 from bench.records.record import Status
 from bench.spec.cell import Cell
-from bench.spec.sections import OptimizerSettings
+from bench.spec.sections import OptimizerSettings, TrainSettings
 from bench.training.adapt import adapt, check_on_meta, method_groups
 from bench.training.audit import check_frozen
 from bench.training.data import load_data, task_of, training_batches
 from bench.training.device import make_precision
-from bench.training.optimizer import ParamGroup, make_groups, make_optimizer, make_schedule, set_rate
+from bench.training.optimizer import ParamGroup, make_groups, make_optimizer, make_schedule
 from bench.training.train import Trainer
 from bench.worker import run
 
@@ -102,7 +102,8 @@ def test_groups_have_the_rate_and_decay_of_their_method() -> None:
         ParamGroup(parameters=[b, c], training=MethodTraining(lr=0.2)),
     ]
     optimizer = make_optimizer(settings, make_groups(settings, [a, b, c], own), CPU)
-    set_rate(optimizer, 0.05)  # half of the peak
+    train = TrainSettings(steps=4, batch_size=1, warmup_steps=2, optimizer=settings)
+    make_schedule(train, 4).attach(optimizer)  # half of the peak
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.2, 0.1])
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0, 0.5]
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1], "a shared tensor is trained once"

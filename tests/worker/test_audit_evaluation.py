@@ -20,16 +20,14 @@ from bench.records.record import Status
 from bench.spec.cell import Cell
 from bench.spec.sections import DEFAULT_TASK, EvaluateSettings
 from bench.training.adapt import AppliedMethod, adapt
-from bench.training.audit_evaluation import check_evaluation
+from bench.training.audit import Observer, check_evaluation, differ, disturbed
 from bench.training.data import Batch, load_data
-from bench.training.device import make_precision
-from bench.training.observe import Observer, differ, disturbed
 from bench.worker.run import run_cell
+from tests.training.runs import make_run
 
 Make = Callable[..., Cell]
 VQA: Task = registry.load("tasks", "generative_vqa").create(DEFAULT_TASK, EvaluateSettings(batch_size=4), [])
 OPTIONS = GenerateOptions(num_beams=2, max_new_tokens=3)
-CPU = make_precision("fp32", torch.device("cpu"))
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"type": "lora", "r": 4},
     "LoRA and tokens": {
@@ -58,7 +56,7 @@ class Built:
         self.batch: Batch = data.test_batch(self.model, VQA, data.test[:2])
 
     def check(self) -> list[str]:
-        return check_evaluation(self.model, VQA, self.batch, OPTIONS, CPU, self.parts, self.adapters)
+        return check_evaluation(make_run(self.model, VQA, OPTIONS, self.parts, self.adapters), self.batch)
 
 
 def miss(make_cell: Make, dec: str, **parts: str) -> Built:
@@ -195,10 +193,10 @@ def test_a_classifier_that_reads_another_head_fails() -> None:
         model: Any = Model(trained)
         parts = {"read": "F", "unread": "F", trained: "T"}
         if trained == "read":
-            check_evaluation(model, task, batch, OPTIONS, CPU, parts, {})
+            check_evaluation(make_run(model, task, OPTIONS, parts, {}), batch)
         else:
             with pytest.raises(AuditError, match=r"part unread \(T\)"):
-                check_evaluation(model, task, batch, OPTIONS, CPU, parts, {})
+                check_evaluation(make_run(model, task, OPTIONS, parts, {}), batch)
 
 
 def test_want_of_memory_is_told_in_the_record(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.execution.contracts import PhaseEnd, Step
-from bench.worker.events import EventLog
+from bench.worker.recorder import EventLog
 
 
 def step(number: int) -> Step:

@@ -88,26 +88,26 @@ def test_the_thread_samples_until_stopped() -> None:
 
 def test_energy_is_the_difference_of_the_counter() -> None:
     gpu = meter(FakeNvml([], millijoules=[5_000, 12_500]))
-    gpu.energy_from_here()
-    gpu.energy_to_here()
+    gpu.mark_energy("start")
+    gpu.mark_energy("end")
     assert gpu.energy_j == 7.5
 
 
 def test_energy_is_null_where_the_board_has_no_counter_or_nothing_was_timed() -> None:
     unsupported = meter(FakeNvml([]))
-    unsupported.energy_from_here()
-    unsupported.energy_to_here()
+    unsupported.mark_energy("start")
+    unsupported.mark_energy("end")
     assert unsupported.energy_j is None
     only_ended = meter(FakeNvml([], millijoules=[5_000]))
-    only_ended.energy_to_here()
+    only_ended.mark_energy("end")
     assert only_ended.energy_j is None
 
 
 def test_a_cpu_has_nothing_to_measure() -> None:
     gpu = open_gpu_meter(torch.device("cpu"))
     gpu.start()
-    gpu.energy_from_here()
-    gpu.energy_to_here()
+    gpu.mark_energy("start")
+    gpu.mark_energy("end")
     gpu.stop()
     assert (gpu.energy_j, gpu.process_peak_bytes(at_least=0)) == (None, None)
 
@@ -120,8 +120,8 @@ def test_a_missing_driver_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
     gpu = open_gpu_meter(torch.device("cuda"))
-    gpu.energy_from_here()
-    gpu.energy_to_here()
+    gpu.mark_energy("start")
+    gpu.mark_energy("end")
     assert gpu.energy_j is None
 
 
@@ -155,9 +155,9 @@ def test_a_missing_driver_is_sampled_without_a_fault() -> None:
 
 def test_nothing_is_missing_where_all_is_measured() -> None:
     gpu = meter(FakeNvml([(42, 900)], millijoules=[0, 1]))
-    gpu.energy_from_here()
+    gpu.mark_energy("start")
     gpu.sample()
-    gpu.energy_to_here()
+    gpu.mark_energy("end")
     assert gpu.not_measured(at_least=800, timed=True) == {}
     assert gpu.not_measured(at_least=1000, timed=True)["nvml_process_peak_bytes"].startswith("NVML lists no process")
     assert gpu.not_measured(at_least=800, timed=False) == {"energy_j": "no training step was timed"}
@@ -199,8 +199,8 @@ def test_a_mig_instance_is_metered_as_itself(visible: str | None, monkeypatch: p
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     gpu = open_gpu_meter(torch.device("cuda"))
     assert gpu._handle == "instance 1"
-    gpu.energy_from_here()
-    gpu.energy_to_here()
+    gpu.mark_energy("start")
+    gpu.mark_energy("end")
     assert gpu.energy_j is None, "the counter is of the board, with all its instances"
     assert "MIG instance" in gpu.not_measured(at_least=0, timed=True)["energy_j"]
     assert gpu.bytes_in_use() == 5 << 20
@@ -210,9 +210,9 @@ def test_a_mig_instance_is_metered_as_itself(visible: str | None, monkeypatch: p
 def test_the_real_board_answers() -> None:
     gpu = open_gpu_meter(torch.device("cuda"))
     block = torch.zeros(2**20, device="cuda")
-    gpu.energy_from_here()
+    gpu.mark_energy("start")
     gpu.sample()
-    gpu.energy_to_here()
+    gpu.mark_energy("end")
     peak = gpu.process_peak_bytes(at_least=block.nbytes)
     assert peak is None or peak >= block.nbytes
     assert gpu.energy_j is None or gpu.energy_j >= 0

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench.execution.contracts import Progress
-from bench.worker.heartbeat import Heartbeat
+from bench.worker.recorder import Heartbeat
 
 
 def test_heartbeats_are_throttled_but_phases_and_ends_are_not(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bench.errors import DataError
 from bench.plugins.contracts import CutTexts, Example, Task, TaskFacts
 from bench.plugins.settings import DataSettings
 from bench.records.record import CutCount, Overlap
-from bench.training import inputs
+from bench.training import data as inputs
 from bench.training.data import LoadedData
 
 SETTINGS = DataSettings(name="x")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from bench.records.record import PhaseMemory
-from bench.training.measure import HostMemory, Stopwatch, cuda_peaks, write_tensors
+from bench.training.measure import HostMemory, Stopwatch, cuda_peaks
+from bench.training.params import write_tensors
 
 
 def stopwatch(warmup: int, times: list[float], events: list[str] | None = None) -> Stopwatch:

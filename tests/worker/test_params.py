@@ -14,8 +14,7 @@ from bench.plugins.contracts import BenchModel
 from bench.records.costs import Params
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
-from bench.training.measure import write_tensors
-from bench.training.params import count_params, stored_tensors
+from bench.training.params import count_params, stored_tensors, write_tensors
 
 Make = Callable[..., Cell]
 

@@ -10,7 +10,7 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.training.penalty import OrthogonalRegularizer
+from bench.training.train import OrthogonalRegularizer
 
 WEIGHT = 0.5
 
@@ -40,7 +40,7 @@ def test_a_part_without_a_loss_has_the_term_added(part: nn.Module) -> None:
     for _ in range(2):
         penalty.begin()
         loss = part(torch.ones(2, 8)).square().mean()
-        found = penalty.added_to(loss)
+        found = penalty.add_to(loss)
         torch.testing.assert_close(found, loss + WEIGHT * term(part))
     found.backward()  # type: ignore[no-untyped-call]
     factor = next(p for name, p in part.named_parameters() if "lora_B" in name)
@@ -56,11 +56,11 @@ def test_what_the_library_has_added_is_not_added_again() -> None:
     penalty, tokens = OrthogonalRegularizer(model), torch.arange(6)[None]
     penalty.begin()
     with_labels = model(input_ids=tokens, labels=tokens).loss
-    assert penalty.added_to(with_labels) is with_labels
+    assert penalty.add_to(with_labels) is with_labels
     penalty.begin()
     logits = model(input_ids=tokens).logits
     bare = nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:])
-    torch.testing.assert_close(penalty.added_to(bare), with_labels)
+    torch.testing.assert_close(penalty.add_to(bare), with_labels)
 
 
 def test_other_methods_and_a_weight_of_zero_add_nothing(part: nn.Module) -> None:
@@ -70,4 +70,4 @@ def test_other_methods_and_a_weight_of_zero_add_nothing(part: nn.Module) -> None
     free.peft_config["default"].orth_reg_weight = 0.0
     for module in (lora, free):
         loss = torch.tensor(1.0)
-        assert OrthogonalRegularizer(module).added_to(loss) is loss
+        assert OrthogonalRegularizer(module).add_to(loss) is loss

@@ -16,7 +16,7 @@ import torch
 from pydantic import TypeAdapter
 
 from bench import registry
-from bench.errors import BenchError, WeightsError
+from bench.errors import BenchError
 from bench.methods import _library
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
@@ -25,10 +25,9 @@ from bench.spec.sections import AnyMethod
 from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen
 from bench.training.data import load_data, task_of
-from bench.training.measure import write_tensors
-from bench.training.params import count_params, stored_tensors
-from bench.training.restore import load_adapter
-from tests.worker.tiny_models import TinyModel
+from bench.training.params import count_params, stored_tensors, write_tensors
+from tests.training.runs import load_stored
+from tests.training.tiny_models import TinyModel
 
 MODELS = ("bert", "gpt2", "llama", "vit", "miss")
 FIELDS: dict[str, dict[str, Any]] = {
@@ -169,7 +168,7 @@ def check(make: Callable[..., Any], name: str, method: MethodSettings, file: Pat
     write_tensors(file, tensors)
 
     fresh, others = adapted(make, name, method)
-    load_adapter(fresh, {"net": "M"}, others, file)
+    load_stored(fresh, {"net": "M"}, others, file)
     with torch.no_grad():
         torch.testing.assert_close(fresh.output(), expected, rtol=0, atol=1e-6)
 
@@ -184,19 +183,3 @@ def train(model: Trainable) -> None:
         optimizer.zero_grad()
         torch.nn.functional.mse_loss(model.output(), target).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-def test_a_file_of_other_methods_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
-    file = tmp_path / "adapter.safetensors"
-    lora = TypeAdapter(AnyMethod).validate_python({"peft_type": "LORA"})
-    model, adapters = adapted(make, "bert", lora)
-    tensors = stored_tensors(model, {"net": "M"}, adapters)
-    write_tensors(file, dict(list(tensors.items())[1:]))
-    with pytest.raises(WeightsError, match=r"net: the file lacks net\.base_model.*lora_A"):
-        load_adapter(model, {"net": "M"}, adapters, file)
-    write_tensors(file, tensors | {"other.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"no part that trains: other\.weight"):
-        load_adapter(model, {"net": "M"}, adapters, file)
-    bitfit, selected = adapted(make, "bert", TypeAdapter(AnyMethod).validate_python({"type": "bitfit"}))
-    with pytest.raises(WeightsError, match=r"lacks net\..*bias"):
-        load_adapter(bitfit, {"net": "M"}, selected, file)

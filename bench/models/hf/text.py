@@ -208,7 +208,7 @@ class Writer(TextModel):
         return frozenset(self.base.generation_config.eos_token_id or ())
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """As ``bench.training.audit_evaluation`` asks for them."""
+        """As ``bench.training.audit`` asks for them."""
         scores: torch.Tensor = self.model(**self._teaching(batch, answers)).logits
         last = scores.shape[1] - self._unasked
         return scores[:, last - answers.shape[1] : last]

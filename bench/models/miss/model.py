@@ -109,7 +109,7 @@ class MissModel:
         return frozenset({self.tokens.sep})
 
     def forward_scores(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
-        """As ``bench.training.audit_evaluation`` asks for them."""
+        """As ``bench.training.audit`` asks for them."""
         states = self._question_states(batch)
         starts = torch.full((len(states), 1), self.tokens.dec, device=states.device)
         ids = torch.cat([starts, answers[:, :-1]], dim=1)

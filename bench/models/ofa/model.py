@@ -132,7 +132,7 @@ class OfaModel(VqaModel):
         return [self.tokens.decode(row) for row in ids.cpu().tolist()]
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """As ``bench.training.audit_evaluation`` asks for them."""
+        """As ``bench.training.audit`` asks for them."""
         lengths = (batch["question_mask"].sum(1) - 1).tolist()  # without the question's end of sentence
         prompts = [row[:length] for row, length in zip(batch["question_ids"], lengths, strict=True)]
         read = [[*prompt.tolist(), *answer[:-1].tolist()] for prompt, answer in zip(prompts, answers, strict=True)]
