@@ -12,29 +12,25 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from bench.environment import die_with_parent
-
-if TYPE_CHECKING:
-    from bench.estimate.estimator import Estimator
+from bench.errors import BenchError
+from bench.records.costs import Estimate
+from bench.spec.cell import Cell
 
 
 def main() -> int:
     """Serve until the end of stdin."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # libraries print; nothing but the answers may reach the reader
-        _be_modest()
+        # before torch is imported: one thread at low priority, and no GPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["OMP_NUM_THREADS"] = "1"
+        with suppress(OSError, AttributeError):  # AttributeError: Windows
+            os.nice(5)
         _serve(sys.stdin, answers)
     return 0
-
-
-def _be_modest() -> None:
-    """One thread at low priority and no GPU, all before torch is imported."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with suppress(OSError, AttributeError):  # AttributeError: Windows
-        os.nice(5)
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
@@ -48,24 +44,16 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
             if request["gpu"] not in estimators:
                 estimators[request["gpu"]] = Estimator(request["gpu"])
             options = {name: request[name] for name in ("max_batch_bytes", "counts_only")}
-            answer["estimate"] = _estimate(estimators[request["gpu"]], request["cell"], options)
+            try:
+                estimate = estimators[request["gpu"]].estimate(Cell.model_validate(request["cell"]), **options)
+            except BenchError as refusal:
+                estimate = Estimate(refused=[str(refusal)])
+            answer["estimate"] = estimate.model_dump(mode="json")
         except Exception as error:
             traceback.print_exc()
             answer["error"] = f"{type(error).__name__}: {error}"
         answers.write(json.dumps(answer, allow_nan=False) + "\n")
         answers.flush()
-
-
-def _estimate(estimator: Estimator, cell: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    from bench.errors import BenchError
-    from bench.records.costs import Estimate
-    from bench.spec.cell import Cell
-
-    try:
-        found = estimator.estimate(Cell.model_validate(cell), **options)
-    except BenchError as refusal:
-        found = Estimate(refused=[str(refusal)])
-    return found.model_dump(mode="json")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
-"""CUDA's autocast for tensors on PyTorch's meta device: the same casts, of the same lifetime, with no GPU.
+"""CUDA's autocast for tensors on PyTorch's meta device: the same casts with the same lifetimes, without a GPU.
 
 ``torch.autocast("cuda")`` acts by a dispatch key, ``AutocastCUDA``, that CUDA tensors carry and meta tensors do not,
 and its kernels skip every tensor that is not on CUDA. :func:`autocast_on_meta` adds the key to all calls of the thread
-and replaces its kernels by ones that cast meta tensors. All else stays PyTorch's own: autocast's state, nesting,
-``enabled=False`` and ``torch.utils.checkpoint``, which enters autocast again to recompute; and as the key stands above
-autograd and above composite functions, calls inside ``F.cross_entropy`` or ``nn.MultiheadAttention`` are seen, too.
+and replaces its kernels by ones that cast meta tensors. All else stays PyTorch's: autocast's state, nesting,
+``enabled=False`` and ``torch.utils.checkpoint``, which enters autocast again to recompute. As the key stands above
+autograd and above composite functions, calls inside ``F.cross_entropy`` or ``nn.MultiheadAttention`` are cast, too.
 
-Which function gets which rule: "CUDA Ops that can autocast to float16" and following in the documentation of
-``torch.amp``, and ``ATen/autocast_mode.h`` and ``.cpp``, whose ``cached_cast`` also defines the cache. In-place and
-``out=`` variants have no rule there, so none here.
+Rules by function: "CUDA Ops that can autocast to float16" and following in the documentation of ``torch.amp``, and
+``ATen/autocast_mode.h`` and ``.cpp``, whose ``cached_cast`` also defines the cache. In-place and ``out=`` variants have
+no rule there, so none here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -25,24 +26,25 @@ from bench.errors import EstimateError
 
 Kernel = Callable[..., Any]
 
+# the originals: autocast_on_meta replaces them
 _get_dtype = torch.get_autocast_dtype
 _is_enabled = torch.is_autocast_enabled
 _clear_torch_cache = torch.clear_autocast_cache
 
 
 class Rule(Enum):
-    """What autocast does to a function's floating tensors, fp64 ones excepted."""
+    """What autocast does to a function's floating tensors, fp64 excepted."""
 
     LOWER = auto()
-    """All are cast to autocast's type."""
+    """Casts all to autocast's type."""
     FLOAT32 = auto()
-    """All are cast to fp32."""
+    """Casts all to fp32."""
     FLOAT32_OUTPUT = auto()
-    """Its ``dtype`` becomes fp32, unless given: inputs are not cast before the call."""
+    """Sets its ``dtype`` to fp32, unless given; inputs are not cast before the call."""
     FLOAT32_OVERLOAD = auto()
-    """Its overload with a ``dtype`` is called with fp32."""
+    """Calls its overload with a ``dtype`` with fp32."""
     WIDEST = auto()
-    """All are cast to fp32 if one of them is fp32, else to autocast's type."""
+    """Casts all to fp32 if one of them is fp32, else to autocast's type."""
     BANNED = auto()
     """Raises RuntimeError."""
 
@@ -64,7 +66,7 @@ _CUDA_RULES = {
         "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_trilinear3d "
         "upsample_bicubic2d _upsample_bicubic2d_aa linalg_matrix_sqrth"
     ),
-    Rule.FLOAT32_OUTPUT: ("prod softmax log_softmax cumprod cumsum linalg_vector_norm linalg_matrix_norm sum"),
+    Rule.FLOAT32_OUTPUT: "prod softmax log_softmax cumprod cumsum linalg_vector_norm linalg_matrix_norm sum",
     Rule.FLOAT32_OVERLOAD: "norm",
     Rule.WIDEST: "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add",
     Rule.BANNED: "binary_cross_entropy",
@@ -82,20 +84,16 @@ _CPU_RULES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """Whose autocast is acted out."""
+    """The autocast of one kind of device."""
 
     device: str
-    """Whose state counts: that of ``torch.autocast(device)``."""
+    """Its state counts: that of ``torch.autocast(device)``."""
     key: str
     """Its dispatch key. Functions with a kernel there are the ones that autocast knows."""
     rules: dict[str, Rule]
-    """By name, for all its overloads."""
+    """By name, for all overloads."""
     otherwise: Rule | None = None
     """Rule of functions that have a kernel and are not in ``rules``; null: they are refused when called."""
-
-    def rule(self, namespace: str, base: str) -> Rule | None:
-        """That of ``aten`` and ``softmax``; none for functions of other libraries."""
-        return self.rules.get(base, self.otherwise) if namespace == "aten" else None
 
 
 def _by_name(rules: dict[Rule, str]) -> dict[str, Rule]:
@@ -103,61 +101,44 @@ def _by_name(rules: dict[Rule, str]) -> dict[str, Rule]:
 
 
 CUDA = Policy(device="cuda", key="AutocastCUDA", rules=_by_name(_CUDA_RULES))
-"""What a run on a GPU does."""
-
 CPU = Policy(device="cpu", key="AutocastCPU", rules=_by_name(_CPU_RULES), otherwise=Rule.FLOAT32)
-"""What a run on a CPU does: the same machinery, comparable with PyTorch's own autocast on any machine."""
+"""For validation: comparable with PyTorch's autocast for the CPU on any machine."""
 
 
 @contextmanager
 def autocast_on_meta(policy: Policy = CUDA) -> Iterator[None]:
-    """Within, ``torch.autocast("meta", ...)`` and that of the policy's device act on meta and on the device's tensors.
+    """Inside, ``torch.autocast("meta", ...)`` and that of the policy's device act on meta and on the device's tensors.
 
     No such device is needed. Enter it once around an estimate (about 10 ms), and not in a thread beside one that
-    computes on that device: the kernels are the process's. Raises EstimateError within when a function is called that
+    computes on that device: the kernels are the process's. Raises EstimateError inside when a function is called that
     this PyTorch autocasts and the policy has no rule for.
     """
     caster = _Caster(policy)
     with ExitStack() as stack:
-        stack.callback(caster.clear)
+        stack.callback(caster.casts.clear)
         for qualified in torch._C._dispatch_get_registrations_for_dispatch_key(policy.key):
             namespace, _, name = qualified.partition("::")
             library = torch.library.Library(namespace, "IMPL")  # type: ignore[no-untyped-call]
             stack.callback(library._destroy)
-            library.impl(  # type: ignore[no-untyped-call]
-                name,
-                _kernel(namespace, name, caster),
-                policy.key,
-                allow_override=True,  # torch 2.11 asks for it
-            )
+            kernel = _kernel(namespace, name, caster)
+            library.impl(name, kernel, policy.key, allow_override=True)  # type: ignore[no-untyped-call]
         for owner, attribute, value in _replacements(policy.device, caster):
-            stack.enter_context(_replaced(owner, attribute, value))
-        stack.enter_context(torch._C._IncludeDispatchKeyGuard(caster.key))
+            stack.enter_context(mock.patch.object(owner, attribute, value))
+        stack.enter_context(torch._C._IncludeDispatchKeyGuard(getattr(torch._C.DispatchKey, policy.key)))
         yield
 
 
-@dataclass(slots=True)
 class _Caster:
     """Casts as ``at::autocast::cached_cast`` does."""
 
-    policy: Policy
-    key: Any = field(init=False)
-    _keys: Any = field(init=False)
-    _devices: frozenset[str] = field(init=False)
-    _casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    """Trained fp32 leaf and its cast by the leaf's ``id``, which stays its own as it is kept, too."""
-
-    def __post_init__(self) -> None:
-        self.key = getattr(torch._C.DispatchKey, self.policy.key)
-        self._keys = torch._C.DispatchKeySet(self.key)
-        self._devices = frozenset({"meta", self.policy.device})
-
-    def dtype(self) -> torch.dtype:
-        """Autocast's type now."""
-        return _get_dtype(self.policy.device)
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        # by id: trained fp32 leaf, kept so that no other tensor takes its id, and its cast
+        self.casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, policy.key))
 
     def paused(self) -> AbstractContextManager[object]:
-        """What a function runs under once its tensors are cast: what it calls inside is not cast again."""
+        """What a function runs under once its tensors are cast: the functions that it calls are not cast again."""
         guard: AbstractContextManager[object] = torch._C._ExcludeDispatchKeyGuard(self._keys)
         return guard
 
@@ -167,20 +148,33 @@ class _Caster:
             isinstance(value, torch.Tensor)
             and value.is_floating_point()
             and value.dtype is not torch.float64
-            and value.device.type in self._devices
+            and value.device.type in ("meta", self.policy.device)
         )
 
     def cast(self, value: Any, dtype: torch.dtype) -> Any:
-        """A tensor, a list of such, or anything else of a call's arguments."""
+        """A tensor or a list of tensors in ``dtype``; any other argument of a call as it is."""
         if isinstance(value, torch.Tensor):
             return value if value.dtype is dtype or not self.is_eligible(value) else self._cast(value, dtype)
         if isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
             return [self.cast(item, dtype) for item in value]
         return value
 
-    def clear(self) -> None:
-        """Let all kept casts go."""
-        self._casts.clear()
+    def target(self, rule: Rule, args: Sequence[Any]) -> torch.dtype:
+        """The type to cast a call's arguments to.
+
+        Raises RuntimeError for a type before the first fp32 that is neither fp32 nor autocast's, as PyTorch does.
+        """
+        lower: torch.dtype = _get_dtype(self.policy.device)
+        if rule is not Rule.WIDEST:
+            return torch.float32 if rule is Rule.FLOAT32 else lower
+        for item in (item for arg in args for item in (arg if isinstance(arg, (list, tuple)) else (arg,))):
+            if self.is_eligible(item):
+                present: torch.dtype = item.dtype
+                if present is torch.float32:
+                    return present
+                if present is not lower:
+                    raise RuntimeError(f"unexpected {present} in autocast to {lower}")
+        return lower
 
     def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if not (
@@ -191,40 +185,35 @@ class _Caster:
             and torch.is_autocast_cache_enabled()
         ):
             return tensor.to(dtype)
-        if id(tensor) not in self._casts:
-            self._casts[id(tensor)] = (tensor, tensor.to(dtype))
-        return self._casts[id(tensor)][1]
+        if id(tensor) not in self.casts:
+            self.casts[id(tensor)] = (tensor, tensor.to(dtype))
+        return self.casts[id(tensor)][1]
 
 
 def _kernel(namespace: str, name: str, caster: _Caster) -> Kernel:
-    """What runs in place of PyTorch's autocast kernel of ``aten::softmax.int`` and the like."""
+    """The replacement of PyTorch's autocast kernel of ``aten::softmax.int`` and the like."""
     base, _, overload = name.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base)
     function = getattr(packet, overload or "default")
-    match caster.policy.rule(namespace, base):
-        case Rule.LOWER:
-            return _casting(function, caster, lambda _: caster.dtype())
-        case Rule.FLOAT32:
-            return _casting(function, caster, lambda _: torch.float32)
-        case Rule.WIDEST:
-            return _casting(function, caster, lambda tensors: _widest(tensors, caster))
+    policy = caster.policy
+    match policy.rules.get(base, policy.otherwise) if namespace == "aten" else None:
+        case Rule.LOWER | Rule.FLOAT32 | Rule.WIDEST as rule:
+            return _casting(function, caster, rule)
         case Rule.FLOAT32_OUTPUT:
             return _with_dtype(function, caster)
         case Rule.FLOAT32_OVERLOAD:
             return _with_overload(packet, overload, caster)
         case Rule.BANNED:
-            return _refusing(function, caster, RuntimeError(f"{base} is unsafe to autocast on {caster.policy.device}"))
+            return _refusing(function, caster, RuntimeError(f"{base} is unsafe to autocast on {policy.device}"))
         case None:
-            error = EstimateError(
-                f"autocast of {namespace}::{name} cannot be modelled: use a precision without autocast"
-            )
-            return _refusing(function, caster, error)
+            message = f"autocast of {namespace}::{name} cannot be modelled: use a precision without autocast"
+            return _refusing(function, caster, EstimateError(message))
 
 
-def _casting(function: Kernel, caster: _Caster, choose: Callable[[Sequence[Any]], torch.dtype]) -> Kernel:
+def _casting(function: Kernel, caster: _Caster, rule: Rule) -> Kernel:
     def kernel(*args: Any, **kwargs: Any) -> Any:
         with caster.paused():
-            dtype = choose(args)
+            dtype = caster.target(rule, args)
             named = {name: caster.cast(arg, dtype) for name, arg in kwargs.items()}
             last_first = [caster.cast(arg, dtype) for arg in reversed(args)]  # PyTorch's order on Linux, as compiled
             return function(*reversed(last_first), **named)
@@ -265,49 +254,26 @@ def _refusing(function: Kernel, caster: _Caster, error: Exception) -> Kernel:
     return kernel
 
 
-def _widest(args: Sequence[Any], caster: _Caster) -> torch.dtype:
-    """Raises RuntimeError for a type before the first fp32 that is neither fp32 nor autocast's, as PyTorch does."""
-    lower = caster.dtype()
-    for item in (item for arg in args for item in (arg if isinstance(arg, (list, tuple)) else (arg,))):
-        if caster.is_eligible(item):
-            present: torch.dtype = item.dtype
-            if present is torch.float32:
-                return present
-            if present is not lower:
-                raise RuntimeError(f"unexpected {present} in autocast to {lower}")
-    return lower
-
-
 def _replacements(device: str, caster: _Caster) -> Iterator[tuple[Any, str, Any]]:
-    """What must answer for meta, and as if the device were there, by owner and name."""
+    """Owner, name and value of PyTorch's functions that must answer for meta as if the device were there."""
     create, is_available = torch.autocast.__init__, torch.amp.is_autocast_available
 
-    def own(asked: str) -> str:
+    def mapped(asked: str) -> str:
         return device if asked == "meta" else asked
 
     def create_autocast(self: torch.autocast, device_type: str, *args: Any, **kwargs: Any) -> None:
-        create(self, own(device_type), *args, **kwargs)
+        create(self, mapped(device_type), *args, **kwargs)
 
     def clear() -> None:
-        caster.clear()
+        caster.casts.clear()
         _clear_torch_cache()
 
     yield torch.autocast, "__init__", create_autocast
     for module in (torch.amp, torch.amp.autocast_mode):
-        yield module, "is_autocast_available", lambda asked: is_available(own(asked))
-    yield torch, "is_autocast_enabled", lambda *asked: _is_enabled(*map(own, asked))
-    yield torch, "get_autocast_dtype", lambda asked: _get_dtype(own(asked))
+        yield module, "is_autocast_available", lambda asked: is_available(mapped(asked))
+    yield torch, "is_autocast_enabled", lambda *asked: _is_enabled(*map(mapped, asked))
+    yield torch, "get_autocast_dtype", lambda asked: _get_dtype(mapped(asked))
     yield torch, "clear_autocast_cache", clear
     if device == "cuda":
         yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
         yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)

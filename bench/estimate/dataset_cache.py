@@ -1,4 +1,4 @@
-"""The shapes of the batches an estimate runs: from the data's annotations where they are here, else from the spec."""
+"""Data sets without images, opened once for all cells, and the lengths of the batches that an estimate runs."""
 
 from __future__ import annotations
 
@@ -12,33 +12,19 @@ from bench.plugins.contracts import BenchModel, Example, InputLengths, PairModel
 from bench.spec.cell import Cell
 from bench.training.data import LoadedData, load_data, pairs_of
 
-_VARIED = 3
-"""Batches of different lengths before the longest one: their sizes fragment the allocator's cache, which is most of the
-way from allocated to reserved memory. With SLAKE's lengths, 40 batches add at most 1.4 % to the reserved peak."""
-_SHARES = (0.5, 0.25, 0.75)
-"""Lengths of these batches where no annotations tell: shares of the longest."""
-_SHORTEST = 3
-"""Tokens: two special ones and a word."""
+# Batches of different lengths before the longest: their sizes fragment the allocator's cache, which is most of the way
+# from allocated to reserved memory. With SLAKE's lengths, 40 batches add at most 1.4 % to the reserved peak.
+_VARIED_BATCHES = 3
+_LENGTH_SHARES = (0.5, 0.25, 0.75)  # of the longest, for these batches where there are no annotations
+_MIN_TOKENS = 3  # two special ones and a word
+# Of a data set at least twice as large, this many examples or more, evenly spread, are looked at: the longest may be
+# missed.
 _MAX_EXAMPLES = 20_000
-"""Of a data set at least twice as large, so many or more, evenly spread, are looked at: the longest may be missed."""
-_SEED = 0
-"""Of the order: the same for all seeds of a cell, whose costs are the same."""
+_SEED = 0  # of the order: the same for all seeds of a cell, whose costs are the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Annotations:
-    """A cell's data without its images, or why there is none."""
-
-    data: LoadedData | None
-    missing: str = ""
-
-    def texts(self) -> Sequence[str]:
-        """For a vocabulary, as in a run."""
-        return self.data.source.texts() if self.data else ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shapes:
+class BatchLengths:
     """Lengths of the batches to run, the longest last."""
 
     train: tuple[InputLengths, ...]
@@ -47,29 +33,31 @@ class Shapes:
     """``annotations``, or ``spec`` and why."""
 
 
-class Library:
+class DatasetCache:
     """Opens each data set once, for all the cells that use it."""
 
     def __init__(self) -> None:
-        self._opened: dict[str, Annotations] = {}
-        self._shapes: dict[tuple[object, ...], Shapes] = {}
+        self._data: dict[str, LoadedData | str] = {}  # settings -> data, or why there are none
+        self._lengths: dict[tuple[object, ...], BatchLengths] = {}
 
-    def annotations(self, cell: Cell) -> Annotations:
-        """Those of the cell's data."""
-        key = cell.data.model_dump_json()
-        if key not in self._opened:
-            try:
-                self._opened[key] = Annotations(data=load_data(cell.data, images=False))
-            except BenchError as error:
-                self._opened[key] = Annotations(data=None, missing=str(error).splitlines()[0])
-        return self._opened[key]
+    def data(self, cell: Cell) -> LoadedData | None:
+        """The cell's data without images; null if they are not here."""
+        loaded = self._load(cell)
+        return None if isinstance(loaded, str) else loaded
 
-    def shapes(self, cell: Cell, model: BenchModel) -> Shapes:
-        """Lengths of the cell's batches: a batch is as long as its longest question and its longest answer, the last
-        batch as the longest of all batches."""
-        annotations = self.annotations(cell)
-        if annotations.data is None:
-            return _from_spec(model, f"spec ({annotations.missing})")
+    def texts(self, cell: Cell) -> Sequence[str]:
+        """Texts for a vocabulary, as in a run."""
+        data = self.data(cell)
+        return data.source.texts() if data else ()
+
+    def lengths(self, cell: Cell, model: BenchModel) -> BatchLengths:
+        """Lengths of the cell's batches, from the annotations, else from the spec.
+
+        A batch is as long as its longest question and its longest answer, the last one as the longest of all batches.
+        """
+        data = self._load(cell)
+        if isinstance(data, str):
+            return _from_spec(model, f"spec ({data})")
         if not model.has_vocabulary:
             return _from_spec(model, "spec (the tokenizer of the weights is not here)")
         key = (
@@ -79,45 +67,55 @@ class Library:
             cell.train.shuffle,
             cell.evaluate.batch_size,
         )
-        if key not in self._shapes:
-            self._shapes[key] = Shapes(
-                train=_batches(model, annotations.data.train, cell.train.batch_size, shuffled=cell.train.shuffle),
-                test=_batches(model, annotations.data.test, cell.evaluate.batch_size, shuffled=False)[-1:],
+        if key not in self._lengths:
+            self._lengths[key] = BatchLengths(
+                train=_batches(model, data.train, cell.train.batch_size, shuffled=cell.train.shuffle),
+                test=_batches(model, data.test, cell.evaluate.batch_size, shuffled=False)[-1:],
                 source="annotations",
             )
-        return self._shapes[key]
+        return self._lengths[key]
+
+    def _load(self, cell: Cell) -> LoadedData | str:
+        key = cell.data.model_dump_json()
+        if key not in self._data:
+            try:
+                self._data[key] = load_data(cell.data, images=False)
+            except BenchError as error:
+                self._data[key] = str(error).splitlines()[0]
+        return self._data[key]
 
 
-def _from_spec(model: BenchModel, source: str) -> Shapes:
+def _from_spec(model: BenchModel, source: str) -> BatchLengths:
     longest = model.max_lengths()
-    varied = tuple(
+
+    def scaled(tokens: int, share: float) -> int:
+        return min(tokens, max(_MIN_TOKENS, round(share * tokens)))
+
+    varied = [
         InputLengths(
-            question_tokens=_share(longest.question_tokens, share), answer_tokens=_share(longest.answer_tokens, share)
+            question_tokens=scaled(longest.question_tokens, share), answer_tokens=scaled(longest.answer_tokens, share)
         )
-        for share in _SHARES
-    )
-    return Shapes(train=(*varied, longest), test=(longest,), source=source)
-
-
-def _share(longest: int, share: float) -> int:
-    return min(longest, max(_SHORTEST, round(share * longest)))
+        for share in _LENGTH_SHARES
+    ]
+    return BatchLengths(train=(*varied, longest), test=(longest,), source=source)
 
 
 def _batches(model: BenchModel, examples: Sequence[Example], size: int, *, shuffled: bool) -> tuple[InputLengths, ...]:
-    order = range(0, len(examples), max(1, len(examples) // _MAX_EXAMPLES))
-    places = random.Random(_SEED).sample(order, len(order)) if shuffled else list(order)
+    indices: Sequence[int] = range(0, len(examples), max(1, len(examples) // _MAX_EXAMPLES))
+    if shuffled:
+        indices = random.Random(_SEED).sample(indices, len(indices))
     batches = [
-        _lengths(model, [examples[place] for place in places[start : start + size]])
-        for start in range(0, len(places), size)
+        _batch_lengths(model, [examples[index] for index in indices[start : start + size]])
+        for start in range(0, len(indices), size)
     ]
     longest = InputLengths(
-        question_tokens=max(each.question_tokens for each in batches),
-        answer_tokens=max(each.answer_tokens for each in batches),
+        question_tokens=max(batch.question_tokens for batch in batches),
+        answer_tokens=max(batch.answer_tokens for batch in batches),
     )
-    return (*list(dict.fromkeys(batches))[:_VARIED], longest)
+    return (*list(dict.fromkeys(batches))[:_VARIED_BATCHES], longest)
 
 
-def _lengths(model: BenchModel, examples: Sequence[Example]) -> InputLengths:
+def _batch_lengths(model: BenchModel, examples: Sequence[Example]) -> InputLengths:
     questions, answers = [text for e in examples for text in e.questions], [e.answer for e in examples]
     if pairs := pairs_of(model, [e for e in examples for _ in e.questions]):
         return cast(PairModel, model).lengths(questions, answers, pairs)

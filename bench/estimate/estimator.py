@@ -1,46 +1,41 @@
-"""The estimate of one cell: the run's own code, on tensors without data."""
+"""Estimates of cells: exact parameters, predicted memory, counted FLOPs, and the largest batch that fits a budget."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
-from unittest import mock
 
 import torch
+from safetensors.torch import _TYPES
 
 from bench.errors import BenchError, EstimateError
-from bench.estimate.adapter_file import safetensors_bytes
+from bench.estimate.allocator import round_up
 from bench.estimate.autocast import autocast_on_meta
-from bench.estimate.build import Built, build
-from bench.estimate.dataset_cache import Library
-from bench.estimate.gpus import DEFAULT, GPUS, Gpu
-from bench.estimate.max_batch import Largest, Need, largest
+from bench.estimate.dataset_cache import DatasetCache
+from bench.estimate.gpus import DEFAULT, GPUS
 from bench.estimate.meta_cuda_kernels import cuda_kernels
+from bench.estimate.meta_run import MetaRun
 from bench.estimate.operations import Operations
-from bench.estimate.tracker import INPUTS, Tracker
-from bench.plugins.contracts import InputLengths
-from bench.records.costs import Estimate, Flops, PredictedMemory, PredictedPhase
+from bench.records.costs import Estimate, Flops, PredictedMemory
 from bench.spec.cell import Cell
-from bench.training.adapt import method_groups
-from bench.training.data import Batch, task_of
-from bench.training.device import Precision, make_precision
-from bench.training.optimizer import Schedule
-from bench.training.params import count_params, stored_tensors
-from bench.training.train import Trainer
+from bench.training.params import count_params
 
-_META = torch.device("meta")
-_MEMORY_SETTINGS = (
+MAX_BATCH = 1 << 16
+"""No larger batch is tried."""
+_INTERPOLATIONS = 12  # predictions after which bisection replaces interpolation
+_MEMORY_VARIABLES = (
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "CUBLAS_WORKSPACE_CONFIG",
     "CUBLASLT_WORKSPACE_SIZE",
     "TORCH_CUBLASLT_UNIFIED_WORKSPACE",
 )
+_DTYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
 
 @cache
@@ -49,84 +44,90 @@ def _estimator(gpu: str) -> Estimator:
 
 
 def estimate(cell: Cell, *, gpu: str = DEFAULT, max_batch_bytes: int | None = None) -> Estimate:
-    """See ``Estimator.estimate``; one estimator per process and GPU."""
+    """``Estimator.estimate`` with one estimator per process and GPU."""
     return _estimator(gpu).estimate(cell, max_batch_bytes=max_batch_bytes)
 
 
 class Estimator:
-    """Estimates cells for one generation of GPUs; what is learnt about one serves the next."""
+    """Estimates cells for one generation of GPUs; what it learns from one serves the next."""
 
     def __init__(self, gpu: str = DEFAULT) -> None:
         self._name = gpu
-        self._gpu: Gpu = GPUS[gpu]
+        self._gpu = GPUS[gpu]
         self._operations = Operations(self._gpu)
-        self._library = Library()
+        self._datasets = DatasetCache()
 
     def estimate(self, cell: Cell, *, max_batch_bytes: int | None = None, counts_only: bool = False) -> Estimate:
         """Parameters, memory, FLOPs and adapter size; with a budget, the largest batch that fits it. ``counts_only``:
         parameters and adapter size.
 
-        What cannot be modelled is named in ``refused``. Raises BenchError if the cell itself is wrong.
+        ``refused`` names what cannot be modelled. Raises BenchError if the cell itself is wrong.
         """
         with cuda_kernels(self._gpu), autocast_on_meta():
-            attempt = Attempt(cell, self._operations, self._library)
-            built = attempt.built
-            params = count_params(built.model, cell.parts, built.adapters)
-            stored = attempt.stored()
+            run = MetaRun(cell, self._operations, self._datasets)
+            params = count_params(run.model, cell.parts, run.adapters)
+            stored = run.stored()
             known: dict[str, Any] = {
                 "params": params,
                 "adapter_bytes": safetensors_bytes(stored) if stored else None,
-                "assumed": self._assumed(cell, attempt),
+                "assumed": self._assumed(cell, run),
             }
-            if counts_only:
-                return Estimate(**known)
-            try:
-                train, train_flops = attempt.train()
-                evaluation, eval_flops = attempt.evaluate()
-                memory = PredictedMemory(train=train, eval=evaluation, context_bytes=self._gpu.context_bytes)
-                known |= {"memory": memory, "flops": _flops(cell, train_flops, eval_flops)}
-                known["refused"] = _memory_settings()
-                if max_batch_bytes is not None and train is not None:
-                    found = self._largest(cell, memory, max_batch_bytes)
-                    known["max_batch"] = found.batch
-                    if found.remark is not None:
-                        known["assumed"]["max_batch"] = found.remark
-            except BenchError as error:
-                known["refused"] = [*known.get("refused", []), str(error)]
-            except (NotImplementedError, RuntimeError, TypeError) as error:
-                if "meta" not in str(error):
-                    raise
-                known["refused"] = [f"the program needs data where there is none: {str(error).splitlines()[0]}"]
+            if not counts_only:
+                try:
+                    self._add_costs(known, cell, run, max_batch_bytes)
+                except BenchError as error:
+                    known["refused"] = [*known.get("refused", []), str(error)]
+                except (NotImplementedError, RuntimeError, TypeError) as error:
+                    if "meta" not in str(error):
+                        raise
+                    reason = str(error).splitlines()[0]
+                    known["refused"] = [f"the program needs data where there is none: {reason}"]
         return Estimate(**known)
 
-    def _largest(self, cell: Cell, known: PredictedMemory, budget: int) -> Largest:
-        def predict(batch_size: int) -> Need:
+    def _add_costs(self, known: dict[str, Any], cell: Cell, run: MetaRun, max_batch_bytes: int | None) -> None:
+        train, train_flops = run.train()
+        evaluation, eval_flops = run.evaluate()
+        memory = PredictedMemory(train=train, eval=evaluation, context_bytes=self._gpu.context_bytes)
+        known |= {"memory": memory, "flops": _flops(cell, train_flops, eval_flops)}
+        known["refused"] = [
+            f"memory under {name}={os.environ[name]}: the allocator and cuBLAS are modelled with their default settings"
+            for name in _MEMORY_VARIABLES
+            if os.environ.get(name)
+        ]
+        if max_batch_bytes is not None and train is not None:
+            known["max_batch"], remark = self._largest_batch(cell, memory, max_batch_bytes)
+            if remark is not None:
+                known["assumed"]["max_batch"] = remark
+
+    def _largest_batch(self, cell: Cell, known: PredictedMemory, budget: int) -> tuple[int, str | None]:
+        def predict(batch_size: int) -> tuple[int, int]:
             memory = known
             if batch_size != cell.train.batch_size:
                 settings = cell.train.model_copy(update={"batch_size": batch_size})
-                other = cell.model_copy(update={"train": settings})
-                train, _ = Attempt(other, self._operations, self._library).train()
+                train, _ = MetaRun(
+                    cell.model_copy(update={"train": settings}), self._operations, self._datasets
+                ).train()
                 memory = known.model_copy(update={"train": train})
-            allocated = memory.train.allocated_peak_bytes if memory.train is not None else 0
-            return Need(memory.process_peak_bytes, allocated)
+            return memory.process_peak_bytes, memory.train.allocated_peak_bytes if memory.train is not None else 0
 
-        return largest(predict, budget, start=cell.train.batch_size)
+        return largest_batch(predict, budget, start=cell.train.batch_size)
 
-    def _assumed(self, cell: Cell, attempt: Attempt) -> dict[str, Any]:
-        shapes, task = attempt.shapes, attempt.task.facts
-        longest = shapes.train[-1]
+    def _assumed(self, cell: Cell, run: MetaRun) -> dict[str, Any]:
+        lengths, task = run.lengths, run.task.facts
+        longest = lengths.train[-1]
+        notes = {f"{cell.parts[part]} on {part}": adapted.note for part, adapted in run.adapters.items()}
         return {
             "batch_size": cell.train.batch_size,
             "eval_batch_size": cell.evaluate.batch_size,
-            **attempt.built.model.facts(),
-            **_chosen(cell, attempt.built),
+            **run.model.facts(),
+            **({"methods": notes} if notes else {}),
             **({"labels": len(task.labels), "labels_from": task.labels_from} if task.labels else {}),
             "question_tokens": longest.question_tokens,
             "answer_tokens": longest.answer_tokens,
-            "eval_question_tokens": shapes.test[-1].question_tokens,
-            "eval_answer_tokens": shapes.test[-1].answer_tokens,
-            "lengths_from": shapes.source,
-            "batches": [[each.question_tokens, each.answer_tokens] for each in shapes.train],
+            "eval_question_tokens": lengths.test[-1].question_tokens,
+            "eval_answer_tokens": lengths.test[-1].answer_tokens,
+            "lengths_from": lengths.source,
+            "batches": [[each.question_tokens, each.answer_tokens] for each in lengths.train],
             "precision": cell.train.precision,
             "optimizer": cell.train.optimizer.name,
             "optimizer_implementation": cell.train.optimizer.implementation,
@@ -141,117 +142,6 @@ class Estimator:
         }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _MetaPrecision(Precision):
-    """Counts what is placed on the device as inputs."""
-
-    tracker: Tracker
-
-    def to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        placed = Precision.to_device(self, tensors)
-        self.tracker.register(placed.values(), INPUTS)
-        return placed
-
-
-class Attempt:
-    """One cell's model and the tracker that follows it, from loading to evaluation."""
-
-    def __init__(self, cell: Cell, operations: Operations, library: Library, tracker: Tracker | None = None) -> None:
-        self.tracker = tracker or Tracker(operations=operations)
-        self._cell = cell
-        self._operations = operations
-        base = make_precision(cell.train.precision, _META)
-        self._precision = _MetaPrecision(device=_META, weights=base.weights, compute=base.compute, tracker=self.tracker)
-        annotations = library.annotations(cell)
-        self.task = task_of(cell, annotations.data)
-        self.built = build(cell, annotations.texts(), self.tracker, base.weights, self.task.facts)
-        self.shapes = library.shapes(cell, self.built.model)
-
-    def stored(self) -> dict[str, torch.Tensor]:
-        """What one must keep per task."""
-        with self.tracker, reading(self._operations):  # peft copies prompts to the CPU
-            return stored_tensors(self.built.model, self._cell.parts, self.built.adapters)
-
-    def train(self) -> tuple[PredictedPhase | None, tuple[int, int] | None]:
-        """Steps of the run's own trainer, and the FLOPs (forward, backward) of a micro-batch of the longest batch.
-
-        Raises EstimateError where the program asks for data.
-        """
-        module, settings = self.built.model.module, self._cell.train
-        trained = [p for p in module.parameters() if p.requires_grad]
-        if not trained:
-            return None, None
-        micro_batches = min(settings.gradient_accumulation_steps, 2)  # more need no more memory
-        module.train()
-        self.tracker.begin_phase()
-        with self.tracker, self.tracker.watching(trained):
-            plan = Schedule(settings=settings, steps=len(self.shapes.train), steps_per_epoch=len(self.shapes.train))
-            groups = method_groups(self.built.model, self._cell.parts, self._cell.methods)
-            loss = partial(self.task.loss, self.built.model)
-            trainer = Trainer(self.built.model, loss, plan, self._precision, groups)
-            for step, lengths in enumerate(self.shapes.train):
-                self.tracker.reset_flops()
-                trainer.step(
-                    step, [self._batch(settings.batch_size, lengths, training=True) for _ in range(micro_batches)]
-                )
-            flops = (self.tracker.forward_flops // micro_batches, self.tracker.backward_flops // micro_batches)
-            module.zero_grad()
-        return self.tracker.end_phase(), flops
-
-    def evaluate(self) -> tuple[PredictedPhase, int]:
-        """Generation for the longest test batch to the last token, and its FLOPs."""
-        model, settings = self.built.model, self._cell.evaluate
-        model.module.eval()
-        self.tracker.begin_phase()
-        self.tracker.reset_flops()
-        with self.tracker, reading(self._operations), generating(settings.max_new_tokens):
-            batch = self._batch(settings.batch_size, self.shapes.test[-1], training=False)
-            with torch.no_grad(), self._precision.context():
-                self.task.predict(model, self._precision.to_device(batch.tensors), settings.options())
-            del batch
-        return self.tracker.end_phase(), self.tracker.forward_flops
-
-    def _batch(self, size: int, lengths: InputLengths, *, training: bool) -> Batch:
-        facts = self.task.facts
-        with torch.utils._python_dispatch._disable_current_modes():  # on the host, not on the GPU
-            tensors = self.built.model.meta_inputs(size, lengths, with_answers=training and facts.output == "text")
-            if training:
-                targets = self.task.targets([facts.labels[0] if facts.labels else ""] * size)
-                tensors |= {name: tensor.to("meta") for name, tensor in targets.items()}
-        return Batch(examples=(), tensors=tensors)
-
-
-@contextmanager
-def reading(operations: Operations) -> Iterator[None]:
-    """Inside, results may be read, as nothing that follows depends on them."""
-    operations.reading = True
-    try:
-        yield
-    finally:
-        operations.reading = False
-
-
-@contextmanager
-def generating(max_new_tokens: int) -> Iterator[None]:
-    """Inside, generation takes as many steps as it may: when an answer is complete depends on data.
-
-    Raises EstimateError if this transformers has no place to say so.
-    """
-    from transformers import GenerationMixin
-
-    if not hasattr(GenerationMixin, "_has_unfinished_sequences"):
-        raise EstimateError("this version of transformers does not let generation run to its last token without data")
-    unfinished = [True] * max_new_tokens + [False]
-    with mock.patch.object(GenerationMixin, "_has_unfinished_sequences", side_effect=unfinished):
-        yield
-
-
-def _chosen(cell: Cell, built: Built) -> dict[str, Any]:
-    """Method and part -> what the method is put on."""
-    notes = {f"{cell.parts[part]} on {part}": adapted.note for part, adapted in built.adapters.items()}
-    return {"methods": notes} if notes else {}
-
-
 def _flops(cell: Cell, train: tuple[int, int] | None, evaluation: int) -> Flops:
     forward, backward = (part * cell.train.gradient_accumulation_steps for part in train) if train else (None, None)
     return Flops(
@@ -262,9 +152,72 @@ def _flops(cell: Cell, train: tuple[int, int] | None, evaluation: int) -> Flops:
     )
 
 
-def _memory_settings() -> list[str]:
-    return [
-        f"memory under {name}={os.environ[name]}: the allocator and cuBLAS are modelled with their default settings"
-        for name in _MEMORY_SETTINGS
-        if os.environ.get(name)
-    ]
+def safetensors_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of a safetensors file of these tensors: length of the header, header padded to 8 bytes, data.
+
+    Follows https://github.com/huggingface/safetensors (format): widest types first, then by name.
+    """
+    header, offset = {}, 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + round_up(len(text), 8) + offset
+
+
+def largest_batch(predict: Callable[[int], tuple[int, int]], budget: int, *, start: int) -> tuple[int, str | None]:
+    """A batch size that fits the budget while the next one does not (0 if none fits), and a remark on it.
+
+    ``predict``: batch size -> bytes of the process, which must fit, and bytes allocated. Memory grows almost linearly
+    with the batch: the line through the ends of a bracket proposes the next size, from ``start`` on. Raises
+    EstimateError if a larger batch is predicted to allocate less than a smaller one.
+    """
+    known: dict[int, tuple[int, int]] = {}
+
+    def fits(batch: int) -> bool:
+        known[batch] = predict(batch)
+        return known[batch][0] <= budget
+
+    low, high = _bracket(fits, start)
+    while high - low > 1:
+        middle = (low + high) // 2
+        rise = known[high][0] - known[low][0]
+        if rise > 0 and len(known) <= _INTERPOLATIONS:
+            middle = low + int((budget - known[low][0]) * (high - low) / rise)
+        middle = min(max(middle, low + 1), high - 1)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low, _check_growth(known)
+
+
+def _bracket(fits: Callable[[int], bool], start: int) -> tuple[int, int]:
+    """A size that fits (or 0) and a larger one that does not (or one above the limit)."""
+    if fits(start):
+        low = start
+        while low < MAX_BATCH:
+            high = min(2 * low, MAX_BATCH)
+            if not fits(high):
+                return low, high
+            low = high
+        return MAX_BATCH, MAX_BATCH + 1
+    high = start
+    while high > 1:
+        if fits(high // 2):
+            return high // 2, high
+        high //= 2
+    return 0, 1
+
+
+def _check_growth(known: Mapping[int, tuple[int, int]]) -> str | None:
+    remark = None
+    for small, large in pairwise(sorted(known)):
+        (small_process, small_allocated), (large_process, large_allocated) = known[small], known[large]
+        if large_allocated < small_allocated:
+            raise EstimateError(
+                f"no largest batch: a batch of {large} is predicted to allocate less than one of {small} "
+                f"({large_allocated:,} against {small_allocated:,} bytes)"
+            )
+        # reserved memory may shrink by a better fit of its blocks, allocated memory may not
+        if large_process < small_process:
+            remark = f"reserved memory shrinks from batch {small} to {large}: a larger batch than this may fit, too"
+    return remark

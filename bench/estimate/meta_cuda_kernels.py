@@ -1,13 +1,12 @@
-"""On the meta device, make PyTorch choose the kernels it chooses on a CUDA device, as far as memory shows it.
+"""On the meta device, PyTorch's choice of kernels for a CUDA device, as far as it decides memory.
 
-Without this, attention and dropout are taken apart on meta into operations that allocate more than CUDA's fused
-kernels.
+Without it, attention and dropout are decomposed on meta into operations that allocate more than CUDA's fused kernels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,37 +17,47 @@ from bench.errors import EstimateError
 from bench.estimate.gpus import Gpu
 
 aten = torch.ops.aten
-_FLASH_SINCE = 8
-"""Compute capability."""
-_FLASH_WIDEST = 256
-"""Head size."""
-_MASK_ALIGNMENT = 8
-"""Elements to whose multiple memory-efficient attention pads a mask's rows."""
+_FLASH_MIN_COMPUTE_MAJOR = 8
+_FLASH_MAX_HEAD_SIZE = 256
+_MASK_ALIGNMENT = 8  # elements; memory-efficient attention pads a mask's rows to a multiple of it
 
 
 @contextmanager
 def cuda_kernels(gpu: Gpu) -> Iterator[None]:
-    """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep.
-
-    Deterministic algorithms, which a run on a CPU switches on, are off: PyTorch takes upsampling apart for them.
-    """
-    attention = partial(_attention, has_flash=gpu.compute_major >= _FLASH_SINCE)
-    kernels = {
-        "scaled_dot_product_attention": attention,
+    """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep."""
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # a run on a CPU turns them on, and PyTorch decomposes upsampling for them
+    torch.use_deterministic_algorithms(False)
+    kernels: dict[str, Callable[..., torch.Tensor]] = {
+        "scaled_dot_product_attention": partial(_attention, has_flash=gpu.compute_major >= _FLASH_MIN_COMPUTE_MAJOR),
         "dropout": _dropout,
         "softmax.int": partial(_softmax, aten._softmax),
         "log_softmax.int": partial(_softmax, aten._log_softmax),
     }
+    try:
+        with kernels_on_meta(kernels):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+
+
+@contextmanager
+def kernels_on_meta(kernels: Mapping[str, Callable[..., torch.Tensor]]) -> Iterator[None]:
+    """Inside, these kernels run for meta tensors, by ``aten`` operator."""
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for name, kernel in kernels.items():
         library.impl(name, kernel, "AutogradMeta", allow_override=True)  # type: ignore[no-untyped-call]
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         library._destroy()  # type: ignore[no-untyped-call]
+
+
+def additive_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean attention mask as what PyTorch's attention adds to the scores; any other mask as it is."""
+    if mask.dtype is not torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), -math.inf)
 
 
 def _attention(
@@ -63,31 +72,34 @@ def _attention(
     enable_gqa: bool = False,
     has_flash: bool,
 ) -> torch.Tensor:
-    """Flash attention for 16-bit types without a mask, else memory-efficient attention, as PyTorch chooses; where it
-    prefers cuDNN's (Hopper), that keeps the same. Shapes (..., heads, length, head size).
+    """Flash attention for 16-bit types without a mask, else memory-efficient attention, as PyTorch chooses.
+
+    cuDNN's, which PyTorch prefers on Hopper, keeps the same. Shapes: (..., heads, length, head size).
     """
     if query.dim() == 3:
-        batched = [t.unsqueeze(0) for t in (query, key, value)]
+        q, k, v = (t.unsqueeze(0) for t in (query, key, value))
         mask = attn_mask if attn_mask is None or attn_mask.dim() < 3 else attn_mask.unsqueeze(0)
-        settings = {"scale": scale, "enable_gqa": enable_gqa, "has_flash": has_flash}
-        return _attention(*batched, mask, dropout_p, is_causal, **settings).squeeze(0)  # type: ignore[arg-type,call-arg]
+        options: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa, "has_flash": has_flash}
+        return _attention(q, k, v, mask, dropout_p, is_causal, **options).squeeze(0)
     half = query.dtype in (torch.float16, torch.bfloat16)
-    if has_flash and attn_mask is None and half and query.size(-1) <= _FLASH_WIDEST:
+    if has_flash and attn_mask is None and half and query.size(-1) <= _FLASH_MAX_HEAD_SIZE:
         flash: torch.Tensor = aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, False, scale=scale
         )[0]
         return flash
-    _refuse_math(query, key, has_flash=has_flash, grouped=enable_gqa)
+    _check_fused_kernel(query, key, has_flash=has_flash, grouped=enable_gqa)
     with_logsumexp = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    bias = None if attn_mask is None else _aligned_bias(attn_mask, query, key)
     efficient: torch.Tensor = aten._scaled_dot_product_efficient_attention(
-        query, key, value, _bias(attn_mask, query, key), with_logsumexp, dropout_p, is_causal, scale=scale
+        query, key, value, bias, with_logsumexp, dropout_p, is_causal, scale=scale
     )[0]
     return efficient
 
 
-def _refuse_math(query: torch.Tensor, key: torch.Tensor, *, has_flash: bool, grouped: bool) -> None:
-    """Raise EstimateError where no fused kernel takes the call: the unfused one that PyTorch falls back to would need
-    far more memory, in an order that is not modelled."""
+def _check_fused_kernel(query: torch.Tensor, key: torch.Tensor, *, has_flash: bool, grouped: bool) -> None:
+    """Raise EstimateError where no fused kernel takes the call: the unfused one that PyTorch falls back to needs far
+    more memory, in an order that is not modelled.
+    """
     multiple = 8 if query.dtype is not torch.float32 else 4 if has_flash else 1
     reasons = {
         f"its heads are {query.size(-1)} wide, no multiple of {multiple}": query.size(-1) % multiple,
@@ -99,11 +111,8 @@ def _refuse_math(query: torch.Tensor, key: torch.Tensor, *, has_flash: bool, gro
             raise EstimateError(f"scaled_dot_product_attention has no fused kernel for this call: {reason}")
 
 
-def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
-    if mask is None:
-        return None
-    if mask.dtype is torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), -math.inf)
+def _aligned_bias(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    mask = additive_mask(mask, query.dtype)
     length = mask.size(-1)
     if length % _MASK_ALIGNMENT:
         mask = torch.nn.functional.pad(mask, (0, _MASK_ALIGNMENT - length % _MASK_ALIGNMENT))[..., :length]
@@ -111,17 +120,14 @@ def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> 
 
 
 def _dropout(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
-    """The fused kernel keeps a mask of one byte an element."""
     if p == 0 or not train or input.numel() == 0:
         return input
-    kept: torch.Tensor = aten.native_dropout(input, p, train)[0]
-    return kept
+    dropped: torch.Tensor = aten.native_dropout(input, p, train)[0]  # keeps a mask of one byte an element
+    return dropped
 
 
 def _softmax(kernel: Any, input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """CUDA's kernel reads fp16 and writes fp32; elsewhere the input is copied first."""
-    if input.dtype is torch.float16 and dtype is torch.float32:
-        made: torch.Tensor = kernel(input, dim, True)
-    else:
-        made = kernel(input if dtype is None else input.to(dtype), dim, False)
-    return made
+    # CUDA's kernel reads fp16 and writes fp32; any other input is converted first
+    fused = input.dtype is torch.float16 and dtype is torch.float32
+    output: torch.Tensor = kernel(input if fused or dtype is None else input.to(dtype), dim, fused)
+    return output

@@ -1,7 +1,7 @@
-"""Run PyTorch operations on the meta device: answers where data would decide, FLOPs, and a memory of shapes.
+"""Run PyTorch operations on the meta device: their results, FLOPs and kernel scratch memory, remembered by shape.
 
-Shape inference in Python takes longer than many a real kernel; a model repeats the same few hundred calls (layers,
-steps, cells), so what a call made is kept and made again from its shapes.
+Shape inference in Python takes longer than many a real kernel, and a model repeats the same few hundred calls (layers,
+steps, cells); so the results of a call are made again from its shapes.
 """
 
 from __future__ import annotations
@@ -10,102 +10,89 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import flop_registry
 
 from bench.errors import EstimateError
-from bench.estimate.gpus import Gpu, cublas_of
-from bench.estimate.workspaces import Needs, needs_of
+from bench.estimate.allocator import round_up
+from bench.estimate.gpus import Cublas, Gpu, cublas_of
 
 aten = torch.ops.aten
 _CHANGE_STORAGES = {aten.set_, aten.resize_, aten.resize_as_}
+_CUBLAS_PRODUCTS = {aten.mm, aten.bmm, aten.baddbmm, aten.mv, aten.addmv}
+_MAX_UNSORTED_TOKENS = 3072
+_FP32_BYTES = 4
+_INT64_BYTES = 8
 
 
-class Ran(NamedTuple):
-    """What an operation returned, and what is to be noted about it."""
+class KernelMemory(NamedTuple):
+    """Memory that a CUDA kernel takes beside its results, bytes."""
+
+    scratch: tuple[int, ...] = ()
+    """Freed when the kernel ends."""
+    workspaces: tuple[tuple[str, int], ...] = ()
+    """Library -> workspace that it keeps from its first call in a thread on."""
+
+
+class OpResult(NamedTuple):
+    """What an operation returned, and its costs."""
 
     out: Any
-    made: tuple[torch.Tensor, ...]
-    """Tensors whose storages may be new: ``torch.tensor`` makes one out of sight, and hands it to ``lift_fresh``."""
+    made: tuple[torch.Tensor, ...] = ()
+    """Tensors whose storages may be new: ``torch.tensor`` makes one unseen and passes it to ``lift_fresh``."""
     flops: int = 0
-    needs: Needs = Needs()
-    """What its CUDA kernel takes beside."""
-
-
-class Fresh(NamedTuple):
-    """A tensor an operation makes."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-    def make(self) -> torch.Tensor:
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device="meta")
+    memory: KernelMemory = KernelMemory()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What a call with these shapes returns."""
+class _CachedCall:
+    """What a call with given shapes returns."""
 
-    results: tuple[Fresh | int | None, ...]
-    """A new tensor, the argument of that position (in-place operations), or nothing."""
+    results: tuple[Callable[[], torch.Tensor] | int | None, ...]
+    """Makers of new tensors, positions of arguments (in-place operations), or nothing."""
     wrap: Callable[[list[Any]], Any]
     flops: int
-    needs: Needs
+    memory: KernelMemory
 
-    def replay(self, args: tuple[Any, ...]) -> Ran:
-        made = []
-        out: list[Any] = []
+    def replay(self, args: tuple[Any, ...]) -> OpResult:
+        made, out = [], []
         for result in self.results:
-            if isinstance(result, Fresh):
-                out.append(tensor := result.make())
+            tensor = args[result] if isinstance(result, int) else None if result is None else result()
+            out.append(tensor)
+            if tensor is not None:
                 made.append(tensor)
-            elif result is None:
-                out.append(None)
-            else:
-                out.append(args[result])
-                made.append(args[result])
-        return Ran(self.wrap(out), tuple(made), self.flops, self.needs)
-
-
-def _single(out: list[Any]) -> Any:
-    return out[0]
+        return OpResult(self.wrap(out), tuple(made), self.flops, self.memory)
 
 
 class Operations:
-    """Runs operations; one may serve many trackers, whose cells then share what was learnt."""
+    """Runs operations; several trackers may share one, and so what it remembers."""
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         """Without a GPU, kernels take no memory beside their results."""
         cache = os.environ.get("TORCH_CUBLAS_WORKSPACE_CACHE")
         self._cublas = None if gpu is None else cublas_of(gpu, torch.__version__, cache=cache)
-        self._known: dict[Any, _Known] = {}
-        self._unknowable: set[Any] = set()
-        """Operations whose results share storage with their arguments in other ways than in place."""
-        self._views: set[Any] = set()
-        """Operations that return views: they make nothing, and are quicker run than remembered."""
-        self._zeros: dict[int, weakref.ref[Any]] = {}
-        """Address of a storage -> its life: scalars that are zero in a run that goes well."""
-        self.reading = False
-        """While texts are generated or adapters collected, results may be read: nothing later depends on them."""
+        self._calls: dict[Any, _CachedCall] = {}
+        self._uncacheable: set[Any] = set()  # results share storage with arguments in other ways than in place
+        self._views: set[Any] = set()  # make nothing, and are faster to run than to look up
+        self._zeros: dict[int, weakref.ref[Any]] = {}  # storage address -> storage of a scalar that is zero in any run
+        self.allow_reads = False
+        """Whether values may be read: while texts are generated or adapters collected, nothing later depends on them.
+        """
 
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> OpResult:
         """Raises EstimateError where the program asks for data that a meta tensor does not have."""
-        answer = self._answer(func, args, kwargs)
-        if answer is not None:
+        if (answer := self._answer(func, args, kwargs)) is not None:
             return answer
         if func in self._views:
-            return Ran(func(*args, **kwargs), ())
-        key = None if func in self._unknowable else _key(func, args, kwargs)
-        if key is not None:
-            known = self._known.get(key)
-            if known is not None:
-                return known.replay(args)
-        return self._first(key, func, args, kwargs)
+            return OpResult(func(*args, **kwargs))
+        key = None if func in self._uncacheable else _key(func, args, kwargs)
+        call = None if key is None else self._calls.get(key)
+        return self._run_new(key, func, args, kwargs) if call is None else call.replay(args)
 
-    def _first(self, key: Any, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran:
+    def _run_new(self, key: Any, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> OpResult:
         try:
             out = func(*args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:
@@ -116,77 +103,124 @@ class Operations:
         if sparse is not None:
             raise EstimateError(f"operation {func} makes a {sparse.layout} tensor; its memory cannot be predicted")
         packet = func._overloadpacket
-        needs = needs_of(self._cublas, packet, args) if self._cublas else Needs()
+        memory = kernel_memory(self._cublas, packet, args) if self._cublas else KernelMemory()
         flops = flop_registry[packet](*args, **kwargs, out_val=out) if packet in flop_registry else 0
-        if key is not None:
-            known = self._learn(func, args, kwargs, out, flops, needs)
-            if known is not None:
-                self._known[key] = known
-        return Ran(out, tuple(_tensors(out)), flops, needs)
+        results = None if key is None else self._cacheable_results(func, args, kwargs, out)
+        if results is not None:
+            wrap = type(out) if isinstance(out, tuple | list) else _single
+            self._calls[key] = _CachedCall(results, wrap, flops, memory)
+        return OpResult(out, tuple(_tensors(out)), flops, memory)
 
-    def _learn(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        out: Any,
-        flops: int,
-        needs: Needs,
-    ) -> _Known | None:
+    def _cacheable_results(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+    ) -> tuple[Callable[[], torch.Tensor] | int | None, ...] | None:
         if func._overloadpacket in _CHANGE_STORAGES:
-            self._unknowable.add(func)
+            self._uncacheable.add(func)
             return None
         shared = {t.untyped_storage()._cdata for t in _tensors((args, tuple(kwargs.values())))}
-        results: list[Fresh | int | None] = []
+        results: list[Callable[[], torch.Tensor] | int | None] = []
         for value in out if isinstance(out, tuple | list) else (out,):
-            if value is None:
-                results.append(None)
-                continue
             position = next((i for i, arg in enumerate(args) if arg is value), None)
-            if position is not None:
-                results.append(position)
+            if value is None or position is not None:
+                results.append(None if value is None else position)
                 continue
             if not isinstance(value, torch.Tensor) or not value.is_meta or value.untyped_storage()._cdata in shared:
-                (self._views if _is_view(func) else self._unknowable).add(func)
+                (self._views if _returns_views(func) else self._uncacheable).add(func)
                 return None
             shared.add(value.untyped_storage()._cdata)
-            results.append(Fresh(tuple(value.shape), value.stride(), value.dtype))
-        wrap = type(out) if isinstance(out, tuple | list) else _single
-        return _Known(tuple(results), wrap, flops, needs)
+            layout = tuple(value.shape), value.stride()
+            results.append(partial(torch.empty_strided, *layout, dtype=value.dtype, device="meta"))
+        return tuple(results)
 
-    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran | None:
-        """What data would decide. A mask is taken not to be trivial, so that the general path is followed."""
+    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> OpResult | None:
+        """The result where a real run would read data."""
         if func is aten._local_scalar_dense.default and args[0].is_meta:
-            return Ran(self._scalar(args[0]), ())
+            return OpResult(self._scalar(args[0]))
         if func is aten._to_copy.default and args[0].is_meta and _leaves_meta(kwargs):
-            if not self.reading:
-                raise EstimateError(_reads(args[0]))
-            return Ran(torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype), ())
+            if not self.allow_reads:
+                raise EstimateError(_read_message(args[0]))
+            return OpResult(torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype))
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default and args[1].is_meta:
             storage = args[1].untyped_storage()
             key = storage._cdata
             # no overflow: the optimizer takes its step
             self._zeros[key] = weakref.ref(storage, lambda _: self._zeros.pop(key, None))
-            return Ran(None, ())
+            return OpResult(None)
         return None
 
     def _scalar(self, tensor: torch.Tensor) -> bool | float:
         if tensor.dtype is torch.bool:
-            return False
+            return False  # e.g. "is the mask trivial?": the general path is followed
         if tensor.untyped_storage()._cdata in self._zeros:
             return 0.0
-        if self.reading and not tensor.is_floating_point():
+        if self.allow_reads and not tensor.is_floating_point():
             return 1  # a length, by which a result is cut
-        raise EstimateError(_reads(tensor))
+        raise EstimateError(_read_message(tensor))
 
 
-def _is_view(func: Any) -> bool:
-    """Whether all that it returns shares storage with its arguments, by its own word."""
+def kernel_memory(cublas: Cublas, packet: Any, args: tuple[Any, ...]) -> KernelMemory:
+    """Memory of an operation's CUDA kernel beside its results, by the rules of PyTorch's sources; none were measured.
+
+    cuBLAS's rules are by version, the others of 2.15. Not covered: cuDNN's convolutions and attention, which depend on
+    the algorithm that it picks, and sorting.
+    """
+    if packet is aten.addmm:
+        return _cublas_lt_memory(cublas)
+    if packet in _CUBLAS_PRODUCTS:
+        if cublas.kept:
+            return KernelMemory(workspaces=(("cublas", cublas.workspace_bytes),))
+        return KernelMemory(scratch=(cublas.workspace_bytes,))
+    if packet is aten._scaled_dot_product_flash_attention_backward:
+        return KernelMemory(scratch=_flash_backward(args[1]))
+    if packet is aten._scaled_dot_product_efficient_attention_backward:
+        return KernelMemory(scratch=_efficient_backward(args[1]))
+    if packet is aten.embedding_dense_backward:
+        return KernelMemory(scratch=_embedding_backward(args[0], args[1], args[2]))
+    return KernelMemory()
+
+
+def _cublas_lt_memory(cublas: Cublas) -> KernelMemory:
+    sizes = (cublas.lt_workspace_bytes,) if cublas.lt_workspace_bytes else ()
+    if not cublas.kept:
+        return KernelMemory(scratch=sizes)
+    cublas_too = (("cublas", cublas.workspace_bytes),) if cublas.lt_also_takes_workspace else ()
+    return KernelMemory(workspaces=(*cublas_too, *(("cublaslt", size) for size in sizes)))
+
+
+def _flash_backward(query: torch.Tensor) -> tuple[int, ...]:
+    """The query's gradient and a row sum, both accumulated in fp32, padded to blocks of 128 rows and 32 columns."""
+    batch, heads, rows, width = query.shape
+    rows, width = round_up(rows, 128), round_up(width, 32)
+    return batch * rows * heads * width * _FP32_BYTES, batch * heads * rows * _FP32_BYTES
+
+
+def _efficient_backward(query: torch.Tensor) -> tuple[int, ...]:
+    """The row sums of gradient times output; in fp32 the product itself, too."""
+    batch, heads, rows, _ = query.shape
+    row_sums = batch * heads * rows * _FP32_BYTES
+    return (row_sums, query.numel() * _FP32_BYTES) if query.dtype is torch.float32 else (row_sums,)
+
+
+def _embedding_backward(grad: torch.Tensor, indices: torch.Tensor, rows: int) -> tuple[int, ...]:
+    """Above a few thousand tokens, indices are sorted and gradients summed segment by segment in fp32."""
+    tokens = indices.numel()
+    if tokens <= _MAX_UNSORTED_TOKENS:
+        return ()
+    segments = tokens // 10 + min(tokens, rows)
+    return (tokens * _INT64_BYTES,) * 4 + (segments * grad.size(-1) * _FP32_BYTES,)
+
+
+def _single(out: list[Any]) -> Any:
+    return out[0]
+
+
+def _returns_views(func: Any) -> bool:
+    """Whether, by its schema, all results share storage with arguments."""
     returns = func._schema.returns
     return bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)
 
 
-def _reads(tensor: torch.Tensor) -> str:
+def _read_message(tensor: torch.Tensor) -> str:
     return (
         f"the program reads the value of a {tensor.dtype} tensor (.item(), .tolist(), .cpu() or the like), "
         "which has none without data; its memory cannot be predicted"
@@ -199,27 +233,27 @@ def _leaves_meta(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _key(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What the results' shapes depend on; None if some tensor is not on meta."""
-    parts: list[Any] = [func]
-    if not _collect(parts, args) or (kwargs and not _collect(parts, sorted(kwargs.items()))):
+    """What the results' shapes depend on; null if some tensor is not on meta."""
+    key: list[Any] = [func]
+    if not _collect(key, args) or (kwargs and not _collect(key, sorted(kwargs.items()))):
         return None
-    return tuple(parts)
+    return tuple(key)
 
 
-def _collect(parts: list[Any], values: Any) -> bool:
+def _collect(key: list[Any], values: Any) -> bool:
     for value in values:
         if isinstance(value, torch.Tensor):
             if not value.is_meta:
                 return False
-            parts.append((value.shape, value.stride(), value.dtype))
+            key.append((value.shape, value.stride(), value.dtype))
         elif isinstance(value, list | tuple):
-            parts.append(len(value))
-            if not _collect(parts, value):
+            key.append(len(value))
+            if not _collect(key, value):
                 return False
         elif type(value) is float:
-            parts.append(float)  # no shape depends on its value, which may change from step to step
+            key.append(float)  # no shape depends on its value, which may change from step to step
         else:
-            parts.append((type(value), value))  # 1, 1.0 and True are equal, and give different types
+            key.append((type(value), value))  # 1, 1.0 and True are equal, and give different types
     return True
 
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.estimate import build as build_module
-from bench.estimate.adapter_file import safetensors_bytes
-from bench.estimate.build import in_order, replace_tensors
-from bench.estimate.estimator import Estimator
+from bench.estimate import meta_run
+from bench.estimate.estimator import Estimator, safetensors_bytes
+from bench.estimate.meta_run import replace_tensors, tensors_of
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 
@@ -32,7 +31,7 @@ def test_what_cannot_be_put_on_meta_is_built_on_the_cpu(make_cell: Make, monkeyp
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
         return adapt(model, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build_module, "adapt", needs_weights)
+    monkeypatch.setattr(meta_run, "adapt", needs_weights)
     found = Estimator().estimate(cell)
     assert devices == ["meta", "cpu"]
     assert found.params == expected.params
@@ -64,7 +63,7 @@ def test_tensors_come_in_the_order_of_to() -> None:
     moved: list[int] = []
     module = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.BatchNorm1d(2))
     module.register_parameter("own", torch.nn.Parameter(torch.zeros(7)))
-    ours = [t.numel() for t in in_order(module)]
+    ours = [t.numel() for t in tensors_of(module)]
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         moved.append(tensor.numel())

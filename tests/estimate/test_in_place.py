@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from bench.estimate.operations import Operations, Ran
+from bench.estimate.operations import Operations, OpResult
 from bench.estimate.tracker import Tracker
 
 Case = Callable[[], torch.Tensor]
@@ -110,7 +110,7 @@ class Noting(Operations):
         super().__init__()
         self.sums: Counter[str] = Counter()
 
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ran:
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> OpResult:
         self.sums[func.overloadpacket.__name__] += 1
         return super().run(func, args, kwargs)
 

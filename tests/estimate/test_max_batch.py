@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import EstimateError
-from bench.estimate.max_batch import LIMIT, Largest, Need, largest
+from bench.estimate.estimator import MAX_BATCH, largest_batch
 
 
 def search(cost: Callable[[int], int], budget: int, start: int = 20) -> tuple[int, list[int]]:
     asked: list[int] = []
 
-    def predict(batch: int) -> Need:
+    def predict(batch: int) -> tuple[int, int]:
         asked.append(batch)
-        return Need(cost(batch), batch)
+        return cost(batch), batch
 
-    return largest(predict, budget, start=start).batch, asked
+    return largest_batch(predict, budget, start=start)[0], asked
 
 
 @given(st.integers(0, 10**9), st.integers(1, 10**7), st.integers(0, 2 * 10**10), st.integers(1, 5000))
 def test_is_the_last_that_fits(fixed: int, slope: int, budget: int, start: int) -> None:
     batch, _ = search(lambda b: fixed + slope * b, budget, start)
-    assert batch == max(0, min(LIMIT, (budget - fixed) // slope))
+    assert batch == max(0, min(MAX_BATCH, (budget - fixed) // slope))
 
 
 @given(st.integers(1, 400), st.integers(1, 200))
@@ -51,13 +51,13 @@ def test_a_bent_line_still_ends() -> None:
 
 
 def test_says_if_reserved_memory_shrinks() -> None:
-    found = largest(lambda b: Need(1000 + b - (300 if b >= 40 else 0), b), 1030, start=20)
-    assert found.batch >= 30
-    assert found.remark is not None
-    assert "shrinks" in found.remark
-    assert largest(lambda b: Need(b, b), 30, start=20) == Largest(30)
+    batch, remark = largest_batch(lambda b: (1000 + b - (300 if b >= 40 else 0), b), 1030, start=20)
+    assert batch >= 30
+    assert remark is not None
+    assert "shrinks" in remark
+    assert largest_batch(lambda b: (b, b), 30, start=20) == (30, None)
 
 
 def test_refuses_if_allocated_memory_shrinks() -> None:
     with pytest.raises(EstimateError, match="allocate less"):
-        largest(lambda b: Need(b, 100 - b), 30, start=20)
+        largest_batch(lambda b: (b, 100 - b), 30, start=20)

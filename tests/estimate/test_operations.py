@@ -56,7 +56,7 @@ def test_a_second_call_gives_what_the_first_did(func: Any, args: tuple[Any, ...]
     assert all(same(a, b) for a, b in zip(*outs, strict=True))
     assert not {a.untyped_storage()._cdata for a in outs[0]} & {b.untyped_storage()._cdata for b in outs[1]}
     assert len(first.made) == len(second.made) == len(outs[0])
-    assert (first.flops, first.needs) == (second.flops, second.needs)
+    assert (first.flops, first.memory) == (second.flops, second.memory)
 
 
 def test_types_of_numbers_are_told_apart() -> None:
@@ -115,7 +115,7 @@ def test_results_are_read_as_zeros_only_where_nothing_depends_on_them() -> None:
     with Through(operations):
         with pytest.raises(EstimateError, match=r"\.tolist\(\)"):
             tensor(2, 3, dtype=torch.int64).tolist()
-        operations.reading = True
+        operations.allow_reads = True
         assert tensor(2, 3, dtype=torch.int64).tolist() == [[0] * 3] * 2
 
 

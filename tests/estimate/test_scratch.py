@@ -9,9 +9,8 @@ import torch
 
 from bench.estimate import operations
 from bench.estimate.gpus import GPUS, Cublas, cublas_of
-from bench.estimate.operations import Operations
+from bench.estimate.operations import KernelMemory, Operations, kernel_memory
 from bench.estimate.tracker import TEMPORARY, WEIGHTS, Tracker
-from bench.estimate.workspaces import Needs, needs_of
 
 aten = torch.ops.aten
 MIB = 1 << 20
@@ -25,7 +24,7 @@ def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def scratch_of(cublas: Cublas, packet: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
-    needs = needs_of(cublas, packet, args)
+    needs = kernel_memory(cublas, packet, args)
     assert needs.workspaces == ()
     return needs.scratch
 
@@ -52,8 +51,8 @@ def test_until_2_14_workspaces_are_kept(
     gpu: str, torch_version: str, product: tuple[tuple[str, int], ...], with_bias: tuple[tuple[str, int], ...]
 ) -> None:
     cublas = cublas_of(GPUS[gpu], torch_version)
-    assert needs_of(cublas, aten.mm, ()) == Needs(workspaces=product)
-    assert needs_of(cublas, aten.addmm, ()) == Needs(workspaces=with_bias)
+    assert kernel_memory(cublas, aten.mm, ()) == KernelMemory(workspaces=product)
+    assert kernel_memory(cublas, aten.addmm, ()) == KernelMemory(workspaces=with_bias)
 
 
 def test_a_cache_that_the_environment_asks_for_is_kept_later_too() -> None:

@@ -81,7 +81,7 @@ def test_a_step_is_split_by_kinds(device: str) -> None:
     tracker.register([batch], INPUTS)
     tracker.begin_phase()
     optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.1, foreach=False)
-    with tracker, tracker.watching([weight]):
+    with tracker, tracker.training([weight]):
         for _ in range(2):
             optimizer.zero_grad()
             (weight * batch).sum().backward()  # type: ignore[no-untyped-call]

@@ -15,23 +15,19 @@ from typing import Any
 
 import torch
 
-from bench import registry
 from bench.errors import BenchError
-from bench.estimate.estimator import generating
 from bench.estimate.gpus import DEFAULT, generation
+from bench.estimate.meta_run import generate_to_max_length
+from bench.estimate.validation.cases import build_model, generated_inputs, meta_batch, take_steps
 from bench.estimate.validation.paper import Row, lengths_of, memory_of
-from bench.estimate.validation.steps import generated, shapes, take_steps
-from bench.plugins.contracts import TextModel
 from bench.records.costs import Estimate, PredictedPhase
 from bench.records.record import PhaseMemory
 from bench.spec.cell import Cell
-from bench.training.adapt import adapt
-from bench.training.data import task_of
 from bench.training.device import describe_environment, forbid_tf32, seed_everything
 from bench.training.failure import memory_error
 from bench.training.measure import cuda_peaks, open_gpu_meter
 
-ALLOCATED_LIMIT, RESERVED_LIMIT = 0.02, 0.05
+LIMITS = {"allocated": 0.02, "reserved": 0.05}
 """Largest relative errors of a phase's predicted peaks."""
 PHASES = ("train", "eval")
 
@@ -47,10 +43,10 @@ def require_gpu() -> None:
 
 
 def measured_environment() -> dict[str, Any]:
-    """The environment as a run records it, and the GPU's ``capability``; in a process that ends, as it opens a context
-    on the GPU.
+    """The environment as a run records it, and the GPU's ``capability``; found in a process that ends, since it opens a
+    context on the GPU.
     """
-    return in_own_process(_environment)
+    return _in_process(_environment)
 
 
 def _environment() -> dict[str, Any]:
@@ -59,20 +55,19 @@ def _environment() -> dict[str, Any]:
 
 
 def assumed_generation(environment: Mapping[str, Any]) -> str:
-    """Of the GPU of ``measured_environment``, which need not be NVML's first; the default for one older than all."""
+    """Generation of the GPU of ``measured_environment``; the default for one older than all."""
     return generation(tuple(environment["capability"])) or DEFAULT
 
 
-def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Raises BrokenProcessPool if the process dies."""
+def _in_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def measure_in_own_process(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, Any]:
-    """``measure``, whatever becomes of its process: ``error`` or ``crashed`` are no results."""
+def measure_in_process(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, Any]:
+    """``measure`` in a process of its own, whose failure is a status, ``error`` or ``crashed``."""
     try:
-        return in_own_process(measure, cell, dict(assumed))
+        return _in_process(measure, cell, dict(assumed))
     except BrokenProcessPool:
         return {"status": "crashed", "message": "the process died"}
     except Exception as error:
@@ -82,7 +77,7 @@ def measure_in_own_process(cell: Cell, assumed: Mapping[str, Any]) -> dict[str, 
 def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dict[str, Any]:
     """``status``, peaks of each phase, the process's peak by NVML and its context after the first step, bytes.
 
-    A want of memory is a result (``oom``), with what was measured before it.
+    Out of memory is a result (``oom``), with what was measured before it.
     """
     target = torch.device(device)
     if target.type == "cuda":
@@ -92,72 +87,61 @@ def measure(cell: Cell, assumed: Mapping[str, Any], device: str = "cuda") -> dic
     meter = open_gpu_meter(target)
     meter.start()
     peaks: dict[str, PhaseMemory] = {}
-    found: dict[str, Any] = {"status": "ok", "context_bytes": None}
+    result: dict[str, Any] = {"status": "ok", "context_bytes": None}
     started = time.perf_counter()
     try:
-        with cuda_peaks(target, peaks, "load"):
-            model = _build(cell, device)
-        _train_and_evaluate(cell, model, assumed, device, peaks, found)
+        _run_phases(cell, assumed, target, peaks, result)
     except Exception as error:
-        lacking = memory_error(error)
-        if lacking is None:
+        out_of_memory = memory_error(error)
+        if out_of_memory is None:
             raise
-        found |= {"status": "oom", "message": str(lacking).splitlines()[0]}
+        result |= {"status": "oom", "message": str(out_of_memory).splitlines()[0]}
     finally:
         meter.stop()
     reserved = max((peak.reserved_peak_bytes or 0 for peak in peaks.values()), default=0)
-    return found | {
+    return result | {
         "phases": {name: peak.model_dump() for name, peak in peaks.items()},
         "nvml_process_peak_bytes": meter.process_peak_bytes(at_least=reserved),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def _build(cell: Cell, device: str) -> TextModel:
-    plugin = registry.load("models", cell.model.family)
-    settings = cell.model.model_copy(update={"weights": None})
-    model: TextModel = plugin.build(settings, texts=(), device=device, task=task_of(cell).facts)
-    adapt(model, model.part_facts, cell.parts, cell.methods)
-    model.module.to(torch.device(device), generated(cell.train.precision, device).weights)
-    return model
-
-
-def _train_and_evaluate(
+def _run_phases(
     cell: Cell,
-    model: TextModel,
     assumed: Mapping[str, Any],
-    device: str,
+    device: torch.device,
     peaks: dict[str, PhaseMemory],
-    found: dict[str, Any],
+    result: dict[str, Any],
 ) -> None:
-    target = torch.device(device)
-    precision = generated(cell.train.precision, device)
+    with cuda_peaks(device, peaks, "load"):
+        model = build_model(cell, str(device))
+    precision = generated_inputs(cell.train.precision, str(device))
     train, evaluation = lengths_of(assumed)
 
-    def after(step: int) -> None:
+    def after_step(step: int) -> None:
         if step == 0:
-            found["context_bytes"] = _context(target)
+            result["context_bytes"] = _context_bytes(device)
 
-    with cuda_peaks(target, peaks, "train"):
-        take_steps(model, cell.train, train, precision, after)
-        _wait(target)
-    with cuda_peaks(target, peaks, "eval"):
+    with cuda_peaks(device, peaks, "train"):
+        take_steps(model, cell.train, train, precision, after_step)
+        _synchronize(device)
+    with cuda_peaks(device, peaks, "eval"):
         model.module.eval()
         settings = cell.evaluate
-        batch = shapes(model, settings.batch_size, evaluation)
-        with torch.no_grad(), precision.context(), generating(settings.max_new_tokens):
+        batch = meta_batch(model, settings.batch_size, evaluation)
+        with torch.no_grad(), precision.context(), generate_to_max_length(settings.max_new_tokens):
             model.generate(precision.to_device(batch.tensors), settings.options())
-        _wait(target)
+        _synchronize(device)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _context(device: torch.device) -> int | None:
+def _context_bytes(device: torch.device) -> int | None:
     """What the process takes on the GPU beside what torch reserved; null where NVML does not know the process."""
-    _wait(device)
+    _synchronize(device)
     reserved = torch.cuda.memory_reserved(device)
     meter = open_gpu_meter(device)
     meter.sample()
@@ -167,12 +151,12 @@ def _context(device: torch.device) -> int | None:
 
 def compare(row: Row, estimate: Estimate, measured: Mapping[str, Any]) -> dict[str, Any]:
     """A line of ``gpu.jsonl``: predicted, measured, errors and verdicts of each phase that was measured."""
-    memory = memory_of(estimate)
+    memory, _ = memory_of(estimate)
     phases = {}
     for name in PHASES:
         predicted, peak = getattr(memory, name), measured.get("phases", {}).get(name)
         if measured["status"] == "ok" and predicted is not None and peak is not None:
-            phases[name] = _errors(predicted, PhaseMemory.model_validate(peak))
+            phases[name] = phase_errors(predicted, PhaseMemory.model_validate(peak))
     return {
         "spec": row.table,
         "label": row.cell.label,
@@ -183,11 +167,22 @@ def compare(row: Row, estimate: Estimate, measured: Mapping[str, Any]) -> dict[s
     }
 
 
-def _errors(predicted: PredictedPhase, measured: PhaseMemory) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for kind, limit in (("allocated", ALLOCATED_LIMIT), ("reserved", RESERVED_LIMIT)):
+def phase_errors(predicted: PredictedPhase, measured: PhaseMemory) -> dict[str, Any]:
+    """Relative error of each kind of peak, and whether it holds."""
+    errors: dict[str, Any] = {}
+    for kind, limit in LIMITS.items():
         ours, theirs = getattr(predicted, f"{kind}_peak_bytes"), getattr(measured, f"{kind}_peak_bytes")
         if theirs:
             error = ours / theirs - 1
-            found |= {f"{kind}_error": error, f"{kind}_holds": abs(error) <= limit}
-    return found
+            errors |= {f"{kind}_error": error, f"{kind}_holds": abs(error) <= limit}
+    return errors
+
+
+def verdicts(line: Mapping[str, Any]) -> list[bool]:
+    """Whether each measured peak of a line holds."""
+    return [value for phase in line["phases"].values() for name, value in phase.items() if name.endswith("_holds")]
+
+
+def holds(line: Mapping[str, Any]) -> bool:
+    """Whether the cell ended as a cell may, and all of its peaks are within their limits."""
+    return line["measured"]["status"] in ("ok", "oom") and all(verdicts(line))

@@ -11,9 +11,9 @@ from typing import Any
 from bench import metrics
 from bench.errors import BenchError
 from bench.estimate.autocast import autocast_on_meta
-from bench.estimate.estimator import Attempt
 from bench.estimate.gpus import GPUS
 from bench.estimate.meta_cuda_kernels import cuda_kernels
+from bench.estimate.meta_run import MetaRun
 from bench.estimate.operations import Operations
 from bench.estimate.pool import estimate_all
 from bench.estimate.validation.cases import FixedLengths
@@ -28,7 +28,6 @@ MEAN_LIMIT, WORST_LIMIT = 0.05, 0.12
 """Largest mean and largest single absolute error, relative, of reserved memory and context against the column."""
 FRAGMENTED = ("F-T-LoRA rank=4", "T-T-LoRA rank=4")
 """Rows that show what the order of the batches does to reserved memory."""
-_SCALE = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,76 +40,61 @@ class Row:
     """Its Memory column."""
 
 
-def rows(specs: Path, sets: Sequence[str]) -> list[Row]:
+def read_rows(specs: Path, sets: Sequence[str]) -> list[Row]:
     """All rows with a printed memory. Raises SpecError for a spec or ``--set`` that is wrong."""
-    found = []
+    rows = []
     for table in TABLES:
-        resolved = read_spec(specs / f"{table}.yaml").resolve(_SCALE, sets)
+        resolved = read_spec(specs / f"{table}.yaml").resolve("paper", sets)
         published = resolved.spec.published
         for cell in expand(resolved):
-            where = (cell.parts | cell.labels).items()
-            line = next(line for line in (published.rows if published else ()) if where <= line.items())
+            key = (cell.parts | cell.labels).items()
+            line = next(line for line in (published.rows if published else ()) if key <= line.items())
             printed = metrics.get("memory").published(line["memory"])
             assert printed is not None
-            found.append(Row(table=table, cell=cell, printed=printed))
-    return found
+            rows.append(Row(table=table, cell=cell, printed=printed))
+    return rows
 
 
-def memory_of(estimate: Estimate) -> PredictedMemory:
-    """Raises BenchError where it was refused."""
+def memory_of(estimate: Estimate) -> tuple[PredictedMemory, PredictedPhase]:
+    """Predicted memory and its training phase. Raises BenchError where the prediction was refused."""
     if estimate.memory is None or estimate.memory.train is None:
         raise BenchError(f"no prediction: {'; '.join(estimate.refused)}")
-    return estimate.memory
+    return estimate.memory, estimate.memory.train
 
 
-def predict(found: Sequence[Row], gpu: str) -> list[Estimate]:
+def predict(rows: Sequence[Row], gpu: str) -> list[Estimate]:
     """The estimate of each row, by the processes that ``--estimate`` uses. Raises BenchError if one fails."""
-    estimates = estimate_all([row.cell for row in found], gpu=gpu)
-    in_order = [estimates[row.cell.cell_id] for row in found]
+    estimates = estimate_all([row.cell for row in rows], gpu=gpu)
+    in_order = [estimates[row.cell.cell_id] for row in rows]
     for estimate in in_order:
         memory_of(estimate)
     return in_order
 
 
-@dataclass(frozen=True, kw_only=True)
-class Errors:
-    """Of one reading of the predictions against the column, relative."""
-
-    by_row: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean absolute error."""
-        return mean(map(abs, self.by_row))
-
-    @property
-    def worst(self) -> float:
-        """The largest in size, with its sign."""
-        return max(self.by_row, key=abs)
+def errors(rows: Sequence[Row], predicted: Sequence[int], unit: str = "GiB") -> list[float]:
+    """Relative errors of predicted bytes against the column, read in that unit."""
+    return [nbytes / UNITS[unit] / row.printed - 1 for row, nbytes in zip(rows, predicted, strict=True)]
 
 
-def errors(found: Sequence[Row], predicted: Sequence[int], unit: str = "GiB") -> Errors:
-    """Of predicted bytes against the column, read in that unit."""
-    pairs = zip(found, predicted, strict=True)
-    return Errors(by_row=tuple(nbytes / UNITS[unit] / row.printed - 1 for row, nbytes in pairs))
+def mean_and_worst(row_errors: Sequence[float]) -> dict[str, float]:
+    """``mean``: mean absolute error; ``worst``: the largest in size, with its sign."""
+    return {"mean": mean(map(abs, row_errors)), "worst": max(row_errors, key=abs)}
 
 
-def readings(found: Sequence[Row], estimates: Sequence[Estimate], from_spec: Sequence[Estimate]) -> dict[str, Errors]:
-    """What the column could mean, and what the prediction could be made of; the first is the one we stand by."""
-    memories, longest = [memory_of(e) for e in estimates], [memory_of(e) for e in from_spec]
-    process = [memory.process_peak_bytes for memory in memories]
+def readings(
+    rows: Sequence[Row], estimates: Sequence[Estimate], from_spec: Sequence[Estimate]
+) -> dict[str, list[float]]:
+    """Errors by what the column could mean and how the prediction could be made; ours first."""
+    memories = [memory_of(estimate) for estimate in estimates]
+    process = [memory.process_peak_bytes for memory, _ in memories]
+    with_longest = [memory_of(estimate)[0].process_peak_bytes for estimate in from_spec]
     return {
-        "reserved + context, GiB (what nvidia-smi shows of the process)": errors(found, process),
-        "reserved + context, column in GB of 10^9 bytes": errors(found, process, "GB"),
-        "reserved alone, GiB": errors(found, [m.process_peak_bytes - m.context_bytes for m in memories]),
-        "allocated alone, GiB": errors(found, [_train(m).allocated_peak_bytes for m in memories]),
-        "reserved + context, lengths from the spec": errors(found, [m.process_peak_bytes for m in longest]),
+        "reserved + context, GiB (what nvidia-smi shows of the process)": errors(rows, process),
+        "reserved + context, column in GB of 10^9 bytes": errors(rows, process, "GB"),
+        "reserved alone, GiB": errors(rows, [m.process_peak_bytes - m.context_bytes for m, _ in memories]),
+        "allocated alone, GiB": errors(rows, [train.allocated_peak_bytes for _, train in memories]),
+        "reserved + context, lengths from the spec": errors(rows, with_longest),
     }
-
-
-def _train(memory: PredictedMemory) -> PredictedPhase:
-    assert memory.train is not None
-    return memory.train
 
 
 def fragmentation(cell: Cell, lengths: Sequence[InputLengths], gpu: str) -> dict[str, PredictedPhase]:
@@ -123,19 +107,47 @@ def fragmentation(cell: Cell, lengths: Sequence[InputLengths], gpu: str) -> dict
         "different batches, then the longest, as in an estimate": (*others, longest),
         "the longest batch, then different ones and it again": (longest, *others, longest),
     }
-    found = {}
+    phases = {}
     for name, sequence in sequences.items():
         with cuda_kernels(GPUS[gpu]), autocast_on_meta():
-            phase, _ = Attempt(cell, Operations(GPUS[gpu]), FixedLengths(sequence)).train()
+            phase, _ = MetaRun(cell, Operations(GPUS[gpu]), FixedLengths(sequence)).train()
         assert phase is not None
-        found[name] = phase
-    return found
+        phases[name] = phase
+    return phases
 
 
 def lengths_of(assumed: Mapping[str, Any]) -> tuple[tuple[InputLengths, ...], InputLengths]:
-    """Of the batches that an estimate trained and evaluated with."""
+    """Lengths of the batches that an estimate trained and evaluated with."""
     train = tuple(InputLengths(question_tokens=q, answer_tokens=a) for q, a in assumed["batches"])
     evaluation = InputLengths(
         question_tokens=assumed["eval_question_tokens"], answer_tokens=assumed["eval_answer_tokens"]
     )
     return train, evaluation
+
+
+def lines(
+    rows: Sequence[Row],
+    estimates: Sequence[Estimate],
+    by_reading: Mapping[str, Sequence[float]],
+    fragmented: Mapping[str, Mapping[str, PredictedPhase]],
+) -> list[dict[str, Any]]:
+    """The lines of ``paper.jsonl``: one a row, and at the end a summary."""
+    ours = next(iter(by_reading.values()))
+    per_row: list[dict[str, Any]] = [
+        {
+            "spec": row.table,
+            "label": row.cell.label,
+            "printed_gib": row.printed,
+            "error": error,
+            "estimate": estimate.model_dump(mode="json"),
+        }
+        for row, estimate, error in zip(rows, estimates, ours, strict=True)
+    ]
+    summary = {
+        "readings": {name: mean_and_worst(each) for name, each in by_reading.items()},
+        "fragmentation": {
+            label: {name: phase.model_dump(mode="json") for name, phase in phases.items()}
+            for label, phases in fragmented.items()
+        },
+    }
+    return [*per_row, summary]

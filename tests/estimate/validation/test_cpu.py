@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.estimate.validation import cases, cpu, cpu_page, plain
+from bench.estimate.validation import cases, cpu, pages
 from bench.estimate.validation.cases import Case
 from bench.records.costs import MEMORY_KINDS, PredictedPhase
 from bench.spec.cell import Cell
@@ -65,7 +65,7 @@ def test_both_judges_agree_with_the_prediction(make_cell: Make, name: str) -> No
 
 
 def test_other_models_are_followed_as_well() -> None:
-    case = next(case for case in plain.models() if case.name.startswith("ViT, head only"))
+    case = next(case for case in cases.plain_models() if case.name.startswith("ViT, head only"))
     assert cpu.compare(case).holds
 
 
@@ -80,7 +80,7 @@ def test_a_prediction_that_is_off_does_not_hold() -> None:
 
 
 def test_there_are_enough_cases_of_every_kind() -> None:
-    cells, models = cases.cells(), list(plain.models())
+    cells, models = cases.cells(), list(cases.plain_models())
     assert len(cells) + len(models) >= 12
     assert len({case.name for case in (*cells, *models)}) == len(cells) + len(models)
     found = [case.cell for case in cells if case.cell is not None]
@@ -108,6 +108,6 @@ def test_the_page_says_what_did_not_hold() -> None:
         "error": 0.0,
         "holds": False,
     }
-    text = cpu_page.page([row], {"versions": {"torch": "2"}, "device": "cpu", "cpu": "a CPU"})
+    text = pages.page("cpu", {"versions": {"torch": "2"}, "device": "cpu", "cpu": "a CPU"}, [row])
     assert "0 of 1 cases hold" in text
     assert "| a case (a model) | 1,024.0 | 1,024.0 | +0.0000 % | +0.0000 % | 1,024.0 | **differs** | 50 % |" in text

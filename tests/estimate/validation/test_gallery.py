@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.estimate.validation import cases, cpu_page, gpu_page, paper_page, plain
+from bench.estimate.validation import cases, pages
 
 FOLDER = Path(__file__).resolve().parents[3] / "results" / "gallery" / "validation"
-PAGES: dict[str, Callable[[Any, Any], str]] = {"cpu": cpu_page.page, "paper": paper_page.page, "gpu": gpu_page.page}
 MADE = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 
 
@@ -28,7 +26,7 @@ def test_what_needs_no_gpu_is_there() -> None:
 @pytest.mark.parametrize("name", MADE)
 def test_pages_are_what_the_lines_say(name: str) -> None:
     environment, lines = read(name)
-    assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == PAGES[name](lines, environment)
+    assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == pages.page(name, environment, lines)
     assert environment["versions"]["torch"]
 
 
@@ -36,7 +34,7 @@ def test_every_case_on_the_cpu_holds() -> None:
     _, lines = read("cpu")
     assert all(line["holds"] and abs(line["error"]) <= 0.01 for line in lines)
     assert all(line["mem_tracker_bytes"] == line["predicted_out_of_place_bytes"] for line in lines)
-    assert [line["case"] for line in lines] == [case.name for case in (*cases.cells(), *plain.models())]
+    assert [line["case"] for line in lines] == [case.name for case in (*cases.cells(), *cases.plain_models())]
 
 
 def test_the_papers_column_is_within_its_limits() -> None:

@@ -14,7 +14,7 @@ import torch
 from bench.estimate.gpus import DEFAULT, GPUS, cublas_of
 from bench.estimate.tracker import Tracker
 from bench.estimate.validation import __main__ as command
-from bench.estimate.validation import gpu, gpu_page, paper
+from bench.estimate.validation import gpu, paper
 from bench.records.costs import MEMORY_KINDS, PredictedPhase
 from bench.records.record import PhaseMemory
 from bench.spec.cell import Cell
@@ -71,7 +71,7 @@ def with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "require_gpu", lambda: None)
     known = {"versions": {"torch": "2"}, "device": "NVIDIA Fake", "capability": [8, 0]}
     monkeypatch.setattr(gpu, "measured_environment", lambda: known)
-    monkeypatch.setattr(gpu, "measure_in_own_process", measure)
+    monkeypatch.setattr(gpu, "measure_in_process", measure)
 
 
 @pytest.mark.usefixtures("with_a_gpu")
@@ -129,7 +129,7 @@ def test_without_an_answer_of_nvml_only_its_numbers_are_missing(
             patch.setattr(gpu, "cuda_peaks", fake.peaks)
             return gpu.measure(cell, assumed, device="cpu")
 
-    monkeypatch.setattr(gpu, "measure_in_own_process", without_nvml)
+    monkeypatch.setattr(gpu, "measure_in_process", without_nvml)
     command.main(["gpu", "--specs", str(specs), "--out", str(tmp_path / "out")])
     _, *rows = map(json.loads, (tmp_path / "out" / "gpu.jsonl").read_text().splitlines())
     for row in rows:
@@ -155,11 +155,11 @@ def test_a_fault_in_the_cells_process_does_not_end_the_others(specs: Path) -> No
     """In a process of its own, on ``cuda``, which is not here: an error, and no result."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    row = paper.rows(specs, [])[0]
-    found = gpu.measure_in_own_process(row.cell, {})
+    row = paper.read_rows(specs, [])[0]
+    found = gpu.measure_in_process(row.cell, {})
     assert found["status"] == "error"
     assert found["message"]
-    assert not gpu_page.holds({"measured": found, "phases": {}})
+    assert not gpu.holds({"measured": found, "phases": {}})
 
 
 @pytest.mark.parametrize(
@@ -171,5 +171,5 @@ def test_verdicts(allocated: float, reserved: float, holds: bool) -> None:
     predicted = PredictedPhase(
         allocated_peak_bytes=round(allocated * size), reserved_peak_bytes=round(reserved * size), by_kind=kinds
     )
-    found = gpu._errors(predicted, PhaseMemory(allocated_peak_bytes=size, reserved_peak_bytes=size))
-    assert gpu_page.holds({"measured": {"status": "ok"}, "phases": {"train": found}}) is holds
+    found = gpu.phase_errors(predicted, PhaseMemory(allocated_peak_bytes=size, reserved_peak_bytes=size))
+    assert gpu.holds({"measured": {"status": "ok"}, "phases": {"train": found}}) is holds
