@@ -1,9 +1,7 @@
-"""The committed gallery: its reports come from its records, byte for byte."""
+"""The committed gallery: its records are whole. ``tests/golden`` compares its reports with them."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,27 +18,6 @@ FAILING = {("all_methods", "SHADOW variant=llama"): "without a gradient"}
 
 def test_there_is_a_gallery() -> None:
     assert {path.parent.name for path in RECORDS} >= {"table1", "table5", "vqa_rad_small", "demo_backbone"}
-
-
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
-def test_reports_are_what_the_records_say(path: Path, tmp_path: Path) -> None:
-    name = path.parent.name
-    (spec,) = (ROOT / "specs").rglob(f"{name}.yaml")
-    done = subprocess.run(
-        [
-            *(sys.executable, "run_bench.py", str(spec.relative_to(ROOT)), "--report-only", "--scale", path.stem),
-            *("--results", "results/gallery", "--reports", str(tmp_path)),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for kind in ("md", "tex", "csv"):
-        kept = ROOT / "reports" / "gallery" / name / f"table.{kind}"
-        assert (tmp_path / name / f"table.{kind}").read_bytes() == kept.read_bytes(), kept
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
