@@ -109,7 +109,7 @@ def test_a_part_has_the_defaults_of_the_model_that_it_is_of() -> None:
     assert parts.architecture(llava, ("",)) == "llava"
     assert parts.architecture(timm.create_model("resnet18"), ("layer1", "layer2")) is None
     head = PartFacts(name="head", task_type=None, targets={"lora": ["lm_head"]}, architecture="llama")
-    assert on(adapted(parts.View(llama(), ["lm_head"]), head, peft_type="LORA")) == {"lm_head"}
+    assert on(adapted(parts.PartView(llama(), ["lm_head"]), head, peft_type="LORA")) == {"lm_head"}
 
 
 def axis(frozen: str, adapted: str) -> str:
@@ -262,7 +262,7 @@ def test_a_pasted_task_type_is_checked_against_the_part() -> None:
         adapted(llama(), peft_type="LORA")
     )
     decoder = PartFacts(name="decoder", task_type=None, targets={}, architecture="llama", model_task_type="CAUSAL_LM")
-    view = parts.View(llama(), ["model.layers"])
+    view = parts.PartView(llama(), ["model.layers"])
     assert len(on(adapted(view, decoder, peft_type="LORA", task_type="CAUSAL_LM"))) == 4
     with pytest.raises(SpecError, match="task_type is SEQ_CLS, and the model's is CAUSAL_LM"):
         adapted(view, decoder, peft_type="LORA", task_type="SEQ_CLS")

@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from bench.models.hf.tokens import words_of
+from bench.models.hf.tokens import build_word_tokenizer
 
 QUESTIONS = ["what colour ?", "is it red ?", "what colour is it ?", "is it blue ?"]
 ANSWERS = ["red", "yes", "blue", "yes"]
@@ -36,7 +36,7 @@ def _template(image: str) -> str:
 
 
 def _tokens(*special: str) -> Any:
-    tokenizer = words_of([*QUESTIONS, *ANSWERS, "user assistant :"])
+    tokenizer = build_word_tokenizer([*QUESTIONS, *ANSWERS, "user assistant :"])
     tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
     return tokenizer
 

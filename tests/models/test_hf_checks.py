@@ -112,7 +112,7 @@ def test_evaluation_that_draws_random_numbers_is_refused() -> None:
     model = build(small("llama"), WRITE)
     model.base.lm_head.register_forward_hook(lambda _module, _args, out: out + 0.1 * torch.randn_like(out))
     with pytest.raises(SpecError, match="two forward passes of the same texts differ"):
-        checks.check_writer(model)
+        checks.check_generative_model(model)
 
 
 def test_batch_norm_over_the_batch_is_refused() -> None:
@@ -120,14 +120,14 @@ def test_batch_norm_over_the_batch_is_refused() -> None:
     norm = next(each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d))
     norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
     with pytest.raises(SpecError, match="label of an image depends on the others of a batch"):
-        checks.check_images(model)
+        checks.check_image_classifier(model)
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused() -> None:
     model = build(small("gpt2"), WRITE)
     model.tokens.end = None
     with pytest.raises(SpecError, match=r"no token that ends a text.*set model\.tokenizer"):
-        checks.check_writer(model)
+        checks.check_generative_model(model)
 
 
 def test_a_check_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:

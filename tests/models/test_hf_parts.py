@@ -14,9 +14,9 @@ import transformers
 from torch import nn
 
 from bench.models import hf
-from bench.models.common.parts import View
+from bench.models.common.parts import PartView
 from bench.models.hf import architectures
-from bench.models.hf.part_paths import default_parts
+from bench.models.hf.default_parts import default_parts
 from bench.plugins.contracts import TaskFacts
 from tests.models.hf_models import ASK
 from tests.models.hf_small import shallow
@@ -63,7 +63,7 @@ def built() -> dict[str, tuple[Any, dict[str, tuple[str, ...]]]]:
 
 def test_every_tensor_of_every_architecture_is_in_one_part(built: dict[str, Any]) -> None:
     for name, (model, parts) in built.items():
-        held = [id(tensor) for paths in parts.values() for tensor in View(model, paths).parameters()]
+        held = [id(tensor) for paths in parts.values() for tensor in PartView(model, paths).parameters()]
         assert len(held) == len(set(held)), name
         assert set(held) == {id(tensor) for tensor in model.parameters()}, name
         assert "decoder" in parts, name
@@ -78,12 +78,14 @@ def test_nothing_between_tower_and_text_model_lands_in_either(built: dict[str, A
         if model.config.is_encoder_decoder or not apart:
             continue
         written, seen = ({id(tensor) for tensor in own.parameters()} for own in (text, tower))
-        decoder, encoder = ({id(t) for t in View(model, parts.get(p, ())).parameters()} for p in ("decoder", "encoder"))
+        decoder, encoder = (
+            {id(t) for t in PartView(model, parts.get(p, ())).parameters()} for p in ("decoder", "encoder")
+        )
         outputs = model.get_output_embeddings()
         heads = {id(tensor) for tensor in outputs.parameters()} if outputs is not None else set()
         assert seen <= encoder, name
         assert decoder <= written | heads, name
-        between = {id(tensor) for tensor in View(model, parts.get("connector", ())).parameters()}
+        between = {id(tensor) for tensor in PartView(model, parts.get("connector", ())).parameters()}
         assert not between & (written | seen | heads), name
         checked += 1
     assert checked > 0.6 * len(built)

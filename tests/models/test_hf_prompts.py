@@ -39,7 +39,7 @@ def greedy(model: Any, question: str) -> str:
         ids = torch.cat([ids, model.model(**given).logits[:, -1:].argmax(-1)], dim=1)
         if ids[0, -1] == model.tokens.end:
             break
-    return str(model.tokens.texts(ids[:, read:])[0])
+    return str(model.tokens.decode(ids[:, read:])[0])
 
 
 @pytest.mark.parametrize("name", PROMPTS)

@@ -193,7 +193,7 @@ def test_a_text_is_cut_by_its_ids() -> None:
     model = own.make("bert", LABEL, question_max_tokens=6)
     tokens = model.tokens
     for text in ("zzz yyy a good man so bad bad", "good <s> bad </s> a one bad bad", "zzz </s> a"):
-        ids = tokens.ids(text, special=False)
+        ids = tokens.encode(text, special=False)
         assert model.question(text) == [2, *ids[:6], 3]
     assert model.question("zzz yyy a good man so bad")[1:3] == [1, 1], "unknown words stay"
     assert 3 in model.question("good </s> bad a a a a a")[1:-1], "a separator stays"

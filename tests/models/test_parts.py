@@ -38,11 +38,11 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Net(_parts.Parts):
+class _Net(_parts.PartitionedModel):
     """A model of parts, as a family makes it."""
 
     def __init__(self, model: nn.Module, patterns: dict[str, Any], in_place: tuple[str, ...] = ()) -> None:
-        paths = _parts.matched(model, patterns)
+        paths = _parts.match_parts(model, patterns)
         super().__init__(model, paths, in_place)
         self.part_facts = {
             part: PartFacts(name=part, task_type=None, targets=_parts.default_targets(self.part(part)))
@@ -97,12 +97,12 @@ def disturb(tensors: list[nn.Parameter]) -> None:
 
 
 def test_patterns_mean_modules_and_parameters() -> None:
-    found = _parts.matched(vit("meta"), PATTERNS | {"rest": ["blocks.2.*", "head"]})
+    found = _parts.match_parts(vit("meta"), PATTERNS | {"rest": ["blocks.2.*", "head"]})
     assert found["stem"] == ("patch_embed", "cls_token", "pos_embed")
     assert found["body"] == ("blocks.0", "blocks.1", "norm")
     assert found["rest"] == ("blocks.2.norm1", "blocks.2.attn", "blocks.2.norm2", "blocks.2.mlp", "head")
-    assert _parts.matched(vit("meta"), {"all": ""}) == {"all": ("",)}
-    assert _parts.matched(vit("meta"), {"all": ["blocks", "blocks.*"]}) == {"all": ("blocks",)}
+    assert _parts.match_parts(vit("meta"), {"all": ""}) == {"all": ("",)}
+    assert _parts.match_parts(vit("meta"), {"all": ["blocks", "blocks.*"]}) == {"all": ("blocks",)}
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,17 @@ def test_patterns_mean_modules_and_parameters() -> None:
 )
 def test_patterns_that_mean_nothing_or_too_much(patterns: dict[str, str], words: str) -> None:
     with pytest.raises(SpecError) as caught:
-        _parts.matched(vit("meta"), patterns)
+        _parts.match_parts(vit("meta"), patterns)
     assert words in str(caught.value)
 
 
 def test_covering_takes_whole_modules_where_it_can() -> None:
     model = vit("meta")
     names = {name for name, _ in model.named_parameters()}
-    assert _parts.covering(model, names) == ("",)
+    assert _parts.minimal_paths(model, names) == ("",)
     blocks = {name for name in names if name.startswith("blocks")}
-    assert _parts.covering(model, blocks | {"cls_token"}) == ("cls_token", "blocks")
-    assert _parts.covering(model, blocks - {"blocks.1.mlp.fc1.bias"}) == (
+    assert _parts.minimal_paths(model, blocks | {"cls_token"}) == ("cls_token", "blocks")
+    assert _parts.minimal_paths(model, blocks - {"blocks.1.mlp.fc1.bias"}) == (
         "blocks.0",
         "blocks.1.norm1",
         "blocks.1.attn",
@@ -242,7 +242,7 @@ def test_a_part_in_place_is_called_through_its_wrapper() -> None:
 def test_only_layers_that_run_are_targets() -> None:
     """BEiT's attention takes the weight of its ``qkv`` for itself: an adapter there would do nothing."""
     beit = on_meta("beit_base_patch16_224", depth=1, img_size=32, embed_dim=16, num_heads=2)
-    ran = _parts.traced(beit, torch.empty(1, 3, 32, 32, device="meta")).ran
+    ran = _parts.modules_called(beit, torch.empty(1, 3, 32, 32, device="meta")).modules
     assert _parts.default_targets(beit.blocks)["lora"] == ["fc1", "fc2", "proj", "qkv"]
     assert _parts.default_targets(beit.blocks, ran)["lora"] == ["fc1", "fc2", "proj"]
 
@@ -251,10 +251,10 @@ def test_a_look_at_what_runs_leaves_the_model_as_it_was() -> None:
     model: Any = timm.create_model("resnet18", num_classes=3)
     model.layer1.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trace = _parts.traced(model, torch.empty(2, 3, 64, 64, device="meta"))
-    assert trace.first[:2] == (model, model.conv1)
-    assert trace.behind >= {model.fc, model.global_pool}
-    assert not {model.conv1, model.layer4} & trace.behind
+    calls = _parts.modules_called(model, torch.empty(2, 3, 64, 64, device="meta"))
+    assert {model, model.conv1} <= calls.modules
+    assert calls.classifier >= {model.fc, model.global_pool}
+    assert not {model.conv1, model.layer4} & calls.classifier
     assert model.training
     assert not model.layer1[0].training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -275,7 +275,7 @@ def test_ln_tuning_is_of_all_norms_that_names_can_tell() -> None:
 
 def test_output_layers_are_targets_where_there_is_nothing_else() -> None:
     model = vit("meta")
-    whole = _parts.default_targets(_parts.View(model, [""]), outputs=[model.head])
+    whole = _parts.default_targets(_parts.PartView(model, [""]), outputs=[model.head])
     assert whole["lora"] == ["attn.proj", "fc1", "fc2", "qkv"]  # patch_embed.proj is a convolution
     assert whole["head"] == ["head"]
-    assert _parts.default_targets(_parts.View(model, ["head", "norm"]), outputs=[model.head])["lora"] == ["head"]
+    assert _parts.default_targets(_parts.PartView(model, ["head", "norm"]), outputs=[model.head])["lora"] == ["head"]

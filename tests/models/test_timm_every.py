@@ -53,36 +53,36 @@ def built(architecture: str) -> TimmModel:
     return family.build(settings, texts=[], device="meta", task=TASK)
 
 
-def covered(model: TimmModel, trace: _parts.Trace) -> float:
+def covered(model: TimmModel, calls: _parts.Calls) -> float:
     """Share of the weights in front of the classifier's own layers that LoRA's default targets have."""
     targets = model.part_facts["blocks"].targets["lora"]
     total = chosen = 0
     for name, own in model.part("blocks").named_modules():
         meant = any(name == target or name.endswith(f".{target}") for target in targets)
-        assert not (meant and own in trace.behind), f"{name} is one of the classifier's own layers"
+        assert not (meant and own in calls.classifier), f"{name} is one of the classifier's own layers"
         sizes = {leaf: p.numel() for leaf, p in own.named_parameters(recurse=False) if p.ndim > 1}
-        total += 0 if own in trace.behind else sum(sizes.values())
+        total += 0 if own in calls.classifier else sum(sizes.values())
         chosen += sizes.get("weight", 0) if meant else 0
     return chosen / total
 
 
 @pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> list[_parts.Trace]:
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[_parts.Calls]:
     """Of the models that are built; every look leaves all tensors in their places."""
-    found: list[_parts.Trace] = []
-    trace = _parts.traced
+    found: list[_parts.Calls] = []
+    trace = _parts.modules_called
 
-    def checked(model: torch.nn.Module, *args: Any) -> _parts.Trace:
+    def checked(model: torch.nn.Module, *args: Any) -> _parts.Calls:
         before = {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)}
         found.append(trace(model, *args))
         assert {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)} == before
         return found[-1]
 
-    monkeypatch.setattr(_parts, "traced", checked)
+    monkeypatch.setattr(_parts, "modules_called", checked)
     return found
 
 
-def check(file: str, model: TimmModel, trace: _parts.Trace) -> None:
+def check(file: str, model: TimmModel, calls: _parts.Calls) -> None:
     """Parts are disjoint and together the whole; tokens and tables of positions are in the stem; the head has as many
     outputs as there are labels; LoRA's default targets have at least half of the trunk's weights."""
     parts = {part: list(model.part(part).parameters()) for part in family.PARTS}
@@ -94,10 +94,10 @@ def check(file: str, model: TimmModel, trace: _parts.Trace) -> None:
     for part in ("blocks", "head"):
         names = [name.rpartition(".")[2] for name, _ in model.part(part).named_parameters()]
         assert not [name for name in names if re.fullmatch(r"(cls_token|pos_embed)\d*", name)], file
-    assert covered(model, trace) >= 0.5, file
+    assert covered(model, calls) >= 0.5, file
 
 
-def test_parts_and_targets_of_every_file(traces: list[_parts.Trace]) -> None:
+def test_parts_and_targets_of_every_file(traces: list[_parts.Calls]) -> None:
     assert len(architectures()) >= 85
     for file, architecture in architectures().items():
         try:
@@ -119,7 +119,7 @@ def test_modules_that_others_share_keep_their_values() -> None:
 
 
 @pytest.mark.parametrize("architecture", NAMED)
-def test_adapters_are_on_most_of_the_trunk_and_fit(architecture: str, traces: list[_parts.Trace]) -> None:
+def test_adapters_are_on_most_of_the_trunk_and_fit(architecture: str, traces: list[_parts.Calls]) -> None:
     if not timm.is_model(architecture):
         pytest.skip("this timm is older than the architecture")
     model = built(architecture)
@@ -139,4 +139,4 @@ def test_the_head_is_the_layer_that_puts_out_labels() -> None:
 
 def test_dilated_convolutions_are_left_out_where_the_library_lacks_them() -> None:
     dilated = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3, dilation=2), torch.nn.Conv2d(2, 2, 1, dilation=2))
-    assert _parts.default_targets(dilated)["lora"] == (["0", "1"] if _parts._knows_dilation() else ["1"])
+    assert _parts.default_targets(dilated)["lora"] == (["0", "1"] if _parts._peft_knows_dilation() else ["1"])

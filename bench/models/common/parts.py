@@ -1,6 +1,6 @@
 """Parts of any torch module, named by patterns of module paths, and adapters on them.
 
-A part of several modules is shown to peft as a ``View`` that holds the same modules under the same names. An adapter
+A part of several modules is shown to peft as a ``PartView`` with the same modules under the same names. An adapter
 replaces layers inside their parents, so that the model's own forward pass goes through it.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -26,86 +27,112 @@ from bench.registry import did_you_mean
 Paths = dict[str, tuple[str, ...]]
 """Part -> dotted paths of its modules and parameters, none below another; ``""`` is the whole model."""
 
+# Customary names in timm and transformers.
+_KEYS_AND_VALUES = ("qkv", "kv", "k", "v", "k_proj", "v_proj", "key", "value", "query_key_value", "c_attn", "in_proj")
+_FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
 
-def matched(module: nn.Module, patterns: Mapping[str, str | Sequence[str]]) -> Paths:
-    """What the patterns of each part mean in ``module``.
+
+def match_parts(module: nn.Module, patterns: Mapping[str, str | Sequence[str]]) -> Paths:
+    """Paths in ``module`` that the patterns of each part match.
 
     A pattern is the path of a module or parameter, each step with the wildcards of ``fnmatch``: ``blocks.*``,
     ``blocks.[0-5]``, ``cls_token``; ``""`` is the whole module. Modules without parameters are passed over.
-    Raises SpecError, with the nearest names, for a pattern that means nothing, and for parts that overlap.
+    Raises SpecError, with the nearest names, for a pattern that matches nothing, and for parts that overlap.
     """
     names = [name for name, own in module.named_modules(remove_duplicate=False) if any(True for _ in own.parameters())]
     names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    found: Paths = {}
+    parts: Paths = {}
     for part, given in patterns.items():
         several = [given] if isinstance(given, str) else given
-        paths = dict.fromkeys(path for pattern in several for path in _meant(pattern, names, part))
-        found[part] = tuple(path for path in paths if not any(_is_below(path, other) for other in paths))
-    _refuse_overlap(found)
-    return found
+        paths = dict.fromkeys(path for pattern in several for path in _match_pattern(pattern, names, part))
+        parts[part] = tuple(path for path in paths if not any(_is_below(path, other) for other in paths))
+    for (part, paths_of_part), (other, paths_of_other) in combinations(parts.items(), 2):
+        for one, two in product(paths_of_part, paths_of_other):
+            if one == two or _is_below(one, two) or _is_below(two, one):
+                deeper = max(one, two, key=len) or "the whole model"
+                raise SpecError(f"parts {part!r} and {other!r} overlap: both hold {deeper}; narrow a pattern")
+    return parts
 
 
-def covering(module: nn.Module, parameters: Collection[str], prefix: str = "") -> tuple[str, ...]:
+def _match_pattern(pattern: str, names: Sequence[str], part: str) -> list[str]:
+    steps = pattern.split(".")
+
+    def matches(name: str) -> bool:
+        own = name.split(".")
+        return len(own) == len(steps) and all(map(fnmatchcase, own, steps))
+
+    if matched := [name for name in names if matches(name)]:
+        return matched
+    candidates = dict.fromkeys(name for name in names if name and name.count(".") <= pattern.count("."))
+    hint = did_you_mean(pattern, list(candidates))
+    raise SpecError(f"part {part!r}: {pattern!r} names no module or parameter of the model{hint}")
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path != other and (other == "" or path.startswith(f"{other}."))
+
+
+def minimal_paths(module: nn.Module, parameters: Collection[str], prefix: str = "") -> tuple[str, ...]:
     """The fewest paths that hold these parameters (names as in ``module.named_parameters``) and no others."""
     own = [f"{prefix}{name}" for name, _ in module.named_parameters(remove_duplicate=False)]
     if own and all(name in parameters for name in own):
         return (prefix.removesuffix("."),)
     paths = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False) if f"{prefix}{name}" in parameters]
     for name, child in module.named_children():
-        paths += covering(child, parameters, f"{prefix}{name}.")
+        paths += minimal_paths(child, parameters, f"{prefix}{name}.")
     return tuple(paths)
 
 
-class View(nn.Module):
+class PartView(nn.Module):
     """Modules and parameters of a model under their names there; never called."""
 
     def __init__(self, root: nn.Module, paths: Iterable[str]) -> None:
         super().__init__()
-        self._places: list[tuple[nn.Module, str, nn.Module]] = []  # here, name, owner in the model
+        self._entries: list[tuple[nn.Module, str, nn.Module]] = []
+        """Parent in the view, name, parent in the model."""
         for path in paths:
-            own = [*root._modules, *root._parameters] if path == "" else [path]
-            for name in own:
-                self._show(root, name)
+            for name in [*root._modules, *root._parameters] if path == "" else [path]:
+                self._add(root, name)
 
-    def _show(self, owner: nn.Module, path: str) -> None:
+    def _add(self, owner: nn.Module, path: str) -> None:
         here: nn.Module = self
         *steps, leaf = path.split(".")
         for step in steps:
             owner = owner.get_submodule(step)
             if step not in here._modules:  # a list of blocks stays one, so that methods find it by its type
-                listed = isinstance(owner, nn.ModuleList | nn.Sequential)
-                here.add_module(step, nn.ModuleList() if listed else nn.Module())
+                is_list = isinstance(owner, nn.ModuleList | nn.Sequential)
+                here.add_module(step, nn.ModuleList() if is_list else nn.Module())
             here = here.get_submodule(step)
         if leaf in owner._modules:
             here.add_module(leaf, owner._modules[leaf])
         else:
             here.register_parameter(leaf, owner._parameters[leaf])
-        self._places.append((here, leaf, owner))
+        self._entries.append((here, leaf, owner))
 
     def __getattr__(self, name: str) -> Any:
-        """Say what to do about methods that ask a model for its configuration, its layers or its like."""
+        """Explain the error to users of methods that ask a model for its configuration, its layers and the like."""
         try:
             return super().__getattr__(name)
         except AttributeError:
-            told = 'a method that asks for it goes on a whole model, the part "" of `model.parts`'
-            raise AttributeError(f"this part of a model has no {name!r}; {told}") from None
+            remedy = 'a method that asks for it goes on a whole model, the part "" of `model.parts`'
+            raise AttributeError(f"this part of a model has no {name!r}; {remedy}") from None
 
-    def put_back(self) -> None:
-        """Put modules that were replaced here into the model, too."""
-        for here, leaf, owner in self._places:
+    def write_back(self) -> None:
+        """Put modules that were replaced in the view into the model."""
+        for here, leaf, owner in self._entries:
             if leaf in here._modules:
                 setattr(owner, leaf, here._modules[leaf])
 
-    def _apply(self, fn: Any, recurse: bool = True) -> View:
-        """A move to another kind of device makes new parameters: take the model's, which moved before."""
+    def _apply(self, fn: Any, recurse: bool = True) -> PartView:
+        """Take the model's parameters after a move to another kind of device, which makes new ones in each."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for here, leaf, owner in self._places:
+        for here, leaf, owner in self._entries:
             if leaf in here._parameters:
                 here._parameters[leaf] = owner._parameters[leaf]
         return self
 
 
-class Assembly(nn.Module):
+class ModelWithAdapters(nn.Module):
     """A model and, registered beside it, the wrappers of adapters: some hold tensors that their layers share."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -113,7 +140,7 @@ class Assembly(nn.Module):
         self.add_module("model", model)
         self.add_module("adapters", nn.Module())
 
-    def train(self, mode: bool = True) -> Assembly:
+    def train(self, mode: bool = True) -> ModelWithAdapters:
         """Keep the statistics of frozen batch norms."""
         super().train(mode)
         freeze_batch_norms(self)
@@ -138,14 +165,14 @@ def refuse_adapters(module: nn.Module) -> None:
         raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
 
 
-class Parts:
+class PartitionedModel:
     """The parts of a built model: the half of ``BenchModel`` that is the same for every module."""
 
     def __init__(self, model: nn.Module, paths: Paths, in_place: Collection[str] = ()) -> None:
-        """``in_place``: parts of one path that peft wraps where they stand. That is what virtual tokens need, which
-        its wrapper puts into the call; whoever calls such a part must bear with the wrapper."""
-        assert all(len(paths[part]) == 1 for part in in_place), "only a part of one module has a place"
-        self.module: nn.Module = Assembly(model)
+        """``in_place``: parts of one path that peft wraps where they stand, as virtual tokens need it: the wrapper puts
+        them into the call, so the caller must accept a wrapper."""
+        assert all(len(paths[part]) == 1 for part in in_place), "only a part of one module can be wrapped in place"
+        self.module: nn.Module = ModelWithAdapters(model)
         self._paths = paths
         self._in_place = in_place
 
@@ -155,47 +182,48 @@ class Parts:
         return self.module.get_submodule("model")
 
     def part(self, name: str) -> nn.Module:
-        """The part, adapted or not; its names are those in the model, but for a part in place."""
+        """The part, adapted or not, with the model's names, except for a part in place."""
         adapters = self.module.get_submodule("adapters")
         if name in self._in_place:
-            return self.module.get_submodule(self._place(name))
+            return self.module.get_submodule(self._path_in_place(name))
         if _attribute(name) in adapters._modules:
             return adapters.get_submodule(_attribute(name))
-        return View(self.model, self._paths[name])
+        return PartView(self.model, self._paths[name])
 
     def replace_part(self, name: str, adapted: nn.Module) -> None:
         """Let the model go through the adapted (peft) module."""
         if name in self._in_place:
-            parent, _, leaf = self._place(name).rpartition(".")
+            parent, _, leaf = self._path_in_place(name).rpartition(".")
             setattr(self.module.get_submodule(parent), leaf, adapted)
             return
-        view = next(own for own in adapted.modules() if isinstance(own, View))
-        view.put_back()
+        view = next(own for own in adapted.modules() if isinstance(own, PartView))
+        view.write_back()
         self.module.get_submodule("adapters").add_module(_attribute(name), adapted)
 
-    def _place(self, name: str) -> str:
+    def _path_in_place(self, name: str) -> str:
         (path,) = self._paths[name]
         return f"model.{path}".removesuffix(".")
 
 
+def _attribute(part: str) -> str:
+    """An attribute name of the part that no module has itself."""
+    return f"part_{part.replace('.', '_')}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
-    """What runs when a model is called."""
+class Calls:
+    """Modules whose ``forward`` runs when a model is called."""
 
-    ran: frozenset[nn.Module]
-    """Modules whose ``forward`` runs. A layer whose weight another module takes for itself never does, and an adapter
-    on it would do nothing."""
-    first: tuple[nn.Module, ...]
-    """The same in the order in which they run first."""
-    behind: frozenset[nn.Module]
-    """Those that run only behind ``forward_features``, where the model has that: the classifier's own layers."""
+    modules: frozenset[nn.Module]
+    """A layer whose weight another module uses directly is never called: an adapter on it would do nothing."""
+    classifier: frozenset[nn.Module]
+    """Those called after ``forward_features`` only, where the model has that: the classifier's own layers."""
 
 
-def traced(model: nn.Module, *args: Any, **kwargs: Any) -> Trace:
-    """Call ``model`` so; the arguments are on the meta device.
+def modules_called(model: nn.Module, *args: Any, **kwargs: Any) -> Calls:
+    """Call a copy of ``model`` without values; the arguments are on the meta device. Raises what ``model`` raises.
 
-    Costs no memory, whatever device the model is on: a copy without values is called, and the model stays untouched,
-    also where its modules share others. Raises what ``model`` raises.
+    Costs no memory, whatever device the model is on, and leaves it untouched, also where its modules share others.
     """
     shells: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
@@ -207,19 +235,19 @@ def traced(model: nn.Module, *args: Any, **kwargs: Any) -> Trace:
     features: set[nn.Module] = set()
     for own in copied.modules():
         own.register_forward_pre_hook(lambda own, _: order.setdefault(origins[own]))
-    if (inner := getattr(copied, "forward_features", None)) is not None:
+    if (forward_features := getattr(copied, "forward_features", None)) is not None:
 
-        def noted(*given: Any, **options: Any) -> Any:
+        def noting_features(*given: Any, **options: Any) -> Any:
             before = len(order)
-            result = inner(*given, **options)
+            result = forward_features(*given, **options)
             features.update(list(order)[before:])
             return result
 
-        copied.forward_features = noted
+        copied.forward_features = noting_features
     with torch.no_grad():
         copied(*args, **kwargs)
-    behind = frozenset(order) - features - {model} if features else frozenset()
-    return Trace(ran=frozenset(order), first=tuple(order), behind=behind)
+    classifier = frozenset(order) - features - {model} if features else frozenset()
+    return Calls(modules=frozenset(order), classifier=classifier)
 
 
 def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
@@ -230,77 +258,76 @@ def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
         owner: Any = model
         for step in steps[0][:end]:
             owner = getattr(owner, step)
-        found: str | None = getattr(getattr(owner, "config", None), "model_type", None)
-        if found:
-            return found
+        model_type: str | None = getattr(getattr(owner, "config", None), "model_type", None)
+        if model_type:
+            return model_type
     return None
 
 
 def default_targets(
     part: nn.Module,
-    ran: Collection[nn.Module] | None = None,
+    called: Collection[nn.Module] | None = None,
     outputs: Collection[nn.Module] = (),
-    behind: Collection[nn.Module] = (),
+    classifier: Collection[nn.Module] = (),
 ) -> dict[str, list[str]]:
     """``PartFacts.targets`` of a part of a model about which no more is known.
 
     LoRA and its kin go on all linear layers (Dettmers et al. 2023, QLoRA) where these hold at least half of the weights
-    that adapters can be put on, else on all ungrouped convolutions, too; not on ``outputs`` and on what runs ``behind``
-    the blocks, unless the part has nothing else. IA3 rescales keys, values and the input of the second feed-forward
-    layer (Liu et al. 2022) where they have customary names; a fused ``qkv`` as a whole. LN tuning is of all
-    normalisation layers, where names can tell them from all else. ``ran``: only layers among these (see ``traced``).
+    that adapters can be put on, else on all ungrouped convolutions, too; not on ``outputs`` and ``classifier`` unless
+    the part has nothing else. IA3 rescales keys, values and the input of the second feed-forward layer (Liu et al.
+    2022) where they have customary names; a fused ``qkv`` as a whole. LN tuning is of all normalisation layers, where
+    their names differ from all others. ``called``: only layers among these (see ``modules_called``).
     """
-    layers = {n: own for n, own in part.named_modules() if n and (ran is None or own in ran) and _has_kind(own)}
+    layers = {
+        name: own
+        for name, own in part.named_modules()
+        if name and (called is None or own in called) and _takes_adapters(own)
+    }
     inner = {name: own for name, own in layers.items() if own not in outputs}
-    trunk = {name: own for name, own in inner.items() if own not in behind}
-    chosen = _enough(trunk) or _enough(inner) or set(layers)
+    trunk = {name: own for name, own in inner.items() if own not in classifier}
+    chosen = _linear_if_enough(trunk) or _linear_if_enough(inner) or set(layers)
     feedforward = {name for name in chosen if name.rpartition(".")[2] in _FEEDFORWARD}
     rescaled = {name for name in chosen if name.rpartition(".")[2] in _KEYS_AND_VALUES} | feedforward
-    targets = {"lora": _ends(chosen, part), "ia3": _ends(rescaled or chosen, part)}
-    targets["ia3.feedforward_modules"] = _ends(feedforward, part)
-    heads = [name for name, own in part.named_modules() if own in outputs]
+    targets: dict[str, list[str]] = {}
+    if chosen:
+        targets = {"lora": _shortest_endings(chosen, part), "ia3": _shortest_endings(rescaled or chosen, part)}
+        targets["ia3.feedforward_modules"] = _shortest_endings(feedforward, part)
+    if heads := [name for name, own in part.named_modules() if own in outputs]:
+        targets["head"] = heads
     norms = {name for name, own in part.named_modules() if is_norm(own)}
-    others = {end for name, _ in part.named_modules() if name not in norms for end in _endings(name)}
-    found = {"head": heads, "ln_tuning": [] if norms & others else _ends(norms, part)}
-    return (targets if chosen else {}) | {method: names for method, names in found.items() if names}
+    if norms and not norms & {end for name, _ in part.named_modules() if name not in norms for end in _endings(name)}:
+        targets["ln_tuning"] = _shortest_endings(norms, part)
+    return targets
 
 
-def _enough(layers: Mapping[str, nn.Module]) -> set[str]:
+def _takes_adapters(layer: nn.Module) -> bool:
+    # Torch's own attention never calls its output layer.
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False
+    if isinstance(layer, nn.Conv2d):
+        dilated = any(size > 1 and step > 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True))
+        return layer.groups == 1 and (not dilated or _peft_knows_dilation())
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+
+
+@cache
+def _peft_knows_dilation() -> bool:
+    """Whether the installed peft builds convolutions of adapters with the dilation of their base layer."""
+    spec = importlib.util.find_spec("peft")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [Path(folder, "tuners", "lora", "layer.py") for folder in folders]
+    return any("dilation" in file.read_text(encoding="utf-8") for file in files if file.is_file())
+
+
+def _linear_if_enough(layers: Mapping[str, nn.Module]) -> set[str]:
     """Names of the linear layers if they hold half of the weights, else of all layers."""
     sizes = {name: sum(p.numel() for p in own.parameters() if p.ndim > 1) for name, own in layers.items()}
     linear = {name for name, own in layers.items() if not isinstance(own, nn.Conv2d)}
     return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else set(layers)
 
 
-_KEYS_AND_VALUES = ("qkv", "kv", "k", "v", "k_proj", "v_proj", "key", "value", "query_key_value", "c_attn", "in_proj")
-_FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
-"""Customary names in timm and transformers."""
-
-
-def _has_kind(layer: nn.Module) -> bool:
-    """Whether adapters of peft can be put on it. Torch's own attention never calls its output layer."""
-    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return False
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and (_knows_dilation() or not _is_dilated(layer))
-    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
-
-
-def _is_dilated(layer: nn.Conv2d) -> bool:
-    return any(size > 1 and step > 1 for size, step in zip(layer.kernel_size, layer.dilation, strict=True))
-
-
-@cache
-def _knows_dilation() -> bool:
-    """Whether the installed peft makes its convolutions with the dilation of those they stand beside."""
-    found = importlib.util.find_spec("peft")
-    folders = (found.submodule_search_locations if found else None) or []
-    files = [Path(folder, "tuners", "lora", "layer.py") for folder in folders]
-    return any("dilation" in file.read_text(encoding="utf-8") for file in files if file.is_file())
-
-
-def _ends(names: Collection[str], part: nn.Module) -> list[str]:
-    """``names`` as target modules: as few of their last steps as mean nothing else, e.g. ``qkv`` or ``attn.proj``."""
+def _shortest_endings(names: Collection[str], part: nn.Module) -> list[str]:
+    """``names`` as target modules: as few last steps as match nothing else, e.g. ``qkv`` or ``attn.proj``."""
     others = {end for name, _ in part.named_modules() if name not in names for end in _endings(name)}
     return sorted({next((end for end in _endings(name) if end not in others), name) for name in names})
 
@@ -309,42 +336,3 @@ def _endings(name: str) -> list[str]:
     """``c``, ``b.c``, ``a.b.c``."""
     steps = name.split(".")
     return [".".join(steps[start:]) for start in reversed(range(len(steps)))]
-
-
-def _meant(pattern: str, names: Sequence[str], part: str) -> list[str]:
-    steps = pattern.split(".")
-    found = [name for name in names if _agrees(name.split("."), steps)]
-    if not found:
-        alike = [name for name in names if name and name.count(".") <= pattern.count(".")]
-        raise SpecError(
-            f"part {part!r}: {pattern!r} names no module or parameter of the model" + _nearest(pattern, alike)
-        )
-    return found
-
-
-def _nearest(pattern: str, names: list[str]) -> str:
-    return did_you_mean(pattern, list(dict.fromkeys(names)))
-
-
-def _agrees(name: list[str], steps: list[str]) -> bool:
-    return len(name) == len(steps) and all(fnmatchcase(own, step) for own, step in zip(name, steps, strict=True))
-
-
-def _is_below(path: str, other: str) -> bool:
-    return path != other and (other == "" or path.startswith(f"{other}."))
-
-
-def _refuse_overlap(paths: Paths) -> None:
-    parts = list(paths)
-    for place, part in enumerate(parts):
-        for other in parts[place + 1 :]:
-            for one in paths[part]:
-                for two in paths[other]:
-                    if one == two or _is_below(one, two) or _is_below(two, one):
-                        deeper = max(one, two, key=len) or "the whole model"
-                        raise SpecError(f"parts {part!r} and {other!r} overlap: both hold {deeper}; narrow a pattern")
-
-
-def _attribute(part: str) -> str:
-    """A name that no attribute of a module has."""
-    return f"part_{part.replace('.', '_')}"

@@ -1,11 +1,14 @@
-"""Which architectures the installed transformers has for a task, read from its sources: importing them takes seconds
-and torch. A library whose sources read otherwise is asked when the model is built.
+"""Which architectures the installed transformers has for a task.
+
+The library's lists are read from its sources, as importing them takes seconds and torch, and specs are checked in less
+than one. A release whose sources read otherwise leaves the lists empty: the library is asked when the model is built.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,12 +17,8 @@ from bench.plugins.contracts import TaskFacts
 from bench.registry import did_you_mean
 
 CAUSAL, SEQ2SEQ, MASKED = "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM"
-LABELS, IMAGES, VISION_TEXT, VQA = (
-    "SEQUENCE_CLASSIFICATION",
-    "IMAGE_CLASSIFICATION",
-    "IMAGE_TEXT_TO_TEXT",
-    "VISUAL_QUESTION_ANSWERING",
-)
+LABELS, IMAGES = "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION"
+VISION_TEXT, VQA = "IMAGE_TEXT_TO_TEXT", "VISUAL_QUESTION_ANSWERING"
 _KINDS: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {
     (("text",), "label"): (LABELS,),
     (("image",), "label"): (IMAGES,),
@@ -29,27 +28,24 @@ _KINDS: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {
 }
 """Inputs and output of a task -> the library's lists of classes for it, as ``MODEL_FOR_..._MAPPING_NAMES`` is named;
 the first that has the architecture decides."""
-_NO_TEXT = frozenset(("vilt",))
-"""Chooses among fixed answers, whatever the list is called."""
 _TASK_TYPES = {LABELS: "SEQ_CLS", CAUSAL: "CAUSAL_LM", SEQ2SEQ: "SEQ_2_SEQ_LM"}
-"""peft's wrapper of a whole model. It has none for images, and its prompts hide the places of an image in a text."""
+"""peft's wrapper of a whole model. It has none for images, and its prompts hide the positions of an image in a text."""
 
 
 def kinds(task: TaskFacts) -> tuple[str, ...]:
     """The lists of classes for a task. Raises SpecError if the library has none."""
     inputs = tuple(sorted(task.inputs))
-    found = _KINDS.get((inputs, task.output))
-    if found is None:
+    if (inputs, task.output) not in _KINDS:
         able = "; ".join(f"{' and '.join(given)} -> {output}" for given, output in _KINDS)
         raise SpecError(
             f"family 'hf' has no kind of model for task {task.name!r}, {' and '.join(inputs)} -> {task.output}; "
             f"it does {able}"
         )
-    return found
+    return _KINDS[inputs, task.output]
 
 
 def kind(model_type: str, task: TaskFacts, encoder_decoder: bool | None = None) -> str:
-    """The list that has the architecture; ``encoder_decoder``: what its configuration says of itself, if anything.
+    """The list that has the architecture; ``encoder_decoder``: as its configuration sets it, if it does.
 
     Raises SpecError, with the nearest names, if none has it or it is unknown.
     """
@@ -60,24 +56,23 @@ def kind(model_type: str, task: TaskFacts, encoder_decoder: bool | None = None) 
             f"model_type {model_type!r} is unknown to the installed transformers{did_you_mean(model_type, known)}; "
             "models that bring their own code (trust_remote_code) are not supported"
         )
-    lists = {name: _able(name) for name in wanted}
-    found = [name for name in wanted if model_type in lists[name]]
-    if not found and all(lists.values()):
-        able = tuple(sorted(set().union(*lists.values())))
+    able = {name: _architectures(name) for name in wanted}
+    fitting = [name for name in wanted if model_type in able[name]]
+    if not fitting and all(able.values()):
+        hint = did_you_mean(model_type, sorted(set().union(*able.values())))
         raise SpecError(
-            f"transformers has no class of {model_type!r} for task {task.name!r}{did_you_mean(model_type, able)}; "
-            "choose another model or task"
+            f"transformers has no class of {model_type!r} for task {task.name!r}{hint}; choose another model or task"
         )
-    if encoder_decoder is False and CAUSAL in found:
+    if encoder_decoder is False and CAUSAL in fitting:
         return CAUSAL
-    return found[0] if found else wanted[-1]
+    return fitting[0] if fitting else wanted[-1]
 
 
-def _able(name: str) -> set[str]:
-    """The list, without what does not do what it says."""
-    if name == VQA:  # the others of it are made as all that see and write
-        return {key for key, own in classes(name).items() if own.endswith("QuestionAnswering") and key not in _NO_TEXT}
-    return set(classes(name))
+def _architectures(name: str) -> set[str]:
+    if name != VQA:
+        return set(classes(name))
+    # Of the list for VQA, the rest is built as image-text-to-text; ViLT chooses among fixed answers.
+    return {key for key, own in classes(name).items() if own.endswith("QuestionAnswering") and key != "vilt"}
 
 
 def decoder_only(kind: str, model_type: str, encoder_decoder: bool) -> bool:
@@ -88,55 +83,54 @@ def decoder_only(kind: str, model_type: str, encoder_decoder: bool) -> bool:
 
 
 def task_type(kind: str, model_type: str = "") -> str | None:
-    """peft's name of the task of a whole model from this list; null if its prompts do not fit: the library's T5, BART
-    and their kin take no virtual tokens when they choose a label."""
+    """peft's task type of a whole model from this list; null if its prompts do not fit: the library's T5, BART and
+    their kin take no virtual tokens when they choose a label."""
     return None if kind == LABELS and model_type in classes(SEQ2SEQ) else _TASK_TYPES.get(kind)
 
 
 @cache
 def classes(name: str) -> dict[str, str]:
-    """Model type -> class of the list ``MODEL_FOR_<name>_MAPPING_NAMES``; empty if the library reads otherwise."""
+    """Model type -> class of the list ``MODEL_FOR_<name>_MAPPING_NAMES``; an empty name where it has several."""
     return _pairs("modeling_auto.py", f"MODEL_FOR_{name}_MAPPING_NAMES")
 
 
 @cache
 def model_types() -> tuple[str, ...]:
-    """All model types, sorted; empty if the library reads otherwise."""
+    """All model types, sorted."""
     files = ("auto_mappings.py", "configuration_auto.py")
     return tuple(sorted(set().union(*(_pairs(file, "CONFIG_MAPPING_NAMES") for file in files))))
 
 
 def _pairs(file: str, name: str) -> dict[str, str]:
-    """The pairs of texts in what is assigned to ``name``."""
-    found: dict[str, str] = {}
-    for line in _body(file):
-        targets = line.targets if isinstance(line, ast.Assign) else []
-        value = line.value if isinstance(line, ast.Assign) else None
-        if isinstance(line, ast.Expr) and isinstance(line.value, ast.Call):  # NAME.update({...})
-            function = line.value.func
-            targets, value = [function.value] if isinstance(function, ast.Attribute) else [], line.value
-        if value is not None and any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            nodes = list(ast.walk(value))
-            own = {id(entry) for node in nodes for _, entry in _entries(node)}  # two classes of one type are no entry
-            found |= {_text(k): _text(v) for node in nodes if id(node) not in own for k, v in _entries(node)}
-    return {key: own for key, own in found.items() if key}
+    """Pairs of strings in what is assigned to ``name``, or updates it."""
+    pairs: dict[str, str] = {}
+    for statement in _statements(file):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                pairs |= dict(_pairs_in(value))
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=target))) as value) if target == name:
+                pairs |= dict(_pairs_in(value))
+    return pairs
 
 
-def _entries(node: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
-    if isinstance(node, ast.Tuple) and len(node.elts) == 2:
-        return [(node.elts[0], node.elts[1])]
-    if isinstance(node, ast.Dict):
-        return [(key, value) for key, value in zip(node.keys, node.values, strict=True) if key is not None]
-    return []
-
-
-def _text(node: ast.expr) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+def _pairs_in(node: ast.AST) -> Iterator[tuple[str, str]]:
+    match node:
+        case ast.Tuple(elts=[key, value]):
+            entries = [(key, value)]
+        case ast.Dict(keys=keys, values=values):
+            entries = [(key, value) for key, value in zip(keys, values, strict=True) if key is not None]
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from _pairs_in(child)
+            return
+    for key, value in entries:
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield key.value, str(value.value) if isinstance(value, ast.Constant) else ""
 
 
 @cache
-def _body(file: str) -> list[ast.stmt]:
-    found = importlib.util.find_spec("transformers")
-    folders = (found.submodule_search_locations if found else None) or []
+def _statements(file: str) -> list[ast.stmt]:
+    spec = importlib.util.find_spec("transformers")
+    folders = (spec.submodule_search_locations if spec else None) or []
     path = Path(folders[0], "models", "auto", file) if folders else Path()
     return ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []

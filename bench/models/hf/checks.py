@@ -1,8 +1,8 @@
-"""What a task takes for granted of a transformers model, tried once on the built model before anything is trained.
+"""What a task assumes of a transformers model, tried once on the built model before anything is trained.
 
 Two forward passes agree; what stands beside a text in its batch changes nothing; a model that writes is not shown a
-token that it has to predict, sees what stands in front of it, and has a token that ends a text; one that chooses a
-label sees the first and the last word. Where one of these does not hold, a model would train and print numbers all the
+token that it has to predict, uses what stands in front of it, and has a token that ends a text; one that chooses a
+label uses the first and the last word. Where one of these does not hold, a model would train and print numbers all the
 same.
 """
 
@@ -11,134 +11,137 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from PIL import Image as Pillow
 
 from bench.errors import BenchError, SpecError
+from bench.models.hf.images import ImageClassifier
+from bench.models.hf.model import Batch, HfModel
+from bench.models.hf.text import GenerativeModel, SequenceClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.models.hf.model import HfModel
-    from bench.models.hf.text import TextLabels, Writer
-    from bench.models.hf.vision import ImageLabels
-
 _TOLERANCE = {"cpu": 2e-4, "cuda": 5e-3}
 """Type of device -> share of the range of the logits: more than another order of summation makes (4e-7 in fp32, 1e-3
-in TF32), less than a token makes that is seen (1e-3 in an untrained model of two layers)."""
+in TF32), less than a token makes that is used (1e-3 in an untrained model of two layers)."""
 _SHORT, _MIDDLE, _LONG, _ANSWER = 2, 5, 9, 2
 """Words of three texts, of different lengths, and of the answer."""
 _WORDS = _MIDDLE + _LONG + _ANSWER + 1
-_SIZE = (64, 64)
 _BLUE, _RED = (90, 120, 150), (220, 40, 10)
 
 
-class _Words:
+class _Texts:
     """Texts of words that the model knows."""
 
-    def __init__(self, model: TextLabels | Writer) -> None:
+    def __init__(self, model: SequenceClassifier | GenerativeModel) -> None:
         words = _known_words(model.tokens)
-        self.enough = len(words) == _WORDS
+        self.are_enough = len(words) == _WORDS
         long, answer, spare = words[_MIDDLE : _MIDDLE + _LONG], words[_MIDDLE + _LONG : -1], words[-1:]
         self.long, self.answer = " ".join(long), " ".join(answer)
-        self.texts = [" ".join(words[:_SHORT]), " ".join(words[:_MIDDLE]), self.long]
+        self.all = [" ".join(words[:_SHORT]), " ".join(words[:_MIDDLE]), self.long]
         self.other_answer = " ".join([*answer[:-1], *spare])
         self.other_first = " ".join([*spare, *long[1:]])
         self.other_last = " ".join([*long[:-1], *spare])
 
 
-def check_labels(model: TextLabels) -> None:
-    """Of a model that chooses a label for a text. Raises SpecError with the reason."""
-    words = _Words(model)
-    if not words.enough:
+def check_sequence_classifier(model: SequenceClassifier) -> None:
+    """Check a model that chooses a label for a text. Raises SpecError with the reason."""
+    texts = _Texts(model)
+    if not texts.are_enough:
         return
-    with _reasons(model), _unnoticed(model):
-        together = _scores(model, words.texts)
-        _same(model, together, _scores(model, words.texts), "two forward passes of the same texts differ")
-        alone = torch.cat([_scores(model, [text]) for text in words.texts])
-        _same(model, together, alone, "its label of a text depends on the padding that the others of a batch bring")
-        for place, text in (("first", words.other_first), ("last", words.other_last)):
-            if _differ(model, words.long, text) and torch.equal(_scores(model, [text]), alone[-1:]):
+    with _library_errors(model), _without_trace(model):
+        together = _scores(model, texts.all)
+        _check_same(model, together, _scores(model, texts.all), "two forward passes of the same texts differ")
+        alone = torch.cat([_scores(model, [text]) for text in texts.all])
+        _check_same(
+            model, together, alone, "its label of a text depends on the padding that the others of a batch bring"
+        )
+        for place, text in (("first", texts.other_first), ("last", texts.other_last)):
+            if _differ(model, texts.long, text) and torch.equal(_scores(model, [text]), alone[-1:]):
                 _refuse(model, f"its label does not depend on the {place} word of a text")
 
 
-def check_images(model: ImageLabels) -> None:
-    """Of a model that chooses a label for an image. Raises SpecError with the reason."""
+def check_image_classifier(model: ImageClassifier) -> None:
+    """Check a model that chooses a label for an image. Raises SpecError with the reason."""
     images = [_image(_BLUE), _image(_RED)]
-    with _reasons(model), _unnoticed(model):
+    with _library_errors(model), _without_trace(model):
         together = _scores(model, [], images)
-        _same(model, together, _scores(model, [], images), "two forward passes of the same images differ")
+        _check_same(model, together, _scores(model, [], images), "two forward passes of the same images differ")
         alone = torch.cat([_scores(model, [], [image]) for image in images])
-        _same(model, together, alone, "its label of an image depends on the others of a batch")
+        _check_same(model, together, alone, "its label of an image depends on the others of a batch")
 
 
-def check_writer(model: Writer) -> None:
-    """Of a model that writes an answer. Raises SpecError with the reason."""
+def check_generative_model(model: GenerativeModel) -> None:
+    """Check a model that writes an answer. Raises SpecError with the reason."""
     _check_vocabulary(model)
-    words = _Words(model)
-    if not words.enough:
+    texts = _Texts(model)
+    if not texts.are_enough:
         return
-    answers = [words.answer] * len(words.texts)
-    with _reasons(model), _unnoticed(model):
-        together = _predictions(model, words.texts, answers)
+    answers = [texts.answer] * len(texts.all)
+    with _library_errors(model), _without_trace(model):
+        together = _predictions(model, texts.all, answers)
         if not together:
             return
-        for row, again in zip(together, _predictions(model, words.texts, answers), strict=True):
-            _same(model, row, again, "two forward passes of the same texts differ")
-        _check_order(model, words, together)
-        for row, question in zip(together, words.texts, strict=True):
+        for row, again in zip(together, _predictions(model, texts.all, answers), strict=True):
+            _check_same(model, row, again, "two forward passes of the same texts differ")
+        _check_causality(model, texts, together)
+        for row, question in zip(together, texts.all, strict=True):
             (alone,) = _predictions(model, [question], answers[:1])
-            _same(model, row, alone, "an answer depends on the padding that the other texts of its batch bring")
-        _check_sight(model, words, together[-1])
-        if not model.base.config.is_encoder_decoder and _pads_matter(model, words.texts):
-            _group_prompts(model)
+            _check_same(model, row, alone, "an answer depends on the padding that the other texts of its batch bring")
+        _check_inputs_used(model, texts, together[-1])
+        if not model.base.config.is_encoder_decoder and _padding_matters(model, texts.all):
+            if "image" in model.built.task.inputs:
+                _refuse(
+                    model, "an answer depends on the padding in front of its question, which longer questions bring"
+                )
+            model.pads_prompts = False  # such as RWKV: it writes on prompts of one length at a time
 
 
-def _check_vocabulary(model: Writer) -> None:
+def _check_vocabulary(model: GenerativeModel) -> None:
     """It can write every token of its tokenizer, the end of a text among them."""
-    end, layer = model.tokens.end, model.base.get_output_embeddings()
-    if end is None:
+    if model.tokens.end is None:
         _refuse(
             model,
             "its tokenizer has no token that ends a text, so that no answer would end",
             "set model.tokenizer to one with an eos_token",
         )
-    width = len(layer.weight) if isinstance(getattr(layer, "weight", None), torch.Tensor) else None
-    if width is not None and width < len(model.tokens):
+    weight = getattr(model.base.get_output_embeddings(), "weight", None)
+    if isinstance(weight, torch.Tensor) and len(weight) < len(model.tokens):
         _refuse(
             model,
-            f"it writes {width} different tokens, but its tokenizer makes {len(model.tokens)} (a vocabulary of its own "
-            "for what it writes is not supported)",
+            f"it writes {len(weight)} different tokens, but its tokenizer makes {len(model.tokens)} (a vocabulary of "
+            "its own for what it writes is not supported)",
         )
 
 
-def _check_order(model: Writer, words: _Words, together: Sequence[torch.Tensor]) -> None:
+def _check_causality(model: GenerativeModel, texts: _Texts, together: Sequence[torch.Tensor]) -> None:
     """The tokens of two answers are predicted alike up to the first that differs, and unlike behind it."""
-    old, new = (_labels(model, words.long, text) for text in (words.answer, words.other_answer))
-    until = 1 + next((place for place, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
-    changed = _predictions(model, words.texts, [words.other_answer] * len(words.texts))
+    old, new = (_labels(model, texts.long, text) for text in (texts.answer, texts.other_answer))
+    until = 1 + next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
+    changed = _predictions(model, texts.all, [texts.other_answer] * len(texts.all))
     for row, now in zip(together, changed, strict=True):
-        _same(model, row[:until], now[:until], "it sees the token that it is to predict (it is not causal)")
+        _check_same(model, row[:until], now[:until], "it sees the token that it is to predict (it is not causal)")
         if until < min(len(row), len(now)) and torch.equal(row[until], now[until]):
             _refuse(model, "its next token does not depend on the one before")
 
 
-def _check_sight(model: Writer, words: _Words, row: torch.Tensor) -> None:
+def _check_inputs_used(model: GenerativeModel, texts: _Texts, row: torch.Tensor) -> None:
     """An answer depends on the question's first word, and on the image."""
-    if _differ(model, words.long, words.other_first):
-        (other,) = _predictions(model, [words.other_first], [words.answer])
+    if _differ(model, texts.long, texts.other_first):
+        (other,) = _predictions(model, [texts.other_first], [texts.answer])
         if torch.equal(other, row):
             _refuse(model, "its answer does not depend on the first word of a question")
     if "image" in model.built.task.inputs:
-        (alone,) = _predictions(model, [words.long], [words.answer])
-        (other,) = _predictions(model, [words.long], [words.answer], _RED)
+        (alone,) = _predictions(model, [texts.long], [texts.answer])
+        (other,) = _predictions(model, [texts.long], [texts.answer], _RED)
         if torch.equal(other, alone):
             _refuse(model, "its answer does not depend on the image")
 
 
-def _pads_matter(model: Writer, questions: list[str]) -> bool:
+def _padding_matters(model: GenerativeModel, questions: list[str]) -> bool:
     """Whether the first token of an answer depends on the padding in front of its question, as in generation."""
     together = _logits(model, _batch(model, questions, []))
     for row, question in zip(() if together is None else together, questions, strict=False):
@@ -148,14 +151,9 @@ def _pads_matter(model: Writer, questions: list[str]) -> bool:
     return False
 
 
-def _group_prompts(model: Writer) -> None:
-    """Let a model that takes no notice of padding, as RWKV, write on prompts of one length at a time."""
-    if "image" in model.built.task.inputs:
-        _refuse(model, "an answer depends on the padding in front of its question, which longer questions bring")
-    model.pads_prompts = False
-
-
-def _predictions(model: Writer, questions: list[str], answers: list[str], color: Any = _BLUE) -> list[torch.Tensor]:
+def _predictions(
+    model: GenerativeModel, questions: list[str], answers: list[str], color: Any = _BLUE
+) -> list[torch.Tensor]:
     """Per row the logits (tokens, vocabulary) from which the tokens of its answer are predicted, the end included;
     empty where the model gives none, as BLIP."""
     batch = _batch(model, questions, answers, color)
@@ -166,37 +164,42 @@ def _predictions(model: Writer, questions: list[str], answers: list[str], color:
     return [logits[i, labels[i].ge(0).nonzero()[:, 0] - ahead] for i in range(len(labels))]
 
 
-def _labels(model: Writer, question: str, answer: str) -> list[int]:
+def _labels(model: GenerativeModel, question: str, answer: str) -> list[int]:
     labels = _batch(model, [question], [answer])["labels"][0]
     return [int(token) for token in labels[labels.ge(0)]]
 
 
 def _differ(model: Any, one: str, other: str) -> bool:
-    """Whether the model is given different tokens of two texts: they may be cut, or unknown words."""
+    """Whether two texts have different tokens: they may be cut, or of unknown words."""
     return not torch.equal(*(_batch(model, [text], [])["input_ids"] for text in (one, other)))
 
 
-def _batch(model: HfModel, texts: Sequence[str], answers: Sequence[str], color: Any = _BLUE) -> dict[str, torch.Tensor]:
+def _batch(model: Any, texts: Sequence[str], answers: Sequence[str], color: Any = _BLUE) -> Batch:
     images = [_image(color) for _ in texts] if "image" in model.built.task.inputs else []
-    return _moved(model, model.collate(images, texts, answers))  # type: ignore[attr-defined]
+    return _to_device(model, model.collate(images, texts, answers))
 
 
-def _moved(model: HfModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _to_device(model: HfModel, batch: Batch) -> Batch:
     return {name: tensor.to(_device(model)) for name, tensor in batch.items()}
 
 
-def _logits(model: HfModel, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
-    found = getattr(model.model(**batch), "logits", None)
-    return found.float() if isinstance(found, torch.Tensor) else None
+def _device(model: HfModel) -> torch.device:
+    device: torch.device = next(model.base.parameters()).device
+    return device
+
+
+def _logits(model: HfModel, batch: Batch) -> torch.Tensor | None:
+    logits = getattr(model.model(**batch), "logits", None)
+    return logits.float() if isinstance(logits, torch.Tensor) else None
 
 
 def _scores(model: Any, texts: list[str], images: Sequence[Image] = ()) -> torch.Tensor:
-    found: torch.Tensor = model.logits(_moved(model, model.collate(images, texts, [])))
-    return found.float()
+    scores: torch.Tensor = model.logits(_to_device(model, model.collate(images, texts, [])))
+    return scores.float()
 
 
 def _image(color: Any) -> Image:
-    return Pillow.new("RGB", _SIZE, color)
+    return Pillow.new("RGB", (64, 64), color)
 
 
 def _known_words(tokens: Any) -> list[str]:
@@ -204,34 +207,33 @@ def _known_words(tokens: Any) -> list[str]:
     special = set(tokens.tokenizer.all_special_ids)
     known = sorted(row for row in tokens.tokenizer.get_vocab().values() if row not in special)
     step = max(1, len(known) // (8 * _WORDS))
-    spread = chain(known[::step], known)
-    found: dict[str, None] = {}
-    for row in spread:
+    words: dict[str, None] = {}
+    for row in chain(known[::step], known):
         word = str(tokens.tokenizer.decode([row])).strip()
-        if word.isalnum() and tokens.ids(word, special=False):
-            found[word] = None
-        if len(found) == _WORDS:
+        if word.isalnum() and tokens.encode(word, special=False):
+            words[word] = None
+        if len(words) == _WORDS:
             break
-    return list(found)
+    return list(words)
 
 
 @contextmanager
-def _unnoticed(model: HfModel) -> Iterator[None]:
-    """Evaluation, without gradients, traces in random numbers or in the peaks of memory that are recorded."""
+def _without_trace(model: HfModel) -> Iterator[None]:
+    """In evaluation mode, without gradients or traces in random numbers and recorded memory peaks."""
     device = _device(model)
-    cuda = device.type == "cuda"
-    before = torch.cuda.max_memory_allocated(device) if cuda else 0
+    is_cuda = device.type == "cuda"
+    before = torch.cuda.max_memory_allocated(device) if is_cuda else 0
     training = model.module.training
     model.module.eval()
     try:
-        with torch.random.fork_rng([device] if cuda else []), torch.no_grad(), _plain_attention(model):
+        with torch.random.fork_rng([device] if is_cuda else []), torch.no_grad(), _plain_attention(model):
             yield
     finally:
         model.module.train(training)
-        if cuda:
+        if is_cuda:
             getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
             torch.cuda.empty_cache()
-            if torch.cuda.memory_allocated(device) >= before:  # nothing that was measured before is lost
+            if torch.cuda.memory_allocated(device) >= before:  # no peak measured before is lost
                 torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -249,35 +251,30 @@ def _plain_attention(model: HfModel) -> Iterator[None]:
         model.base.set_attn_implementation(chosen)
 
 
-def _device(model: HfModel) -> torch.device:
-    found: torch.device = next(model.base.parameters()).device
-    return found
-
-
 @contextmanager
-def _reasons(model: HfModel) -> Iterator[None]:
+def _library_errors(model: HfModel) -> Iterator[None]:
     """Raise SpecError with the library's reason where the model cannot take such inputs."""
     try:
         yield
     except (BenchError, torch.OutOfMemoryError):
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        told = str(error).splitlines()[0] if str(error) else ""
+        reason = str(error).splitlines()[0] if str(error) else ""
         inputs = " and ".join(f"{kind}s" for kind in model.built.task.inputs)
-        _refuse(model, f"it fails on {inputs} alone: {type(error).__name__}: {told}")
+        _refuse(model, f"it fails on {inputs} alone: {type(error).__name__}: {reason}")
 
 
 def _tolerance(model: HfModel) -> float:
     return _TOLERANCE.get(_device(model).type, _TOLERANCE["cuda"])
 
 
-def _same(model: HfModel, one: torch.Tensor, other: torch.Tensor, what: str) -> None:
-    if (found := _difference(one, other)) > _tolerance(model):
-        _refuse(model, f"{what} (logits by {found:.2g} of their range)")
+def _check_same(model: HfModel, one: torch.Tensor, other: torch.Tensor, problem: str) -> None:
+    if (difference := _difference(one, other)) > _tolerance(model):
+        _refuse(model, f"{problem} (logits by {difference:.2g} of their range)")
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference as a share of the range of ``one``; what is not finite in both counts as none."""
+    """The largest difference as a share of the range of ``one``; entries that are not finite in both are left out."""
     if one.numel() == 0 or torch.equal(one, other):
         return 0.0
     finite = one.isfinite() & other.isfinite()
@@ -287,5 +284,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one[finite] - other[finite]).abs().max()) / max(spread, 1e-12)
 
 
-def _refuse(model: HfModel, what: str, remedy: str = "choose another model") -> None:
-    raise SpecError(f"{type(model.base).__name__} cannot do task {model.built.task.name!r} as it is: {what}; {remedy}")
+def _refuse(model: HfModel, problem: str, remedy: str = "choose another model") -> NoReturn:
+    raise SpecError(
+        f"{type(model.base).__name__} cannot do task {model.built.task.name!r} as it is: {problem}; {remedy}"
+    )

@@ -1,25 +1,29 @@
-"""Where a transformers model lies: its folder, its configuration, its files and their digest. No torch in here."""
+"""Where a transformers model lies: its folder, its configuration, its files and their digest. Imports no torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import SpecError, WeightsError
 from bench.files import what_is
-from bench.models.common.files import CONFIG, cached_folder, digest_of, hub_folder, refuse_quantised_config
+from bench.models.common.files import (
+    CONFIG,
+    cached_folder,
+    digest_of,
+    hub_folder,
+    read_json,
+    refuse_quantised_config,
+)
+from bench.models.hf.settings import Settings, read_config
 from bench.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from bench.models.hf import Settings
 
 _WEIGHTS = (
     ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
 )
-"""Patterns of weight files, the preferred format first: whole, in shards, and the list of the shards."""
+"""Patterns of weight files, the preferred format first: one file, shards, and the index of the shards."""
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.codes", "*.tokenizer", "*.tiktoken", "*.bpe")
 """Configuration, tokenizer and processor: what is downloaded."""
 _NOT_READ = (
@@ -27,171 +31,148 @@ _NOT_READ = (
     *("*.index.json", "training_args*", "trainer_state.json", "optimizer*", "scheduler*", "rng_state*", "events.out.*"),
     *("README*", "LICENSE*", "*.md", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.log", "*.py", ".*"),
 )
-"""What a folder may hold that no model is built from, other formats of its weights among it."""
-_TEMPLATES = "additional_chat_templates"
-_ADAPTER = "adapter_config.json"
-"""With it the library puts the adapter beside it on the model."""
+"""Files of a folder that no model is built from, other formats of its weights among them."""
 
 
 def digest(settings: Settings) -> str | None:
     """SHA-256 (hex) over the names and contents of every file that the model is built from; null if there is none."""
     files: list[Path] = []
-    if (own := folder(settings)) is not None:
-        tensors, index = ([], []) if settings.random_weights else _weights(own)
-        files = [*tensors, *index, *_beside(own)]
-    if settings.tokenizer is None:
-        return digest_of(files) if files else None
-    return digest_of([*files, *_beside(tokenizer_folder(settings.tokenizer))])
+    if (folder := model_folder(settings)) is not None:
+        tensors, index = ([], []) if settings.random_weights else _weight_files(folder)
+        files = [*tensors, *index, *_files_beside(folder)]
+    if settings.tokenizer is not None:
+        files += _files_beside(tokenizer_folder(settings.tokenizer))
+    return digest_of(files) if files else None
 
 
-def tokenizer_folder(name: str) -> Path:
-    """Of a tokenizer's id or folder. Raises WeightsError if it is not there."""
-    if not names_a_folder(name):
-        return snapshot(name, None, weights=False)
-    if not Path(name).is_dir():
-        raise WeightsError(f"no folder {name}: set model.tokenizer to the folder or Hub id of a tokenizer")
-    return Path(name)
-
-
-def names_a_folder(name: str) -> bool:
-    """Whether it is a folder, or cannot be a Hub id."""
-    return Path(name).is_dir() or name.count("/") > 1 or name.startswith((".", "~"))
-
-
-def _beside(folder: Path) -> list[Path]:
-    """Whatever may be read from a folder beside the weights: all but what is known not to be."""
-    found = sorted(path for path in folder.iterdir() if not _unread(path) and path.is_file())
-    found += sorted((folder / _TEMPLATES).glob("*.jinja"))
-    if (folder / _ADAPTER).is_file():
-        found += sorted(path for path in folder.glob("adapter_model.*") if _unread(path))
-    return found
-
-
-def weights_in(folder: Path) -> list[Path]:
-    """The weight files that the library would load, sorted. Raises WeightsError if there are none, or shards are
-    missing."""
-    return _weights(folder)[0]
-
-
-def _weights(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of tensors, and the list of the shards, if they are shards."""
-    for whole, shards, index in _named_weights(folder) or _WEIGHTS:
-        if (folder / whole).is_file():
-            return [folder / whole], []
-        if (folder / index).is_file():
-            names = _shards(folder / index)
-            if lacking := sorted(name for name in names if not (folder / name).is_file()):
-                raise WeightsError(f"{folder} lacks {', '.join(lacking[:5])}, which {index} names: copy it there, too")
-            return [folder / name for name in sorted(names)], [folder / index]
-        if found := sorted(folder.glob(shards)) if shards else []:
-            raise WeightsError(f"{folder} has {found[0].name}, but no {index}: copy it there, too")
-    raise WeightsError(
-        f"no weights in {folder}: expected model.safetensors or pytorch_model.bin as save_pretrained writes them; "
-        "for the shapes alone set model.random_weights: true"
-    )
-
-
-def _shards(index: Path) -> set[str]:
-    try:
-        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        told = "no list of shards (a JSON object whose weight_map has a file for each tensor)"
-        raise WeightsError(f"{index} is {what_is(index)}, {told}: get it once more") from None
-
-
-def _named_weights(folder: Path) -> Sequence[tuple[str, str, str]]:
-    """What ``transformers_weights`` of the configuration says to load in place of the usual files."""
-    try:
-        named = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("transformers_weights")
-    except (OSError, ValueError, AttributeError):
-        return ()
-    if not isinstance(named, str):
-        return ()
-    return (("", "", named),) if named.endswith(".index.json") else ((named, "", ""),)
-
-
-def folder(settings: Settings) -> Path | None:
-    """The folder with weights, configuration and tokenizer, downloaded if need be; None for an inline configuration.
+def model_folder(settings: Settings) -> Path | None:
+    """Folder of weights, configuration and tokenizer, downloaded if need be; null for an inline configuration.
 
     Raises WeightsError if they are not there.
     """
     if settings.path is not None:
-        return _local(settings.path)
+        return _checked_folder(settings.path)
     if settings.id is None:
         return None
-    return snapshot(settings.id, settings.revision, weights=not settings.random_weights)
+    return _repository(settings.id, settings.revision, weights=not settings.random_weights)
 
 
-def folder_here(settings: Settings) -> Path | None:
-    """As ``folder``, but only what is on this machine: weights need not be there, and nothing is downloaded."""
+def local_folder(settings: Settings) -> Path | None:
+    """``model_folder`` if it is on this machine, perhaps without weights; nothing is downloaded."""
     if settings.path is not None:
         return settings.path if settings.path.is_dir() else None
     return None if settings.id is None else cached_folder(settings.id, settings.revision)
 
 
-def config(settings: Settings, *, download: bool = True) -> dict[str, Any] | None:
-    """The model's configuration as JSON; None if it is not on this machine and must not be downloaded.
+def tokenizer_folder(name: str) -> Path:
+    """Folder of a tokenizer's id or path. Raises WeightsError if it is not there."""
+    if not is_path(name):
+        return _repository(name, None, weights=False)
+    if not Path(name).is_dir():
+        raise WeightsError(f"no folder {name}: set model.tokenizer to the folder or Hub id of a tokenizer")
+    return Path(name)
+
+
+def is_path(name: str) -> bool:
+    """Whether it is a folder, or cannot be a Hub id."""
+    return Path(name).is_dir() or name.count("/") > 1 or name.startswith((".", "~"))
+
+
+def model_config(settings: Settings, *, download: bool = True) -> dict[str, Any] | None:
+    """The model's configuration as JSON; null if it is not on this machine and must not be downloaded.
 
     Raises SpecError or WeightsError if there is none.
     """
     if settings.config is not None:
         refuse_quantised_config(settings.config, "model.config", SpecError)
         return dict(settings.config)
-    found = folder_here(settings)
-    if found is None or not (found / CONFIG).is_file():
+    folder = local_folder(settings)
+    if folder is None or not (folder / CONFIG).is_file():
         if not download:
             return None
-        found = _local(settings.path) if settings.path is not None else _small_files(settings)
-    return read_config(found / CONFIG)
+        if settings.path is not None:
+            folder = _checked_folder(settings.path)
+        else:
+            assert settings.id is not None
+            folder = _repository(settings.id, settings.revision, weights=False)
+    return read_config(folder / CONFIG)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A ``config.json``. Raises SpecError if it is none, or needs code of its own."""
+def weights_in(folder: Path) -> list[Path]:
+    """Weight files that the library would load, sorted. Raises WeightsError if there are none or not all shards."""
+    return _weight_files(folder)[0]
+
+
+def _weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files of tensors, and the index of the shards, if they are shards."""
+    for whole, shards, index in _named_weights(folder) or _WEIGHTS:
+        if (folder / whole).is_file():
+            return [folder / whole], []
+        if (folder / index).is_file():
+            names = _shards(folder / index)
+            if missing := sorted(name for name in names if not (folder / name).is_file()):
+                raise WeightsError(f"{folder} lacks {', '.join(missing[:5])}, which {index} names: copy it there, too")
+            return [folder / name for name in sorted(names)], [folder / index]
+        if present := sorted(folder.glob(shards)) if shards else []:
+            raise WeightsError(f"{folder} has {present[0].name}, but no {index}: copy it there, too")
+    raise WeightsError(
+        f"no weights in {folder}: expected model.safetensors or pytorch_model.bin as save_pretrained writes them; "
+        "for the shapes alone set model.random_weights: true"
+    )
+
+
+def _named_weights(folder: Path) -> Sequence[tuple[str, str, str]]:
+    """The files that ``transformers_weights`` of the configuration sets in place of the usual ones."""
+    config = read_json(folder / CONFIG)
+    name = config.get("transformers_weights") if isinstance(config, dict) else None
+    if not isinstance(name, str):
+        return ()
+    return (("", "", name),) if name.endswith(".index.json") else ((name, "", ""),)
+
+
+def _shards(index: Path) -> set[str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}; give a config.json, or the folder that has it as `path`") from None
-    except ValueError as error:
-        raise SpecError(f"{path} is no JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
-        raise SpecError(f"{path} names no model_type: it is not the config.json of a transformers model")
-    refuse_quantised_config(content, path, SpecError)
-    return content
+        return {str(name) for name in read_json(index)["weight_map"].values()}
+    except (KeyError, TypeError, AttributeError):
+        reason = "no list of shards (a JSON object whose weight_map has a file for each tensor)"
+        raise WeightsError(f"{index} is {what_is(index)}, {reason}: get it once more") from None
 
 
-def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
-    """The folder of a Hub repository. Raises WeightsError, with how to get it, if there is none."""
+def _files_beside(folder: Path) -> list[Path]:
+    """Files that may be read from a folder beside the weights: all but those known not to be."""
+
+    def is_read(path: Path) -> bool:
+        return not any(path.match(pattern) for pattern in _NOT_READ)
+
+    files = sorted(path for path in folder.iterdir() if is_read(path) and path.is_file())
+    files += sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    if (folder / "adapter_config.json").is_file():  # with it, the library puts the adapter beside it on the model
+        files += sorted(path for path in folder.glob("adapter_model.*") if not is_read(path))
+    return files
+
+
+def _repository(name: str, revision: str | None, *, weights: bool) -> Path:
+    def is_complete(folder: Path) -> bool:
+        try:
+            return not weights or bool(weights_in(folder))
+        except WeightsError:
+            return False
+
     return hub_folder(
         name,
         revision,
         formats=_WEIGHTS if weights else ((),),
         beside=_BESIDE,
-        is_complete=lambda folder: not weights or _has_weights(folder),
+        is_complete=is_complete,
         remedy="set model.path: FOLDER; for the costs alone write its configuration to model.config",
     )
 
 
-def _local(path: Path) -> Path:
+def _checked_folder(path: Path) -> Path:
     if not path.is_dir():
-        siblings = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, sorted(siblings)) if siblings else ""
+        siblings = sorted(each.name for each in path.parent.glob("*") if each.is_dir())
+        hint = did_you_mean(path.name, siblings) if siblings else ""
         raise WeightsError(f"no model folder {path}{hint}; set model.path to one that save_pretrained wrote")
     if not (path / CONFIG).is_file():
         raise WeightsError(f"no {CONFIG} in {path}: expected beside the weights, as save_pretrained writes it")
     return path
-
-
-def _small_files(settings: Settings) -> Path:
-    assert settings.id is not None
-    return snapshot(settings.id, settings.revision, weights=False)
-
-
-def _has_weights(found: Path) -> bool:
-    try:
-        return bool(weights_in(found))
-    except WeightsError:
-        return False
-
-
-def _unread(path: Path) -> bool:
-    return any(path.match(pattern) for pattern in _NOT_READ)

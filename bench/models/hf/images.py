@@ -1,7 +1,8 @@
-"""Image processors of transformers models: that of the weights, or one of the settings' sizes."""
+"""Images of transformers models: the processor of the weights, or one of the settings' sizes; and image classifiers."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,30 +10,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import WeightsError
+from bench.models.hf.model import Batch, Built, HfModel
+from bench.models.hf.settings import ImageSettings
+from bench.plugins.contracts import InputLengths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.models.hf import ImageSettings
-
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _SIZE = 224
-"""Edge where neither settings, weights nor configuration tell: what ImageNet's models are trained with."""
+"""Edge where neither settings nor weights nor configuration set one: that of most ImageNet models."""
+_NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
 
 
 class Images:
     """Images to tensors."""
 
     def __init__(self, settings: ImageSettings, config: Any, folder: Path | None) -> None:
-        """``folder``: of the weights; without it, or a processor in it, images are resized to the configuration's size
-        and normalised to -1..1. Raises WeightsError if the processor cannot be loaded.
-        """
-        edge = settings.size or _edge(getattr(_seeing(config), "image_size", None)) or _SIZE
+        """``folder``: of the weights; without a processor in it, images are resized to the configuration's size and
+        normalised to -1..1. Raises WeightsError if the processor cannot be loaded."""
         if folder is not None and any((folder / name).is_file() for name in _FILES):
             self.processor = _read(folder)
         else:
             from transformers import ViTImageProcessor
 
+            size = getattr(_vision_config(config), "image_size", None)
+            own = max(size) if isinstance(size, list | tuple) and size else size
+            edge = settings.size or (own if isinstance(own, int) and own else _SIZE)
             self.processor = ViTImageProcessor(size={"height": edge, "width": edge})
         self._options = _options(settings, self.processor)
 
@@ -43,48 +47,42 @@ class Images:
         return pixels
 
     def shape(self) -> tuple[int, ...]:
-        """Of one image, as ``pixels`` makes it of any."""
+        """Shape that ``pixels`` makes of any one image."""
         from PIL import Image as Pillow
 
         return tuple(self.pixels([Pillow.new("RGB", (640, 480))]).shape[1:])
 
     def save(self, folder: Path) -> None:
-        """With the settings' values, so that it needs none of them when it is read again."""
+        """Write the processor with the settings' values, so that reading it needs no settings."""
         for name, value in self._options.items():
             setattr(self.processor, name, value)
         self.processor.save_pretrained(folder)
 
 
-def set_edge(config: Any, edge: int) -> None:
-    """Let a configuration without weights have images of ``edge`` pixels, where it is made for one size."""
-    if hasattr(own := _seeing(config), "image_size"):
+def set_image_size(config: Any, edge: int) -> None:
+    """Set the image size of a configuration, where the architecture is built for one size."""
+    if hasattr(own := _vision_config(config), "image_size"):
         own.image_size = edge
 
 
-def _seeing(config: Any) -> Any:
-    """The configuration that says how large images are: of CLIP and its kin that of the vision tower."""
+def _vision_config(config: Any) -> Any:
+    """The configuration that has the image size: for CLIP and its kin that of the vision tower."""
     return config if hasattr(config, "image_size") else getattr(config, "vision_config", config)
 
 
 def _options(settings: ImageSettings, processor: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if settings.size is not None:
         square = {"height": settings.size, "width": settings.size}
-        by_edge = "shortest_edge" in (processor.size or {})  # cut to a square behind it
-        found["size"] = {"shortest_edge": settings.size} if by_edge else square
+        by_edge = "shortest_edge" in (processor.size or {})  # such a processor cuts a square afterwards
+        options["size"] = {"shortest_edge": settings.size} if by_edge else square
         if getattr(processor, "crop_size", None):
-            found["crop_size"] = square
+            options["crop_size"] = square
     if settings.mean is not None:
-        found["image_mean"] = list(settings.mean)
+        options["image_mean"] = list(settings.mean)
     if settings.std is not None:
-        found["image_std"] = list(settings.std)
-    return found
-
-
-def _edge(size: Any) -> int | None:
-    """Configurations give one number or two."""
-    value = max(size) if isinstance(size, list | tuple) and size else size
-    return value if isinstance(value, int) else None
+        options["image_std"] = list(settings.std)
+    return options
 
 
 def _read(folder: Path) -> Any:
@@ -93,5 +91,47 @@ def _read(folder: Path) -> Any:
     auto: Any = AutoImageProcessor
     try:
         return auto.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of several libraries
+    except Exception as error:  # the processors raise errors of several libraries
         raise WeightsError(f"the image processor in {folder} cannot be loaded: {error}") from error
+
+
+class ImageClassifier(HfModel):
+    """Chooses a label for an image: ``AutoModelForImageClassification``."""
+
+    def __init__(self, built: Built) -> None:
+        super().__init__(built)
+        self.images = Images(self.settings.image, self.base.config, built.folder)
+
+    def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
+        """``pixel_values`` (batch, 3, height, width) fp32."""
+        return {"pixel_values": self.images.pixels(images)}
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Shape (batch, labels), in the order of the task's labels."""
+        options: dict[str, Any] = {}
+        # Positions of another image size than the weights' are interpolated, where the model can.
+        can_interpolate = "interpolate_pos_encoding" in inspect.signature(self.base.forward).parameters
+        if self.settings.image.size is not None and can_interpolate:
+            options = {"interpolate_pos_encoding": True}
+        return self.in_label_order(self.model(pixel_values=batch["pixel_values"], **options).logits)
+
+    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:  # noqa: ARG002
+        """No text, no tokens."""
+        return _NO_TEXT
+
+    def max_lengths(self) -> InputLengths:
+        """No text, no tokens."""
+        return _NO_TEXT
+
+    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:  # noqa: ARG002
+        """As ``collate``, on meta."""
+        return {"pixel_values": torch.empty(batch_size, *self.images.shape(), device="meta")}
+
+    def save(self, folder: Path) -> None:
+        """Write weights, configuration and image processor."""
+        super().save(folder)
+        self.images.save(folder)
+
+    def facts(self) -> dict[str, int | str]:
+        """Also the edge of the images in pixels."""
+        return super().facts() | {"image_size": self.images.shape()[-1]}

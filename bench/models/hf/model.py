@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, SpecError
-from bench.models.common import parts
-from bench.models.common.parts import Parts
-from bench.models.hf.architectures import task_type
-from bench.models.hf.part_paths import default_parts
-from bench.models.hf.prompts import PREFIXES, number_positions
-from bench.plugins.contracts import PartFacts
-
-if TYPE_CHECKING:
-    from bench.models.hf.builder import Built
+from bench.models.common.parts import PartitionedModel, architecture, default_targets, match_parts
+from bench.models.hf import architectures
+from bench.models.hf.default_parts import default_parts
+from bench.models.hf.settings import Settings
+from bench.models.hf.tokens import Tokens
+from bench.plugins.contracts import PartFacts, TaskFacts
 
 Batch = dict[str, Tensor]
+_PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
+"""Types of peft that put keys and values in front of every layer, as a cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A module of the library, and what its inputs need."""
+
+    settings: Settings
+    task: TaskFacts
+    kind: str
+    """The library's list of classes that it is from."""
+    module: Any
+    tokens: Tokens | None
+    """Null for a task without text."""
+    folder: Path | None
+    """Of weights or tokenizer, if it is on this machine: where a processor would lie."""
+    has_vocabulary: bool
+    label_order: tuple[int, ...] | None
+    """Rows of the head in the order of the task's labels, where the weights have the same names in another order."""
+
+    @property
+    def decoder_only(self) -> bool:
+        """Whether a text can only be read from left to right, by a model without an encoder."""
+        config = self.module.config
+        return architectures.decoder_only(self.kind, config.model_type, config.is_encoder_decoder)
 
 
 class _Facts(dict[str, PartFacts]):
-    """Says which parts there are when it is asked for another."""
+    """Facts of the parts; names them when asked for another."""
 
     def __missing__(self, part: str) -> PartFacts:
         raise SpecError(f"the model has no part {part!r}, only {', '.join(self)}: take it out of `parts`")
 
 
-class HfModel(Parts):
+class HfModel(PartitionedModel):
     """A transformers model and its parts."""
 
     def __init__(self, built: Built) -> None:
@@ -38,39 +64,49 @@ class HfModel(Parts):
         """The transformers model itself, whatever adapters are on it."""
         self.settings = built.settings
         self.has_vocabulary = built.has_vocabulary
-        paths = _paths(built)
-        whole = [part for part, found in paths.items() if found == ("",) and part in (built.settings.parts or {})]
+        declared = built.settings.parts
+        if declared is None:
+            paths = default_parts(built.module, decoder_only=built.decoder_only)
+        else:
+            paths = match_parts(built.module, declared)
+        whole = [part for part, own in paths.items() if own == ("",) and part in (declared or {})]
         super().__init__(built.module, paths, in_place=whole)
-        outer = task_type(built.kind, built.module.config.model_type)
+        task_type = architectures.task_type(built.kind, built.module.config.model_type)
         self.part_facts: Mapping[str, PartFacts] = _Facts(
             {
                 part: PartFacts(
                     name=part,
-                    task_type=outer if part in whole else None,
-                    targets=self._targets(part, whole=part in whole),
-                    optional=built.settings.parts is None,
-                    architecture=parts.architecture(built.module, paths[part]),
-                    model_task_type=outer,
+                    task_type=task_type if part in whole else None,
+                    targets=default_targets(
+                        PartitionedModel.part(self, part), _without_head(self.base) if part in whole else None
+                    ),
+                    optional=declared is None,
+                    architecture=architecture(built.module, paths[part]),
+                    model_task_type=task_type,
                 )
                 for part in paths
             }
         )
-        if built.decoder_only:
-            number_positions(self.base)
+        # The library numbers positions in generation alone, for most models, and peft drops what it did: without this,
+        # an answer depends on how much padding the other texts of its batch bring.
+        if built.decoder_only and "position_ids" in inspect.signature(self.base.forward).parameters:
+            self.base.register_forward_pre_hook(_number_positions, with_kwargs=True)
 
     def part(self, name: str) -> nn.Module:
         """The part, adapted or not. Raises SpecError, with the parts that there are, if the model lacks it."""
         return super().part(self.part_facts[name].name)
 
-    def _targets(self, part: str, *, whole: bool) -> dict[str, list[str]]:
-        return parts.default_targets(super().part(part), _without_head(self.base) if whole else None)
+    def in_label_order(self, logits: Tensor) -> Tensor:
+        """Columns of a head's logits in the order of the task's labels."""
+        order = self.built.label_order
+        return logits if order is None else logits[:, list(order)]
 
     def checkpoint_activations(self) -> None:
-        """In every block that the library can. Raises BenchError where it cannot, and under a prefix, which it would
-        drop."""
+        """Checkpoint every block that the library can. Raises BenchError where it cannot, and under a prefix, which
+        checkpoints would drop."""
         for own in self.module.modules():
             config = getattr(own, "active_peft_config", None) if hasattr(own, "prompt_encoder") else None
-            if config is not None and config.peft_type in PREFIXES:
+            if config is not None and config.peft_type in _PREFIXES:
                 raise BenchError(
                     f"gradient checkpointing drops the keys and values of {config.peft_type.value}: "
                     "set train.gradient_checkpointing: false, or choose another method"
@@ -86,30 +122,34 @@ class HfModel(Parts):
             self.base.disable_input_require_grads()
 
     def save(self, folder: Path) -> None:
-        """Weights and configuration; a task adds what reads its inputs."""
+        """Write weights and configuration; a task adds what reads its inputs."""
         folder.mkdir(parents=True, exist_ok=True)
         self.base.save_pretrained(folder)
 
     def facts(self) -> dict[str, int | str]:
         """Architecture and attention; rows of the word embedding, which may depend on the texts."""
         config = self.base.config
-        found: dict[str, int | str] = {"architecture": type(self.base).__name__}
+        facts: dict[str, int | str] = {"architecture": type(self.base).__name__}
         if attention := getattr(config, "_attn_implementation", None):
-            found["attention"] = str(attention)
+            facts["attention"] = str(attention)
         rows = getattr(config.get_text_config(), "vocab_size", None)
-        return found | ({"vocab_size": rows} if isinstance(rows, int) else {})
-
-
-def _paths(built: Built) -> parts.Paths:
-    if built.settings.parts is None:
-        return default_parts(built.module, decoder_only=built.decoder_only)
-    return parts.matched(built.module, built.settings.parts)
+        return facts | ({"vocab_size": rows} if isinstance(rows, int) else {})
 
 
 def _without_head(module: Any) -> Collection[nn.Module]:
-    """What an adapter on the whole model leaves out: layers that write labels or tokens, as in QLoRA."""
+    """Modules for an adapter on the whole model: all but those that write labels or tokens, as in QLoRA."""
     modules = dict(module.named_modules())
     head = [modules[path] for path in default_parts(module, decoder_only=False).get("head", ()) if path in modules]
     output = [own for own in (module.get_output_embeddings(),) if own is not None]
-    left = {id(own) for top in (*head, *output) for own in top.modules()}
-    return {own for own in modules.values() if id(own) not in left}
+    left_out = {id(own) for top in (*head, *output) for own in top.modules()}
+    return {own for own in modules.values() if id(own) not in left_out}
+
+
+def _number_positions(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Count positions from the first token that is no padding, virtual tokens included."""
+    mask, given = kwargs.get("attention_mask"), kwargs.get("input_ids")
+    given = kwargs.get("inputs_embeds") if given is None else given
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2 and given is not None:
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        kwargs = kwargs | {"position_ids": positions[:, -given.shape[1] :]}
+    return args, kwargs

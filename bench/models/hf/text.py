@@ -1,4 +1,4 @@
-"""Transformers models that read a text: they choose a label, go on writing, or write anew."""
+"""Transformers models that read a text: sequence classifiers, causal and sequence-to-sequence language models."""
 
 from __future__ import annotations
 
@@ -12,73 +12,76 @@ import torch
 
 from bench.errors import SpecError
 from bench.models.common.tokens import pad
-from bench.models.hf import tokens as _hf_tokens
-from bench.models.hf.model import Batch, HfModel
-from bench.models.hf.tokens import Frame, Tokens
+from bench.models.hf.model import Batch, Built, HfModel
+from bench.models.hf.tokens import PromptTemplate, Tokens, max_positions, max_question_length
 from bench.plugins.contracts import CutTexts, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bench.models.hf.builder import Built
-
 IGNORED = -100
-"""Label of a token that no loss is taken of."""
-_LONGEST = 128
+"""Label of a token that has no loss."""
+_MAX_QUESTION = 128
 """Tokens of a question where nothing sets fewer."""
 
 
-class TextModel(HfModel):
-    """What they share: prompts and lengths."""
+class TextReader(HfModel):
+    """A model that reads a text: prompts and lengths."""
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
         assert built.tokens is not None
         self.tokens: Tokens = built.tokens
+        others = self._template_length() + self._answer_room()
         self._longest_question = self.settings.question_max_tokens or min(
-            _LONGEST, _hf_tokens.longest_question(self.base.config, self._around_question() + self._answer_room())
+            _MAX_QUESTION, max_question_length(self.base.config, others)
         )
-        self._check_room()
+        # The first text that has no room would end a run.
+        room = max_positions(self.base)
+        if self.settings.question_max_tokens and room is not None and self._longest_question + others > room:
+            raise SpecError(
+                f"model.question_max_tokens is {self._longest_question}, but {self.base.config.model_type!r} has "
+                f"{room} positions, of which prompt and answer take {others}: set it to at most "
+                f"{max(1, room - others)}, or remove it"
+            )
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
-        """What ``collate`` pads these to."""
+        """Lengths to which ``collate`` pads these texts."""
         return InputLengths(
             question_tokens=max(len(self.question(text)) for text in questions),
-            answer_tokens=max(len(self._target(text)) for text in answers) if self._writes else 0,
+            answer_tokens=max(len(self._answer(text)) for text in answers) if self._writes else 0,
         )
 
     def max_lengths(self) -> InputLengths:
-        """``question_max_tokens`` and what is put around a question, and ``answer_max_tokens``."""
+        """``question_max_tokens`` with the prompt around it, and ``answer_max_tokens``."""
         return InputLengths(
-            question_tokens=self._longest_question + self._around_question(),
+            question_tokens=self._longest_question + self._template_length(),
             answer_tokens=self.settings.answer_max_tokens if self._writes else 0,
         )
 
     def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
-        """How many are longer than ``question_max_tokens`` and ``answer_max_tokens``."""
+        """How many texts are longer than ``question_max_tokens`` and ``answer_max_tokens``."""
         longest = self.settings.answer_max_tokens
         return CutTexts(
-            questions=sum(self.tokens.is_cut(text, self._longest_question) for text in questions),
-            answers=sum(self.tokens.cuts_answer(text, longest) for text in answers) if self._writes else 0,
+            questions=sum(self.tokens.is_longer(text, self._longest_question) for text in questions),
+            answers=sum(self.tokens.is_cut_answer(text, longest) for text in answers) if self._writes else 0,
         )
 
     def save(self, folder: Path) -> None:
-        """With the tokenizer."""
+        """Write weights, configuration and tokenizer."""
         super().save(folder)
         self.tokens.tokenizer.save_pretrained(folder)
 
     def question(self, text: str) -> list[int]:
-        """Ids of a question, cut, with all that is put around it."""
-        return self.tokens.framed(text, self._frame, self._longest_question)
+        """Ids of a question, cut, with the prompt around it."""
+        return self.tokens.encode_prompt(text, self._template, self._longest_question)
 
     @cached_property
-    def _frame(self) -> Frame:
-        """What a prompt puts around a question."""
-        return Frame(pieces=tuple((self.settings.prompt or "{question}").split("{question}")))
+    def _template(self) -> PromptTemplate:
+        return PromptTemplate(pieces=tuple((self.settings.prompt or "{question}").split("{question}")))
 
-    def _around_question(self) -> int:
-        """Tokens that are put around a question."""
-        return self.tokens.around(self._frame)
+    def _template_length(self) -> int:
+        return self.tokens.template_length(self._template)
 
     @property
     def _writes(self) -> bool:
@@ -88,35 +91,24 @@ class TextModel(HfModel):
         """Positions that an answer takes beside the question."""
         return 0
 
-    def _check_room(self) -> None:
-        """Raise SpecError if the longest question has no room: the first such text would end a run."""
-        room = _hf_tokens.positions(self.base)
-        others = self._around_question() + self._answer_room()
-        if self.settings.question_max_tokens and room is not None and self._longest_question + others > room:
-            raise SpecError(
-                f"model.question_max_tokens is {self._longest_question}, but {self.base.config.model_type!r} has "
-                f"{room} positions, of which prompt and answer take {others}: set it to at most "
-                f"{max(1, room - others)}, or remove it"
-            )
-
-    def _target(self, text: str) -> list[int]:
-        return self.tokens.answer(text, self.settings.answer_max_tokens)
+    def _answer(self, text: str) -> list[int]:
+        return self.tokens.encode_answer(text, self.settings.answer_max_tokens)
 
     def _inputs(self, questions: Sequence[str], *, left: bool) -> Batch:
         ids, mask = pad([self.question(text) for text in questions], self.tokens.pad, left=left)
         return {"input_ids": ids, "attention_mask": mask}
 
 
-class TextLabels(TextModel):
-    """Chooses a label for a text: ``AutoModelForSequenceClassification``."""
+class SequenceClassifier(TextReader):
+    """Chooses a label for a text, or a pair of texts: ``AutoModelForSequenceClassification``."""
 
     reads_pairs = True
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
-        self._segmented = _has_segments(self.base, self.tokens.tokenizer)
+        self._has_token_types = _has_token_types(self.base, self.tokens.tokenizer)
         self._rows: dict[tuple[str, str | None], tuple[list[int], list[int]]] = {}
-        """Text, or pair -> ids and segments."""
+        """Text, or pair -> ids and token types."""
 
     def collate(
         self,
@@ -125,60 +117,59 @@ class TextLabels(TextModel):
         answers: Sequence[str],  # noqa: ARG002
         pairs: Sequence[str] = (),
     ) -> Batch:
-        """``input_ids``, ``attention_mask`` and, where the model tells texts apart, ``token_type_ids`` (batch, longest)
-        int64; padded in front for a model that only decodes, which reads the label off the last token."""
+        """``input_ids``, ``attention_mask`` and, where the model uses them, ``token_type_ids`` (batch, longest) int64;
+        padded in front for a model that only decodes, which reads the label off the last token."""
         rows = self._read_rows(questions, pairs)
         left = self.built.decoder_only
         ids, mask = pad([ids for ids, _ in rows], self.tokens.pad, left=left)
         batch = {"input_ids": ids, "attention_mask": mask}
-        if self._segmented:
+        if self._has_token_types:
             filler = self.tokens.tokenizer.pad_token_type_id
-            batch["token_type_ids"], _ = pad([segments for _, segments in rows], filler, left=left)
+            batch["token_type_ids"], _ = pad([types for _, types in rows], filler, left=left)
         return batch
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> InputLengths:  # noqa: ARG002
-        """What ``collate`` pads these to."""
-        return InputLengths(
-            question_tokens=max(len(ids) for ids, _ in self._read_rows(questions, pairs)), answer_tokens=0
-        )
+        """Length to which ``collate`` pads these texts."""
+        longest = max(len(ids) for ids, _ in self._read_rows(questions, pairs))
+        return InputLengths(question_tokens=longest, answer_tokens=0)
 
     def cut_texts(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> CutTexts:
         """How many texts, or pairs, are longer than ``question_max_tokens``."""
         if not pairs:
             return super().cut_texts(questions, answers)
         both = zip(questions, pairs, strict=True)
-        return CutTexts(
-            questions=sum(self.tokens.is_cut(text, self._longest_question, second) for text, second in both), answers=0
-        )
+        longest = self._longest_question
+        return CutTexts(questions=sum(self.tokens.is_longer(text, longest, second) for text, second in both), answers=0)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Shape (batch, labels), in the order of the task's labels."""
-        return ordered(self, self.model(**batch).logits)
+        return self.in_label_order(self.model(**batch).logits)
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:  # noqa: ARG002
         """As ``collate``, on meta."""
-        names = ("input_ids", "attention_mask", *(("token_type_ids",) if self._segmented else ()))
-        return on_meta(batch_size, dict.fromkeys(names, lengths.question_tokens))
+        names = ("input_ids", "attention_mask", *(("token_type_ids",) if self._has_token_types else ()))
+        return meta_ids(batch_size, dict.fromkeys(names, lengths.question_tokens))
 
     def _read_rows(self, questions: Sequence[str], pairs: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         seconds: Sequence[str | None] = pairs or [None] * len(questions)
         return [self._row(*row) for row in zip(questions, seconds, strict=True)]
 
     def _row(self, text: str, second: str | None) -> tuple[list[int], list[int]]:
-        """Ids and, where the model tells texts apart, their segments."""
+        """Ids and, where the model uses them, token types."""
         if (text, second) not in self._rows:
-            longest = self._longest_question
             if second is not None:
                 self._check_separator()
-            ids = self.question(text) if second is None else self.tokens.pair(text, second, longest)
-            segments = self.tokens.segments(text, second, ids, longest) if self._segmented else []
-            self._rows[text, second] = ids, segments
+                ids, types = self.tokens.encode_pair(text, second, self._longest_question)
+            else:
+                ids = self.question(text)
+                types = self.tokens.token_types(text, len(ids)) if self._has_token_types else []
+            self._rows[text, second] = ids, types
         return self._rows[text, second]
 
     def _check_separator(self) -> None:
         """Raise SpecError if the two texts of a pair would run into one."""
-        add = self.tokens.tokenizer.num_special_tokens_to_add
-        if add(pair=True) <= add(pair=False):
+        count = self.tokens.tokenizer.num_special_tokens_to_add
+        if count(pair=True) <= count(pair=False):
             raise SpecError(
                 "the tokenizer puts nothing between two texts: write both into one, with what tells them apart, e.g. "
                 '`text: "{premise} | {hypothesis}"`, and remove data.columns.text_pair'
@@ -187,15 +178,17 @@ class TextLabels(TextModel):
             raise SpecError("model.prompt is of one text: remove it, or data.columns.text_pair")
 
 
-class Writer(TextModel):
+class GenerativeModel(TextReader):
     """Writes an answer; the loss is the library's, the mean over all tokens of the answers."""
 
+    continues_prompt = True
+    """Whether the output is the prompt and what follows, as of a model without an encoder."""
     pads_prompts = True
     """False where padding in front of a prompt would change its answer."""
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
-        plan_generation(self.base, self.tokens)
+        configure_generation(self.base, self.tokens)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Scalar mean over the tokens of the answers."""
@@ -208,47 +201,41 @@ class Writer(TextModel):
         return frozenset(self.base.generation_config.eos_token_id or ())
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """As ``bench.training.audit`` asks for them."""
-        scores: torch.Tensor = self.model(**self._teaching(batch, answers)).logits
-        last = scores.shape[1] - self._unasked
+        """Scores of the tokens of answers by one forward pass, for ``bench.training.audit``."""
+        scores: torch.Tensor = self.model(**self._with_answer_ids(batch, answers)).logits
+        last = scores.shape[1] - self.continues_prompt  # the last scores of a continuation are of the token behind it
         return scores[:, last - answers.shape[1] : last]
 
-    _unasked = 1
-    """Scores at the end that are of no token of an answer: of what follows it."""
-
-    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        """Inputs of a prediction, with answers (rows, tokens) as in training, none of them padded."""
+    def _with_answer_ids(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        """Inputs as in training, with answers (rows, tokens) of one length."""
         raise NotImplementedError
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search; no more tokens than the model's table of positions has room for."""
+        """Answers by beam search."""
+        ids = self._generate_ids(batch, options)
+        return self.tokens.decode(ids[:, batch["input_ids"].shape[1] :] if self.continues_prompt else ids)
+
+    def _generate_ids(self, batch: Batch, options: GenerateOptions) -> torch.Tensor:
+        """At most as many tokens as the model's table of positions has room for."""
         most = options.max_new_tokens
-        if (room := _hf_tokens.positions(self.base)) is not None:
-            most = min(most, room - self._in_front(batch["input_ids"].shape[1]))
-        ids = self.model.generate(
+        if (room := max_positions(self.base)) is not None:
+            most = min(most, room - (batch["input_ids"].shape[1] if self.continues_prompt else 1))
+        ids: torch.Tensor = self.model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             num_beams=options.num_beams,
             max_new_tokens=most,
         )
-        return self.tokens.texts(self._written(ids, batch["input_ids"].shape[1]))
-
-    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
-        """Without what was given to it."""
-        raise NotImplementedError
-
-    def _in_front(self, read: int) -> int:
-        """Tokens that stand in front of an answer to a prompt of ``read``."""
-        raise NotImplementedError
+        return ids
 
 
-class Continuation(Writer):
-    """Goes on writing behind the prompt: ``AutoModelForCausalLM``."""
+class CausalLM(GenerativeModel):
+    """Continues the prompt: ``AutoModelForCausalLM``."""
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search, over all prompts at once or over those of one length."""
+        """Answers by beam search, over all prompts at once or over those of one length."""
         if self.pads_prompts:
             return super().generate(batch, options)
         lengths = batch["attention_mask"].sum(dim=1)
@@ -265,100 +252,78 @@ class Continuation(Writer):
         answers, padded behind, and ``labels``, which leave the prompts out."""
         if not answers:
             return self._inputs(questions, left=True)
-        prompts, targets = [self.question(text) for text in questions], [self._target(text) for text in answers]
-        pairs = list(zip(prompts, targets, strict=True))
-        ids, mask = pad([[*prompt, *target] for prompt, target in pairs], self.tokens.pad)
-        labels, _ = pad([[IGNORED] * len(prompt) + target for prompt, target in pairs], IGNORED)
+        pairs = [(self.question(text), self._answer(answer)) for text, answer in zip(questions, answers, strict=True)]
+        ids, mask = pad([[*prompt, *answer] for prompt, answer in pairs], self.tokens.pad)
+        labels, _ = pad([[IGNORED] * len(prompt) + answer for prompt, answer in pairs], IGNORED)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
         """As ``collate``, on meta, where the longest question has the longest answer."""
         both = lengths.question_tokens + (lengths.answer_tokens if with_answers else 0)
         names = ("input_ids", "attention_mask", *(("labels",) if with_answers else ()))
-        return on_meta(batch_size, dict.fromkeys(names, both))
+        return meta_ids(batch_size, dict.fromkeys(names, both))
 
     def _answer_room(self) -> int:
         return self.settings.answer_max_tokens
 
     @cached_property
-    def _frame(self) -> Frame:
+    def _template(self) -> PromptTemplate:
         if self.settings.prompt is None and getattr(self.tokens.tokenizer, "chat_template", None):
-            return Frame(pieces=self.tokens.chat_pieces(), special=False)
+            return PromptTemplate(pieces=self.tokens.chat_pieces(), special=False)
         pieces = (self.settings.prompt or "{question}\n").split("{question}")
-        return Frame(pieces=tuple(pieces), ends=False)
+        return PromptTemplate(pieces=tuple(pieces), ends=False)
 
-    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        added = {"input_ids": answers, "attention_mask": torch.ones_like(answers)}
-        found = {name: torch.cat([batch[name], behind], dim=1) for name, behind in added.items()}
-        return found | {"labels": torch.cat([torch.full_like(batch["input_ids"], IGNORED), answers], dim=1)}
-
-    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
-        return ids[:, read:]
-
-    def _in_front(self, read: int) -> int:
-        return read
+    def _with_answer_ids(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        behind = {"input_ids": answers, "attention_mask": torch.ones_like(answers)}
+        inputs = {name: torch.cat([batch[name], ids], dim=1) for name, ids in behind.items()}
+        return inputs | {"labels": torch.cat([torch.full_like(batch["input_ids"], IGNORED), answers], dim=1)}
 
 
-class Rewriting(Writer):
-    """Reads the prompt and writes anew: ``AutoModelForSeq2SeqLM``."""
+class Seq2SeqLM(GenerativeModel):
+    """Reads the prompt with an encoder and writes with a decoder: ``AutoModelForSeq2SeqLM``."""
+
+    continues_prompt = False
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
         """``input_ids``, ``attention_mask`` (batch, longest question) int64; with answers, ``labels`` and
         ``decoder_input_ids`` (batch, longest answer), the labels behind the token that generation starts with."""
         batch = self._inputs(questions, left=False)
         if answers:
-            batch |= self._taught(pad([self._target(text) for text in answers], IGNORED)[0])
+            batch = self._with_answer_ids(batch, pad([self._answer(text) for text in answers], IGNORED)[0])
         return batch
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
         """As ``collate``, on meta."""
         sizes = dict.fromkeys(("input_ids", "attention_mask"), lengths.question_tokens)
         names = ("labels", "decoder_input_ids") if with_answers else ()
-        return on_meta(batch_size, sizes | dict.fromkeys(names, lengths.answer_tokens))
+        return meta_ids(batch_size, sizes | dict.fromkeys(names, lengths.answer_tokens))
 
-    _unasked = 0
-
-    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        return batch | self._taught(answers)
-
-    def _taught(self, labels: torch.Tensor) -> Batch:
-        """Left to the library, mBART would start an answer with the token that it ends with, and an encoder-decoder of
-        two models would hide a start that is padding, both unlike in generation."""
-        planned = self.base.generation_config
-        first = planned.decoder_start_token_id if planned.decoder_start_token_id is not None else planned.bos_token_id
-        starts = torch.full_like(labels[:, :1], first)
-        shifted = torch.cat([starts, labels[:, :-1]], dim=1)
-        return {"labels": labels, "decoder_input_ids": shifted.masked_fill(shifted == IGNORED, self.tokens.pad)}
-
-    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:  # noqa: ARG002
-        return ids
-
-    def _in_front(self, read: int) -> int:  # noqa: ARG002
-        return 1
+    def _with_answer_ids(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        # Left to the library, mBART would start an answer with the token that it ends with, and an encoder-decoder of
+        # two models would mask a start that is padding, both unlike in generation.
+        config = self.base.generation_config
+        first = config.decoder_start_token_id if config.decoder_start_token_id is not None else config.bos_token_id
+        shifted = torch.cat([torch.full_like(answers[:, :1], first), answers[:, :-1]], dim=1)
+        decoder_ids = shifted.masked_fill(shifted == IGNORED, self.tokens.pad)
+        return batch | {"labels": answers, "decoder_input_ids": decoder_ids}
 
 
-def _has_segments(model: Any, tokenizer: Any) -> bool:
-    """Whether the model has a table of which text a token belongs to, of several entries."""
+def _has_token_types(model: Any, tokenizer: Any) -> bool:
+    """Whether the model has an embedding of token types, of several entries."""
     if "token_type_ids" not in inspect.signature(model.forward).parameters:
         return False
     size = getattr(model.config, "type_vocab_size", None)
     return size > 1 if isinstance(size, int) else "token_type_ids" in tokenizer.model_input_names
 
 
-def ordered(model: HfModel, logits: torch.Tensor) -> torch.Tensor:
-    """The columns in the order of the task's labels."""
-    order = model.built.label_order
-    return logits if order is None else logits[:, list(order)]
+def meta_ids(batch_size: int, lengths: dict[str, int]) -> Batch:
+    """Name -> int64 tensor (batch, length) on meta."""
+    return {n: torch.empty(batch_size, size, dtype=torch.long, device="meta") for n, size in lengths.items()}
 
 
-def on_meta(batch_size: int, names: dict[str, int]) -> Batch:
-    """Tensors of token ids and their like of these lengths."""
-    return {n: torch.empty(batch_size, size, dtype=torch.long, device="meta") for n, size in names.items()}
-
-
-def plan_generation(model: Any, tokens: Tokens) -> None:
-    """Plain beam search. What weights bring beside their special tokens (sampling, a least length, ...) is of the
-    texts they were made for."""
+def configure_generation(model: Any, tokens: Tokens) -> None:
+    """Set plain beam search, with the special tokens of the weights but none of their other settings (sampling, a least
+    length, ...), which are of the texts they were made for."""
     from transformers import GenerationConfig
 
     make: Any = GenerationConfig

@@ -1,4 +1,4 @@
-"""Transformers models that look at an image and write: ``AutoModelForImageTextToText``, and BLIP's for questions.
+"""Transformers models that read an image and write: ``AutoModelForImageTextToText``, and BLIP's for questions.
 
 Images and prompts go through the processor of the weights, which knows how many tokens an image takes and where they
 stand. Models that write by a decoder apart from what reads (Florence-2, Pix2Struct, ...) are not supported, BLIP is.
@@ -11,36 +11,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import torch
 from PIL import Image as Pillow
+from PIL.Image import Image
 
 from bench.errors import EstimateError, SpecError, WeightsError
 from bench.models.common.parts import add_unused
 from bench.models.common.tokens import pad
-from bench.models.hf.model import Batch
-from bench.models.hf.part_paths import towers
-from bench.models.hf.text import IGNORED, Writer
+from bench.models.hf.default_parts import towers
+from bench.models.hf.model import Batch, Built
+from bench.models.hf.text import IGNORED, GenerativeModel, meta_ids
 from bench.plugins.contracts import GenerateOptions, InputLengths
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from bench.models.hf.builder import Built
-
 _SIZE = (224, 224)
-"""Of the image by which the shapes of a batch are found; a processor that keeps proportions makes other numbers of
+"""Size of the image by which the shapes of a batch are found; a processor that keeps proportions makes other numbers of
 tokens of others."""
 _AROUND_BLIP = 2
 """``[CLS]`` and ``[SEP]``."""
-_SUFFIX_KIND = {"paligemma": 1}
+_ANSWER_TYPE = {"paligemma": 1}
 """Model type -> ``token_type_ids`` of an answer, where not 0: PaliGemma reads a prompt in both directions."""
 
 
-class Seeing(Writer):
-    """Goes on writing behind image and question, in one sequence."""
+class ImageTextToText(GenerativeModel):
+    """Continues image and question, in one sequence."""
 
     def __init__(self, built: Built) -> None:
         if built.module.config.is_encoder_decoder:
@@ -49,12 +45,12 @@ class Seeing(Writer):
                 "decoder of its own; choose a model that writes behind its prompt, such as llava, smolvlm or paligemma"
             )
         super().__init__(built)
-        self._idle: list[torch.Tensor] | None = None
-        """Trained tensors of the vision tower behind the features that are taken; null before the first loss."""
+        self._unused_vision_params: list[torch.Tensor] | None = None
+        """Trained tensors of the vision tower behind the layer whose features are used; null before the first loss."""
 
     @cached_property
     def processor(self) -> Any:
-        """Of weights or settings. Raises WeightsError if it is not there."""
+        """Processor of weights or settings. Raises WeightsError if it is not there."""
         from transformers import AutoProcessor
 
         auto: Any = AutoProcessor
@@ -63,7 +59,7 @@ class Seeing(Writer):
             raise WeightsError(f"{type(self.base).__name__} needs a processor for images and texts: {remedy}")
         try:
             processor = auto.from_pretrained(self.built.folder, local_files_only=True)
-        except Exception as error:  # of several libraries
+        except Exception as error:  # the processors raise errors of several libraries
             raise WeightsError(f"no processor could be loaded from {self.built.folder} ({error}): {remedy}") from error
         if not hasattr(processor, "image_processor"):
             raise WeightsError(f"{self.built.folder} has no processor for images: {remedy}")
@@ -73,79 +69,73 @@ class Seeing(Writer):
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:
         """What the processor makes of images and prompts, padded in front; with answers, these behind them in
-        ``input_ids`` and all that is as long, and ``labels``, which leave the rest out."""
-        batch = self._read([image.convert("RGB") for image in images], questions)
+        ``input_ids`` and every tensor of its shape, and ``labels``, which leave the rest out."""
+        texts = [self.tokens.cut(text, self._longest_question) for text in questions]
+        batch = self._process([image.convert("RGB") for image in images], texts)
         return self._with_answers(batch, answers) if answers else batch
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
         """As ``collate``, on meta. Raises WeightsError where the processor is not here."""
-        one = self._read([Pillow.new("RGB", _SIZE)], [""])
+        one = self._process([Pillow.new("RGB", _SIZE)], [""])
         both = lengths.question_tokens + (lengths.answer_tokens if with_answers else 0)
         batch = {}
         for name, tensor in one.items():  # of a text, or of an image, whose pieces may lie one behind the other
             rest = (both,) if tensor.shape == one["input_ids"].shape else tensor.shape[1:]
             batch[name] = torch.empty(batch_size * len(tensor), *rest, dtype=tensor.dtype, device="meta")
-        if with_answers:
-            batch["labels"] = torch.empty(batch_size, both, dtype=torch.long, device="meta")
-        return batch
+        return batch | (meta_ids(batch_size, {"labels": both}) if with_answers else {})
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Scalar mean over the tokens of the answers.
+        """Scalar mean over the tokens of the answers, plus 0 times the unused tensors of the vision tower.
 
-        LLaVA and its kin take the features of a layer before the last: the rest of their vision tower has a part in the
-        loss of zero.
+        LLaVA and its kin use the features of a layer before the last: the rest would have no gradient.
         """
-        with _without_values(batch):
+        with _assume_image_tokens_fit(batch):
             loss = super().loss(batch)
-        if self._idle is None and loss.requires_grad:
-            seeing = (p for path in towers(self.base) for p in self.base.get_submodule(path).parameters())
-            reached = _reached(loss)
-            self._idle = [p for p in seeing if p.requires_grad and id(p) not in reached]
-        return add_unused(loss, self._idle or ())
+        if self._unused_vision_params is None and loss.requires_grad:
+            of_towers = (p for path in towers(self.base) for p in self.base.get_submodule(path).parameters())
+            reached = _leaves(loss)
+            self._unused_vision_params = [p for p in of_towers if p.requires_grad and id(p) not in reached]
+        return add_unused(loss, self._unused_vision_params or ())
 
-    @torch.no_grad()
-    def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search."""
-        with _without_values(batch):
-            return self._generate(batch, options)
-
-    def _generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        ids = self.model.generate(**batch, num_beams=options.num_beams, max_new_tokens=options.max_new_tokens)
-        return self.tokens.texts(self._written(ids, batch["input_ids"].shape[1]))
+    def _generate_ids(self, batch: Batch, options: GenerateOptions) -> torch.Tensor:
+        with _assume_image_tokens_fit(batch):
+            ids: torch.Tensor = self.model.generate(
+                **batch, num_beams=options.num_beams, max_new_tokens=options.max_new_tokens
+            )
+        return ids
 
     def save(self, folder: Path) -> None:
-        """With the processor."""
+        """Write weights, configuration, tokenizer and processor."""
         super().save(folder)
         self.processor.save_pretrained(folder)
 
-    def _read(self, images: Sequence[Image], questions: Sequence[str]) -> Batch:
-        texts = [self.tokens.cut(text, self._longest_question) for text in questions]
+    def _process(self, images: Sequence[Image], texts: Sequence[str]) -> Batch:
         options = {**self._padding(), **self._image_options(), "return_tensors": "pt"}
-        if self._talks:
-            said = [_said(text, image) for image, text in zip(images, texts, strict=True)]
+        if self._uses_chat_template:
+            messages = [_chat_message(text, image) for image, text in zip(images, texts, strict=True)]
             apply = self.processor.apply_chat_template
             if "processor_kwargs" in inspect.signature(apply).parameters:  # newer ones warn without
                 tensors = options.pop("return_tensors")
                 options = {"return_tensors": tensors, "processor_kwargs": options}
-            found = apply(said, tokenize=True, return_dict=True, add_generation_prompt=True, **options)
+            inputs = apply(messages, tokenize=True, return_dict=True, add_generation_prompt=True, **options)
         else:
-            own = [[image] for image in images] if self._image_token else list(images)
-            found = self.processor(images=own, text=[self._written_prompt(text) for text in texts], **options)
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+            nested = [[image] for image in images] if self._image_token else list(images)
+            inputs = self.processor(images=nested, text=[self._prompt_text(text) for text in texts], **options)
+        return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
     @property
-    def _talks(self) -> bool:
-        """Whether a prompt is put as the processor's chat template puts it."""
+    def _uses_chat_template(self) -> bool:
         return self.settings.prompt is None and bool(getattr(self.processor, "chat_template", None))
 
     @property
     def _image_token(self) -> str:
         return str(getattr(self.processor, "image_token", ""))
 
-    def _written_prompt(self, text: str) -> str:
-        """Before the processor puts tokens of the image into it."""
-        if self._talks:
-            return str(self.processor.apply_chat_template(_said(text), tokenize=False, add_generation_prompt=True))
+    def _prompt_text(self, text: str) -> str:
+        """Prompt before the processor puts tokens of the image into it."""
+        if self._uses_chat_template:
+            message = _chat_message(text)
+            return str(self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
         return self._image_token + (self.settings.prompt or "{question}\n").replace("{question}", text)
 
     def _padding(self) -> dict[str, Any]:
@@ -153,125 +143,116 @@ class Seeing(Writer):
 
     def _image_options(self) -> dict[str, Any]:
         image = self.settings.image
-        given: dict[str, Any] = {"image_mean": image.mean and list(image.mean)}
-        given["image_std"] = image.std and list(image.std)
-        given["size"] = image.size and {"height": image.size, "width": image.size}
-        return {name: value for name, value in given.items() if value is not None}
+        options = {
+            "image_mean": image.mean and list(image.mean),
+            "image_std": image.std and list(image.std),
+            "size": image.size and {"height": image.size, "width": image.size},
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        return self._behind(batch, *pad([self._target(text) for text in answers], self.tokens.pad))
+        return self._append(batch, *pad([self._answer(text) for text in answers], self.tokens.pad))
 
-    def _teaching(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        return self._behind(batch, answers, torch.ones_like(answers))
+    def _with_answer_ids(self, batch: Batch, answers: torch.Tensor) -> Batch:
+        return self._append(batch, answers, torch.ones_like(answers))
 
-    def _behind(self, batch: Batch, ids: torch.Tensor, mask: torch.Tensor) -> Batch:
-        read = batch["input_ids"].shape
-        kind = _SUFFIX_KIND.get(self.base.config.model_type, 0)
+    def _append(self, batch: Batch, ids: torch.Tensor, mask: torch.Tensor) -> Batch:
+        """Put answers behind prompts, in every tensor with an entry for each token."""
+        prompts = batch["input_ids"].shape
+        other = torch.full_like(ids, _ANSWER_TYPE.get(self.base.config.model_type, 0))
         behind = {"input_ids": ids, "attention_mask": mask}
-        found = {
-            name: torch.cat([tensor, behind.get(name, torch.full_like(ids, kind)).to(tensor.dtype)], dim=1)
-            if tensor.shape == read
+        inputs = {
+            name: torch.cat([tensor, behind.get(name, other).to(tensor.dtype)], dim=1)
+            if tensor.shape == prompts
             else tensor
             for name, tensor in batch.items()
         }
-        labels = torch.full_like(found["input_ids"], IGNORED)
-        labels[:, read[1] :] = ids.masked_fill(mask == 0, IGNORED)
-        return found | {"labels": labels}
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
+        labels[:, prompts[1] :] = ids.masked_fill(mask == 0, IGNORED)
+        return inputs | {"labels": labels}
 
     def question(self, text: str) -> list[int]:
-        """For lengths alone; see ``_prompt``."""
+        """As many ids as the processor makes of a cut question and an image; only their number is right."""
         return self._prompt(self.tokens.cut(text, self._longest_question))
 
-    def _around_question(self) -> int:
+    def _template_length(self) -> int:
         return len(self._prompt(""))
 
     def _prompt(self, text: str) -> list[int]:
-        """For lengths alone: as many ids as the processor makes of this text and an image."""
-        if self._around is None:
-            return self.tokens.ids(text)
-        return [0] * self._around + self.tokens.ids(self._written_prompt(text))
+        if self._image_tokens is None:
+            return self.tokens.encode(text)
+        return [0] * self._image_tokens + self.tokens.encode(self._prompt_text(text))
 
     @cached_property
-    def _around(self) -> int | None:
+    def _image_tokens(self) -> int | None:
         """Tokens that the processor makes of an image; null where it is not here, on meta: counting needs none."""
-        self._longest_question = 1  # of none
         try:
-            found = self._read([Pillow.new("RGB", _SIZE)], [""])["input_ids"].shape[1]
+            length = self._process([Pillow.new("RGB", _SIZE)], [""])["input_ids"].shape[1]
         except WeightsError:
             if next(self.base.parameters()).device.type != "meta":
                 raise
             return None
-        return int(found) - len(self.tokens.ids(self._written_prompt("")))
-
-    def _written(self, ids: torch.Tensor, read: int) -> torch.Tensor:
-        return ids[:, read:]
+        return int(length) - len(self.tokens.encode(self._prompt_text("")))
 
 
-class BlipAnswers(Seeing):
+class BlipVqa(ImageTextToText):
     """``BlipForQuestionAnswering``: question and image are read together, and a decoder writes the answer.
 
-    The library's decoder looks at the padding of a question, too, so all questions are padded to one length: an answer
-    does not depend on the others of its batch. The family ``miss`` masks it instead.
+    The library's decoder attends to the padding of a question, too, so all questions are padded to one length: an
+    answer does not depend on the others of its batch. The family ``miss`` masks it instead.
     """
+
+    continues_prompt = False
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
         """As ``max_lengths`` for questions."""
-        found = super().lengths(questions, answers)
-        return InputLengths(question_tokens=self.max_lengths().question_tokens, answer_tokens=found.answer_tokens)
+        answer_tokens = super().lengths(questions, answers).answer_tokens
+        return InputLengths(question_tokens=self.max_lengths().question_tokens, answer_tokens=answer_tokens)
 
     def _padding(self) -> dict[str, Any]:
         self.processor.tokenizer.padding_side = "right"
         return {"padding": "max_length", "max_length": self._longest_question + _AROUND_BLIP, "truncation": True}
 
     def _prompt(self, text: str) -> list[int]:
-        return self.tokens.ids(text)
+        return self.tokens.encode(text)
 
-    def _written_prompt(self, text: str) -> str:
+    def _prompt_text(self, text: str) -> str:
         return (self.settings.prompt or "{question}").replace("{question}", text)
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """Of the decoder by itself: the whole model returns no scores."""
-        seen = self.base.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state
-        read = self.base.text_encoder(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], encoder_hidden_states=seen
+        """Scores of the decoder by itself: the whole model returns none."""
+        image = self.base.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state
+        question = self.base.text_encoder(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], encoder_hidden_states=image
         ).last_hidden_state
         starts = torch.full_like(answers[:, :1], self.base.config.text_config.bos_token_id)
         ids = torch.cat([starts, answers[:, :-1]], dim=1)
         scores: torch.Tensor = self.base.text_decoder(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            encoder_hidden_states=read,
+            encoder_hidden_states=question,
             encoder_attention_mask=batch["attention_mask"],
         ).logits
         return scores[:, -answers.shape[1] :]
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        text = self.base.config.text_config
-        rows = [[text.bos_token_id, *self._target(answer)] for answer in answers]
-        ids, mask = pad(rows, self.tokens.pad)
-        return batch | {
-            "decoder_input_ids": ids,
-            "decoder_attention_mask": mask,
-            "labels": ids.masked_fill(mask == 0, IGNORED),
-        }
+        first = self.base.config.text_config.bos_token_id
+        ids, mask = pad([[first, *self._answer(answer)] for answer in answers], self.tokens.pad)
+        labels = ids.masked_fill(mask == 0, IGNORED)
+        return batch | {"decoder_input_ids": ids, "decoder_attention_mask": mask, "labels": labels}
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
         """As ``collate``, on meta."""
         batch = super().meta_inputs(batch_size, lengths, with_answers=False)
         names = ("decoder_input_ids", "decoder_attention_mask", "labels") if with_answers else ()
-        made = {n: torch.empty(batch_size, 1 + lengths.answer_tokens, dtype=torch.long, device="meta") for n in names}
-        return batch | made
-
-    def _generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        ids = self.model.generate(**batch, num_beams=options.num_beams, max_new_tokens=options.max_new_tokens)
-        return self.tokens.texts(ids)
+        return batch | meta_ids(batch_size, dict.fromkeys(names, 1 + lengths.answer_tokens))
 
 
 @contextmanager
-def _without_values(batch: Batch) -> Iterator[None]:
-    """On meta, take it that an image has as many features as a text has tokens for it: the library counts them.
+def _assume_image_tokens_fit(batch: Batch) -> Iterator[None]:
+    """On meta, assume that an image has as many features as a text has tokens for it: the library counts them.
 
-    Raises EstimateError where it goes by values in other ways.
+    Raises EstimateError where it depends on values in other ways.
     """
     if not batch["input_ids"].is_meta:
         yield
@@ -286,21 +267,21 @@ def _without_values(batch: Batch) -> Iterator[None]:
             ) from error
 
 
-def _reached(loss: torch.Tensor) -> set[int]:
-    """Ids of the leaves that a backward pass from here would reach."""
-    found: set[int] = set()
+def _leaves(loss: torch.Tensor) -> set[int]:
+    """Ids of the leaves that a backward pass from ``loss`` would reach."""
+    leaves: set[int] = set()
     seen, ahead = {loss.grad_fn}, [loss.grad_fn]
     while ahead:
         node: Any = ahead.pop()
         if hasattr(node, "variable"):
-            found.add(id(node.variable))
+            leaves.add(id(node.variable))
         new = {behind for behind, _ in node.next_functions if behind is not None} - seen
         seen |= new
         ahead += new
-    return found
+    return leaves
 
 
-def _said(text: str, image: Image | None = None) -> list[dict[str, Any]]:
-    """A question as chat templates want it; without an image its place alone."""
+def _chat_message(text: str, image: Image | None = None) -> list[dict[str, Any]]:
+    """A question for chat templates; without an image only its placeholder."""
     seen: dict[str, Any] = {"type": "image"} | ({} if image is None else {"image": image})
     return [{"role": "user", "content": [seen, {"type": "text", "text": text}]}]

@@ -90,9 +90,9 @@ def default_paths(model: Any, architecture: str) -> parts.Paths:
     if not named.keys() - stem - head:  # patterns of an older timm may name none of its modules
         raise SpecError(f"timm {timm.__version__} does not say what blocks {architecture} has; declare model.parts")
     return {
-        "stem": parts.covering(model, stem),
-        "blocks": parts.covering(model, named.keys() - stem - head),
-        "head": parts.covering(model, head),
+        "stem": parts.minimal_paths(model, stem),
+        "blocks": parts.minimal_paths(model, named.keys() - stem - head),
+        "head": parts.minimal_paths(model, head),
     }
 
 

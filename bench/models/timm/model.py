@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
 
 
-class TimmModel(parts.Parts):
+class TimmModel(parts.PartitionedModel):
     """A built timm model; see ``bench.plugins.contracts.LabelModel``."""
 
     has_vocabulary = True
@@ -44,16 +44,16 @@ class TimmModel(parts.Parts):
         data = {key: model.pretrained_cfg[key] for key in ("input_size", *builder.OF_THE_DATA)}
         self.image_shape: tuple[int, int, int] = tuple(data["input_size"])
         self._transform: Any = create_transform(**data, is_training=False)
-        heads, trace = builder.classifier(model), self._trace()
+        heads, calls = builder.classifier(model), self._calls()
         self.part_facts: Mapping[str, PartFacts] = {
             part: PartFacts(
                 name=part,
                 task_type=None,
                 targets=parts.default_targets(
                     self.part(part),
-                    ran=trace.ran if trace else None,
+                    called=calls.modules if calls else None,
                     outputs=heads,
-                    behind=trace.behind if trace else (),
+                    classifier=calls.classifier if calls else (),
                 ),
             )
             for part in paths
@@ -114,10 +114,10 @@ class TimmModel(parts.Parts):
             "labels": len(self.labels),
         }
 
-    def _trace(self) -> parts.Trace | None:
+    def _calls(self) -> parts.Calls | None:
         """Null if the model cannot be tried on meta. Raises SpecError if it does not take images of this size."""
         try:
-            return parts.traced(self.model, torch.empty(1, *self.image_shape, device="meta"))
+            return parts.modules_called(self.model, torch.empty(1, *self.image_shape, device="meta"))
         except (NotImplementedError, RuntimeError, AssertionError) as error:
             if isinstance(error, NotImplementedError) or "device" in str(error):
                 return None
@@ -134,7 +134,7 @@ def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:
     if settings.parts is None:
         paths = builder.default_paths(model, settings.architecture)
     else:
-        paths = parts.matched(model, settings.parts)
+        paths = parts.match_parts(model, settings.parts)
     torch.nn.Module.to(model, device)
     return TimmModel(settings, model, paths, task.labels, order)
 

@@ -1,15 +1,15 @@
-"""The parts of a transformers model that declares none, found in the library's own structure.
+"""The parts of a transformers model that declares none, by the library's own structure.
 
-``head``: what is outside the base model, the layer that writes tokens, and poolers. ``embeddings``: modules in front of
-the blocks that are named so, tables of positions among them. ``decoder``: the decoder of an encoder-decoder model, and
-what is left of a model that only decodes. ``encoder``: what is left, with the final normalisation behind its blocks.
+``head``: modules outside the base model, the layer that writes tokens, and poolers. ``embeddings``: modules of such
+names in front of the blocks, tables of positions among them. ``decoder``: the decoder of an encoder-decoder model, and
+the rest of a model that only decodes. ``encoder``: the rest, with the final normalisation behind its blocks.
 
-Of a model that also sees or hears, ``encoder`` is its towers, with all that the library builds into them, and the
-encoder of its text model; ``decoder`` the blocks of its text model; ``connector`` what lies between: projections,
+Of a model that also reads images or sounds, ``encoder`` is its towers, with all that the library builds into them, and
+the encoder of its text model; ``decoder`` the blocks of its text model; ``connector`` what lies between: projections,
 resamplers, a Q-Former with its queries, single tensors such as the end of a row of patches.
 
 A tensor of several names, such as a tied output layer, belongs to the first part in this order that has it:
-embeddings, encoder, connector, decoder, head. A part without tensors is none.
+embeddings, encoder, connector, decoder, head. A part without tensors is left out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.models.common.parts import Paths, covering, traced
+from bench.models.common.parts import Paths, minimal_paths, modules_called
 
 EMBEDDINGS, ENCODER, CONNECTOR, DECODER, HEAD = NAMES = ("embeddings", "encoder", "connector", "decoder", "head")
 _EMBEDDING = re.compile(r".*embed(ding|der|s$|_|$).*|w[tp]e|shared|project_in|patch_embed.*|rel_embeddings")
 _HEAD = re.compile(r".*pooler.*|cls|.*classifier|classification_head|score|lm_head|head|qa_outputs|embed_out")
 _DECODER = re.compile(r".*decoder.*")
 _TOWER = re.compile(r"(.*_)?(vision|image|video|audio|speech)_config")
-"""The library's names of the configurations of towers."""
+"""Names of the library's configurations of towers."""
 _RAW = ("pixel_values", "flattened_patches", "input_features", "input_values", "audio_mel")
-"""The library's names of what a tower reads."""
+"""Names of the library's inputs of a tower."""
 
 
 def default_parts(model: Any, *, decoder_only: bool) -> Paths:
@@ -44,29 +44,29 @@ def default_parts(model: Any, *, decoder_only: bool) -> Paths:
             if owners[name] == part and id(parameter) not in seen:
                 names[part].append(name)
         seen |= {id(model.get_parameter(name)) for name in names[part]}
-    return {part: covering(model, own) for part, own in names.items() if own}
+    return {part: minimal_paths(model, own) for part, own in names.items() if own}
 
 
 def towers(model: Any) -> tuple[str, ...]:
-    """Paths of what reads images or sounds in a model that also reads texts."""
+    """Paths of the modules that read images or sounds in a model that also reads texts."""
     return _submodels(model)[0]
 
 
 def _owners(model: Any, *, decoder_only: bool) -> dict[str, str]:
     """Part of every tensor, by all of its names."""
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    seeing, texts = _submodels(model)
-    if not (seeing or hasattr(model.config, "vision_config") or {"image", "text"} <= _modalities(model)):
+    tower_paths, text_paths = _submodels(model)
+    if not (tower_paths or hasattr(model.config, "vision_config") or {"image", "text"} <= _modalities(model)):
         both = bool(model.config.is_encoder_decoder)
         decodes = decoder_only or (model.can_generate() and not both)
         return {name: _part_of(name, model, decodes=decodes, both=both) for name in names}
-    written = {name for name in names if _below(name, texts)} or _of_text(model, names)
-    both = any(_encodes(name.split(".")) for name in written) and any(_decodes(name.split(".")) for name in written)
+    of_text = {name for name in names if _is_inside(name, text_paths)} or _tensors_of_text(model, names)
+    both = any(_encodes(name.split(".")) for name in of_text) and any(_decodes(name.split(".")) for name in of_text)
     owners = {}
     for name in names:
-        if _below(name, seeing):
+        if _is_inside(name, tower_paths):
             owners[name] = ENCODER
-        elif name in written:
+        elif name in of_text:
             owners[name] = _part_of(name, model, decodes=not both, both=both)
         else:
             owners[name] = HEAD if _is_head(name.split("."), model) else CONNECTOR
@@ -74,27 +74,27 @@ def _owners(model: Any, *, decoder_only: bool) -> dict[str, str]:
 
 
 def _submodels(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Paths of the towers and of the text models, told apart by their configurations; none inside another."""
+    """Paths of the towers and of the text models, by their configurations; none inside another."""
     from transformers import PreTrainedModel
 
     text_classes = {type(config) for config in _text_configs(model.config)}
     named = _named_towers(model)
-    seeing = [path for path, own in model.named_modules() if any(own is tower for tower in named)]
+    tower_paths = [path for path, own in model.named_modules() if any(own is tower for tower in named)]
     texts: list[str] = []
     for path, own in model.named_modules():
         if not path or not isinstance(own, PreTrainedModel) or type(own.config) is type(model.config):
             continue
-        if _below(path, [*seeing, *texts]):
+        if _is_inside(path, [*tower_paths, *texts]):
             continue
         if type(own.config) in text_classes:
             texts.append(path)
         elif _is_tower(own, model.config):
-            seeing.append(path)
-    return tuple(seeing), tuple(texts)
+            tower_paths.append(path)
+    return tuple(tower_paths), tuple(texts)
 
 
 def _named_towers(model: Any) -> list[nn.Module]:
-    """Towers without a configuration of their own: what the library calls the model's encoders of images and sounds."""
+    """Towers without a configuration: the library's encoders of images and sounds."""
     from transformers import PreTrainedModel
 
     if not hasattr(model.config, "vision_config"):
@@ -125,17 +125,15 @@ def _text_configs(config: Any) -> Iterator[Any]:
             yield from _text_configs(inner)
 
 
-def _of_text(model: Any, names: Sequence[str]) -> set[str]:
-    """Tensors that a text without images goes through, of a model whose text model is no module of its own.
-
-    All of them where the model takes no text alone.
-    """
+def _tensors_of_text(model: Any, names: Sequence[str]) -> set[str]:
+    """Names of the tensors that a text without images uses, of a model whose text model is no module; all of them where
+    the model takes no text alone."""
     ids = torch.ones(1, 2, dtype=torch.long, device="meta")
     try:
-        ran = traced(model, input_ids=ids).ran
-    except Exception:  # whatever a model does without an image
+        called = modules_called(model, input_ids=ids).modules
+    except Exception:  # what a model raises without an image differs from model to model
         return set(names)
-    paths = {path for path, own in model.named_modules(remove_duplicate=False) if own in ran}
+    paths = {path for path, own in model.named_modules(remove_duplicate=False) if own in called}
     return {name for name in names if name.rpartition(".")[0] in paths}
 
 
@@ -144,7 +142,7 @@ def _modalities(model: Any) -> set[str]:
     return {found} if isinstance(found, str) else set(found)
 
 
-def _below(name: str, paths: Sequence[str]) -> bool:
+def _is_inside(name: str, paths: Sequence[str]) -> bool:
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
@@ -153,8 +151,7 @@ def _part_of(name: str, model: Any, *, decodes: bool, both: bool) -> str:
     steps = name.split(".")
     if _is_head(steps, model):
         return HEAD
-    ahead = steps[: next((i for i, step in enumerate(steps) if step.isdigit()), len(steps))]  # of the blocks
-    if any(_EMBEDDING.fullmatch(step) for step in ahead) or _is_word_embedding(name, model):
+    if any(map(_EMBEDDING.fullmatch, _before_blocks(steps))) or _is_word_embedding(name, model):
         return EMBEDDINGS
     if decodes or both:
         return ENCODER if both and not decodes and _encodes(steps) and not _decodes(steps) else DECODER
@@ -162,7 +159,7 @@ def _part_of(name: str, model: Any, *, decodes: bool, both: bool) -> str:
 
 
 def _is_word_embedding(name: str, model: Any) -> bool:
-    """Whatever it is called: CTRL's is ``w``."""
+    # By identity, as names differ: CTRL's is ``w``.
     try:
         found = model.get_input_embeddings()
     except NotImplementedError:
@@ -184,5 +181,9 @@ def _is_head(steps: list[str], model: Any) -> bool:
         if steps[0] != prefix:
             return True
         steps = steps[1:]
-    ahead = steps[: next((i for i, step in enumerate(steps) if step.isdigit()), len(steps))]
-    return any(_HEAD.fullmatch(step) for step in ahead)
+    return any(map(_HEAD.fullmatch, _before_blocks(steps)))
+
+
+def _before_blocks(steps: list[str]) -> list[str]:
+    """Steps of a name up to the number of a block."""
+    return steps[: next((i for i, step in enumerate(steps) if step.isdigit()), len(steps))]
