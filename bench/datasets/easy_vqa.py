@@ -34,29 +34,25 @@ Settings = EasyVqaSettings
 
 def digest(settings: EasyVqaSettings) -> str:  # noqa: ARG001 - the data are always the package's
     """SHA-256 over the annotations and all images of the package."""
-    root = _root()
+    root, paths = _paths()
     images = [f"{split}/images/{path.name}" for split in SPLITS for path in (root / split / "images").iterdir()]
-    return files_digest(_annotations(root), root, images, _REMEDY, published=PUBLISHED)
+    return files_digest(paths, root, images, _REMEDY, published=PUBLISHED)
 
 
 def load(settings: EasyVqaSettings) -> DataSet:  # noqa: ARG001 - the data are always the package's
     """The two splits. Raises DataError if the package is not installed."""
-    root = _root()
-    paths = _annotations(root)
-    splits = {split: _read(path, split) for split, path in zip(SPLITS, paths, strict=True)}
-    return open_folder(splits, images=root, annotations=paths, remedy=_REMEDY, published=PUBLISHED)
+    root, paths = _paths()
+    splits = {
+        split: [_example(path, split, index, record) for index, record in enumerate(read_json(path))]
+        for split, path in zip(SPLITS, paths, strict=True)
+    }
+    return open_folder(splits, root, paths, _REMEDY, published=PUBLISHED)
 
 
-def _root() -> Path:
-    return package_folder("easy_vqa", _REMEDY) / "data"
-
-
-def _annotations(root: Path) -> list[Path]:
-    return [root / split / "questions.json" for split in SPLITS]
-
-
-def _read(path: Path, split: str) -> list[Example]:
-    return [_example(path, split, index, record) for index, record in enumerate(read_json(path))]
+def _paths() -> tuple[Path, list[Path]]:
+    """Root and annotation files."""
+    root = package_folder("easy_vqa", _REMEDY) / "data"
+    return root, [root / split / "questions.json" for split in SPLITS]
 
 
 def _example(path: Path, split: str, index: int, record: Any) -> Example:

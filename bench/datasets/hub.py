@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from bench.datasets.common.columns import ColumnSettings, Mapper
 from bench.datasets.common.dataset import DataSet, draw_split, splits_in_use
-from bench.datasets.common.hub import HubSettings, HubTables, open_once
+from bench.datasets.common.hub import HubSettings, HubTables, opened_once
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 from bench.registry import did_you_mean
@@ -53,12 +53,9 @@ def digest(settings: HubTableSettings) -> str:
     return load(settings).digest()
 
 
+@opened_once
 def load(settings: HubTableSettings) -> DataSet:
     """The splits in use. Raises DataError that names the nearest split or column for an unknown one."""
-    return open_once(settings, lambda: _load(settings))
-
-
-def _load(settings: HubTableSettings) -> DataSet:
     hub = HubTables(settings, settings.data_files, configuration=settings.configuration)
     columns = settings.columns
     wanted = _wanted(settings, list(map(str, hub.tables)))
@@ -70,7 +67,7 @@ def _load(settings: HubTableSettings) -> DataSet:
     splits: dict[str, Sequence[Example]] = {}
     for split in wanted:
         image = partial(hub.image_name, split, str(columns.image))
-        names = hub.class_names(split, columns.label)
+        names = hub.class_names(split, columns.label) if columns.label else None
         splits[split] = mapper.examples(hub.source(split), hub.rows(split), image=image, class_names=names)
     if settings.test_share is not None:
         splits = _drawn(settings, splits[settings.train_split], hub.source(settings.train_split))
@@ -78,14 +75,14 @@ def _load(settings: HubTableSettings) -> DataSet:
     return hub.data_set(splits)
 
 
-def _wanted(settings: HubTableSettings, known: list[str]) -> tuple[str, ...]:
+def _wanted(settings: HubTableSettings, known: list[str]) -> list[str]:
     """The splits to read. Raises DataError for one that is not there, or is there and would be drawn."""
     if settings.test_share is not None and settings.test_split in known:
         raise DataError(
             f"data set {settings.name}: {settings.id} has a split {settings.test_split!r}; remove data.test_share, "
             "or give the drawn split another name with data.test_split"
         )
-    wanted = splits_in_use(settings) if settings.test_share is None else (settings.train_split,)
+    wanted = splits_in_use(settings) if settings.test_share is None else [settings.train_split]
     for split in wanted:
         if split not in known:
             draw = "; without a split to test on, set `data.test_share: 0.2`" if len(known) == 1 else ""

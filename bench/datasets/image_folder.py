@@ -66,9 +66,7 @@ def load(settings: ImageFolderSettings) -> DataSet:
         notes.add(f"left out, as {reason}: {len(names):,} ({counts})", min(names))
     note_classes(splits.values(), notes)
     remedy = "  put the images back, or start again"
-    return open_folder(
-        splits, images=root, annotations=[], remedy=remedy, follow_links=settings.follow_links, notes=notes
-    )
+    return open_folder(splits, root, [], remedy, follow_links=settings.follow_links, notes=notes)
 
 
 def _split_folder(root: Path, split: str) -> Path:

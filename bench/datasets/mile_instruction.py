@@ -77,14 +77,9 @@ def load(settings: MileInstructionSettings) -> DataSet:
         splits = {"train": examples}
     else:
         splits = {"train": _without_test(path, examples, other.split("test"), settings.evaluate_on)}
-    own = open_folder(
-        splits,
-        images=root / "image",
-        annotations=[path],
-        remedy=settings.remedy(root),
-        follow_links=settings.follow_links,
-        notes=None if other is None else other.kept_notes,
-    )
+    notes = None if other is None else other.kept_notes
+    remedy, follow = settings.remedy(root), settings.follow_links
+    own = open_folder(splits, root / "image", [path], remedy, follow_links=follow, notes=notes)
     if other is None:
         return own
     if left_out := len(examples) - len(splits["train"]):

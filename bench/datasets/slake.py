@@ -66,14 +66,8 @@ def load(settings: SlakeSettings) -> DataSet:
     notes = Notes()
     annotations = _annotations(settings, root)
     splits = {split: _read(path, settings.language, notes) for split, path in annotations.items()}
-    data = open_folder(
-        splits,
-        images=root / "imgs",
-        annotations=list(annotations.values()),
-        remedy=settings.remedy(settings.root),
-        follow_links=settings.follow_links,
-        notes=notes,
-    )
+    paths, remedy, follow = list(annotations.values()), settings.remedy(settings.root), settings.follow_links
+    data = open_folder(splits, root / "imgs", paths, remedy, follow_links=follow, notes=notes)
     manifest = settings.manifest or first_existing(root, [MANIFEST])
     if manifest is not None and settings.verify != "off":
         _verify(data, settings, root / "imgs", manifest)

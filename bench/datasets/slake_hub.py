@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.datasets import slake
 from bench.datasets.common.dataset import DataSet, encode_examples
-from bench.datasets.common.hub import HubSettings, HubTables, open_once
+from bench.datasets.common.hub import HubSettings, HubTables, opened_once
 from bench.datasets.common.images import decode_image
 from bench.errors import DataError
 from bench.plugins.contracts import Example
@@ -46,12 +46,9 @@ def digest(settings: SlakeHubSettings) -> str:
     return load(settings).digest()
 
 
+@opened_once
 def load(settings: SlakeHubSettings) -> DataSet:
     """The three splits. Raises DataError for broken records and for images that the archive lacks or has twice."""
-    return open_once(settings, lambda: _load(settings))
-
-
-def _load(settings: SlakeHubSettings) -> DataSet:
     hub = HubTables(settings, FILES)
     splits = {s: slake.examples_of(hub.source(s), list(hub.rows(s)), settings.language) for s in hub.tables}
     path = _archive_path(settings)

@@ -94,14 +94,8 @@ def load(settings: TableSettings) -> DataSet:
         by_class = settings.columns.label is not None
         splits = draw_split(examples, settings.test_share, seed=settings.test_seed, by_class=by_class)
     mapper.finish(", ".join(map(str, tables)), splits)
-    return open_folder(
-        splits,
-        images=root,
-        annotations=tables,
-        remedy="  their names are looked up below data.image_root, without it below the table's own folder",
-        follow_links=settings.follow_links,
-        notes=notes,
-    )
+    remedy = "  their names are looked up below data.image_root, without it below the table's own folder"
+    return open_folder(splits, root, tables, remedy, follow_links=settings.follow_links, notes=notes)
 
 
 def _paths(settings: TableSettings) -> Mapping[str, Path]:

@@ -71,14 +71,8 @@ def load(settings: VqaRadSettings) -> DataSet:
             refuse_leaky(str(annotations[0]), splits)
     if settings.split_by == "image":
         splits = split_by_image([*splits["train"], *splits["test"]])
-    return open_folder(
-        splits,
-        images=images,
-        annotations=annotations,
-        remedy=settings.remedy(root),
-        follow_links=settings.follow_links,
-        published=PUBLISHED,
-    )
+    remedy, follow = settings.remedy(root), settings.follow_links
+    return open_folder(splits, images, annotations, remedy, follow_links=follow, published=PUBLISHED)
 
 
 def _annotation(settings: VqaRadSettings, split: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from bench.datasets import vqa_rad
 from bench.datasets.common.dataset import DataSet
-from bench.datasets.common.hub import HubSettings, HubTables, open_once
+from bench.datasets.common.hub import HubSettings, HubTables, opened_once
 from bench.plugins.contracts import Example
 
 COLUMNS = ("image", "question", "answer")
@@ -33,12 +33,9 @@ def digest(settings: VqaRadHubSettings) -> str:
     return load(settings).digest()
 
 
+@opened_once
 def load(settings: VqaRadHubSettings) -> DataSet:
     """All splits of the table. Raises DataError for missing columns and a leaky training split."""
-    return open_once(settings, lambda: _load(settings))
-
-
-def _load(settings: VqaRadHubSettings) -> DataSet:
     hub = HubTables(settings)
     splits = {}
     for split in hub.tables:
@@ -46,7 +43,7 @@ def _load(settings: VqaRadHubSettings) -> DataSet:
         splits[split] = [
             Example(
                 question_id=f"{split}-{row.number}",
-                image=hub.image_name(split, "image", row, row.fields["image"]),
+                image=hub.image_name(split, "image", row, row.value("image")),
                 questions=(row.words("question"),),
                 answer=row.words("answer"),
             )

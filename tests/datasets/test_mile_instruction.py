@@ -10,30 +10,14 @@ from typing import Any
 
 import pytest
 
-from bench.datasets import mile_instruction, vqa_rad
+from bench.datasets import mile_instruction
 from bench.errors import DataError
-from tests.datasets.conftest import picture, write_json
-
-
-def pool(question: str) -> list[str]:
-    return [
-        f"<image>Question:{{{question}}}Option:{{(a)Yes; (b)No}} Answer:",
-        f'<image>What is the answer?"{{{question}}}"',
-    ]
+from tests.datasets.conftest import picture, pool, write_json
 
 
 @pytest.fixture
-def root(tmp_path: Path, rad_root: Path) -> Path:
-    """Record 52 asks VQA-RAD's test question 4, record 51 the same about another image."""
-    folder = tmp_path / "instruction"
-    shutil.copytree(rad_root / "images", folder / "image" / "vqa-rad")
-    asked = [(0, "Is it red?"), (1, "Is it red?"), (3, "is it  RED"), (2, "How many ribs?")]
-    records = [
-        {"img_name": f"vqa-rad/synpic{image}.jpg", "qid": 50 + n, "answer": "no", "question_pool": pool(question)}
-        for n, (image, question) in enumerate(asked)
-    ]
-    write_json(folder / "RAD_instruction_data.json", records)
-    return folder
+def root(instructions: Path) -> Path:
+    return instructions
 
 
 def settings(root: Path, **changes: Any) -> mile_instruction.Settings:
@@ -55,24 +39,14 @@ def test_held_out_images(root: Path) -> None:
     assert {example.question(random.Random(n)) for n in range(20)} == set(example.questions)
 
 
-def test_test_questions_are_dropped_from_training_unless_asked_for(root: Path, rad_root: Path) -> None:
-    data = mile_instruction.load(settings(root, evaluate_on="vqa_rad", test_root=rad_root))
+def test_test_questions_are_dropped_from_training_unless_asked_for(root: Path) -> None:
+    data = mile_instruction.load(settings(root, evaluate_on="vqa_rad", test_root=root / "rad"))
     assert [e.question_id for e in data.split("train")] == ["50", "51", "53"]
     assert [e.question() for e in data.split("test")] == ["What is shown?", "Is it red?"]
     assert data.image(data.split("test")[1]).size == data.image(data.split("train")[0]).size == (12, 8)
-    leaky = mile_instruction.load(settings(root, evaluate_on="vqa_rad", test_root=rad_root, allow_leaky=True))
+    leaky = mile_instruction.load(settings(root, evaluate_on="vqa_rad", test_root=root / "rad", allow_leaky=True))
     assert len(leaky.split("train")) == 4
     assert "Heart lungs" in data.texts()
-    with pytest.raises(DataError, match="unknown split"):
-        data.split("validate")
-
-
-def test_digest_follows_both_data_sets(root: Path, rad_root: Path) -> None:
-    chosen = settings(root, evaluate_on="vqa_rad", test_root=rad_root)
-    first = mile_instruction.digest(chosen)
-    path = rad_root / vqa_rad.PUBLIC
-    path.write_text(path.read_text().replace("Yes", "yes"))
-    assert mile_instruction.digest(chosen) != first
 
 
 @pytest.fixture
@@ -140,8 +114,3 @@ def test_broken_pool_names_the_record(root: Path, broken: object) -> None:
     write_json(root / "instruction_data.json", [row])
     with pytest.raises(DataError, match=r"record 0 \(qid 9\): column 'question_pool': must be"):
         mile_instruction.load(settings(root, evaluate_on="held_out"))
-
-
-def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)TIMMY-CHAN/MILE.*image/vqa-rad.*--scale demo"):
-        mile_instruction.digest(settings(tmp_path / "absent", evaluate_on="held_out"))

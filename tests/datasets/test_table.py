@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from bench.datasets import table
-from bench.datasets.common.rows import read_rows
+from bench.datasets.common.dataset import DataSet
+from bench.datasets.common.rows import read_json, read_rows
 from bench.errors import DataError
-from bench.plugins.settings import local_path_places
-from tests.datasets.conftest import picture
+from tests.datasets.conftest import picture, write
 
 REVIEWS = 'id,review,sentiment\n1,"Good, ""really"" good\n(twice)",pos\n2,bad,neg\n'
 
@@ -24,15 +26,17 @@ def settings(**changes: Any) -> table.Settings:
     return table.Settings(name="table", columns=columns, **changes)
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
+def both(path: Path, **changes: Any) -> DataSet:
+    """The same file for both splits."""
+    return table.load(settings(files={"train": path, "test": path}, **changes))
 
 
 @pytest.fixture
 def reviews(tmp_path: Path) -> dict[str, Path]:
     return {split: write(tmp_path / f"{split}.csv", REVIEWS) for split in ("train", "test")}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
 
 
 def test_a_file_per_split(reviews: dict[str, Path]) -> None:
@@ -41,7 +45,6 @@ def test_a_file_per_split(reviews: dict[str, Path]) -> None:
         ("0", None, ('Good, "really" good\n(twice)',), "pos"),
         ("1", None, ("bad",), "neg"),
     ]
-    assert data.texts() == ['Good, "really" good\n(twice)', "bad", "neg", "pos"]
 
 
 def test_only_the_splits_that_are_used_are_read(reviews: dict[str, Path], tmp_path: Path) -> None:
@@ -52,7 +55,7 @@ def test_only_the_splits_that_are_used_are_read(reviews: dict[str, Path], tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".CSV"])
-def test_every_format_reads_alike(tmp_path: Path, suffix: str) -> None:
+def test_every_format_reads_alike_and_guesses_no_types(tmp_path: Path, suffix: str) -> None:
     rows = [{"review": "NA", "sentiment": "007"}, {"review": 'so, so;\t"é"', "sentiment": "null"}]
     path = tmp_path / f"a{suffix}"
     if suffix == ".parquet":
@@ -64,76 +67,97 @@ def test_every_format_reads_alike(tmp_path: Path, suffix: str) -> None:
         import pandas as pd
 
         pd.DataFrame(rows).to_csv(path, sep="\t" if suffix == ".tsv" else ",")  # with pandas' nameless first column
-    data = table.load(settings(file=path, test_share=0.5, missing="error"))
-    found = sorted((e.question(), e.answer) for split in ("train", "test") for e in data.split(split))
-    assert found == [("NA", "007"), ('so, so;\t"é"', "null")]
-
-
-def test_encodings_byte_order_marks_delimiters_and_line_ends(tmp_path: Path) -> None:
-    text = "review;sentiment\r\n\r\nsüß;pos\r\n"
-    for name, content, changes in (
-        ("bom", b"\xef\xbb\xbf" + text.encode(), {}),
-        ("latin", text.encode("cp1252"), {"encoding": "cp1252"}),
-        ("utf16", text.encode("utf-16"), {"encoding": "utf-16"}),
-        ("mac", text.replace("\r\n", "\r").encode(), {}),
-    ):
-        path = write(tmp_path / f"{name}.csv", content)
-        data = table.load(settings(files={"train": path, "test": path}, delimiter=";", **changes))
-        assert [(e.question(), e.answer) for e in data.split("test")] == [("süß", "pos")]
+    assert [(e.question(), e.answer) for e in both(path).split("test")] == [("NA", "007"), ('so, so;\t"é"', "null")]
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("encode", "changes"),
     [
-        ("review,sentiment\ngood,pos\nbad,so,neg\n", r"a\.csv:3: 3 values, but 2 columns; .*quotes"),
-        ('review,sentiment\n"two\nlines",pos\nbad\n', r"a\.csv:4: 1 values, but 2 columns"),
-        ('review,sentiment\ngood,pos\n"bad,neg\nworse,neg\n', r"a\.csv:3: not a valid table: unexpected end of data"),
-        ('review,sentiment\n"bad"ly,neg\n', r"a\.csv:2: not a valid table: .*quote"),
-        ("review,sentiment,review\na,b,c\n", r"a\.csv:1: two columns are called 'review'"),
-        ("review;sentiment\na;b\n", r"a\.csv:1: .*set `data\.delimiter: ';'` for the columns 'review', 'sentiment'"),
-        ("review\tsentiment\na\tb\n", r"a\.csv:1: .*set `data\.delimiter: '\\t'`"),
-        ('"review";"sentiment"\n"well, well";b\n', r"a\.csv:1: .*set `data\.delimiter: ';'`"),
-        ("id;review;sentiment, coarse\n1;a;b, c\n", r"no column 'review'.*set `data\.delimiter: ';'`"),
-        ("review,sentiment\na;b\n", r"a\.csv:2: 1 values, but 2 columns; .*set by data\.delimiter"),
-        ("review,sentiment\ngood,pos\n,neg\n", r"a\.csv:3: column 'review': is empty"),
-        ("review,sentiment\ngood,pos\nbad,\n", r"a\.csv:3: column 'sentiment': is empty"),
-        ("review,sentiment\n", "holds no rows"),
-        ("", "holds no rows"),
-        ("\n\n\r\n", "holds no rows"),
-        (b"review,sentiment\n\xff\xfea,b\n", r"a\.csv: cannot be read as utf-8-sig text: .*data\.encoding"),
-        ("review,sentiment\ngood,pos\n".encode("utf-16"), r"a\.csv: cannot be read as utf-8-sig text"),
-        (b"PK\x03\x04\0\0", r"a\.csv"),
+        (lambda text: b"\xef\xbb\xbf" + text.encode(), {}),
+        (lambda text: text.encode("cp1252"), {"encoding": "cp1252"}),
+        (lambda text: text.encode("utf-16"), {"encoding": "utf-16"}),
+        (lambda text: text.replace("\r\n", "\r").encode(), {}),
     ],
 )
-def test_a_broken_table_is_named_with_its_line(tmp_path: Path, content: str | bytes, expected: str) -> None:
-    path = write(tmp_path / "a.csv", content)
-    with pytest.raises(DataError, match=expected):
-        table.load(settings(files={"train": path, "test": path}))
+def test_encodings_byte_order_marks_delimiters_and_line_ends(tmp_path: Path, encode: Any, changes: Any) -> None:
+    path = write(tmp_path / "a.csv", encode("review;sentiment\r\n\r\nsüß;pos\r\n"))
+    assert [(e.question(), e.answer) for e in both(path, delimiter=";", **changes).split("test")] == [("süß", "pos")]
+
+
+def test_json_array_and_json_lines_read_alike(tmp_path: Path) -> None:
+    array = write(tmp_path / "a.json", b'\xef\xbb\xbf[{"q": "a\\u2028b"}, {"q": "c"}]')
+    lines = write(tmp_path / "b.jsol", '{"q": "a\u2028b"}\n\n{"q": "c"}\n')
+    assert read_json(array) == read_json(lines) == [{"q": "a\u2028b"}, {"q": "c"}]
+
+
+def test_cells_may_be_of_any_length(tmp_path: Path) -> None:
+    long, limit = "x" * 200_000, csv.field_size_limit()
+    data = both(write(tmp_path / "a.csv", f"review,sentiment\n{long},neg\n"))
+    assert data.split("test")[0].question() == long
+    assert csv.field_size_limit() == limit
 
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
+        ("a.csv", "review,sentiment\ngood,pos\nbad,so,neg\n", r"a\.csv:3: 3 values, but 2 columns; .*quotes"),
+        ("a.csv", 'review,sentiment\n"two\nlines",pos\nbad\n', r"a\.csv:4: 1 values, but 2 columns"),
+        ("a.csv", 'review,sentiment\ng,pos\n"bad,neg\nworse,neg\n', r"a\.csv:3: not a valid table: unexpected end"),
+        ("a.csv", 'review,sentiment\n"bad"ly,neg\n', r"a\.csv:2: not a valid table: .*quote"),
+        ("a.csv", "review,sentiment,review\na,b,c\n", r"a\.csv:1: two columns are called 'review'"),
+        ("a.csv", "review;sentiment\na;b\n", r"a\.csv:1: .*set `data\.delimiter: ';'` for the columns 'review', 'sent"),
+        ("a.csv", "review\tsentiment\na\tb\n", r"a\.csv:1: .*set `data\.delimiter: '\\t'`"),
+        ("a.csv", '"review";"sentiment"\n"well, well";b\n', r"a\.csv:1: .*set `data\.delimiter: ';'`"),
+        ("a.csv", "id;review;sentiment, coarse\n1;a;b, c\n", r"no column 'review'.*set `data\.delimiter: ';'`"),
+        ("a.csv", "review,sentiment\na;b\n", r"a\.csv:2: 1 values, but 2 columns; .*set by data\.delimiter"),
+        ("a.csv", "review,sentiment\ngood,pos\n,neg\n", r"a\.csv:3: column 'review': is empty"),
+        ("a.csv", "review,sentiment\ngood,pos\nbad,\n", r"a\.csv:3: column 'sentiment': is empty"),
+        ("a.csv", "review,sentiment\n", "holds no rows"),
+        ("a.csv", "", "holds no rows"),
+        ("a.csv", "\n\n\r\n", "holds no rows"),
+        ("a.csv", b"review,sentiment\n\xff\xfea,b\n", r"a\.csv: cannot be read as utf-8-sig text: .*data\.encoding"),
+        ("a.csv", "review,sentiment\ngood,pos\n".encode("utf-16"), r"a\.csv: cannot be read as utf-8-sig text"),
+        ("a.csv", b"PK\x03\x04\0\0", r"a\.csv"),
         ("a.jsonl", '{"review": "a", "sentiment": "b"}\n{"review": ', r"a\.jsonl:2:\d+: not valid JSON"),
         ("a.jsonl", '{"review": "a", "sentiment": "b"}\n[1]\n', r"a\.jsonl: record 1: must be an object .* \[1\]"),
         ("a.jsonl", '{"review": "a", "sentiment": "b"}\n{"review": "c"}', r"record 1: column 'sentiment': is empty"),
         ("a.jsonl", '{"review": "a", "sentiment": {"x": 1}}', r"record 0: column 'sentiment': must be text"),
         ("a.json", '{"review": "a"}', "no column 'sentiment'"),
+        ("a.json", '[{"review": 1},\n {"review": }]', r"a\.json:2:13: not valid JSON"),
+        ("a.json", b"\xff\xfe\x00", r"a\.json: cannot be read as UTF-8"),
+        ("a.json", "[" * 100_000, r"a\.json:1: not valid JSON"),
+        ("a.json", "[" + "9" * 5_000 + "]", r"a\.json:1: not valid JSON"),
+        ("a.json", "[]", r"a\.json: holds no records"),
+        ("a.json", "  \n", r"a\.json: holds no records"),
         ("a.parquet", "PAR1 no more", r"a\.parquet: cannot be read as a Parquet file"),
         ("a.xlsx", "", r"a\.xlsx: the suffix '\.xlsx' names no kind of table \(known: \.csv"),
         ("a", "", "the suffix '' names no kind"),
         ("a.csv.gz", "", r"the suffix '\.gz' names no kind"),
     ],
 )
-def test_other_broken_files(tmp_path: Path, name: str, content: str, expected: str) -> None:
-    path = write(tmp_path / name, content)
+def test_a_broken_table_is_named_with_its_line(tmp_path: Path, name: str, content: Any, expected: str) -> None:
     with pytest.raises(DataError, match=expected):
-        table.load(settings(files={"train": path, "test": path}))
+        both(write(tmp_path / name, content))
+
+
+def test_reading_a_table_needs_no_heavy_package(reviews: dict[str, Path]) -> None:
+    code = "import sys, pathlib; from bench.datasets.common.rows import read_rows"
+    code += f"; read_rows(pathlib.Path({str(reviews['test'])!r}))"
+    code += "; assert not {'pandas', 'numpy', 'pyarrow', 'datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"pyarrow; .*\[hub\]"):
+        read_rows(write(tmp_path / "a.parquet", ""))
+
+
+# --- splits ----------------------------------------------------------------------------------------------------
 
 
 def test_a_column_of_splits(tmp_path: Path) -> None:
-    rows = "review,sentiment,part\na,pos,train\nb,neg, dev \nc,pos,test\nd,,unlabelled\n"
-    path = write(tmp_path / "a.csv", rows)
+    path = write(tmp_path / "a.csv", "review,sentiment,part\na,pos,train\nb,neg, dev \nc,pos,test\nd,,unlabelled\n")
     columns = {"text": "review", "label": "sentiment", "split": "part"}
     data = table.load(settings(file=path, columns=columns, train_split="train+dev"))
     assert [len(data.split(split)) for split in ("train", "dev", "test")] == [1, 1, 1]
@@ -143,7 +167,7 @@ def test_a_column_of_splits(tmp_path: Path) -> None:
         table.load(settings(file=path, columns={**columns, "split": "prt"}))
 
 
-def test_a_share_for_testing_parts_no_equal_texts(tmp_path: Path) -> None:
+def test_a_share_for_testing_parts_no_equal_texts_and_stays_when_rows_are_added(tmp_path: Path) -> None:
     rows = [f"text {n % 100},{'pos' if n % 2 else 'neg'}" for n in range(300)]
     path = write(tmp_path / "a.csv", "\n".join(["review,sentiment", *rows]))
     data = table.load(settings(file=path, test_share=0.25))
@@ -155,7 +179,41 @@ def test_a_share_for_testing_parts_no_equal_texts(tmp_path: Path) -> None:
     assert sides["test"] <= {e.question() for e in table.load(settings(file=more, test_share=0.25)).split("test")}
 
 
-VQA = {"image": "file", "text": "question", "answer": "answer", "answer_type": "type", "id": "qid"}
+def test_a_seed_draws_the_share_from_each_class_alike(tmp_path: Path) -> None:
+    lines = [f"text {n // 2},{'rare' if n < 10 else 'common'}\n" for n in range(60)]
+    path = write(tmp_path / "a.csv", "review,sentiment\n" + "".join(lines))
+    data = table.load(settings(file=path, test_share=0.2, test_seed=3))
+    test = data.split("test")
+    assert [sum(e.answer == name for e in test) for name in ("rare", "common")] == [2, 10]
+    assert not {e.question() for e in data.split("train")} & {e.question() for e in test}
+
+
+SPLIT = {"train": "a.csv", "test": "b.csv"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "needs either `files`"),
+        ({"file": "a.csv", "files": SPLIT}, "needs either `files`"),
+        ({"file": "a.csv"}, "needs exactly one of columns.split and `test_share`"),
+        ({"files": {"train": "a.csv"}}, "none for the split 'test'"),
+        ({"files": SPLIT, "train_split": "train+dev"}, "none for the split 'dev'"),
+        ({"files": SPLIT, "test_share": 0.1}, "go with one `file`"),
+        ({"files": SPLIT, "test_seed": 3}, "test_seed goes with"),
+        ({"file": "a.csv", "test_share": 0.2, "encoding": "utf-42"}, "unknown encoding: utf-42; e.g. utf-8"),
+        ({"file": "a.csv", "test_share": 0.2, "encoding": "base64"}, "not a text encoding"),
+        ({"file": "a.csv", "test_share": 0.2, "delimiter": "||"}, "delimiter"),
+        ({"file": "a.csv", "test_share": 0.2, "delimiter": "\n"}, "delimiter"),
+        *(({"file": "a.csv", "test_share": share}, "test_share") for share in (0, 1, -0.1, 1.5)),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_the_spec(changes: Any, expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        settings(**changes)
+
+
+# --- images ----------------------------------------------------------------------------------------------------
 
 
 def test_questions_about_images(tmp_path: Path) -> None:
@@ -165,18 +223,19 @@ def test_questions_about_images(tmp_path: Path) -> None:
         {"qid": 2, "file": "b.jpg", "question": "what is it?", "answer": 3, "type": "OPEN"},
     ]
     path = write(tmp_path / "vqa.jsonl", "\n".join(map(json.dumps, rows)))
-    described = settings(files={"train": path, "test": path}, columns=VQA, image_root=tmp_path / "images")
-    first, second = (data := table.load(described)).split("train")
+    columns = {"image": "file", "text": "question", "answer": "answer", "answer_type": "type", "id": "qid"}
+    data = both(path, columns=columns, image_root=tmp_path / "images")
+    first, second = data.split("train")
     assert (first.questions, first.answer_type, second.answer) == (("is it red?", "red?"), "closed", "3")
     assert data.image(first).size == (12, 8)
     with pytest.raises(DataError, match=r"b\.jpg \(question 2\): the image is missing"):
         data.image(second)
     with pytest.raises(DataError, match=r"1 of 2 images are missing; the first is .*b\.jpg\n.*image_root"):
-        table.digest(described)
+        data.digest()
     picture(tmp_path / "images" / "b.jpg")
-    digest = table.digest(described)
+    digest = data.digest()
     picture(tmp_path / "images" / "b.jpg", size=(30, 30))
-    assert table.digest(described) != digest
+    assert data.digest() != digest
 
 
 def test_images_beside_the_tables_of_several_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,14 +245,12 @@ def test_images_beside_the_tables_of_several_folders(tmp_path: Path, monkeypatch
         write(tmp_path / "d" / split / "metadata.csv", "file_name,kind\n0.jpg,x\n")
     monkeypatch.chdir(tmp_path)
     files = {split: Path("d") / split / "metadata.csv" for split in ("train", "test")}
-    described = settings(files=files, columns={"image": "file_name", "label": "kind"})
-    data = table.load(described)
+    data = table.load(settings(files=files, columns={"image": "file_name", "label": "kind"}))
     levels = [data.image(data.split(split)[0]).getpixel((0, 0))[0] for split in ("train", "test")]  # type: ignore[index]
     assert levels == [pytest.approx(0, abs=3), pytest.approx(250, abs=3)]
-    assert len(table.digest(described)) == 64
     (tmp_path / "d" / "test" / "0.jpg").unlink()
     with pytest.raises(DataError, match=r"1 of 2 images are missing; the first is .*test/0\.jpg"):
-        table.digest(described)
+        data.digest()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +265,10 @@ def test_images_beside_the_tables_of_several_folders(tmp_path: Path, monkeypatch
 def test_images_are_names_of_files_below_the_root(tmp_path: Path, value: Any, expected: str) -> None:
     path = write(tmp_path / "a.json", json.dumps([{"file": value, "kind": "x"}]))
     with pytest.raises(DataError, match=rf"a\.json: record 0: column 'file': .*{expected}"):
-        table.load(settings(file=path, test_share=0.5, columns={"image": "file", "label": "kind"}))
+        both(path, columns={"image": "file", "label": "kind"})
+
+
+# --- digest and classes ----------------------------------------------------------------------------------------
 
 
 def test_digest_of_texts_follows_the_content_only(reviews: dict[str, Path]) -> None:
@@ -217,107 +277,33 @@ def test_digest_of_texts_follows_the_content_only(reviews: dict[str, Path]) -> N
     assert table.digest(settings(files=moved)) == first
     write(moved["test"], REVIEWS + "3,more,pos\n")
     assert table.digest(settings(files=moved)) != first
-    moved["train"].unlink()
-    for function in (table.digest, table.load):
-        with pytest.raises(DataError, match=r"moved_train\.csv: there is no such file\n.*working directory"):
-            function(settings(files=moved))
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, "needs either `files`"),
-        ({"file": "a.csv", "files": {"train": "a.csv", "test": "b.csv"}}, "needs either `files`"),
-        ({"file": "a.csv"}, "needs exactly one of columns.split and `test_share`"),
-        ({"files": {"train": "a.csv"}}, "none for the split 'test'"),
-        ({"files": {"train": "a.csv", "test": "b.csv"}, "train_split": "train+dev"}, "none for the split 'dev'"),
-        ({"files": {"train": "a.csv", "test": "b.csv"}, "test_share": 0.1}, "go with one `file`"),
-        ({"file": "a.csv", "test_share": 0.2, "encoding": "utf-42"}, "unknown encoding: utf-42; e.g. utf-8"),
-        ({"file": "a.csv", "test_share": 0.2, "encoding": "base64"}, "not a text encoding"),
-        ({"file": "a.csv", "test_share": 0.2, "delimiter": "||"}, "delimiter"),
-        ({"file": "a.csv", "test_share": 0.2, "delimiter": "\n"}, "delimiter"),
-        ({"file": "a.csv", "test_share": 1.0}, "test_share"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused_with_the_spec(changes: Any, expected: str) -> None:
-    with pytest.raises(ValidationError, match=expected):
-        settings(**changes)
-
-
-def test_where_files_lie_is_not_what_they_are(reviews: dict[str, Path], tmp_path: Path) -> None:
-    places = {("file",), ("files",), ("image_root",), ("follow_links",)}
-    assert local_path_places(settings(files=reviews, image_root=tmp_path)) == places
-    assert local_path_places(settings(file=tmp_path, test_share=0.5)) == places
-
-
-def test_reading_a_table_needs_no_heavy_package(reviews: dict[str, Path]) -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, pathlib; from bench.datasets.common.rows import read_rows"
-    code += f"; read_rows(pathlib.Path({str(reviews['test'])!r}))"
-    code += "; assert not {'pandas', 'numpy', 'pyarrow', 'datasets'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pyarrow; .*\[hub\]"):
-        read_rows(write(tmp_path / "a.parquet", ""))
-
-
-def test_cells_may_be_of_any_length(tmp_path: Path) -> None:
-    long = "x" * 200_000
-    path = write(tmp_path / "a.csv", f"review,sentiment\n{long},neg\n")
-    limit = csv.field_size_limit()
-    data = table.load(settings(files={"train": path, "test": path}))
-    assert data.split("test")[0].question() == long
-    assert csv.field_size_limit() == limit
-
-
-NUMBERED = "review,sentiment\n" + "".join(f"text {label},{label}\n" for label in (1, 2, 3))
 
 
 def test_numbers_from_1_with_names_from_0_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", NUMBERED)
-    files = {"train": path, "test": path}
+    numbered = "review,sentiment\n" + "".join(f"text {label},{label}\n" for label in (1, 2, 3))
+    path = write(tmp_path / "a.csv", numbered)
     with pytest.raises(DataError, match=r"a\.csv.*labels are 1 to 3 and never 0.*'a' would be the class of no row"):
-        table.load(settings(files=files, label_names=["a", "b", "c", "d"]))
+        both(path, label_names=["a", "b", "c", "d"])
     with pytest.raises(DataError, match="from 0 to 2"):
-        table.load(settings(files=files, label_names=["a", "b", "c"]))
-    named = table.load(settings(files=files, label_names={"1": "a", "2": "b", "3": "c"}))
-    assert [e.answer for e in named.split("test")] == ["a", "b", "c"]
-    with_zero = write(tmp_path / "b.csv", f"{NUMBERED}text,0\n")
-    assert (
-        table.load(settings(files=files | {"test": with_zero}, label_names=list("abcd"))).split("test")[-1].answer
-        == "a"
-    )
-    fewer = table.load(settings(files=files, label_names=["a", "b", "c", "d", "e"]))
-    assert [e.answer for e in fewer.split("test")] == ["b", "c", "d"]
+        both(path, label_names=["a", "b", "c"])
+    named: list[tuple[Any, list[str]]] = [
+        ({"1": "a", "2": "b", "3": "c"}, ["a", "b", "c"]),
+        (list("abcde"), list("bcd")),
+    ]
+    for names, expected in named:
+        assert [e.answer for e in both(path, label_names=names).split("test")] == expected
+    with_zero = write(tmp_path / "b.csv", f"{numbered}text,0\n")
+    data = table.load(settings(files={"train": path, "test": with_zero}, label_names=list("abcd")))
+    assert data.split("test")[-1].answer == "a"
 
 
-def test_labels_that_look_missing_or_alike_are_told(tmp_path: Path) -> None:
+def test_labels_that_look_missing_or_alike_are_noted(tmp_path: Path) -> None:
     labels = ["nan", "None", "good Mood", "Good mood", "good  mood", "1", "1.0", "bad", " bad"]
     path = write(tmp_path / "a.csv", "review,sentiment\n" + "".join(f"text,{label}\n" for label in labels))
-    missing, *alike = table.load(settings(files={"train": path, "test": path})).notes()
+    missing, *alike = both(path).notes()
     assert missing == "classes that look like missing values count as classes: 'None' (2 times), 'nan' (2 times)"
     assert [note.partition(": ")[2] for note in alike] == [
         "'1' (2 times), '1.0' (2 times)",
         "'Good mood' (2 times), 'good  mood' (2 times), 'good Mood' (2 times)",
     ]
-    answers = settings(columns={"text": "review", "answer": "sentiment"}, files={"train": path, "test": path})
-    assert table.load(answers).notes() == []
-
-
-def test_a_seed_draws_the_share_from_each_class_alike(tmp_path: Path) -> None:
-    lines = [f"text {n // 2},{'rare' if n < 10 else 'common'}\n" for n in range(60)]
-    path = write(tmp_path / "a.csv", "review,sentiment\n" + "".join(lines))
-    data = table.load(settings(file=path, test_share=0.2, test_seed=3))
-    train, test = data.split("train"), data.split("test")
-    assert [sum(e.answer == name for e in test) for name in ("rare", "common")] == [2, 10]
-    assert len(train) + len(test) == 60
-    assert not {e.question() for e in train} & {e.question() for e in test}
-    with pytest.raises(ValidationError, match="test_seed goes with"):
-        settings(files={"train": path, "test": path}, test_seed=3)
+    assert both(path, columns={"text": "review", "answer": "sentiment"}).notes() == []

@@ -76,7 +76,7 @@ def test_files_are_compared_without_decoding(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"same")
     (tmp_path / "c").write_bytes(b"other")
-    source = open_folder({}, images=tmp_path, annotations=[], remedy="")
+    source = open_folder({}, tmp_path, [], "")
     found = overlap(task("image"), [example(image="a")], [example(image="b"), example(image="c")], source)
     assert found == Overlap(same=1, n=2, images="contents")
 

@@ -96,10 +96,9 @@ def package_folder(package: str, remedy: str) -> Path:
 # --- splits ----------------------------------------------------------------------------------------------------
 
 
-def splits_in_use(settings: DataSettings) -> tuple[str, ...]:
+def splits_in_use(settings: DataSettings) -> list[str]:
     """Names of the splits that are trained on or evaluated; others need not be read."""
-    names = [name.strip() for name in f"{settings.train_split}+{settings.test_split}".split("+")]
-    return tuple(dict.fromkeys(names))
+    return list(dict.fromkeys(name.strip() for name in f"{settings.train_split}+{settings.test_split}".split("+")))
 
 
 def draw_split(
@@ -107,10 +106,8 @@ def draw_split(
 ) -> dict[str, Sequence[Example]]:
     """``train`` and ``test`` without a common image or, without images, a common text.
 
-    Without a seed an example is for testing if the SHA-256 of its content, as a number from 0 to 1, is below
-    ``test_share``: no example changes sides when others are added. With a seed that share of the contents is drawn,
-    ``by_class`` from each class (a content with several classes counts to its first); a class with at least two
-    contents is in both splits.
+    Without a seed by the hash of that content alone, so that no example changes sides when others are added. With a
+    seed a share of the contents, ``by_class`` of each class alike; a class with at least two contents is in both.
     """
     examples = list(examples)
     if seed is None:
@@ -158,21 +155,18 @@ def _number(text: str) -> int:
 def note_classes(splits: Iterable[Sequence[Example]], notes: Notes) -> None:
     """Note classes that look like missing values, and classes that differ only in how they are written."""
     counts = Counter(example.answer for split in splits for example in split)
-    missing = sorted(name for name in counts if name.strip().lower() in MISSING)
-    if missing:
-        notes.add(f"classes that look like missing values count as classes: {_counted(missing, counts)}")
-    alike: dict[str, list[str]] = {}
-    for name in sorted(counts):
-        alike.setdefault(_spelling(name), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            problem = "names that differ only in case, spaces or how a number is written are separate classes"
-            notes.add(f"{problem}: {_counted(names, counts)}")
 
+    def note(problem: str, names: Sequence[str]) -> None:
+        shown = ", ".join(f"{name!r:.80} ({counts[name]:,} times)" for name in names[:5])
+        notes.add(f"{problem}: {shown}" + (f", and {len(names) - 5:,} more" if len(names) > 5 else ""))
 
-def _counted(names: Sequence[str], counts: Counter[str]) -> str:
-    shown = [f"{name!r:.80} ({counts[name]:,} times)" for name in names[:5]]
-    return ", ".join(shown) + (f", and {len(names) - 5:,} more" if len(names) > 5 else "")
+    names = sorted(counts)
+    if missing := [name for name in names if name.strip().lower() in MISSING]:
+        note("classes that look like missing values count as classes", missing)
+    for spelling, n in Counter(map(_spelling, names)).items():
+        if n > 1:
+            alike = [name for name in names if _spelling(name) == spelling]
+            note("names that differ only in case, spaces or how a number is written are separate classes", alike)
 
 
 def _spelling(name: str) -> str:

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bench.datasets.common import images
 from bench.datasets.common.dataset import DataSet, Notes, encode_examples
@@ -47,6 +48,9 @@ class HubSettings(DataSettings):
         )
 
 
+_Settings = TypeVar("_Settings", bound=HubSettings)
+
+
 class HubTables:
     """The library's tables of a data set, read from its cache after the first download, and the images in them.
 
@@ -64,8 +68,8 @@ class HubTables:
         self.notes = Notes()
         self.files: dict[str, list[str]] = {}
         """Split -> its files, as paths or addresses; empty where the library does not say."""
-        self._rows: dict[str, tuple[str, int, str]] = {}
-        """Name of an image -> split, row and column of the first of its kind."""
+        self._stored: dict[str, tuple[str, int, str]] = {}
+        """Name of an image -> split, row and column where it is."""
         refuse_if_limited("loading a data set of the Hub")
         try:
             import datasets
@@ -76,7 +80,7 @@ class HubTables:
             ) from error
         datasets.disable_progress_bars()
         try:
-            self.tables = dict(self._load(None if data_files is None else dict(data_files), configuration))
+            self.tables = self._load(data_files, configuration)
         except DataError:
             raise
         except (
@@ -86,22 +90,26 @@ class HubTables:
             self._check_configuration(configuration, error)
             raise settings.unavailable(error) from error
 
-    def _load(self, data_files: Mapping[str, str | list[str]] | None, configuration: str | None) -> Mapping[str, Any]:
+    def _load(self, data_files: Mapping[str, str | list[str]] | None, configuration: str | None) -> dict[str, Any]:
         import datasets
 
-        source = self._settings.id
-        if any((Path(source) / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            stored = datasets.load_from_disk(source)
-            return stored if isinstance(stored, dict) else {"train": stored}
-        revision = self._settings.revision
-        builder = datasets.load_dataset_builder(source, configuration, revision=revision, data_files=data_files)
-        self.files = {str(k): list(map(str, files)) for k, files in (builder.config.data_files or {}).items()}
-        if not data_files and not configuration:
-            self._check_all_in_splits(builder)
+        root = Path(self._settings.id)
+        if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            stored = datasets.load_from_disk(root)
+            return dict(stored) if isinstance(stored, dict) else {"train": stored}
+        builder = datasets.load_dataset_builder(
+            self._settings.id, configuration, revision=self._settings.revision, data_files=data_files
+        )
+        self.files = {str(split): list(map(str, files)) for split, files in (builder.config.data_files or {}).items()}
+        if not data_files and not configuration and root.is_dir():
+            self._check_all_in_splits(root, getattr(builder, "EXTENSIONS", ()))
         builder.download_and_prepare()
-        tables: Mapping[str, Any] = builder.as_dataset()
-        if "imagefolder" in type(builder).__module__:
-            self._note_images_without_row(tables)
+        tables = dict(builder.as_dataset())
+        for split, files in self.files.items() if "imagefolder" in type(builder).__module__ else ():
+            paths = [Path(file) for file in files if Path(file).name.lower() not in _METADATA]
+            n = len(tables[split])
+            if len(paths) != n and all(path.is_file() and images.is_image(path) for path in paths):
+                self.notes.add(f"of {len(paths):,} image files of the split {split}, {n:,} became rows")
         return tables
 
     def _check_configuration(self, configuration: str | None, error: Exception) -> None:
@@ -114,9 +122,8 @@ class HubTables:
         except Exception:  # the first error says more
             return
         if configuration is None and len(known) > 1:
-            problem = (
-                f"has several configurations: {', '.join(known)}; choose one, e.g. `data.configuration: {known[0]}`"
-            )
+            advice = f"choose one, e.g. `data.configuration: {known[0]}`"
+            problem = f"has several configurations: {', '.join(known)}; {advice}"
         elif configuration is not None and configuration not in known:
             hint = did_you_mean(configuration, known)
             problem = f"has no configuration {configuration!r}{hint}; correct data.configuration"
@@ -124,21 +131,20 @@ class HubTables:
             return
         raise DataError(f"data set {self._settings.name}: {source!r} {problem}") from error
 
-    def _check_all_in_splits(self, builder: Any) -> None:
+    def _check_all_in_splits(self, root: Path, image_suffixes: Sequence[str]) -> None:
         """Note data files of a local folder that are in no split. Raises DataError if these are images."""
         # The library sorts files by words such as ``train`` and ``test`` in their names, and leaves out all others as
         # soon as one has such a word.
-        root = Path(self._settings.id)
         read = {Path(file).resolve() for files in self.files.values() for file in files}
         readme = root / "README.md"
         declared = readme.is_file() and _DECLARED.search(readme.read_text(encoding="utf-8", errors="replace"))
-        if not root.is_dir() or not read or declared:
+        if not read or declared:
             return
         suffixes = {file.suffix.lower() for file in read if file.name.lower() not in _METADATA}
         is_data = images.is_image if suffixes & images.SUFFIXES else lambda file: file.suffix in suffixes
         files = [file for file in _data_files(root) if file.resolve() in read or is_data(file)]
         lost = sorted(file.relative_to(root).as_posix() for file in files if file.resolve() not in read)
-        by_name = [name for name in lost if Path(name).suffix.lower() in getattr(builder, "EXTENSIONS", ())]
+        by_name = [name for name in lost if Path(name).suffix.lower() in image_suffixes]
         if by_name:
             raise DataError(
                 f"{root}: {len(by_name):,} of {len(files):,} files are in no split, e.g. {by_name[0]}: the library "
@@ -147,35 +153,17 @@ class HubTables:
                 "`data.data_files: {train: 'PATTERN', test: 'PATTERN'}`"
             )
         if lost:
-            problem = "files are in no split and were not read"
-            self.notes.add(f"{len(lost):,} of {len(files):,} {problem}", lost[0])
-
-    def _note_images_without_row(self, tables: Mapping[str, Any]) -> None:
-        for split, files in self.files.items():
-            paths = [Path(file) for file in files if Path(file).name.lower() not in _METADATA]
-            found = sum(path.is_file() and images.is_image(path) for path in paths)
-            if found == len(paths) != len(tables[split]):
-                self.notes.add(f"of {found:,} image files of the split {split}, {len(tables[split]):,} became rows")
-
-    # --- rows and classes ---
+            self.notes.add(f"{len(lost):,} of {len(files):,} files are in no split and were not read", lost[0])
 
     def source(self, split: str) -> str:
         """Name of a split for errors."""
         return f"{self._settings.id} ({split})"
 
     def select(self, split: str, names: Iterable[str]) -> None:
-        """Keep these columns of a split (of a nested name its first step), with files as they are, not decoded.
-
-        Raises DataError for a name that the table does not have.
-        """
-        table, wanted = self.tables[split], []
-        for name in names:
-            column = name if name in table.column_names else name.partition(".")[0]
-            if column not in table.column_names:
-                hint = did_you_mean(name, table.column_names)
-                raise DataError(f"{self.source(split)}: there is no column {name!r}{hint}")
-            wanted.append(column)
-        table = table.select_columns(list(dict.fromkeys(wanted)))
+        """Keep these columns of a split (of a nested name its first step), with files as they are, not decoded."""
+        table = self.tables[split]
+        wanted = {name if name in table.column_names else name.partition(".")[0] for name in names}
+        table = table.select_columns([column for column in table.column_names if column in wanted])
         for column, feature in table.features.items():
             if (changed := _undecoded(feature)) != feature:
                 table = table.cast_column(column, changed)
@@ -186,53 +174,42 @@ class HubTables:
         where = f"{self.source(split)}: record"
         return (Row(f"{where} {number}", fields, number) for number, fields in enumerate(self.tables[split]))
 
-    def class_names(self, split: str, column: str | None) -> list[str] | None:
-        """Names of the classes 0, 1, ... in a column, as the split's own Parquet files say them, else as the library
-        does, which takes those of the first file for all splits. Null if it holds no classes.
-
-        Raises DataError if files of the split disagree.
-        """
-        if column is None or (loaded := _class_names(self.tables[split].features, column)) is None:
-            return None
+    def class_names(self, split: str, column: str) -> list[str] | None:
+        """Names of the classes 0, 1, ... in a column; null if it holds no classes. Raises DataError if files of the
+        split disagree."""
+        names = _class_names(self.tables[split].features, column)
         stated: dict[tuple[str, ...], str] = {}
-        for file in self.files.get(split, ()):
-            if file.endswith(".parquet") and (names := _class_names(_parquet_features(file), column)) is not None:
-                stated.setdefault(tuple(names), file)
+        # The library takes the names in the first file for all splits: each split's own Parquet files count.
+        for file in self.files.get(split, ()) if names else ():
+            if file.endswith(".parquet") and (own := _class_names(_parquet_features(file), column)) is not None:
+                stated.setdefault(tuple(own), file)
         if len(stated) > 1:
-            (names_1, file_1), (names_2, file_2) = list(stated.items())[:2]
+            (first, file), (second, other) = list(stated.items())[:2]
             raise DataError(
-                f"column {column!r}: classes are {', '.join(names_1):.200} in {file_1}, but {', '.join(names_2):.200} "
-                f"in {file_2}; write them with the same names in the same order"
+                f"column {column!r}: classes are {', '.join(first):.200} in {file}, but {', '.join(second):.200} in "
+                f"{other}; write them with the same names in the same order"
             )
-        return list(next(iter(stated))) if stated else loaded
-
-    # --- images ---
+        return list(*stated) if stated else names
 
     def image_name(self, split: str, column: str, row: Row, value: Any) -> str:
-        """SHA-256 of the file in a row, by which it is opened; equal images have one name.
-
-        Raises DataError if there is none, or if there are several.
-        """
+        """SHA-256 of the image file in a row, by which it is opened. Raises DataError if there is not exactly one."""
         name = hashlib.sha256(self._content(column, row, value)).hexdigest()
-        self._rows.setdefault(name, (split, row.number, column))
+        self._stored.setdefault(name, (split, row.number, column))
         return name
 
     def data_set(self, splits: Mapping[str, Sequence[Example]]) -> DataSet:
         """The opened data set, whose images are those of ``image_name``."""
 
         def image(example: Example) -> Image:
-            split, number, column = self._rows[example.image_name]
+            split, number, column = self._stored[example.image_name]
             row = Row(f"{self.source(split)}: record {number}", self.tables[split][number], number)
             content = self._content(column, row, row.value(column))
             return images.decode_image(content, f"{row.where} (question {example.question_id})", self.notes)
 
-        return DataSet(
-            splits=splits,
-            image=image,
-            digest=lambda: hashlib.sha256(encode_examples(splits)).hexdigest(),
-            image_digests=list,
-            kept_notes=self.notes,
-        )
+        def digest() -> str:
+            return hashlib.sha256(encode_examples(splits)).hexdigest()
+
+        return DataSet(splits=splits, image=image, digest=digest, image_digests=list, kept_notes=self.notes)
 
     def _content(self, column: str, row: Row, value: Any) -> bytes:
         """Bytes of an image as the library, or a plain table, stores it."""
@@ -264,22 +241,21 @@ class HubTables:
 _last: dict[tuple[str, str], DataSet] = {}
 
 
-def open_once(settings: HubSettings, load: Callable[[], DataSet]) -> DataSet:
-    """What ``load`` returns, kept until another data set is opened or a file of the local folder changes."""
-    # A cell loads its data and takes their digest, and either reads every row.
-    key = settings.model_dump_json(), _state(Path(settings.id))
-    if key not in _last:
-        _last.clear()
-        _last[key] = load()
-    return _last[key]
+def opened_once(load: Callable[[_Settings], DataSet]) -> Callable[[_Settings], DataSet]:
+    """Keeps what ``load`` returns until another data set is opened or a file of the local folder changes."""
 
+    @wraps(load)
+    def kept(settings: _Settings) -> DataSet:
+        # A cell loads its data and takes their digest, and either reads every row.
+        root = Path(settings.id)
+        files = sorted(_data_files(root)) if root.is_dir() else []
+        key = settings.model_dump_json(), repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+        if key not in _last:
+            _last.clear()
+            _last[key] = load(settings)
+        return _last[key]
 
-def _state(folder: Path) -> str:
-    """Changes when a file of a local folder does; empty for an id on the Hub."""
-    if not folder.is_dir():
-        return ""
-    stats = [(file.as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(_data_files(folder))]
-    return hashlib.sha256(repr(stats).encode("utf-8", "surrogatepass")).hexdigest()
+    return kept
 
 
 def _data_files(root: Path) -> list[Path]:
@@ -304,30 +280,24 @@ def _undecoded(feature: Any) -> Any:
 
 def _parquet_features(file: str) -> Any:
     import datasets
+    import fsspec  # type: ignore[import-untyped]
     import pyarrow.parquet
 
-    if "://" in file:
-        from huggingface_hub import HfFileSystem
-
-        with HfFileSystem().open(file, "rb") as stream:
-            schema = pyarrow.parquet.read_schema(stream)
-    else:
-        schema = pyarrow.parquet.read_schema(file)
-    return datasets.Features.from_arrow_schema(schema)
+    with fsspec.open(file, "rb") as stream:  # a path, or an address on the Hub
+        return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(stream))
 
 
 def _class_names(features: Any, column: str) -> list[str] | None:
     """Names of the classes of a column, also of a nested one; null if it holds no classes."""
     from datasets import ClassLabel
 
-    feature = features.get(column)
-    if feature is None:
-        feature = features
-        for step in column.split("."):
-            if isinstance(feature, dict):
-                feature = feature.get(step)
-            elif step.lstrip("-").isdigit():
-                feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-            else:
-                return None
+    steps = [column] if column in features else column.split(".")
+    feature = features
+    for step in steps:
+        if isinstance(feature, dict):
+            feature = feature.get(step)
+        elif step.lstrip("-").isdigit():
+            feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        else:
+            return None
     return list(feature.names) if isinstance(feature, ClassLabel) else None

@@ -210,12 +210,12 @@ class DrawnSplitSettings(FolderSettings):
 
 def open_folder(
     splits: Mapping[str, Sequence[Example]],
-    *,
     images: Path,
     annotations: Sequence[Path],
     remedy: str,
-    published: str | None = None,
+    *,
     follow_links: bool = False,
+    published: str | None = None,
     notes: Notes | None = None,
 ) -> DataSet:
     """A data set of annotation files and a folder of images, which are opened when they are asked for.
@@ -229,7 +229,7 @@ def open_folder(
         return decode_image(path, f"{path} (question {example.question_id})", kept)
 
     def digest() -> str:
-        names = {example.image_name for split in splits.values() for example in split}
+        names = {e.image for split in splits.values() for e in split if e.image is not None}
         return files_digest(annotations, images, names, remedy, published=published)
 
     def image_digests(names: Sequence[str]) -> list[str]:
