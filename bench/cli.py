@@ -1,21 +1,20 @@
-"""The command line: arguments, exit codes, how errors are printed. ``bench.commands`` does what is asked."""
+"""The command line: arguments and help texts. ``bench.commands`` does what is asked."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer import Argument, Option
+from typer.core import TyperGroup
 
-from bench import __version__, subcommands
-from bench.endings import Stdout, endings, say
-from bench.errors import BenchError, OutputError, RecordError, SpecError
+from bench.endings import OTHER_CODES, RUN_CODES, Stdout, endings, say
+from bench.errors import OutputError
 
-EPILOG = """\b
+RUN_EPILOG = """\b
 Examples:
   run_bench.py specs/table1.yaml                       run every cell, write results/ and reports/
   run_bench.py specs/table1.yaml --list                show the cells and which are done; run nothing
@@ -61,197 +60,340 @@ Exit codes:
   2    the spec, the data, the weights or the arguments are wrong; nothing was run
   130  interrupted
 """
+COMPARE_EPILOG = """\b
+Examples:
+  run_bench.py compare main:results/gallery results/gallery     what a branch changed
+  run_bench.py compare results/table1@1a2b3c results/table1     what code changed since that commit
+  run_bench.py compare old/demo.jsonl new/demo.jsonl --tolerance step_time=20% --json
+  run_bench.py compare results/table1 --against 'T-T-LoRA rank=4' --all      every cell beside that one
+  run_bench.py compare --published specs/table1.yaml            which of the paper's numbers are reproduced
+
+\b
+A and B are each one of
+  PATH         a records file (results/table1/demo.jsonl), or a folder of them (results, results/table1)
+  REV:PATH     the same as git has it at a revision (main:results/gallery, HEAD~3:results/gallery/table1/demo.jsonl)
+  PATH@COMMIT  of the file's lines those that this commit of the program made, by the start of its hash; a rerun with
+               --fresh keeps the older ones, though not their predictions
+
+\b
+Cells are matched by label and seed within their spec and scale (by label and seed alone where each side is of one
+spec). Where device, data or settings differ, that is said, and what it makes impossible to compare is left out:
+  device            memory, times and energy
+  data digest       memory, times, energy and scores
+  rule of scoring   scores
+Other settings, weights and versions are named: changes may come of them.
+
+\b
+What counts as a change:
+  parameters, adapter size   any
+  memory, times, energy      more than the tolerance (memory 1 %, reserved 2 %, host and energy 10 %, others 5 %); and
+                             for step_time more than the spread of single steps; with seeds, than theirs
+  scores                     a test paired over questions (and seeds), p < --alpha, corrected for the number of tests
+
+\b
+Exit codes:
+  0    nothing is worse beyond noise (--published: no number that can be compared is off)
+  1    something is: a cost or a score, a cell that no longer ends ok, or a cell that B lacks (see --allow-missing)
+  2    the arguments are wrong, or records cannot be read; nothing was compared
+"""
+EXPORT_EPILOG = """\b
+Examples:
+  run_bench.py export results -o all.parquet                    every record of every spec, one row each
+  run_bench.py export results/table1/demo.jsonl -o demo.csv
+  run_bench.py export specs/table1.yaml --format csv --columns 'label,params.*,scores.global.value'
+  run_bench.py export specs/table1.yaml -o view.tex --columns rank,memory,global --group-by vit --digits 3
+  run_bench.py export specs/table1.yaml --format md --columns jtm,dec,global --transpose --published
+
+\b
+What is exported is one of
+  PATH         a records file (results/table1/demo.jsonl), or a folder of them (results, results/table1)
+  REV:PATH     the same as git has it at a revision (main:results/gallery, HEAD~3:results/gallery/table1/demo.jsonl)
+  PATH@COMMIT  of the file's lines those that this commit of the program made, by the start of its hash; a rerun with
+               --fresh keeps the older ones, though not their predictions
+  SPEC.yaml    the records of a spec's cells at one scale
+
+\b
+.parquet and .csv hold records as they are: raw values in bytes, seconds and shares under the names of the record's
+fields. docs/columns.md describes every column and its unit; Parquet files carry the same as metadata, and need pyarrow
+(extra [parquet]). .tex and .md hold a view of a spec's table as reports/ has it: printed values, with the best marked.
+
+\b
+Exit codes: 0 written; 2 the arguments are wrong, records cannot be read, or the file cannot be written.
+"""
 
 
-class _Dispatching(TyperCommand):
-    """Hands over to a subcommand if the first argument is one's name; a spec file of such a name is ``./compare``."""
+class _RunByDefault(TyperGroup):
+    """Runs specs unless the first argument is a command's name; a spec file of such a name is ``./compare``."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
-        arguments = list(sys.argv[1:] if args is None else args)
-        if arguments and arguments[0] in subcommands.NAMES:
-            chosen, *arguments = arguments
-            command = subcommands.command(chosen)
-            return command.main(arguments, f"{prog_name or 'run_bench.py'} {chosen}", *rest, **extra)
-        return super().main(arguments, prog_name, *rest, **extra)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(cls=_RunByDefault, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_command = partial(app.command, context_settings={"help_option_names": ["-h", "--help"]})
+
+Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Only cells whose label matches; repeatable.")]
+Sets = Annotated[
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override one key of the spec; repeatable.")
+]
+Seeds = Annotated[str | None, Option("--seeds", metavar="1,2,3", help="Every cell once with each of these seeds.")]
+Results = Annotated[Path, Option("--results", metavar="DIR", help="Folder of the records of specs.")]
+AsJson = Annotated[bool, Option("--json", help="Print a machine-readable result, complete.")]
+RecordsScale = Annotated[
+    str | None,
+    Option(
+        "--scale",
+        metavar="NAME",
+        help="Scale of the spec; without it, the paper's, unless only another one has records.",
+    ),
+]
 
 
-@app.command(cls=_Dispatching, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-def command(
-    specs: Annotated[
-        list[str] | None, typer.Argument(metavar="SPEC", help="Spec files, e.g. specs/table1.yaml.")
-    ] = None,
+@_command("run", epilog=RUN_EPILOG)
+def run(
+    specs: Annotated[list[str] | None, Argument(metavar="SPEC", help="Spec files, e.g. specs/table1.yaml.")] = None,
     scale: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="A scale of the spec, such as paper or demo. Without it: paper where a CUDA device, the data and "
             "the weights are there, else demo; the first line printed says which and why.",
         ),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB", help="Only cells whose label matches; repeatable. The report always has all cells."
-        ),
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PLACE=VALUE", help="Override one place of the spec; repeatable."),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="1,2,3", help="Run every cell once with each of these seeds.")
-    ] = None,
+    only: Only = None,
+    sets: Sets = None,
+    seeds: Seeds = None,
     executor: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="How cells get a process. local: a worker process each; inline: in this process, for debugging.",
         ),
     ] = "local",
-    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the records.")] = Path("results"),
-    reports: Annotated[Path, typer.Option(metavar="DIR", help="Folder of tables and plots.")] = Path("reports"),
+    results: Results = Path("results"),
+    reports: Annotated[Path, Option(metavar="DIR", help="Folder of tables and plots.")] = Path("reports"),
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Run nothing; write the report from the records that are there.")
+        bool, Option("--report-only", help="Run nothing; write the report from the records that are there.")
     ] = False,
     list_only: Annotated[
-        bool, typer.Option("--list", help="Run nothing; list the cells and the status of their records.")
+        bool, Option("--list", help="Run nothing; list the cells and the status of their records.")
     ] = False,
     estimate: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--estimate", help="Run nothing; show what every cell costs: parameters, GPU memory, FLOPs, adapter size."
         ),
     ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="SIZE",
             help="GPU memory there is, e.g. 24GiB. A run leaves out cells that cannot fit, --estimate marks them.",
         ),
     ] = None,
     max_batch: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="With --estimate: find the largest training batch that fits this memory."),
+        Option(metavar="SIZE", help="With --estimate: find the largest training batch that fits this memory."),
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="GPU generation that estimates are for: volta, turing, ampere, ada, hopper or blackwell.",
         ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Run finished cells again.")] = False,
     forget: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--forget",
             help="Run nothing; remove the records and job folders (predictions, logs, adapters) of the cells, of those "
             "that --only means, at the scale that --scale must name. Asks nothing, and there is no way back.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")] = False,
+    as_json: AsJson = False,
     methods: Annotated[
-        bool, typer.Option("--methods", help="List every method a spec can name, where it applies and what it needs.")
+        bool, Option("--methods", help="List every method a spec can name, where it applies and what it needs.")
     ] = False,
     print_schema: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--print-schema",
             help="Print the JSON schemas of specs and records; with `spec` or `record` in place of SPEC, that one.",
         ),
     ] = False,
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", help="Print the version, and which library versions were tested; with --json, as JSON."
-        ),
+        Option("--version", help="Print the version, and which library versions were tested; with --json, as JSON."),
     ] = False,
 ) -> None:
-    """Freeze, train or adapt each part of a model, and see what every choice costs and wins.
+    """Freeze, train or adapt each part of a model, and see what every choice costs and gains.
 
     Runs the cells of each SPEC; writes records to results/, tables and plots to reports/.
     """
-    with endings(_code_of):
+    with endings(RUN_CODES):
+        names = specs or []
+        if report_only and not all((reports / Path(name).stem / "pareto.png").is_file() for name in names):
+            from bench.report import warm_up  # first: it works beside the imports below
+
+            warm_up()
+        from bench import commands
+
         if version:
-            typer.echo(_version(as_json=as_json))
+            print(commands.version_text(as_json=as_json))
         elif methods:
-            from bench.method_list import print_methods
-
-            print_methods(as_json=as_json)
+            commands.print_methods(as_json=as_json)
         elif print_schema:
-            typer.echo(_schema(specs or []), nl=False)
+            print(commands.schema_text(names), end="")
         else:
-            if report_only and not all((reports / Path(spec).stem / "pareto.png").is_file() for spec in specs or []):
-                from bench.report import warm_up
+            given = {
+                "--report-only": report_only,
+                "--list": list_only,
+                "--estimate": estimate,
+                "--budget": budget,
+                "--max-batch": max_batch,
+                "--gpu": gpu,
+                "--fresh": fresh,
+                "--forget": forget,
+            }
+            load = commands.loader(scale, sets, seeds, results, only=only or (), reports=reports)
+            raise typer.Exit(commands.bench(names, load, given, scale=scale, executor=executor, as_json=as_json))
 
-                warm_up()
-            from bench import commands
 
-            options = commands.Options(
-                scale=scale,
-                sets=sets or [],
-                seeds=subcommands.parse_seeds(seeds),
-                only=only or [],
-                executor=executor,
-                results=results,
-                reports=reports,
-                report_only=report_only,
-                list_only=list_only,
-                fresh=fresh,
-                forget=forget,
+@_command("compare", epilog=COMPARE_EPILOG)
+def compare(
+    names: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="A B", help="Two sets of records, see below; with --published, spec files.", show_default=False
+        ),
+    ] = None,
+    published: Annotated[
+        bool, Option("--published", help="Compare the records of specs with the numbers they say were published.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        Option(
+            metavar="LABEL",
+            help="Compare the cells of one set of records, A, with its cell of this label: what each choice costs and "
+            "gains beside it.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        Option(
+            metavar="METRIC=SIZE",
+            help="Up to which size a change means nothing: step_time=10% of the value, global=1.5 in the metric's "
+            "unit; repeatable.",
+        ),
+    ] = None,
+    alpha: Annotated[float, Option(metavar="P", help="Significance level of the tests on scores.")] = 0.05,
+    metrics: Annotated[
+        str | None, Option(metavar="A,B,C", help="Compare these metrics; without it, costs and the scores of the task.")
+    ] = None,
+    only: Only = None,
+    allow_missing: Annotated[
+        bool, Option("--allow-missing", help="Cells that B lacks do not make the exit code 1.")
+    ] = False,
+    everything: Annotated[
+        bool, Option("--all", help="Show every metric of every cell, not only what changed.")
+    ] = False,
+    as_json: AsJson = False,
+    results: Results = Path("results"),
+    scale: RecordsScale = None,
+    sets: Sets = None,
+    seeds: Seeds = None,
+) -> None:
+    """What changed between two sets of records beyond noise: in cost, in score, in how cells ended.
+
+    With --published: a verdict per cell and column on the numbers of a paper, and where these contradict each other.
+    """
+    with endings(OTHER_CODES):
+        from bench import commands
+
+        about_records = {
+            "--against": against,
+            "--metrics": metrics,
+            "--only": only,
+            "--allow-missing": allow_missing,
+            "--all": everything,
+        }
+        about_specs = {"--scale": scale, "--set": sets, "--seeds": seeds}
+        belongs = "two sets of records" if published else "a spec's records with --published"
+        commands.refuse(
+            about_records if published else about_specs, f"is for the comparison of {belongs}; leave it out"
+        )
+        rules = commands.compare_rules(alpha, tolerance or (), commands.words(metrics))
+        if published:
+            load = commands.loader(scale, sets, seeds, results)
+            code = commands.compare_published(names or [], load, rules, as_json=as_json)
+        else:
+            code = commands.compare_records(
+                names or [],
+                rules,
+                against=against,
+                only=only or (),
+                allow_missing=allow_missing,
+                everything=everything,
                 as_json=as_json,
-                estimate=estimate,
-                budget_bytes=_size(budget, "--budget"),
-                max_batch_bytes=_size(max_batch, "--max-batch"),
-                gpu=gpu,
             )
-            raise typer.Exit(commands.bench(specs or [], options))
+        raise typer.Exit(code)
+
+
+@_command("export", epilog=EXPORT_EPILOG)
+def export(
+    names: Annotated[
+        list[str] | None, Argument(metavar="SOURCE", help="Records or specs, see below.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="FILE", help="File to write: .parquet or .csv for records, .tex or .md."),
+    ] = None,
+    form: Annotated[
+        str | None, Option("--format", metavar="NAME", help="csv, parquet, tex or md; without -o it is printed.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        Option(
+            metavar="A,B,C",
+            help="Only these. Of a table: parts, axes, seed, status, metrics; of records: names or globs of columns.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None, Option(metavar="NAME", help="Of a table: rows of the same part or axis under a heading.")
+    ] = None,
+    transpose: Annotated[
+        bool, Option("--transpose", help="Of a table: a column per cell, a row per quantity.")
+    ] = False,
+    digits: Annotated[int | None, Option(metavar="N", help="Of a table: significant digits of every number.")] = None,
+    published: Annotated[bool, Option("--published", help="Of a table: published values in brackets.")] = False,
+    results: Results = Path("results"),
+    scale: RecordsScale = None,
+    sets: Sets = None,
+    seeds: Seeds = None,
+) -> None:
+    """Records as Parquet or CSV for your own analysis; a spec's table as LaTeX or Markdown in the view you need."""
+    with endings(OTHER_CODES):
+        from bench import commands
+
+        chosen = commands.export_format(names or [], output, form)
+        about_specs = {"--scale": scale, "--set": sets, "--seeds": seeds}
+        if not any(commands.is_spec(name) for name in names or []):
+            commands.refuse(about_specs, "says which cells of a spec are meant: name the spec, or leave it out")
+        load = commands.loader(scale, sets, seeds, results)
+        about_tables = {"group_by": group_by, "transpose": transpose, "digits": digits, "published": published}
+        content = commands.export(names or [], load, chosen, commands.words(columns), about_tables)
+        commands.write_output(content, output)
 
 
 def main() -> None:
-    """What ``bench.start`` calls."""
+    """Run the command line; ``bench.start`` calls it."""
     plain = sys.stdout
     sys.stdout = Stdout(plain)
     try:
         app(prog_name="run_bench.py")
-    except OutputError as error:  # of what the parser prints, such as --help
+    except OutputError as error:  # from the parser's own output, such as --help
         say(str(error))
-        sys.exit(1)
+        sys.exit(RUN_CODES[OutputError])
     finally:
         sys.stdout = plain
-
-
-def _code_of(error: BenchError) -> int:
-    return 1 if isinstance(error, RecordError | OutputError) else 2
-
-
-def _size(text: str | None, option: str) -> int | None:
-    from bench.units import parse_size
-
-    return None if text is None else parse_size(text, option)
-
-
-def _version(*, as_json: bool) -> str:
-    """This version, the installed libraries and those that were tested."""
-    from bench import environment, versions
-
-    installed = environment.versions()
-    if as_json:
-        return json.dumps({"version": __version__, "installed": installed, "tested": versions.describe()}, indent=2)
-    lines = [
-        f"  {package} {installed.get(package, 'not installed')} (tested: {oldest} to {versions.NEWEST[package]})"
-        for package, oldest in versions.OLDEST.items()
-    ]
-    python = f"  python {installed['python']} (tested: {', '.join(versions.PYTHON)})"
-    return "\n".join([f"peft-freeze-bench {__version__}", python, *lines])
-
-
-def _schema(words: Sequence[str]) -> str:
-    from bench.spec.schema import schema_text
-
-    if len(words) > 1 or any(word not in ("spec", "record") for word in words):
-        raise SpecError(f"--print-schema {' '.join(words)}: write --print-schema, --print-schema spec or ... record")
-    return schema_text(words[0] if words else None)

@@ -1,327 +1,396 @@
-"""What one call of the command line does: plan every spec, then run, list or report each."""
+"""What the commands do with their arguments: run and its modes on sweeps, ``compare`` and ``export`` on records."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import registry, versions
+from bench import __version__, environment, metrics, registry, versions
 from bench.endings import say
-from bench.errors import INTERRUPTED, OutputError, SpecError
-from bench.records.record import CellRecord
+from bench.errors import INTERRUPTED, SpecError
+from bench.estimates import assumed_gpu, count_parameters
+from bench.files import write_atomic
+from bench.format import printable
+from bench.records.record import CellRecord, Status
 from bench.registry import did_you_mean
 from bench.report import check_folder
-from bench.spec.cell import Cell, expand, select
-from bench.spec.load import read_spec
-from bench.spec.scale import Choice, choose, choose_for_estimate, choose_for_report
-from bench.spec.sections import Spec
-from bench.spec.target_modules import target_lines
+from bench.spec.cell import Cell
+from bench.sweep import Purpose, Sweep, estimate_costs
+from bench.units import parse_size
 
 if TYPE_CHECKING:
-    from bench.analysis.costs import Costs
-    from bench.estimates import AssumedGpu
+    from bench.analysis.compare.changes import Rules
+
+Load = Callable[[Path, Purpose], Sweep]
+"""Loads a spec file with the options of the command line."""
+RECORD_FORMATS = ("csv", "parquet")
+TABLE_FORMATS = ("md", "tex")
+_CONFLICTS = {
+    "--estimate": (("--report-only", "--list", "--fresh"), "--estimate runs nothing"),
+    "--budget": (("--report-only", "--list"), "nothing is run or estimated"),
+    "--forget": (("--report-only", "--list", "--fresh", "--estimate", "--budget"), "--forget only removes"),
+}
+"""Options, those that do not go with them, and why."""
+_PURPOSES: Mapping[str, Purpose] = {
+    "--forget": "forget",
+    "--list": "list",
+    "--report-only": "report",
+    "--estimate": "estimate",
+}
+_CATALOGUE_TITLES = {
+    "type": "Methods of this package, named by `type`",
+    "peft_type": "Methods of the installed peft, named by `peft_type`; fields as in its configuration class",
+}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """The arguments that hold for every spec of a call."""
-
-    scale: str | None
-    sets: list[str]
-    seeds: list[int] | None
-    only: list[str]
-    executor: str
-    results: Path
-    reports: Path
-    report_only: bool
-    list_only: bool
-    fresh: bool
-    as_json: bool
-    forget: bool = False
-    estimate: bool = False
-    budget_bytes: int | None = None
-    max_batch_bytes: int | None = None
-    gpu: str | None = None
-    """Generation of GPUs that estimates are for; None: see ``estimates.assumed_gpu``."""
-
-    def check(self) -> None:
-        """Raises SpecError for options that do not go together, and for names that are not known."""
-        if self.executor not in registry.names("executors"):
-            hint = did_you_mean(self.executor, registry.names("executors"))
-            raise SpecError(f"--executor {self.executor!r} is not known{hint}")
-        reading = {"--report-only": self.report_only, "--list": self.list_only}
-        for option, given in (reading | {"--fresh": self.fresh}).items():
-            if self.estimate and given:
-                raise SpecError(f"--estimate and {option} do not go together: --estimate runs nothing; leave one out")
-        for option, given in reading.items():
-            if self.budget_bytes is not None and given:
-                raise SpecError(f"--budget and {option} do not go together: nothing is run or estimated; leave one out")
-        for option, given in (reading | {"--fresh": self.fresh, "--estimate": self.estimate}).items():
-            if self.forget and given:
-                raise SpecError(f"--forget and {option} do not go together: --forget only removes; leave one out")
-        if self.forget and self.budget_bytes is not None:
-            raise SpecError("--forget and --budget do not go together: --forget only removes; leave one out")
-        if self.forget and self.scale in (None, "auto"):
-            raise SpecError(
-                "--forget needs --scale NAME: which scale a run takes without one depends on what is on the machine; "
-                "name the one whose cells are to be removed"
-            )
-        if self.max_batch_bytes is not None and not self.estimate:
-            raise SpecError("--max-batch goes with --estimate: add it")
-        if self.gpu is not None and not self.estimate and self.budget_bytes is None:
-            raise SpecError("--gpu says what an estimate is for: add --estimate or --budget")
+def loader(scale: str | None, sets: Sequence[str] | None, seeds: str | None, results: Path, **others: Any) -> Load:
+    """Loads sweeps with these options of the command line. Raises SpecError for seeds that are no numbers."""
+    numbers = None
+    if seeds is not None:
+        found = [word.strip() for word in seeds.split(",")]
+        if not all(word.isascii() and word.isdigit() for word in found):
+            raise SpecError(f"--seeds {seeds!r}: write whole numbers with commas between, e.g. --seeds 1,2,3")
+        numbers = [int(word) for word in found]
+    return partial(Sweep.load, scale=scale, sets=sets or (), seeds=numbers, results=results, **others)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """One spec at one scale: what is asked for."""
+def bench(
+    specs: Sequence[str], load: Load, given: Mapping[str, Any], *, scale: str | None, executor: str, as_json: bool
+) -> int:
+    """Run, list, report, estimate or forget the cells of specs, as the given options say; the exit code.
 
-    spec: Spec
-    choice: Choice
-    cells: list[Cell]
-    selected: list[Cell]
-    """Those that ``--only`` means; all without it."""
-    results: Path
-    """Folder of the spec's results."""
-    reports: Path
+    Raises BenchError before anything runs if an option or a spec is wrong.
+    """
+    for_ = _purpose(given, scale=scale, executor=executor)
+    budget, max_batch = (
+        None if given[option] is None else parse_size(given[option], option) for option in ("--budget", "--max-batch")
+    )
+    gpu, show = None, not as_json
+    if for_ == "estimate" or budget is not None:
+        gpu = assumed_gpu(given["--gpu"])
+        say(f"estimates: for {gpu} ({gpu.reason})")
+    sweeps = _load_sweeps(specs, for_, load)
 
-    def introduce(self) -> None:
-        """Say which scale, and why, and whose default modules methods are put on where the spec names none."""
-        say(f"{self.spec.name}: scale {self.choice.scale} ({self.choice.reason})")
-        for line in target_lines(self.selected):
-            say(f"{self.spec.name}: {line}")
+    def act(sweep: Sweep) -> tuple[int, dict[str, Any]]:
+        match for_:
+            case "list":
+                return 0, sweep.list_cells(show=show)
+            case "forget":
+                return 0, sweep.forget()
+            case "report":
+                return sweep.report(show=show)
+        limit = None if gpu is None or budget is None else (gpu, budget)
+        return sweep.run(executor=executor, fresh=given["--fresh"], budget=limit, show=show)
 
-    def records(self) -> dict[str, CellRecord]:
-        """The stored record of each cell that has one."""
-        from bench.records.store import ResultsFile
-
-        stored = ResultsFile(self.results / f"{self.choice.scale}.jsonl").read()
-        return {cell.cell_id: stored[cell.cell_id] for cell in self.cells if cell.cell_id in stored}
-
-    def as_json(self, key: str, value: list[dict[str, Any]]) -> dict[str, Any]:
-        """The object of ``--json``."""
-        return {"spec": self.spec.name, "scale": self.choice.scale, key: value}
-
-
-def bench(specs: Sequence[str], options: Options) -> int:
-    """Do what was asked for each spec; returns the exit code. Raises BenchError before anything runs."""
-    options.check()
-    if not (options.list_only or options.report_only):
-        versions.check()
-    if options.report_only:
-        gc.disable()  # over soon, with little garbage; looking for it takes a tenth of the time
-    gpu = _assumed_gpu(options)
-    plans = [_plan(Path(spec), options) for spec in specs]
-    _check_distinct(specs, plans)
-    if not (options.list_only or options.estimate or options.forget):
-        for plan in plans:
-            check_folder(plan.reports)
-    code, shown = _estimate(plans, options, gpu) if gpu and options.estimate else _each(plans, options, gpu)
-    if options.as_json:
-        print(json.dumps(shown[0] if len(specs) == 1 else shown, allow_nan=False), flush=True)
+    if gpu is not None and for_ == "estimate":
+        code, shown = estimate_costs(sweeps, gpu, budget_bytes=budget, max_batch_bytes=max_batch, show=show)
+    else:
+        code, shown = _each(sweeps, act)
+    if as_json:
+        print_json(shown, names=specs)
     return code
 
 
-def _each(plans: Sequence[Plan], options: Options, gpu: AssumedGpu | None) -> tuple[int, list[dict[str, Any]]]:
-    """Run, list or report one spec after the other; the exit code and the objects of ``--json``."""
-    code, shown = 0, []
-    for plan in plans:
-        plan.introduce()
-        if options.forget:
-            shown.append(_forget(plan))
-        elif options.list_only:
-            shown.append(_list(plan, options))
-        elif options.report_only:
-            told, result = _report_only(plan, options)
-            shown.append(result)
-            code = max(code, told)
+def compare_rules(alpha: float, tolerances: Sequence[str], shown: Sequence[str]) -> Rules:
+    """What counts as a change, and which metrics are compared. Raises SpecError for what is not known."""
+    from bench.analysis.compare.changes import Rules
+    from bench.analysis.compare.tolerance import parse
+
+    if not 0 < alpha < 1:
+        raise SpecError(f"--alpha {alpha:g}: write a probability between 0 and 1, such as 0.05")
+    return Rules(alpha=alpha, tolerances=parse(tolerances), metrics=tuple(metrics.get(name).name for name in shown))
+
+
+def compare_records(
+    names: Sequence[str],
+    rules: Rules,
+    *,
+    against: str | None,
+    only: Sequence[str],
+    allow_missing: bool,
+    everything: bool,
+    as_json: bool,
+) -> int:
+    """Print what changed between two sets of records, or between one cell and the others; the exit code."""
+    from rich.console import Console
+
+    from bench.analysis.compare import compare, compare_with_cell
+    from bench.report.compare import comparison_json, print_comparison
+    from bench.sources import opened
+
+    if against is not None and (len(names) != 1 or allow_missing):
+        raise SpecError(
+            "--against compares the cells of one set of records with one of them: "
+            "run_bench.py compare results/table1 --against 'T-T-LoRA rank=4', without --allow-missing"
+        )
+    if against is None and len(names) != 2:
+        raise SpecError(
+            f"compare takes two sets of records, A and B, and got {len(names)}: "
+            "run_bench.py compare main:results/gallery results/gallery; see compare --help. "
+            "A spec file that is called compare runs as ./compare"
+        )
+    with ExitStack() as stack:
+        sources = [stack.enter_context(opened(name)) for name in names]
+        if against is not None:
+            found = compare_with_cell(sources[0], against, rules, only=only)
         else:
-            ran, result = _run(plan, options, gpu)
-            shown.append(result)
-            code = max(code, ran)
+            found = compare(sources[0], sources[1], rules, only=only, allow_missing=allow_missing)
+        if as_json:
+            print_json([comparison_json(found)], names=["A B"])
+        else:
+            print_comparison(Console(), found, everything=everything)
+    return found.exit_code
+
+
+def compare_published(names: Sequence[str], load: Load, rules: Rules, *, as_json: bool) -> int:
+    """Print verdicts on the numbers that specs say were published; the exit code."""
+    from rich.console import Console
+
+    from bench.analysis.compare.published import reproduce, without_counts
+    from bench.analysis.predictions import Outcomes
+    from bench.analysis.rows import group_cells
+    from bench.report.compare import print_reproduction, reproduction_json
+
+    if not names:
+        raise SpecError("--published: name a spec that has published numbers, e.g. specs/table1.yaml")
+    found = []
+    for name in names:
+        sweep = load(Path(name), "published")
+        if sweep.spec.published is None:
+            raise SpecError(f"{name}: the spec has no published numbers; add `published:` with `source` and `rows`")
+        records = sweep.records()
+        stale = sweep.stale(records)
+        uncounted = without_counts(group_cells(sweep.spec, sweep.cells, records, stale))
+        counted = _counted(uncounted, {key: record for key, record in records.items() if key not in stale})
+        stale = {key: why for key, why in stale.items() if key not in counted}
+        groups = group_cells(sweep.spec, sweep.cells, {**records, **counted}, stale)
+        outcomes = Outcomes(sweep.results)
+        found.append(reproduce(sweep.spec, sweep.scale, groups, outcomes, rules.tolerances, counted=len(uncounted)))
+    if as_json:
+        print_json([reproduction_json(one) for one in found], names=names)
+    else:
+        for one in found:
+            print_reproduction(Console(), one)
+    return max(one.exit_code for one in found)
+
+
+def export_format(names: Sequence[str], output: Path | None, named: str | None) -> str:
+    """The format: the named one, or the file's suffix. Raises SpecError if there is none such for these names."""
+    known = (*RECORD_FORMATS, *TABLE_FORMATS)
+    chosen = named or (output.suffix.lstrip(".").lower() if output else "")
+    if not chosen:
+        raise SpecError(
+            f"name a file with -o, such as records.parquet or table.tex, or a --format ({', '.join(known)})"
+        )
+    if chosen not in known:
+        what = f"--format {named}" if named else f"-o {output}"
+        raise SpecError(f"{printable(what)}: no such format{did_you_mean(chosen, known)}")
+    if chosen == "parquet" and output is None:
+        raise SpecError("--format parquet: Parquet is no text; name a file with -o records.parquet")
+    if not names:
+        raise SpecError(
+            "name what to export: records (results, results/table1/demo.jsonl) or a spec; see export --help. "
+            "A spec file that is called export runs as ./export"
+        )
+    if chosen in TABLE_FORMATS and (len(names) != 1 or not is_spec(names[0])):
+        raise SpecError(f"a table ({', '.join(TABLE_FORMATS)}) is of one spec: name its file, e.g. specs/table1.yaml")
+    return chosen
+
+
+def export(
+    names: Sequence[str], load: Load, form: str, columns: Sequence[str], about_tables: Mapping[str, Any]
+) -> bytes:
+    """A spec's table as Markdown or LaTeX, or records as CSV or Parquet, one row each.
+
+    ``about_tables``: fields of ``bench.report.view.Wanted``. Raises SpecError if they were given for records.
+    """
+    if form in TABLE_FORMATS:
+        from bench.analysis.predictions import Outcomes
+        from bench.report.view import Wanted, view
+        from bench.report.view_render import latex_text, markdown_text
+
+        sweep = load(Path(names[0]), "export")
+        records, wanted = sweep.records(), Wanted(columns=columns, **about_tables)
+        stale, outcomes = sweep.stale(records), Outcomes(sweep.results)
+        grid = view(sweep.spec, sweep.scale, sweep.cells, records, wanted, outcomes, stale)
+        return (latex_text(grid) if form == "tex" else markdown_text(grid)).encode()
+    from bench.analysis.flat import flatten
+    from bench.analysis.flat_files import csv_bytes, parquet_bytes
+
+    options = {f"--{name.replace('_', '-')}": value for name, value in about_tables.items()}
+    refuse(options, f"is for tables ({', '.join(TABLE_FORMATS)}); {form} has every record as it is")
+    with ExitStack() as stack:
+        read = [found for name in names for found in _records_of(name, load, stack)]
+        flat = flatten([record for record, _ in read], columns, [why for _, why in read])
+    return csv_bytes(flat) if form == "csv" else parquet_bytes(flat)
+
+
+def write_output(content: bytes, output: Path | None) -> None:
+    """Write the file, or print the text. Raises SpecError if the file cannot be written."""
+    if output is None:
+        sys.stdout.write(content.decode())
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(output, content)
+    except OSError as problem:
+        raise SpecError(f"-o {printable(str(output))}: cannot be written: {problem.strerror}") from None
+    print(f"wrote {printable(str(output))}", file=sys.stderr)
+
+
+def refuse(given: Mapping[str, object], why: str) -> None:
+    """Raise SpecError for the first option that was given; ``why`` follows its name."""
+    for option, value in given.items():
+        if value:
+            raise SpecError(f"{option} {why}")
+
+
+def words(text: str | None) -> list[str]:
+    """``a, b`` -> ``["a", "b"]``."""
+    return [word for part in (text or "").split(",") if (word := part.strip())]
+
+
+def is_spec(name: str) -> bool:
+    """Whether a source of records is a spec file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def schema_text(names: Sequence[str]) -> str:
+    """JSON schemas of specs and records, or the named one. Raises SpecError for another name."""
+    from bench.spec.schema import schema_text
+
+    if len(names) > 1 or any(name not in ("spec", "record") for name in names):
+        raise SpecError(f"--print-schema {' '.join(names)}: write --print-schema, --print-schema spec or ... record")
+    return schema_text(names[0] if names else None)
+
+
+def print_json(values: Sequence[Any], *, names: Sequence[str]) -> None:
+    """Print one object for one name, else the list of them."""
+    print(json.dumps(values[0] if len(names) == 1 else values, allow_nan=False), flush=True)
+
+
+def print_methods(*, as_json: bool) -> None:
+    """Print every method that a spec can name, of this package and of the installed peft."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from bench.methods import catalogue
+
+    entries = catalogue()
+    if as_json:
+        print(json.dumps([asdict(entry) | {"applies_to": entry.applies_to} for entry in entries], default=str))
+        return
+    console = Console()
+    for key, group in groupby(entries, lambda entry: entry.key):
+        console.print(Text(_CATALOGUE_TITLES[key], style="bold underline"))
+        for entry in group:
+            needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
+            console.print(Text.assemble((entry.name, "bold"), f"  {entry.kind}, on {entry.applies_to}{needs}"))
+            console.print(Padding(Text(entry.summary), (0, 0, 0, 4)))
+        console.print()
+
+
+def version_text(*, as_json: bool) -> str:
+    """This version, the installed libraries and those that were tested."""
+    installed = environment.versions()
+    if as_json:
+        return json.dumps({"version": __version__, "installed": installed, "tested": versions.describe()}, indent=2)
+    lines = [
+        f"  {package} {installed.get(package, 'not installed')} (tested: {oldest} to {versions.NEWEST[package]})"
+        for package, oldest in versions.OLDEST.items()
+    ]
+    python = f"  python {installed['python']} (tested: {', '.join(versions.PYTHON)})"
+    return "\n".join([f"peft-freeze-bench {__version__}", python, *lines])
+
+
+def _purpose(given: Mapping[str, Any], *, scale: str | None, executor: str) -> Purpose:
+    """Raises SpecError for options that do not go together."""
+    if executor not in registry.names("executors"):
+        raise SpecError(f"--executor {executor!r} is not known{did_you_mean(executor, registry.names('executors'))}")
+    for option, (others, why) in _CONFLICTS.items():
+        for other in others:
+            if given[option] and given[other]:
+                raise SpecError(f"{option} and {other} do not go together: {why}; leave one out")
+    if given["--forget"] and scale in (None, "auto"):
+        raise SpecError(
+            "--forget needs --scale NAME: which scale a run takes without one depends on what is on the machine; "
+            "name the one whose cells are to be removed"
+        )
+    if given["--max-batch"] and not given["--estimate"]:
+        raise SpecError("--max-batch goes with --estimate: add it")
+    if given["--gpu"] and not given["--estimate"] and not given["--budget"]:
+        raise SpecError("--gpu says what an estimate is for: add --estimate or --budget")
+    return next((for_ for option, for_ in _PURPOSES.items() if given[option]), "run")
+
+
+def _load_sweeps(specs: Sequence[str], for_: Purpose, load: Load) -> list[Sweep]:
+    if for_ not in ("list", "report"):
+        versions.check()
+    if for_ == "report":
+        gc.disable()  # over soon, with little garbage; looking for it takes a tenth of the time
+    if not specs:
+        known = ", ".join(str(path) for path in sorted(Path("specs").glob("*.yaml"))) or "none under specs/"
+        raise SpecError(f"name a spec to run, e.g. run_bench.py specs/table1.yaml (known: {known}); see --help")
+    sweeps = [load(Path(spec), for_) for spec in specs]
+    first: dict[str, str] = {}
+    for path, sweep in zip(specs, sweeps, strict=True):
+        if (other := first.setdefault(sweep.spec.name, path)) is not path:
+            raise SpecError(f"{path} and {other} are both named {sweep.spec.name!r}; give one another `name:`")
+    if for_ in ("run", "report"):
+        for sweep in sweeps:
+            check_folder(sweep.reports)
+    return sweeps
+
+
+def _each(
+    sweeps: Sequence[Sweep], act: Callable[[Sweep], tuple[int, dict[str, Any]]]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Do the same with each sweep, until one is interrupted; the exit code and the objects of ``--json``."""
+    code, shown = 0, []
+    for sweep in sweeps:
+        sweep.introduce()
+        ended, result = act(sweep)
+        shown.append(result)
+        code = max(code, ended)
         if code == INTERRUPTED:
             break
     return code, shown
 
 
-def _plan(path: Path, options: Options) -> Plan:
-    source = read_spec(path)
-    name = source.name
-    if options.estimate:
-        choice = choose_for_estimate(source, options.scale)
-    elif options.report_only:
-        choice = choose_for_report(source, options.scale, options.sets, options.results / name)
-    else:
-        choice = choose(source, options.scale, options.sets, weights=not options.list_only)
-    resolved = source.resolve(choice.scale, options.sets, options.seeds, alone=options.report_only)
-    cells = expand(resolved)
-    return Plan(
-        spec=resolved.spec,
-        choice=choice,
-        cells=cells,
-        selected=select(cells, options.only),
-        results=options.results / resolved.spec.name,
-        reports=options.reports / resolved.spec.name,
-    )
+def _counted(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, CellRecord]:
+    """The records of these cells with the parameters of their estimates, or a record that has nothing else.
 
-
-def _check_distinct(specs: Sequence[str], plans: Sequence[Plan]) -> None:
-    if not specs:
-        known = ", ".join(str(path) for path in sorted(Path("specs").glob("*.yaml"))) or "none under specs/"
-        raise SpecError(f"name a spec to run, e.g. run_bench.py specs/table1.yaml (known: {known}); see --help")
-    first: dict[str, str] = {}
-    for path, plan in zip(specs, plans, strict=True):
-        name = plan.spec.name
-        if name in first:
-            raise SpecError(f"{path} and {first[name]} are both named {name!r}; give one another `name:`")
-        first[name] = path
-
-
-def _list(plan: Plan, options: Options) -> dict[str, Any]:
-    """The selected cells, the status of their records, and what a run would do again."""
-    from bench.execution.inputs import inputs_known, why_not_done
-
-    records = plan.records()
-    known = inputs_known([cell for cell in plan.selected if cell.cell_id in records], any_device=False)
-    width = max(len(cell.label) for cell in plan.selected)
-    keys = {"cell_id", "label", "labels", "parts", "seed"}
-    listed = []
-    for cell in plan.selected:
-        record = records.get(cell.cell_id)
-        status = str(record.status) if record else None
-        left = why_not_done(record, known[cell.cell_id]) if record else "not run"
-        if not options.as_json:
-            print(f"{cell.label:<{width}}  {cell.cell_id}  {left or status}")
-        listed.append(cell.model_dump(mode="json", include=keys) | {"status": status, "to_do": left})
-    return plan.as_json("cells", listed)
-
-
-def _forget(plan: Plan) -> dict[str, Any]:
-    """Remove what is stored of the selected cells; the object of ``--json`` has the ids of those that had any."""
-    from bench.execution.jobs import forget
-
-    gone = forget(plan.selected, results=plan.results, warn=lambda text: say(f"warning: {text}"))
-    say(
-        f"{plan.spec.name}: removed {gone} of {len(plan.selected)} cells under {plan.results}; reports stay as they are"
-    )
-    cells = [cell for cell in plan.selected if cell.cell_id in gone.cell_ids]
-    return plan.as_json("forgotten", [{"cell_id": cell.cell_id, "label": cell.label} for cell in cells])
-
-
-def _report_only(plan: Plan, options: Options) -> tuple[int, dict[str, Any]]:
-    records = plan.records()
-    if not records:
-        say(f"no records of these cells under {plan.results}; run without --report-only to make some")
-    return _report(plan, records, options)
-
-
-def _assumed_gpu(options: Options) -> AssumedGpu | None:
-    """Told once; None where nothing is estimated."""
-    if not options.estimate and options.budget_bytes is None:
-        return None
-    from bench.estimates import assumed_gpu
-
-    gpu = assumed_gpu(options.gpu)
-    say(f"estimates: for {gpu} ({gpu.reason})")
-    return gpu
-
-
-def _estimate(plans: Sequence[Plan], options: Options, gpu: AssumedGpu) -> tuple[int, list[dict[str, Any]]]:
-    """Show what the cells cost; the exit code and the objects of ``--json``. One pool of processes for all specs."""
-    from bench.analysis.costs import compare
-    from bench.estimates import estimate
-    from bench.execution.inputs import stale
-
-    for plan in plans:
-        plan.introduce()
-    cells = [cell for plan in plans for cell in plan.selected]
-    found = estimate(cells, gpu=gpu, max_batch_bytes=options.max_batch_bytes)
-    shown = []
-    for plan in plans:
-        stored = plan.records()
-        old = stale(plan.cells, stored)
-        measured = {key: record for key, record in stored.items() if key not in old}
-        costs = compare(plan.selected, found.estimates, measured, budget_bytes=options.budget_bytes)
-        shown.append(plan.as_json("records", [one.as_json() for one in costs]))
-        if not options.as_json:
-            print("\n" * (len(shown) > 1), end="")  # between two specs
-            _print_costs(plan, costs, options, gpu)
-    return int(bool(found.failed)), shown
-
-
-def _print_costs(plan: Plan, costs: Sequence[Costs], options: Options, gpu: AssumedGpu) -> None:
-    from rich.console import Console
-
-    from bench.report.costs import print_costs
-    from bench.units import size_text
-
-    about = f"predicted for {gpu} ({gpu.reason})"
-    if options.max_batch_bytes is not None:
-        about += f"; largest training batch within {size_text(options.max_batch_bytes)}"
-    print_costs(Console(), plan.spec.title or plan.spec.name, plan.choice.scale, about, costs)
-
-
-def _run(plan: Plan, options: Options, gpu: AssumedGpu | None) -> tuple[int, dict[str, Any]]:
-    """Run what is missing, then report; the exit code and the object of ``--json``."""
-    from bench.execution import runner
-    from bench.execution.inputs import stale
-    from bench.execution.progress import Reporter
-
-    reporter, find = Reporter(), None
-    if gpu is not None and options.budget_bytes is not None:
-        from bench.estimates import find_unfit
-
-        find = partial(find_unfit, gpu=gpu, budget_bytes=options.budget_bytes, warn=reporter.message)
-    with contextlib.redirect_stdout(sys.stderr):  # the inline executor's libraries print into this process
-        summary = runner.run(
-            plan.selected,
-            results=plan.results,
-            executor=options.executor,
-            fresh=options.fresh,
-            reporter=reporter,
-            check_budget=find,
+    ``records``: those that count. Starts no process without cells.
+    """
+    counts = count_parameters(cells) if cells else {}
+    found = {}
+    for cell in cells:
+        record = records.get(cell.cell_id) or CellRecord(
+            **cell.identity(), status=Status.SKIPPED, environment={}, started_at="", finished_at=""
         )
-    say(f"{plan.spec.name}: {summary}")
-    records = plan.records()
-    if summary.interrupted:
-        say("interrupted: finished cells are kept; the same command goes on where this one stopped")
-        return summary.exit_code, _as_json(plan, records, stale(plan.cells, records))
-    told, result = _report(plan, records, options)
-    return max(summary.exit_code, told), result
+        found[cell.cell_id] = record.model_copy(update={"estimate": counts[cell.cell_id]})
+    return found
 
 
-def _report(plan: Plan, records: Mapping[str, CellRecord], options: Options) -> tuple[int, dict[str, Any]]:
-    """Write and show it; 1 if it could not be written or shown, and the object of ``--json``."""
-    from bench.analysis.predictions import Outcomes
-    from bench.execution.inputs import stale
-    from bench.report import write_report
+def _records_of(name: str, load: Load, stack: ExitStack) -> Iterator[tuple[CellRecord, str | None]]:
+    """Records, each with why it is stale; null where there is no spec to compare it with."""
+    from bench.sources import opened
 
-    code, outcomes, old = 0, Outcomes(plan.results), stale(plan.cells, records)
-    try:
-        report = write_report(plan.spec, plan.choice.scale, plan.cells, records, plan.reports, outcomes, old)
-        if options.as_json:
-            say("report: " + ", ".join(str(file) for file in report.files))
-        else:
-            from rich.console import Console
-
-            from bench.report.terminal import print_summary
-
-            print_summary(Console(), report.table, report.files)
-    except OutputError as problem:  # other specs are still to run, and --json has those that did
-        say(f"{plan.spec.name}: {problem}")
-        code = 1
-    return code, _as_json(plan, records, old)
-
-
-def _as_json(plan: Plan, records: Mapping[str, CellRecord], old: Mapping[str, str]) -> dict[str, Any]:
-    """Each record, and under ``stale`` why it is not that of the cell as it is now; null if it is."""
-    found = [records[cell.cell_id] for cell in plan.selected if cell.cell_id in records]
-    shown = [record.model_dump(mode="json", by_alias=True) | {"stale": old.get(record.cell_id)} for record in found]
-    return plan.as_json("records", shown)
+    if not is_spec(name):
+        yield from ((record, None) for record in stack.enter_context(opened(name)).records)
+        return
+    sweep = load(Path(name), "export")
+    records = sweep.records()
+    if not records:
+        raise SpecError(f"{printable(name)}: no records of its cells at scale {sweep.scale} under {sweep.results}")
+    stale = sweep.stale(records)
+    yield from ((record, stale.get(key)) for key, record in records.items())

@@ -1,4 +1,4 @@
-"""How a command ends: an error, an interrupt or an output that nobody takes is one line and an exit code."""
+"""How a command ends: an error, an interrupt or a closed stdout is one line and an exit code."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
 import typer
 
-from bench.errors import INTERRUPTED, BenchError, OutputError
+from bench.errors import INTERRUPTED, BenchError, OutputError, RecordError
 from bench.format import printable
+
+WRONG_ARGUMENTS = 2
+RUN_CODES: Mapping[type[BenchError], int] = {RecordError: 1, OutputError: 1}
+"""Exit codes of errors in a run, where they are not ``WRONG_ARGUMENTS``."""
+OTHER_CODES: Mapping[type[BenchError], int] = {}
+"""Of other commands, where 1 says that a comparison found something worse."""
 
 
 @contextmanager
-def endings(code_of: Callable[[BenchError], int]) -> Iterator[None]:
-    """What the user can put right is told on stderr, without a traceback; ``code_of`` says with which exit code.
-
-    Raises typer.Exit.
-    """
+def endings(codes: Mapping[type[BenchError], int]) -> Iterator[None]:
+    """Print a BenchError or an interrupt as one line on stderr, and raise typer.Exit with its exit code."""
     try:
         with _interrupts():
             try:
@@ -33,20 +36,21 @@ def endings(code_of: Callable[[BenchError], int]) -> Iterator[None]:
             sys.stdout.flush()
     except BenchError as error:
         say(printable(str(error)))
-        raise typer.Exit(code_of(error)) from None
+        code = next((code for kind, code in codes.items() if isinstance(error, kind)), WRONG_ARGUMENTS)
+        raise typer.Exit(code) from None
     except KeyboardInterrupt:
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from None
 
 
 def say(text: str) -> None:
-    """A line for people: on stderr, so that stdout can be piped; to nobody if that is closed."""
+    """Print a line on stderr, so that stdout can be piped; nothing if that is closed."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 class Stdout:
-    """stdout, but what cannot be written raises OutputError: an OSError would not say that it is of stdout."""
+    """stdout that raises OutputError for a failed write: an OSError would not name stdout."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -65,12 +69,12 @@ class Stdout:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        if self._failure:  # a library may have caught the first
+        if self._failure:  # a library may have caught the first error
             raise self._failure
         try:
             yield
         except OSError as error:
-            with suppress(OSError):  # else Python tries once more at its end, and complains
+            with suppress(OSError):  # else Python tries again when it exits, and complains
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._failure = OutputError(
                 f"cannot write to stdout ({error.strerror}): the output is not complete; records and reports are kept"
@@ -80,8 +84,8 @@ class Stdout:
 
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt; so does what a library, or Python itself, made of it on the way."""
-    seen: list[int] = []  # no event: its lock would be waited for by a second signal that comes while it is held
+    """SIGINT raises KeyboardInterrupt, also where a library turned it into another exception."""
+    seen: list[int] = []  # no threading.Event: a second signal while its lock is held would wait for itself
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         seen.append(number)

@@ -17,15 +17,14 @@ from bench.registry import did_you_mean
 from bench.spec.cell import Cell
 from bench.units import gib, size_text
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssumedGpu:
-    """A generation of GPUs and, in words, why it was taken."""
+    """A generation of GPUs that estimates are for."""
 
     name: str
     reason: str
+    """Why this one, in words."""
 
     def __str__(self) -> str:
         """``an ampere GPU``."""
@@ -47,58 +46,56 @@ def assumed_gpu(named: str | None) -> AssumedGpu:
     return AssumedGpu(name=found, reason=f"as the {gpus[0].name} that is visible")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimates:
-    """Estimates of cells by ``cell_id``, and which of them failed."""
+def estimate(
+    cells: Sequence[Cell], *, gpu: AssumedGpu, max_batch_bytes: int | None = None
+) -> tuple[dict[str, Estimate], set[str]]:
+    """Estimate the cells in processes side by side, with progress on stderr.
 
-    estimates: dict[str, Estimate]
-    failed: set[str]
-    """Cells whose estimate failed through a fault of ours, rather than being refused."""
-
-
-def estimate(cells: Sequence[Cell], *, gpu: AssumedGpu, max_batch_bytes: int | None = None) -> Estimates:
-    """Estimate the cells in processes side by side; progress, and what failed, on stderr."""
+    Returns estimates by ``cell_id``, and the ids of cells whose estimate failed through a fault of ours.
+    """
     with Count("estimating", "estimated", total=len(cells)) as count:
         return _estimate(cells, count, gpu=gpu.name, max_batch_bytes=max_batch_bytes)
 
 
-def count_parameters(cells: Sequence[Cell]) -> Estimates:
-    """As ``estimate``, but of parameters and the adapter's size only."""
+def count_parameters(cells: Sequence[Cell]) -> dict[str, Estimate]:
+    """Estimates of parameters and adapter size only, by ``cell_id``."""
     with Count("counting parameters", "counted", total=len(cells)) as count:
-        return _estimate(cells, count, gpu=DEFAULT, counts_only=True)
+        return _estimate(cells, count, gpu=DEFAULT, counts_only=True)[0]
 
 
-def _estimate(cells: Sequence[Cell], count: Count, **options: Any) -> Estimates:
+def check_budget(
+    cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, warn: Callable[[str], None]
+) -> dict[str, OverBudget]:
+    """Cells whose process needs more than the budget, by ``cell_id``; warns of each whose memory is unknown."""
+    found, _ = estimate(cells, gpu=gpu)
+    over = {}
+    for cell in cells:
+        memory = found[cell.cell_id].memory
+        if memory is None:
+            why = "; ".join(found[cell.cell_id].refused) or "no reason given"
+            warn(f"warning: {cell.label}: runs without a look at the budget, since its memory is not known ({why})")
+        elif memory.process_peak_bytes > budget_bytes:
+            reason = _does_not_fit(memory, gpu, budget_bytes)
+            over[cell.cell_id] = OverBudget(reason=reason, estimate=found[cell.cell_id])
+    return over
+
+
+def _estimate(cells: Sequence[Cell], count: Count, **options: Any) -> tuple[dict[str, Estimate], set[str]]:
     failed: set[str] = set()
-    told: set[str] = set()
+    shown: set[str] = set()
 
     def done(cell: Cell, _: Estimate, failure: str | None) -> None:
         if failure is not None:
             failed.add(cell.cell_id)
-            if failure not in told:  # seeds share one
-                told.add(failure)
+            if failure not in shown:  # seeds share one
+                shown.add(failure)
                 count.message(f"{cell.label}: {failure}")
         count.step()
 
-    found = estimate_all(cells, on_done=done, **options)
-    return Estimates(estimates=found, failed=failed)
+    return estimate_all(cells, on_done=done, **options), failed
 
 
-def find_unfit(cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, warn: Say) -> dict[str, OverBudget]:
-    """The cells whose process needs more than the budget; a warning for each whose memory is not known."""
-    found = estimate(cells, gpu=gpu).estimates
-    unfit = {}
-    for cell in cells:
-        one = found[cell.cell_id]
-        if one.memory is None:
-            why = "; ".join(one.refused) or "no reason given"
-            warn(f"warning: {cell.label}: runs without a look at the budget, since its memory is not known ({why})")
-        elif one.memory.process_peak_bytes > budget_bytes:
-            unfit[cell.cell_id] = OverBudget(reason=does_not_fit(one.memory, gpu, budget_bytes), estimate=one)
-    return unfit
-
-
-def does_not_fit(memory: PredictedMemory, gpu: AssumedGpu, budget_bytes: int) -> str:
+def _does_not_fit(memory: PredictedMemory, gpu: AssumedGpu, budget_bytes: int) -> str:
     """``needs 26.31 GiB on an ampere GPU (predicted: 25.41 reserved in training + 0.90 context), budget 24 GiB``."""
     train, evaluation = memory.train, memory.eval
     training = train is not None and train.reserved_peak_bytes >= evaluation.reserved_peak_bytes

@@ -1,5 +1,5 @@
 """Stored records as ``compare`` and ``export`` take them: a file or folder, as it is, as git has it, or as one commit
-of the program made it; or the cells of a spec.
+of the program made it.
 """
 
 from __future__ import annotations
@@ -8,23 +8,18 @@ import io
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.errors import SpecError
-from bench.execution.inputs import stale
 from bench.files import describe_bytes, not_regular
 from bench.format import printable
 from bench.records.record import CellRecord
 from bench.records.store import ResultsFile, holds_records, latest
-from bench.spec.cell import Cell, expand
 from bench.spec.diagnostics import quoted
-from bench.spec.load import read_spec
-from bench.spec.scale import choose_for_paper
-from bench.spec.sections import Spec
 
 SYNTAX = """\
   PATH         a records file (results/table1/demo.jsonl), or a folder of them (results, results/table1)
@@ -57,39 +52,6 @@ class Source:
     @property
     def records(self) -> list[CellRecord]:
         return [stored.record for stored in self.stored]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpecCells:
-    """A spec at one scale, with the records there are of its cells."""
-
-    spec: Spec
-    scale: str
-    cells: list[Cell]
-    records: Mapping[str, CellRecord]
-    """By ``cell_id``."""
-    folder: Path
-    """Results folder of the spec."""
-    stale: Mapping[str, str] = field(default_factory=dict)
-    """See ``bench.execution.inputs.stale``."""
-
-
-def cells_of(
-    path: Path, *, results: Path, scale: str | None = None, sets: Sequence[str] = (), seeds: Sequence[int] | None = None
-) -> SpecCells:
-    """Cells and records of a spec file; without ``scale`` the paper's, unless only another one has records.
-
-    Raises SpecError for a spec, scale or override that is wrong, RecordError if the records cannot be read.
-    """
-    source = read_spec(path)
-    folder = results / source.name
-    chosen = choose_for_paper(source, scale, folder).scale
-    resolved = source.resolve(chosen, sets, seeds)
-    cells = expand(resolved)
-    stored = ResultsFile(folder / f"{chosen}.jsonl").read()
-    records = {cell.cell_id: stored[cell.cell_id] for cell in cells if cell.cell_id in stored}
-    old = stale(cells, records)
-    return SpecCells(spec=resolved.spec, scale=chosen, cells=cells, records=records, folder=folder, stale=old)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Entry point: until a command runs, and when it is over, an interrupt ends the program at once and with one line.
+"""Entry point: until a command runs, and after it, an interrupt ends the program at once and with one line.
 
-Nothing that is not built in is imported up here: Ctrl-C may come while that takes its moment.
+Only built-in modules are imported at the top: Ctrl-C may come during an import.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Of ``run_bench.py`` and of the installed command."""
+    """Run ``run_bench.py`` or the installed command."""
     _open_standard_streams()
     from bench.cli import main as run
 
@@ -31,7 +31,7 @@ def _end_at_once(number: int, frame: object) -> None:  # noqa: ARG001
 
 
 def _leave() -> None:
-    """Without Python's own end: it waits for threads and libraries that the interrupt may have left in any state."""
+    """Exit without Python's shutdown, which waits for threads that the interrupt may have left in any state."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -41,7 +41,7 @@ def _leave() -> None:
 
 
 def _open_standard_streams() -> None:
-    """A stream that the caller closed leads nowhere; its number must not become a file's, as libraries print to it."""
+    """Open a closed stream on the null device, before a file gets its number and libraries print into it."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import __version__, commands, environment
+from bench import __version__, environment
 from bench.cli import app
 from bench.errors import RecordError
 from bench.estimate import pool
@@ -417,4 +417,3 @@ def test_the_real_runner_end_to_end() -> None:
     assert (one["label"], one["status"], one["accuracy"]["global"]["n"]) == ("F-LoRA-LoRA", "ok", 6)
     again = bench(*arguments)
     assert json.loads(again.stdout)["records"] == [one]  # finished cells are not run again
-    assert commands.bench.__doc__

@@ -18,6 +18,7 @@ from bench.records.store import ResultsFile
 from bench.spec.cell import expand
 from bench.spec.load import read_spec
 from bench.spec.sections import OptimizerSettings, TrainSettings
+from bench.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "estimates.md").read_text(encoding="utf-8")
@@ -35,12 +36,12 @@ class Accepted(Exception):  # noqa: N818
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_every_command_about_costs_is_accepted(root: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    def accept(*_: Any) -> None:
+    def accept(*_: Any, **__: Any) -> None:
         raise Accepted
 
     monkeypatch.chdir(root)
-    monkeypatch.setattr(commands, "_estimate", accept)
-    monkeypatch.setattr(commands, "_run", accept)
+    monkeypatch.setattr(commands, "estimate_costs", accept)
+    monkeypatch.setattr(Sweep, "run", accept)
     done = CliRunner().invoke(cli.app, shlex.split(command)[2:])
     assert isinstance(done.exception, Accepted), done.output
 

@@ -12,8 +12,8 @@ from bench.environment import Gpu
 from bench.errors import SpecError
 from bench.estimate import pool
 from bench.estimate.gpus import GPUS, generation
-from bench.estimates import assumed_gpu, does_not_fit, find_unfit
-from bench.records.costs import PredictedMemory
+from bench.estimates import assumed_gpu, check_budget
+from bench.records.costs import Estimate, PredictedMemory
 from tests.factories import GIB, make_estimate
 from tests.sweeps import make_cell
 
@@ -69,17 +69,17 @@ def test_what_does_not_fit_says_why() -> None:
     gpu = assumed_gpu("hopper")
     memory = make_estimate(25.16).memory
     assert memory is not None
-    assert does_not_fit(memory, gpu, 24 * GIB) == (
+    assert estimates._does_not_fit(memory, gpu, 24 * GIB) == (
         "needs 25.91 GiB on a hopper GPU (predicted: 25.41 reserved in training + 0.50 context), budget 24 GiB"
     )
     evaluation = PredictedMemory(train=None, eval=memory.eval, context_bytes=memory.context_bytes)
-    assert "1.25 reserved in evaluation + 0.50 context), budget 1 GiB" in does_not_fit(evaluation, gpu, GIB)
+    assert "1.25 reserved in evaluation + 0.50 context), budget 1 GiB" in estimates._does_not_fit(evaluation, gpu, GIB)
 
 
 def test_only_cells_that_cannot_fit_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     cells = [make_cell("ok"), make_cell("big", lr=2e-3), make_cell("refuse", lr=3e-3), make_cell("fail", lr=4e-3)]
     warned: list[str] = []
-    unfit = find_unfit(cells, gpu=assumed_gpu(None), budget_bytes=24 * GIB, warn=warned.append)
+    unfit = check_budget(cells, gpu=assumed_gpu(None), budget_bytes=24 * GIB, warn=warned.append)
     assert unfit.keys() == {cells[1].cell_id}
     [found] = unfit.values()
     assert found.reason.startswith("needs 40.75 GiB on an ampere GPU")
@@ -93,17 +93,17 @@ def test_a_budget_is_met_to_the_byte() -> None:
     cell = make_cell("ok")
     needed = 4 * GIB + GIB // 4 + GIB // 2
     gpu = assumed_gpu(None)
-    assert not find_unfit([cell], gpu=gpu, budget_bytes=needed, warn=print)
-    assert find_unfit([cell], gpu=gpu, budget_bytes=needed - 1, warn=print)
+    assert not check_budget([cell], gpu=gpu, budget_bytes=needed, warn=print)
+    assert check_budget([cell], gpu=gpu, budget_bytes=needed - 1, warn=print)
 
 
 def test_failures_are_told_apart_from_refusals(capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*labels: str) -> estimates.Estimates:
+    def run(*labels: str) -> tuple[dict[str, Estimate], set[str]]:
         cells = [make_cell(label, lr=number) for number, label in enumerate(labels, start=1)]
         return estimates.estimate(cells, gpu=assumed_gpu(None))
 
-    assert not run("ok", "refuse").failed
-    killed = run("ok", "kill")
-    assert len(killed.failed) == 1
-    assert killed.failed < killed.estimates.keys()
+    assert not run("ok", "refuse")[1]
+    found, failed = run("ok", "kill")
+    assert len(failed) == 1
+    assert failed < found.keys()
     assert "kill: the process that estimated it ended (killed by signal 9)" in capsys.readouterr().err

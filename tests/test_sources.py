@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import SpecError
 from bench.records.store import ResultsFile
-from bench.sources import cells_of, opened
+from bench.sources import opened
 from tests.factories import load_cells, make_record
 
 
@@ -96,18 +96,6 @@ def test_records_that_one_commit_made(root: Path) -> None:
 def test_what_is_not_there(name: str, told: str) -> None:
     with pytest.raises(SpecError, match=told), opened(name):
         pass
-
-
-def test_the_cells_of_a_spec(root: Path) -> None:
-    spec = root / "specs" / "table1.yaml"
-    found = cells_of(spec, results=Path("results"))
-    assert (found.scale, len(found.cells), len(found.records)) == ("demo", 10, 2)  # the only scale with records
-    assert cells_of(spec, results=Path("none")).scale == "paper"
-    assert cells_of(spec, results=Path("results"), scale="paper").records == {}
-    assert cells_of(spec, results=Path("results"), sets=["train.steps=3"]).records == {}
-    assert len(cells_of(spec, results=Path("results"), seeds=[1, 2]).cells) == 20
-    Path("results/table1/paper.jsonl").write_text("")
-    assert cells_of(spec, results=Path("results")).scale == "paper"
 
 
 def test_what_is_no_records_file_is_left_out_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

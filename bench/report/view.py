@@ -16,7 +16,10 @@ from bench.report.model import Entry, Row, Table
 from bench.spec.sections import Column
 
 if TYPE_CHECKING:
-    from bench.sources import SpecCells
+    from collections.abc import Mapping
+
+    from bench.records.record import CellRecord
+    from bench.spec.cell import Cell
     from bench.spec.sections import Spec
 
 MAX_DIGITS = 12
@@ -66,12 +69,19 @@ class Grid:
     notes: list[str]
 
 
-def view(of: SpecCells, wanted: Wanted) -> Grid:
+def view(
+    spec: Spec,
+    scale: str,
+    cells: Sequence[Cell],
+    records: Mapping[str, CellRecord],
+    wanted: Wanted,
+    outcomes: Outcomes | None = None,
+    stale: Mapping[str, str] | None = None,
+) -> Grid:
     """The grid of a spec's cells. Raises SpecError for a column or group that there is none of."""
     if wanted.digits is not None and not 1 <= wanted.digits <= MAX_DIGITS:
         raise SpecError(f"--digits {wanted.digits}: write how many significant digits, 1 to {MAX_DIGITS}")
-    spec = _with_columns(of.spec, wanted)
-    table = build_table(spec, of.scale, of.cells, of.records, Outcomes(of.folder), of.stale)
+    table = build_table(_with_columns(spec, wanted), scale, cells, records, outcomes, stale)
     grid = _transposed(table, wanted) if wanted.transpose else _upright(table, wanted)
     return replace(grid, notes=[*(["In brackets: published."] if _shows_published(table, wanted) else []), *grid.notes])
 

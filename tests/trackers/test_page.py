@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, commands, registry, trackers
+from bench import cli, registry, trackers
 from bench.execution.contracts import PhaseEnd, Step
 from bench.spec.load import read_spec
+from bench.sweep import Sweep
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "trackers.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"(?m)^    python run_bench\.py (.+)$", PAGE)
@@ -24,12 +25,12 @@ class Accepted(Exception):  # noqa: N818
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_accepted(root: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    def accept(plan: Any, *_: Any) -> None:
-        assert plan.selected[0].run.trackers
+    def accept(sweep: Sweep, **_: Any) -> None:
+        assert sweep.selected[0].run.trackers
         raise Accepted
 
     monkeypatch.chdir(root)
-    monkeypatch.setattr(commands, "_run", accept)
+    monkeypatch.setattr(Sweep, "run", accept)
     done = CliRunner().invoke(cli.app, shlex.split(command))
     assert isinstance(done.exception, Accepted), done.output
 
