@@ -105,5 +105,5 @@ def test_a_sweep_has_the_cells_and_records_of_its_scale(root: Path) -> None:
     assert (sweep.scale, len(sweep.cells), len(sweep.selected), len(sweep.records())) == ("demo", 10, 2, 10)
     assert (sweep.results, sweep.reports) == (gallery / "table1", Path("r/table1"))
     for changes in ({"scale": "paper"}, {"sets": ["train.steps=3"]}, {"results": Path("none")}):
-        assert Sweep.load(spec, "export", **({"results": gallery} | changes)).records() == {}  # type: ignore[arg-type]
+        assert Sweep.load(spec, "export", **({"results": gallery} | changes)).records() == {}
     assert len(Sweep.load(spec, "export", results=gallery, seeds=[1, 2]).cells) == 20
