@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,15 +20,6 @@ from bench.records.record import Status
 from tests.sweeps import Sweep, make_cell, wait_until
 
 PHASES = ("setup", "load", "train", "eval")
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    sweep = Sweep(tmp_path)
-    for name, value in sweep.environ.items():
-        monkeypatch.setenv(name, value)
-    yield sweep
-    assert not sweep.processes(), "processes were left behind"
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bench.cli import app
 from bench.errors import RecordError
 from bench.execution.jobs import forget
 from bench.records.store import encode
 from tests.sweeps import Listening, Sweep, make_cell, wait_until
 
 CELLS = [make_cell("ok 1"), make_cell("ok 2"), make_cell("ok 3")]
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    sweep = Sweep(tmp_path)
-    for name, value in sweep.environ.items():
-        monkeypatch.setenv(name, value)
-    yield sweep
-    assert not sweep.processes()
 
 
 def test_records_and_folders_of_the_cells_go_and_all_else_stays(sweep: Sweep) -> None:
@@ -106,21 +93,3 @@ def test_a_deleted_records_file_comes_back_and_that_is_said(sweep: Sweep) -> Non
     assert sweep.run(CELLS, reporter=listening).finished_before == 3
     told = f"{sweep.file.path} was not there: its results come from the job folders beside it; "
     assert f"{told}--forget --scale demo removes both" in listening.told
-
-
-def test_the_option_takes_the_selected_cells_and_goes_with_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    spec = str(root / "specs" / "table1.yaml")
-    done = CliRunner().invoke(app, [spec, "--scale", "demo", "--forget", "--only", "F-T-*", "--json"])
-    assert done.exit_code == 0
-    assert "removed 0 records and 0 job folders of 2 cells under results/table1" in done.stderr
-    assert '"forgotten": []' in done.stdout
-    for scale in ((), ("--scale", "auto")):
-        done = CliRunner().invoke(app, [spec, "--forget", *scale])
-        assert (done.exit_code, "--forget needs --scale NAME" in done.stderr) == (2, True)
-    for option in ("--list", "--fresh", "--report-only", "--estimate"):
-        done = CliRunner().invoke(app, [spec, "--forget", option])
-        assert done.exit_code == 2
-        assert "do not go together" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from bench import metrics, trackers
 from bench.execution.contracts import Step
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
+from tests.sweep.real_runs import run_here, small_cell
 from tests.sweeps import Listening, Sweep, make_cell
-from tests.trackers.runs import run_here, small_cell
 
 for package in ("mlflow", "sqlalchemy", "alembic"):
     pytest.importorskip(package, reason="the extra [mlflow] is not installed")
@@ -73,15 +72,6 @@ def test_files_go_along_and_nothing_is_scattered(finished: tuple[Path, Cell, Cel
     assert Path(copy).read_bytes() == (results / "demo" / cell.cell_id / "predictions.jsonl").read_bytes()
     assert not Path("mlruns").exists()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    sweep = Sweep(tmp_path)
-    for name, value in sweep.environ.items():
-        monkeypatch.setenv(name, value)
-    yield sweep
-    assert not sweep.processes()
 
 
 def test_failed_cells_are_told_and_tried_again(sweep: Sweep, finished: tuple[Path, Cell, CellRecord]) -> None:

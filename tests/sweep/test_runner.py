@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,15 +21,6 @@ from bench.records.record import Failure, Memory, Status
 from bench.spec.cell import Cell
 from tests.factories import make_estimate, make_record
 from tests.sweeps import Listening, Sweep, make_cell
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    sweep = Sweep(tmp_path)
-    for name, value in sweep.environ.items():
-        monkeypatch.setenv(name, value)
-    yield sweep
-    assert not sweep.processes(), "processes were left behind"
 
 
 def test_cells_run_in_order_and_are_skipped_when_done(sweep: Sweep) -> None:

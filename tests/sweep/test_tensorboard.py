@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from bench.execution.runner import OverBudget
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
 from tests.factories import make_estimate
+from tests.sweep.real_runs import run_here, small_cell
 from tests.sweeps import Sweep, make_cell
-from tests.trackers.runs import run_here, small_cell
 
 pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
 
@@ -113,15 +112,6 @@ def test_the_hparams_tab_compares_cells(finished: tuple[Path, list[Cell], dict[s
     assert hparams["lr"].number_value == cells[0].train.optimizer.lr
     expected = metrics.get("params").value(records[cells[0].label])
     assert named["result/params"] == pytest.approx(expected)
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    sweep = Sweep(tmp_path)
-    for name, value in sweep.environ.items():
-        monkeypatch.setenv(name, value)
-    yield sweep
-    assert not sweep.processes()
 
 
 def test_a_failed_cell_is_there_and_a_new_attempt_takes_its_place(sweep: Sweep, tmp_path: Path) -> None:

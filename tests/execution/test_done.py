@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.errors import DataError
+from bench.execution import inputs
 from bench.execution.inputs import UNKNOWN, Inputs, stale, why_not_done
 from bench.records.record import Status
 from bench.spec.cell import Cell
@@ -43,7 +44,7 @@ def test_a_result_that_ended_before_its_data_were_read_makes_no_other_stale(monk
     def gone(_: object) -> str:
         raise DataError("the data are not here")
 
-    monkeypatch.setattr("bench.execution.inputs.data_digest", gone)
+    monkeypatch.setattr(inputs, "data_digest", gone)
     cells = [make_cell("ok 1"), make_cell("ok 2"), make_cell("ok 3")]
     records = [make_record(cell, data_digest="d", finished_at=f"2026-01-0{1 + n}") for n, cell in enumerate(cells)]
     records[2] = records[2].model_copy(update={"data_digest": None, "status": Status.OOM})
@@ -53,8 +54,13 @@ def test_a_result_that_ended_before_its_data_were_read_makes_no_other_stale(monk
 
 
 def test_files_that_methods_name_count_where_they_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.execution.inputs.data_digest", lambda _: "d")
-    plain, adapted, again = make_cell("ok 1"), _with_file("ok 2"), _with_file("ok 3")
+    def with_file(label: str) -> Cell:
+        method = {"type": "peft_config", "peft_type": "LORA", "corda_config": {"covariance_file": "/not/here/p.bin"}}
+        content = make_cell(label).model_dump(mode="json")
+        return Cell.model_validate(content | {"parts": content["parts"] | {"dec": "B"}, "methods": {"B": method}})
+
+    monkeypatch.setattr(inputs, "data_digest", lambda _: "d")
+    plain, adapted, again = make_cell("ok 1"), with_file("ok 2"), with_file("ok 3")
     stored = {
         cell.cell_id: make_record(cell, data_digest="d", weights_digest=digest, finished_at=f"2026-01-0{day}")
         for day, (cell, digest) in enumerate(((adapted, "file"), (again, "file"), (plain, None)), start=1)
@@ -62,9 +68,3 @@ def test_files_that_methods_name_count_where_they_are_not_here(monkeypatch: pyte
     assert stale([plain, adapted, again], stored) == {}
     stored[adapted.cell_id] = stored[adapted.cell_id].model_copy(update={"weights_digest": "older file"})
     assert stale([plain, adapted, again], stored) == {adapted.cell_id: "weights changed"}
-
-
-def _with_file(label: str) -> Cell:
-    method = {"type": "peft_config", "peft_type": "LORA", "corda_config": {"covariance_file": "/not/here/p.bin"}}
-    content = make_cell(label).model_dump(mode="json")
-    return Cell.model_validate(content | {"parts": content["parts"] | {"dec": "B"}, "methods": {"B": method}})

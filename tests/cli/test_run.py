@@ -6,23 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from bench import __version__, environment
+from bench import __version__, report
 from bench.cli import app
-from bench.errors import RecordError
-from bench.estimate import pool
+from bench.errors import OutputError, RecordError
 from bench.estimate.gpus import GPUS
 from bench.execution import inputs, runner
 from bench.execution.runner import RunSummary
-from bench.records.record import CellRecord, Memory, PhaseMemory, Status
+from bench.methods import catalogue
+from bench.records.record import CellRecord, Status
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell
+from bench.spec.sections import Spec
 
 SPEC = """\
 model: {family: miss, preset: tiny}
@@ -71,7 +71,9 @@ class FakeRun:
         ]
         for one in records:
             file.append(one)
-        return RunSummary(records=records, cells=len(cells), finished_before=0, interrupted=self.interrupted)
+        return RunSummary(
+            records=records, stored=file.read(), cells=len(cells), finished_before=0, interrupted=self.interrupted
+        )
 
 
 def record(cell: Cell, status: Status, now: inputs.Inputs, **changes: Any) -> CellRecord:
@@ -85,9 +87,6 @@ def record(cell: Cell, status: Status, now: inputs.Inputs, **changes: Any) -> Ce
     [
         ((Status.OK, Status.OOM), False, 0),
         ((Status.OK, Status.DIVERGED), False, 1),
-        ((Status.CRASHED, Status.OK), False, 1),
-        ((Status.TIMEOUT, Status.OK), False, 1),
-        ((Status.ERROR, Status.OK), False, 1),
         ((Status.OK,), True, 130),
     ],
 )
@@ -204,6 +203,12 @@ def test_several_specs_give_a_list(folder: Path) -> None:
         (("s.yaml", "--max-batch", "24GiB"), "--max-batch goes with --estimate"),
         (("s.yaml", "--gpu", "ampere"), "add --estimate or --budget"),
         (("s.yaml", "--estimate", "--gpu", "amper"), "did you mean 'ampere'"),
+        (("s.yaml", "--forget"), "--forget needs --scale NAME"),
+        (("s.yaml", "--forget", "--scale", "auto"), "--forget needs --scale NAME"),
+        (("s.yaml", "--forget", "--scale", "default", "--list"), "--forget and --list do not go together"),
+        (("s.yaml", "--forget", "--scale", "default", "--fresh"), "--forget and --fresh do not go together"),
+        (("s.yaml", "--forget", "--scale", "default", "--estimate"), "--forget and --estimate do not go together"),
+        (("s.yaml", "--forget", "--scale", "default", "--budget", "1GiB"), "--forget and --budget do not go together"),
         (("s.yaml", "--estimate", "--budget", "24"), "--budget '24': write a number and a unit"),
         (("s.yaml", "--estimate", "--max-batch", "24G"), "--max-batch '24G': write a number and a unit"),
     ],
@@ -234,23 +239,9 @@ def test_version_and_schemas() -> None:
 
 def test_help_shows_every_option_and_exit_code() -> None:
     text = bench("--help").stdout
-    for word in (
-        "--only",
-        "--set",
-        "--seeds",
-        "--scale",
-        "--report-only",
-        "--estimate",
-        "--budget",
-        "--max-batch",
-        "--gpu",
-        "Examples:",
-        "Exit codes:",
-        "130",
-    ):
+    names = ("only", "set", "seeds", "scale", "report-only", "estimate", "budget", "max-batch", "gpu")
+    for word in (*(f"--{name}" for name in names), *GPUS, "Examples:", "Exit codes:", "130"):
         assert word in text
-    for generation in GPUS:
-        assert generation in text
     assert "\x1b" not in text
 
 
@@ -263,8 +254,16 @@ def test_reads_no_records_of_other_cells(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("s.yaml", "--list"), ("s.yaml", "--set", "train.stesp=3"), ("s.yaml", "--report-only")],
-    ids=lambda arguments: arguments[-1],
+    [
+        ("--help",),
+        ("s.yaml", "--list"),
+        ("s.yaml", "--set", "train.stesp=3"),
+        ("s.yaml", "--report-only"),
+        ("compare", "--help"),
+        ("compare", "s.yaml", "nowhere"),
+        ("export", "s.yaml", "--format", "csv"),
+    ],
+    ids=" ".join,
 )
 def test_quick_and_without_heavy_imports(root: Path, folder: Path, arguments: tuple[str, ...]) -> None:
     """Under 1 second of processor time, which other work on the machine distorts less than the clock."""
@@ -273,139 +272,17 @@ def test_quick_and_without_heavy_imports(root: Path, folder: Path, arguments: tu
         f"atexit.register(lambda: open('imported', 'w').write(' '.join(m for m in {HEAVY} if m in sys.modules)))\n"
     )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])}
-    command = [sys.executable, str(root / "run_bench.py"), *arguments]
     times = []
     for _ in range(3):
         before = os.times()
+        command = [sys.executable, str(root / "run_bench.py"), *arguments]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
         after = os.times()
-        spent = (after.children_user, after.children_system, -before.children_user, -before.children_system)
-        times.append(sum(spent))
-        assert done.returncode == (2 if "train.stesp=3" in arguments else 0), done.stderr
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        right = not {"train.stesp=3", "nowhere", "csv"} & set(arguments)
+        assert done.returncode == (0 if right else 2), done.stderr
         assert Path("imported").read_text() == ""
     assert min(times) < 1
-
-
-FAKE_ESTIMATOR = (sys.executable, str(Path(__file__).with_name("fake_estimator.py")))
-SCALED = SPEC + "scales:\n  demo: {train: {batch_size: 2}}\n  paper: {}\n"
-
-
-@pytest.fixture
-def acts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Estimates come from a fake, which does as told: label -> act."""
-    monkeypatch.setattr(pool, "ESTIMATOR", FAKE_ESTIMATOR)
-    monkeypatch.setattr(environment, "visible_gpus", list)
-    return lambda **told: monkeypatch.setenv("FAKE_ACTS", json.dumps({k.replace("_", "-"): v for k, v in told.items()}))
-
-
-def test_estimate_prints_tables_and_runs_nothing(acts: Callable[..., None]) -> None:
-    acts(F_T_LoRA="big")
-    Path("s.yaml").write_text(SCALED.replace("easy_vqa, train_limit: 20, test_limit: 6", "slake, root: nowhere"))
-    result = bench("s.yaml", "--estimate", "--budget", "24GiB", "--max-batch", "16GiB", "--gpu", "hopper")
-    assert result.exit_code == 0, result.stderr
-    about = "Scale: paper; predicted for a hopper GPU (as asked for); largest training batch within 16 GiB."
-    assert " ".join(result.stdout.split()).startswith(f"s {about}")
-    memory = result.stdout.partition("Peak GPU memory")[2].splitlines()
-    assert next(line for line in memory if line.startswith("F-LoRA-LoRA")).split()[-3:] == ["yes", "+19.25", "16"]
-    assert next(line for line in memory if line.startswith("F-T-LoRA")).split()[-3:] == ["no", "−16.75", "16"]
-    assert "gpu hopper" in result.stdout
-    assert "s: scale paper (an estimate needs no GPU, data or weights)" in result.stderr
-    assert "estimating 2 cells" in result.stderr
-    assert not Path("results").exists()
-    assert not Path("reports").exists()
-
-
-def test_estimate_as_json(acts: Callable[..., None]) -> None:
-    acts(F_T_LoRA="refuse")
-    shown = json.loads(bench("s.yaml", "--estimate", "--json").stdout)
-    assert (shown["spec"], shown["scale"]) == ("s", "default")
-    first, second = shown["records"]
-    assert first.keys() == {
-        "cell_id", "label", "labels", "parts", "seed", "estimate", "budget", "measured", "relative_error",
-        "relative_train_time",
-    }  # fmt: skip
-    assert (first["label"], first["parts"]["jtm"], first["budget"]) == ("F-LoRA-LoRA", "LoRA", None)
-    assert first["estimate"]["memory"]["train"]["allocated_peak_bytes"] == 4 * 2**30
-    assert second["estimate"]["memory"] is None
-    assert "8-bit" in second["estimate"]["refused"][0]
-    Path("t.yaml").write_text(SCALED)
-    chosen = bench("s.yaml", "t.yaml", "--estimate", "--scale", "auto", "--only", "F-T*", "--json", "--budget", "1GiB")
-    both = json.loads(chosen.stdout)
-    assert [(one["scale"], len(one["records"])) for one in both] == [("default", 1), ("paper", 1)]
-    assert both[1]["records"][0]["budget"] == {"bytes": 2**30, "fits": None, "margin_bytes": None}
-
-
-@pytest.mark.usefixtures("acts")
-def test_an_estimate_of_a_named_scale() -> None:
-    Path("s.yaml").write_text(SCALED)
-    assert json.loads(bench("s.yaml", "--estimate", "--scale", "demo", "--json").stdout)["scale"] == "demo"
-    assert bench("s.yaml", "--estimate", "--scale", "demo").stdout.startswith("DEMO: s\n")
-
-
-def test_several_specs_are_estimated_by_the_same_processes(
-    acts: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    acts()
-    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
-    monkeypatch.setenv("FAKE_NOTES", "notes")
-    for name, steps in (("t", 3), ("u", 4)):
-        Path(f"{name}.yaml").write_text(SPEC.replace("batch_size: 4, opt", f"batch_size: {steps}, opt"))
-    result = bench("t.yaml", "u.yaml", "--estimate")
-    assert result.exit_code == 0
-    asked = [line.split()[0] for line in Path("notes").read_text().splitlines()]
-    assert (len(asked), len(set(asked))) == (4, 1)
-    assert result.stdout.index("t\nScale") < result.stdout.index("u\nScale")
-    assert result.stderr.count("estimating 4 cells") == 1
-
-
-def test_an_estimate_that_fails_is_an_error(acts: Callable[..., None]) -> None:
-    acts(F_T_LoRA="fail")
-    result = bench("s.yaml", "--estimate")
-    assert result.exit_code == 1
-    assert "Traceback: division by zero" in result.stderr
-    assert "F-LoRA-LoRA" in result.stdout
-    assert "Not modelled (F-T-LoRA): the estimate failed (ZeroDivisionError: division by zero)" in result.stdout
-
-
-@pytest.mark.usefixtures("acts")
-def test_measured_memory_stands_beside_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    phase = PhaseMemory(allocated_peak_bytes=5 * 2**30)
-    run = FakeRun(Status.OK)
-    monkeypatch.setattr(runner, "run", run)
-    run.changes = {"memory": Memory(train=phase)}
-    bench("s.yaml")
-    shown = json.loads(bench("s.yaml", "--estimate", "--json").stdout)
-    assert shown["records"][0]["measured"] == {"train_allocated_peak_bytes": 5 * 2**30}
-    assert shown["records"][0]["relative_error"] == {"train_allocated_peak_bytes": pytest.approx(-0.2)}
-    assert shown["records"][1]["measured"] is None
-
-
-def test_a_run_with_a_budget_skips_what_cannot_fit(acts: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    acts(F_LoRA_LoRA="big", F_T_LoRA="big")
-    result = bench("s.yaml", "--budget", "24GiB", "--json")
-    assert result.exit_code == 0, result.stderr
-    records = json.loads(result.stdout)["records"]
-    assert [(one["status"], one["error"]["type"]) for one in records] == [("skipped", "DoesNotFit")] * 2
-    assert records[0]["error"]["message"] == (
-        "needs 40.75 GiB on an ampere GPU (predicted: 40.25 reserved in training + 0.50 context), budget 24 GiB"
-    )
-    assert "F-T-LoRA: skipped (needs 40.75 GiB on an ampere GPU" in result.stderr
-    table = Path("reports/s/table.md").read_text()
-    assert "| ≈ 40.00 |" in table
-    assert "skipped (needs ≈ 40.75 GiB)" in table
-    assert bench("s.yaml", "--list").stdout.count("skipped") == 2
-    run = FakeRun(Status.OK, Status.OK)
-    monkeypatch.setattr(runner, "run", run)
-    assert bench("s.yaml").exit_code == 0
-    assert (run.called["check_budget"], len(run.called["labels"])) == (None, 2)
-
-
-def test_a_cell_whose_memory_is_not_known_runs_with_a_warning(acts: Callable[..., None]) -> None:
-    acts(F_LoRA_LoRA="refuse")
-    arguments = ("s.yaml", "--only", "F-LoRA-LoRA", "--budget", "1GiB", "--executor", "inline", "--json")
-    result = bench(*arguments)
-    assert [one["status"] for one in json.loads(result.stdout)["records"]] == ["ok"]
-    assert "warning: F-LoRA-LoRA: runs without a look at the budget" in result.stderr
 
 
 def test_the_real_runner_end_to_end() -> None:
@@ -417,3 +294,42 @@ def test_the_real_runner_end_to_end() -> None:
     assert (one["label"], one["status"], one["accuracy"]["global"]["n"]) == ("F-LoRA-LoRA", "ok", 6)
     again = bench(*arguments)
     assert json.loads(again.stdout)["records"] == [one]  # finished cells are not run again
+
+
+def test_the_methods_that_a_spec_can_name() -> None:
+    lines = bench("--methods").stdout.splitlines()
+    for entry in catalogue():
+        heading = next(line for line in lines if line.startswith(f"{entry.name}  "))
+        assert entry.kind in heading
+    assert any(line.startswith("last_blocks") and line.endswith("needs k") for line in lines)
+    entries = {entry["name"]: entry for entry in json.loads(bench("--methods", "--json").stdout)}
+    assert set(entries) == {entry.name for entry in catalogue()}
+    assert (entries["VERA"]["key"], entries["VERA"]["fields"]["r"]) == ("peft_type", 256)
+    assert entries["lora"]["key"] == "type"
+    assert "text models" in entries["PROMPT_TUNING"]["applies_to"]
+
+
+def test_a_report_that_cannot_be_written_costs_its_spec_s_files_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run", FakeRun(Status.OOM))
+    Path("t.yaml").write_text(SPEC)
+    real = report.write_report
+
+    def full_for_the_first(spec: Spec, *others: Any) -> Any:
+        if spec.name == "s":
+            raise OutputError("disk full: reports/s")
+        return real(spec, *others)
+
+    monkeypatch.setattr(report, "write_report", full_for_the_first)
+    result = bench("s.yaml", "t.yaml", "--json")
+    assert (result.exit_code, "s: disk full: reports/s" in result.stderr) == (1, True)
+    assert [[one["status"] for one in each["records"]] for each in json.loads(result.stdout)] == [["oom"], ["oom"]]
+    assert Path("reports/t/table.csv").is_file()
+
+
+def test_forget_takes_the_selected_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run", FakeRun(Status.OK, Status.OK))
+    bench("s.yaml")
+    done = bench("s.yaml", "--scale", "default", "--forget", "--only", "F-T-*", "--json")
+    assert "removed 1 record and 0 job folders of 1 cells under results/s" in done.stderr
+    assert [one["label"] for one in json.loads(done.stdout)["forgotten"]] == ["F-T-LoRA"]
+    assert bench("s.yaml", "--list").stdout.count("not run") == 1

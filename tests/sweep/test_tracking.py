@@ -22,8 +22,8 @@ from bench.records.record import CellRecord
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from tests.factories import make_estimate
+from tests.sweep.real_runs import run_here, small_cell
 from tests.sweeps import Listening, Sweep, make_cell
-from tests.trackers.runs import run_here, small_cell
 
 TRACKERS = registry.names("trackers")
 
@@ -78,15 +78,6 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     monkeypatch.setattr(tracking, "POLL_S", 0.05)
     yield made
     made.released.set()
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    sweep = Sweep(tmp_path)
-    for name, value in sweep.environ.items():
-        monkeypatch.setenv(name, value)
-    yield sweep
-    assert not sweep.processes(), "processes were left behind"
 
 
 def tracked(label: str, **changes: Any) -> Cell:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from bench.cli import app
 from bench.records.record import Status
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell
+from tests.cli.test_run import SPEC, bench
 from tests.factories import load_cells, make_record
-from tests.test_cli import HEAVY, SPEC
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +26,6 @@ def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             status = Status.OOM if (name, place) == ("b", 0) else Status.OK
             ResultsFile(Path(name) / "table1" / "demo.jsonl").append(make_record(cell, place, status=status))
     return tmp_path
-
-
-def bench(*arguments: str) -> Any:
-    return CliRunner().invoke(app, list(arguments))
 
 
 def test_comparisons_end_with_what_ci_needs_to_know() -> None:
@@ -216,16 +206,3 @@ def test_help(name: str) -> None:
         assert word in text
     assert "\x1b" not in text
     assert f"run_bench.py {name}" in bench("--help").stdout
-
-
-@pytest.mark.parametrize(
-    "arguments", [("compare", "--help"), ("compare", "a", "nowhere"), ("export", "a", "--format", "csv")]
-)
-def test_quick_and_without_heavy_imports(root: Path, folder: Path, arguments: tuple[str, ...]) -> None:
-    (folder / "sitecustomize.py").write_text(
-        "import atexit, sys\n"
-        f"atexit.register(lambda: open('imported', 'w').write(' '.join(m for m in {HEAVY} if m in sys.modules)))\n"
-    )
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])}
-    subprocess.run([sys.executable, str(root / "run_bench.py"), *arguments], env=environ, check=False, timeout=60)
-    assert Path("imported").read_text() == ""
