@@ -28,7 +28,7 @@ Examples:
   run_bench.py specs/table1.yaml --budget 24GiB        run the cells that fit; the others become records, too
 
 \b
-Commands of their own, each with its --help:
+Other commands, each with its --help (`run` may be left out before specs):
   run_bench.py compare A B                             what changed between two sets of records beyond noise
   run_bench.py compare --published specs/table1.yaml   which of a paper's numbers are reproduced
   run_bench.py export results -o all.parquet           every record as one row (or .csv)
@@ -38,6 +38,10 @@ Commands of their own, each with its --help:
 --set takes any dotted place of the spec; its value is YAML:
   --set train.optimizer.lr=1e-4  --set run.device=cpu  --set model.weights=null
   --set 'matrix.axes.methods.LoRA.r=[4, 8, 16]'
+
+\b
+Without --scale a run takes paper where a CUDA device, the data and the weights are there, else demo; the first line
+printed says which and why. --only limits what is run; the report always has all cells.
 
 \b
 A second run continues the first: finished cells whose settings, data, weights and device are unchanged are
@@ -132,43 +136,26 @@ class _RunByDefault(TyperGroup):
 app = typer.Typer(cls=_RunByDefault, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _command = partial(app.command, context_settings={"help_option_names": ["-h", "--help"]})
 
+Text = str | None
 Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Only cells whose label matches; repeatable.")]
-Sets = Annotated[
-    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override one key of the spec; repeatable.")
-]
-Seeds = Annotated[str | None, Option("--seeds", metavar="1,2,3", help="Every cell once with each of these seeds.")]
+Sets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the spec; repeatable.")]
+Seeds = Annotated[Text, Option("--seeds", metavar="1,2,3", help="Every cell once with each of these seeds.")]
 Results = Annotated[Path, Option("--results", metavar="DIR", help="Folder of the records of specs.")]
 AsJson = Annotated[bool, Option("--json", help="Print a machine-readable result, complete.")]
 RecordsScale = Annotated[
-    str | None,
-    Option(
-        "--scale",
-        metavar="NAME",
-        help="Scale of the spec; without it, the paper's, unless only another one has records.",
-    ),
+    Text, Option("--scale", metavar="NAME", help="Of a spec; without it the paper's, unless only another has records.")
 ]
 
 
 @_command("run", epilog=RUN_EPILOG)
 def run(
     specs: Annotated[list[str] | None, Argument(metavar="SPEC", help="Spec files, e.g. specs/table1.yaml.")] = None,
-    scale: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="A scale of the spec, such as paper or demo. Without it: paper where a CUDA device, the data and "
-            "the weights are there, else demo; the first line printed says which and why.",
-        ),
-    ] = None,
+    scale: Annotated[Text, Option(metavar="NAME", help="Such as paper or demo; without it, see below.")] = None,
     only: Only = None,
     sets: Sets = None,
     seeds: Seeds = None,
     executor: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="How cells get a process. local: a worker process each; inline: in this process, for debugging.",
-        ),
+        str, Option(metavar="NAME", help="local: a worker process per cell; inline: in this process, for debugging.")
     ] = "local",
     results: Results = Path("results"),
     reports: Annotated[Path, Option(metavar="DIR", help="Folder of tables and plots.")] = Path("reports"),
@@ -180,51 +167,30 @@ def run(
     ] = False,
     estimate: Annotated[
         bool,
-        Option(
-            "--estimate", help="Run nothing; show what every cell costs: parameters, GPU memory, FLOPs, adapter size."
-        ),
+        Option("--estimate", help="Run nothing; show parameters, GPU memory, FLOPs and adapter size of all cells."),
     ] = False,
     budget: Annotated[
-        str | None,
-        Option(
-            metavar="SIZE",
-            help="GPU memory there is, e.g. 24GiB. A run leaves out cells that cannot fit, --estimate marks them.",
-        ),
+        Text, Option(metavar="SIZE", help="GPU memory there is, e.g. 24GiB: skip (--estimate: mark) what cannot fit.")
     ] = None,
     max_batch: Annotated[
-        str | None,
-        Option(metavar="SIZE", help="With --estimate: find the largest training batch that fits this memory."),
+        Text, Option(metavar="SIZE", help="With --estimate: find the largest training batch that fits this memory.")
     ] = None,
     gpu: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="GPU generation that estimates are for: volta, turing, ampere, ada, hopper or blackwell.",
-        ),
+        Text, Option(metavar="NAME", help="Of estimates: volta, turing, ampere, ada, hopper or blackwell.")
     ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Run finished cells again.")] = False,
     forget: Annotated[
-        bool,
-        Option(
-            "--forget",
-            help="Run nothing; remove the records and job folders (predictions, logs, adapters) of the cells, of those "
-            "that --only means, at the scale that --scale must name. Asks nothing, and there is no way back.",
-        ),
+        bool, Option("--forget", help="Run nothing; remove records and job folders of the cells, for good.")
     ] = False,
     as_json: AsJson = False,
     methods: Annotated[
         bool, Option("--methods", help="List every method a spec can name, where it applies and what it needs.")
     ] = False,
     print_schema: Annotated[
-        bool,
-        Option(
-            "--print-schema",
-            help="Print the JSON schemas of specs and records; with `spec` or `record` in place of SPEC, that one.",
-        ),
+        bool, Option("--print-schema", help="Print the JSON schemas of spec and record; SPEC `spec` or `record`: one.")
     ] = False,
     version: Annotated[
-        bool,
-        Option("--version", help="Print the version, and which library versions were tested; with --json, as JSON."),
+        bool, Option("--version", help="Print the version and the tested library versions; with --json, as JSON.")
     ] = False,
 ) -> None:
     """Freeze, train or adapt each part of a model, and see what every choice costs and gains.
@@ -246,50 +212,32 @@ def run(
         elif print_schema:
             print(commands.schema_text(names), end="")
         else:
-            given = {
-                "--report-only": report_only,
-                "--list": list_only,
-                "--estimate": estimate,
-                "--budget": budget,
-                "--max-batch": max_batch,
-                "--gpu": gpu,
-                "--fresh": fresh,
-                "--forget": forget,
-            }
+            given = {"--report-only": report_only, "--list": list_only, "--fresh": fresh, "--forget": forget}
+            given |= {"--estimate": estimate}
+            sizes = {"--budget": budget, "--max-batch": max_batch, "--gpu": gpu}
             load = commands.loader(scale, sets, seeds, results, only=only or (), reports=reports)
-            raise typer.Exit(commands.bench(names, load, given, scale=scale, executor=executor, as_json=as_json))
+            code = commands.bench(names, load, given | sizes, scale=scale, executor=executor, as_json=as_json)
+            raise typer.Exit(code)
 
 
 @_command("compare", epilog=COMPARE_EPILOG)
 def compare(
     names: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="A B", help="Two sets of records, see below; with --published, spec files.", show_default=False
-        ),
+        list[str] | None, Argument(metavar="A B", help="Two sets of records; with --published, spec files.")
     ] = None,
     published: Annotated[
         bool, Option("--published", help="Compare the records of specs with the numbers they say were published.")
     ] = False,
     against: Annotated[
-        str | None,
-        Option(
-            metavar="LABEL",
-            help="Compare the cells of one set of records, A, with its cell of this label: what each choice costs and "
-            "gains beside it.",
-        ),
+        Text, Option(metavar="LABEL", help="Compare the cells of one set, A, with its cell of this label.")
     ] = None,
     tolerance: Annotated[
         list[str] | None,
-        Option(
-            metavar="METRIC=SIZE",
-            help="Up to which size a change means nothing: step_time=10% of the value, global=1.5 in the metric's "
-            "unit; repeatable.",
-        ),
+        Option(metavar="METRIC=SIZE", help="Largest change that means nothing: step_time=10%, global=1.5; repeatable."),
     ] = None,
     alpha: Annotated[float, Option(metavar="P", help="Significance level of the tests on scores.")] = 0.05,
     metrics: Annotated[
-        str | None, Option(metavar="A,B,C", help="Compare these metrics; without it, costs and the scores of the task.")
+        Text, Option(metavar="A,B,C", help="Compare these metrics; without it, costs and the scores of the task.")
     ] = None,
     only: Only = None,
     allow_missing: Annotated[
@@ -311,56 +259,39 @@ def compare(
     with endings(OTHER_CODES):
         from bench import commands
 
-        about_records = {
-            "--against": against,
-            "--metrics": metrics,
-            "--only": only,
-            "--allow-missing": allow_missing,
-            "--all": everything,
-        }
-        about_specs = {"--scale": scale, "--set": sets, "--seeds": seeds}
+        about_records: dict[str, object] = {"--against": against, "--metrics": metrics, "--only": only}
+        about_records |= {"--allow-missing": allow_missing, "--all": everything}
+        about_specs: dict[str, object] = {"--scale": scale, "--set": sets, "--seeds": seeds}
         belongs = "two sets of records" if published else "a spec's records with --published"
-        commands.refuse(
-            about_records if published else about_specs, f"is for the comparison of {belongs}; leave it out"
-        )
+        refused = about_records if published else about_specs
+        commands.refuse(refused, f"is for the comparison of {belongs}; leave it out")
         rules = commands.compare_rules(alpha, tolerance or (), commands.words(metrics))
         if published:
             load = commands.loader(scale, sets, seeds, results)
-            code = commands.compare_published(names or [], load, rules, as_json=as_json)
-        else:
-            code = commands.compare_records(
-                names or [],
-                rules,
-                against=against,
-                only=only or (),
-                allow_missing=allow_missing,
-                everything=everything,
-                as_json=as_json,
-            )
+            raise typer.Exit(commands.compare_published(names or [], load, rules, as_json=as_json))
+        show = {"everything": everything, "as_json": as_json}
+        code = commands.compare_records(
+            names or [], rules, against=against, only=only or (), allow_missing=allow_missing, **show
+        )
         raise typer.Exit(code)
 
 
 @_command("export", epilog=EXPORT_EPILOG)
 def export(
-    names: Annotated[
-        list[str] | None, Argument(metavar="SOURCE", help="Records or specs, see below.", show_default=False)
-    ] = None,
+    names: Annotated[list[str] | None, Argument(metavar="SOURCE", help="Records or specs, see below.")] = None,
     output: Annotated[
         Path | None,
         Option("--output", "-o", metavar="FILE", help="File to write: .parquet or .csv for records, .tex or .md."),
     ] = None,
     form: Annotated[
-        str | None, Option("--format", metavar="NAME", help="csv, parquet, tex or md; without -o it is printed.")
+        Text, Option("--format", metavar="NAME", help="csv, parquet, tex or md; without -o it is printed.")
     ] = None,
     columns: Annotated[
-        str | None,
-        Option(
-            metavar="A,B,C",
-            help="Only these. Of a table: parts, axes, seed, status, metrics; of records: names or globs of columns.",
-        ),
+        Text,
+        Option(metavar="A,B,C", help="Only these: parts, axes, seed, status, metrics of a table; globs of records."),
     ] = None,
     group_by: Annotated[
-        str | None, Option(metavar="NAME", help="Of a table: rows of the same part or axis under a heading.")
+        Text, Option(metavar="NAME", help="Of a table: rows of the same part or axis under a heading.")
     ] = None,
     transpose: Annotated[
         bool, Option("--transpose", help="Of a table: a column per cell, a row per quantity.")
@@ -377,8 +308,8 @@ def export(
         from bench import commands
 
         chosen = commands.export_format(names or [], output, form)
-        about_specs = {"--scale": scale, "--set": sets, "--seeds": seeds}
         if not any(commands.is_spec(name) for name in names or []):
+            about_specs = {"--scale": scale, "--set": sets, "--seeds": seeds}
             commands.refuse(about_specs, "says which cells of a spec are meant: name the spec, or leave it out")
         load = commands.loader(scale, sets, seeds, results)
         about_tables = {"group_by": group_by, "transpose": transpose, "digits": digits, "published": published}

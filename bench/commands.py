@@ -93,7 +93,13 @@ def bench(
     if gpu is not None and for_ == "estimate":
         code, shown = estimate_costs(sweeps, gpu, budget_bytes=budget, max_batch_bytes=max_batch, show=show)
     else:
-        code, shown = _each(sweeps, act)
+        code, shown = 0, list[dict[str, Any]]()
+        for sweep in sweeps:
+            sweep.introduce()
+            ended, result = act(sweep)
+            code, shown = max(code, ended), [*shown, result]
+            if code == INTERRUPTED:
+                break
     if as_json:
         print_json(shown, names=specs)
     return code
@@ -343,27 +349,13 @@ def _load_sweeps(specs: Sequence[str], for_: Purpose, load: Load) -> list[Sweep]
     sweeps = [load(Path(spec), for_) for spec in specs]
     first: dict[str, str] = {}
     for path, sweep in zip(specs, sweeps, strict=True):
-        if (other := first.setdefault(sweep.spec.name, path)) is not path:
-            raise SpecError(f"{path} and {other} are both named {sweep.spec.name!r}; give one another `name:`")
+        if (name := sweep.spec.name) in first:
+            raise SpecError(f"{path} and {first[name]} are both named {name!r}; give one another `name:`")
+        first[name] = path
     if for_ in ("run", "report"):
         for sweep in sweeps:
             check_folder(sweep.reports)
     return sweeps
-
-
-def _each(
-    sweeps: Sequence[Sweep], act: Callable[[Sweep], tuple[int, dict[str, Any]]]
-) -> tuple[int, list[dict[str, Any]]]:
-    """Do the same with each sweep, until one is interrupted; the exit code and the objects of ``--json``."""
-    code, shown = 0, []
-    for sweep in sweeps:
-        sweep.introduce()
-        ended, result = act(sweep)
-        shown.append(result)
-        code = max(code, ended)
-        if code == INTERRUPTED:
-            break
-    return code, shown
 
 
 def _counted(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, CellRecord]:

@@ -1,4 +1,4 @@
-"""A sweep over fake workers: makers of cells, the runner in a process of its own, and what was seen."""
+"""A sweep over fake workers: makers of cells, the runner in this process or one of its own, and what was seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.execution.processes import marked
 from bench.execution.progress import Reporter
 from bench.execution.runner import CheckBudget, RunSummary, run
 from bench.executors.local import LocalExecutor
-from bench.records.record import CellRecord
+from bench.records.record import CellRecord, Failure
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell
 
@@ -46,6 +46,11 @@ def make_cell(label: str, *, lr: float = 1e-3, **run_settings: Any) -> Cell:
     }
     cell_id = hashlib.sha256(f"{label} {lr}".encode()).hexdigest()[:16]
     return Cell.model_validate(content | {"cell_id": cell_id})
+
+
+def cells_ok(count: int, **run_settings: Any) -> list[Cell]:
+    """``ok 1``, ``ok 2``, ..."""
+    return [make_cell(f"ok {number}", **run_settings) for number in range(1, count + 1)]
 
 
 @cache
@@ -89,14 +94,22 @@ class Sweep:
         self.folder = folder
         self.results = folder / "results"
         self.file = ResultsFile(self.results / "demo.jsonl")
-        self.environ = {
-            "FAKE_NOTES": str(folder / "notes.jsonl"),
-            "FAKE_DATA_DIGEST": data_digest(),
-        }
+        self.environ = {"FAKE_NOTES": str(folder / "notes.jsonl"), "FAKE_DATA_DIGEST": data_digest()}
+        self.listening = Listening()
+        """Of the last run in this process."""
+
+    @property
+    def told(self) -> list[str]:
+        """What the last run in this process reported."""
+        return self.listening.told
 
     def job(self, cell: Cell) -> Path:
         """The cell's job folder."""
         return self.results / "demo" / cell.cell_id
+
+    def attempt(self, cell: Cell) -> Path:
+        """Folder of an attempt beside a result."""
+        return self.job(cell).with_name(f"{cell.cell_id}.attempt")
 
     def run(
         self,
@@ -104,20 +117,27 @@ class Sweep:
         *,
         fresh: bool = False,
         gpus: tuple[Gpu, ...] = (),
-        reporter: Reporter | None = None,
+        reporter: Listening | None = None,
         check_budget: CheckBudget | None = None,
         worker: Sequence[str] = FAKE_WORKER,
         executor: str | Executor | None = None,
     ) -> RunSummary:
         """Run in this process, with fake workers unless told otherwise."""
+        self.listening = reporter or Listening()
         return run(
             cells,
             results=self.results,
             executor=executor or LocalExecutor(gpus, worker=worker),
             fresh=fresh,
-            reporter=reporter or Listening(),
+            reporter=self.listening,
             check_budget=check_budget,
         )
+
+    def error(self, cell: Cell, **options: Any) -> Failure:
+        """Run a cell; why it has no result."""
+        error = self.run([cell], **options).records[0].error
+        assert error is not None
+        return error
 
     def start(self, cells: list[Cell]) -> subprocess.Popen[bytes]:
         """Run in another process, which tests then hurt."""
@@ -143,11 +163,11 @@ class Sweep:
         return labels
 
     def stored(self) -> dict[str, CellRecord]:
-        """Label -> last record."""
+        """Label -> record that counts."""
         return {record.label: record for record in self.file.read().values()}
 
     def statuses(self) -> dict[str, str]:
-        """Label -> status of the last record."""
+        """Label -> its status."""
         return {label: str(record.status) for label, record in self.stored().items()}
 
     def processes(self) -> set[int]:
@@ -163,15 +183,21 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None
         time.sleep(0.02)
 
 
+def maps(pid: int) -> str:
+    """What a process has mapped: which libraries it has loaded. Empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return ""
+
+
 def _main(listed: str, results: str) -> int:
     cells = [Cell.model_validate(content) for content in json.loads(Path(listed).read_text())]
-    worker = FAKE_WORKER if "FAKE_NOTES" in os.environ else None
-    executor = LocalExecutor((), worker=worker) if worker else "local"
+    executor = LocalExecutor((), worker=FAKE_WORKER) if "FAKE_NOTES" in os.environ else "local"
     try:
-        summary = run(cells, results=Path(results), executor=executor, fresh=False, reporter=Reporter())
+        return run(cells, results=Path(results), executor=executor, fresh=False, reporter=Reporter()).exit_code
     except KeyboardInterrupt:
         return 130
-    return summary.exit_code
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -155,7 +155,7 @@ class Probe:
     settings: Callable[[Path], dict[str, Any]]
     files: Files
     """Names below the probe's folder, and contents; each decides the result."""
-    unread: Mapping[str, str] = {}
+    unread: Mapping[str, str] = field(default_factory=dict)
     """Files that are there and decide nothing."""
 
 
