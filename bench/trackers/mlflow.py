@@ -1,8 +1,6 @@
-"""MLflow: an experiment per spec, a run per cell.
+"""MLflow: an experiment per spec, a run per cell; by default in an SQLite file in the results folder.
 
-By default into an SQLite file in the results folder: MLflow's other local store, plain files, is no longer developed
-and refuses to open unless ``MLFLOW_ALLOW_FILE_STORE`` is set. MLflow's usage statistics, which it would send over the
-network, are off unless the environment says otherwise.
+MLflow's other local store, plain files, is no longer developed and opens only with ``MLFLOW_ALLOW_FILE_STORE`` set.
 """
 
 from __future__ import annotations
@@ -27,10 +25,10 @@ if TYPE_CHECKING:
     from bench.spec.cell import Cell
 
 _METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100
-"""What a server takes in one call (``mlflow.utils.validation``)."""
+"""Limits of one call (``mlflow.utils.validation``)."""
 _LONGEST_TAG, _LONGEST_PARAM = 5000, 6000
 _RUN_STATUS = {"ok": "FINISHED", "interrupted": "KILLED"}
-"""Others have failed, in MLflow's terms; the tag ``status`` has ours."""
+"""All other statuses are FAILED; the tag ``status`` has the record's."""
 
 
 class Settings(TrackerSettings):
@@ -42,7 +40,7 @@ class Settings(TrackerSettings):
     experiment: str | None = None
     """Name of the experiment; null: the spec's."""
     artifacts: list[Literal["predictions", "log", "adapter"]] = ["predictions", "log"]
-    """Which of a cell's files are stored with its run; ``adapter``: if ``train.save_adapter`` keeps one."""
+    """Files of a cell that are stored with its run; ``adapter``: if ``train.save_adapter`` keeps one."""
 
     @field_validator("tracking_uri")
     @classmethod
@@ -56,31 +54,31 @@ class Settings(TrackerSettings):
 
 
 def check(settings: Settings) -> None:
-    """See ``TrackerPlugin.check``."""
+    """Raises SpecError if MLflow, or what its local store needs, is not installed."""
     local = settings.tracking_uri is None or settings.tracking_uri.startswith("sqlite:")
     require_modules("mlflow", "mlflow", *(("sqlalchemy", "alembic") if local else ()))
 
 
 def create(settings: Settings, folder: Path) -> MLflow:
-    """See ``TrackerPlugin.create``."""
+    """Open the server, or the local store in ``folder``."""
     import logging
 
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would send usage statistics over the network
     from mlflow import MlflowClient
 
     for library in ("mlflow", "alembic"):
-        logging.getLogger(library).setLevel(logging.WARNING)  # they tell of every table that they make
+        logging.getLogger(library).setLevel(logging.WARNING)  # they log every table that they create
     uri, artifacts = settings.tracking_uri, None
     if uri is None:
         folder.mkdir(parents=True, exist_ok=True)
         uri = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-    if not uri.startswith(("http:", "https:", "databricks")):  # a server has its own place for them
+    if not uri.startswith(("http:", "https:", "databricks")):  # a server stores them itself
         artifacts = (folder.resolve() / "artifacts").as_uri()
     return MLflow(MlflowClient(tracking_uri=uri), settings, artifacts)
 
 
 class MLflow:
-    """A client and the runs that it has open; see ``bench.execution.contracts.Tracker``."""
+    """A client and its open runs; see ``bench.execution.contracts.Tracker``."""
 
     def __init__(self, client: Any, settings: Settings, artifacts: str | None) -> None:
         self._client = client
@@ -89,21 +87,21 @@ class MLflow:
         self._runs: dict[str, str] = {}
 
     def start(self, cell: Cell) -> None:
-        """A new run, beside those of earlier attempts; one that a killed runner left open is closed."""
+        """Begin a run beside those of earlier attempts; close one that a killed runner left open."""
         if left := self._left_open(cell):
             self._client.set_terminated(left, "KILLED")
         self._runs[cell.cell_id] = self._create(cell)
 
     def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
-        """Curves."""
+        """Log the steps' curves."""
         self._log(cell, (point for step in steps for point in _points(step_values(step), step.at, step.step)))
 
     def phase_ended(self, cell: Cell, end: PhaseEnd) -> None:
-        """Seconds and peaks of the phase."""
+        """Log seconds and peaks of the phase."""
         self._log(cell, _points(phase_values(end), end.at))
 
     def end(self, cell: Cell, record: CellRecord, job: Path) -> None:
-        """Results, status and files."""
+        """Log results, status and files."""
         ended = datetime.fromisoformat(record.finished_at).timestamp() if record.finished_at else time.time()
         self._log(cell, _points(result_values(record), ended, record.steps or 0))
         tags = {"status": str(record.status), "device": record.environment.get("device")}
@@ -145,7 +143,7 @@ class MLflow:
         return run
 
     def _left_open(self, cell: Cell) -> str | None:
-        """The run of a runner that was killed."""
+        """The open run of a killed runner."""
         experiment = self._client.get_experiment_by_name(self._settings.experiment or cell.spec)
         if experiment is None:
             return None

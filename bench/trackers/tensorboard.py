@@ -1,7 +1,6 @@
 """TensorBoard event files: curves of every cell, and its settings and results for the HParams tab.
 
-Written with the tensorboard package alone, for the runner has no torch. No experiment summary is written: without one
-the HParams tab takes its columns from all cells below its ``--logdir``, several specs included.
+Without an experiment summary the tab takes its columns from all cells below its ``--logdir``, several specs included.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ class Settings(TrackerSettings):
 
 
 def check(settings: Settings) -> None:  # noqa: ARG001
-    """See ``TrackerPlugin.check``."""
+    """Raises SpecError if TensorBoard is not installed."""
     require_modules("tensorboard", "tensorboard")
 
 
 def create(settings: Settings, folder: Path) -> TensorBoard:
-    """See ``TrackerPlugin.create``."""
+    """Write below ``settings.folder``, else below ``folder``."""
     return TensorBoard(settings.folder or folder)
 
 
@@ -48,31 +47,33 @@ class TensorBoard:
         self._steps: dict[str, int] = {}
 
     def start(self, cell: Cell) -> None:
-        """Begin anew: TensorBoard would join the curves of two attempts."""
+        """Begin a new event file: TensorBoard would join the curves of two attempts."""
         for file in self._place(cell).glob("events.out.tfevents.*"):
             file.unlink()
         self._open(cell).flush()
 
     def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
-        """Curves, flushed so that they can be watched."""
+        """Write the steps' curves, flushed so that they can be watched."""
         for step in steps:
             self._add(cell, step_values(step), step=step.step, at=step.at)
             self._steps[cell.cell_id] = step.step
         self._open(cell).flush()
 
     def phase_ended(self, cell: Cell, end: PhaseEnd) -> None:
-        """Single points, at the step that the cell has come to."""
+        """Write points at the cell's last step."""
         self._add(cell, phase_values(end), step=self._steps.get(cell.cell_id, 0), at=end.at)
 
     def end(self, cell: Cell, record: CellRecord, job: Path) -> None:  # noqa: ARG002
-        """Results, status, and the end of the session that the HParams tab shows."""
+        """Write results, status, and the end of the session in the HParams tab."""
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
         from tensorboard.plugins.text import summary_v2 as text
 
         now = time.time()
         self._add(cell, result_values(record), step=record.steps or 0, at=now)
-        told = f"{record.status}: {record.error.type}: {record.error.message}" if record.error else str(record.status)
-        self._write(cell, text.text_pb("status", told), step=0, at=now)
+        status_text = (
+            f"{record.status}: {record.error.type}: {record.error.message}" if record.error else str(record.status)
+        )
+        self._write(cell, text.text_pb("status", f"{record.status}{why}"), step=0, at=now)
         status = api_pb2.STATUS_SUCCESS if str(record.status) == "ok" else api_pb2.STATUS_FAILURE
         ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now)
         data = plugin_data_pb2.HParamsPluginData(session_end_info=ended)
@@ -80,7 +81,7 @@ class TensorBoard:
         self._files.pop(cell.cell_id).close()
 
     def close(self) -> None:
-        """Close what an interrupted run left open."""
+        """Close the files of interrupted cells."""
         for file in self._files.values():
             file.close()
 
@@ -116,7 +117,7 @@ class TensorBoard:
 
 
 def _summary(tag: str, data: Any) -> Any:
-    """The HParams tab's own kind of summary, as its plugin reads it (``tensorboard.plugins.hparams.metadata``)."""
+    """A summary as the HParams tab's plugin reads it (``tensorboard.plugins.hparams.metadata``)."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import metadata
 

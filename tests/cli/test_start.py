@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps import wait_until
+from tests.sweeps import maps, wait_until
 
 REPORT = ("specs/table1.yaml", "--scale", "demo", "--report-only", "--results", "results/gallery")
 
@@ -41,13 +41,6 @@ def test_ctrl_c_while_it_starts(root: Path, script: Path, installed: bool, after
     assert "Traceback" not in err
     assert (process.returncode, err.splitlines()[-1:]) in ((130, ["interrupted"]), (0, err.splitlines()[-1:]))
     assert process.returncode == 130 or after_s > 0.1
-
-
-def maps(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return ""
 
 
 def run(root: Path, *arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str]:

@@ -5,11 +5,11 @@ The settings models are enumerated, so that a new field that names a file fails 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -147,7 +147,7 @@ def vocabularies() -> list[str]:
     return sorted({name for block in blocks for name in re.findall(r':\s*"([^"/]+\.\w+)"', block)})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
     kind: str
     name: str
@@ -155,7 +155,7 @@ class Probe:
     settings: Callable[[Path], dict[str, Any]]
     files: Files
     """Names below the probe's folder, and contents; each decides the result."""
-    unread: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Files that are there and decide nothing."""
 
 

@@ -14,7 +14,7 @@ from bench.execution.processes import oom_kills
 from bench.executors import local
 from bench.executors.local import LocalExecutor
 from bench.records.record import Status
-from tests.sweeps import FAKE_WORKER, Listening, Sweep, data_digest, make_cell, wait_until
+from tests.sweeps import FAKE_WORKER, Sweep, data_digest, make_cell, wait_until
 
 
 def test_on_a_cpu_as_many_as_the_spec_says() -> None:
@@ -57,13 +57,12 @@ def test_a_worker_that_cannot_be_ended_keeps_its_gpu(sweep: Sweep, stuck: Stuck)
     executor = LocalExecutor(gpus, worker=FAKE_WORKER)
     cells = [make_cell("hang@load", device="auto", wall_clock_limit_s=1), *(make_cell(f"ok {i}") for i in range(3))]
     cells[1:] = [cell.model_copy(update={"run": cells[0].run}) for cell in cells[1:]]
-    listening = Listening()
-    summary = sweep.run(cells, executor=executor, reporter=listening)
+    summary = sweep.run(cells, executor=executor)
     assert [str(record.status) for record in summary.records] == ["timeout", "ok", "ok", "ok"]
     (on_a,) = [note["label"] for note in sweep.notes("start") if note["CUDA_VISIBLE_DEVICES"] == "GPU-a"]
     assert on_a == "hang@load", "another cell was put on the GPU that it holds"
     assert any("no signal ends the worker of this cell" in text and "A gets no other cell" in text
-               for text in listening.told)  # fmt: skip
+               for text in sweep.told)  # fmt: skip
     assert executor.slots == 1
     stuck.let_go()
     wait_until(lambda: executor.slots == 2)  # the GPU is free again
@@ -73,11 +72,10 @@ def test_a_worker_that_cannot_be_ended_keeps_its_gpu(sweep: Sweep, stuck: Stuck)
 def test_where_no_device_is_left_the_run_ends_and_says_so(sweep: Sweep) -> None:
     executor = LocalExecutor([Gpu(token="GPU-a", name="A")], worker=FAKE_WORKER)
     cells = [make_cell("hang@load", device="auto", wall_clock_limit_s=1), make_cell("ok 1", device="auto")]
-    listening = Listening()
-    summary = sweep.run(cells, executor=executor, reporter=listening)
+    summary = sweep.run(cells, executor=executor)
     assert [str(record.status) for record in summary.records] == ["timeout"]
     assert summary.exit_code == 1
-    assert any("hold all of them; 1 cells were not run" in text for text in listening.told)
+    assert any("hold all of them; 1 cells were not run" in text for text in sweep.told)
 
 
 def test_inline_runs_the_real_worker_s_entry_in_this_process(sweep: Sweep) -> None:

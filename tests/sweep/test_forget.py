@@ -9,9 +9,9 @@ import pytest
 from bench.errors import RecordError
 from bench.execution.jobs import forget
 from bench.records.store import encode
-from tests.sweeps import Listening, Sweep, make_cell, wait_until
+from tests.sweeps import Sweep, cells_ok, make_cell, wait_until
 
-CELLS = [make_cell("ok 1"), make_cell("ok 2"), make_cell("ok 3")]
+CELLS = cells_ok(3)
 
 
 def test_records_and_folders_of_the_cells_go_and_all_else_stays(sweep: Sweep) -> None:
@@ -19,7 +19,7 @@ def test_records_and_folders_of_the_cells_go_and_all_else_stays(sweep: Sweep) ->
     sweep.run(CELLS[:1], fresh=True)
     with sweep.file.path.open("ab") as file:
         file.write(b'{"checksum":"damaged\n')
-    beside = sweep.job(CELLS[0]).with_name(f"{CELLS[0].cell_id}.attempt")
+    beside = sweep.attempt(CELLS[0])
     beside.mkdir()
     first_two = encode(sweep.stored()["ok 2"]).rstrip(b"\n") + b"," + encode(sweep.stored()["ok 1"])  # glued
     sweep.file.path.write_bytes(sweep.file.path.read_bytes() + first_two)
@@ -89,7 +89,6 @@ def test_a_running_sweep_is_left_alone(sweep: Sweep) -> None:
 def test_a_deleted_records_file_comes_back_and_that_is_said(sweep: Sweep) -> None:
     sweep.run(CELLS)
     sweep.file.path.unlink()
-    listening = Listening()
-    assert sweep.run(CELLS, reporter=listening).finished_before == 3
+    assert sweep.run(CELLS).finished_before == 3
     told = f"{sweep.file.path} was not there: its results come from the job folders beside it; "
-    assert f"{told}--forget --scale demo removes both" in listening.told
+    assert f"{told}--forget --scale demo removes both" in sweep.told

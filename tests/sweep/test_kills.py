@@ -20,7 +20,7 @@ from bench.execution.processes import JOB_MARK
 from bench.records.record import CellRecord, Status
 from bench.records.store import ResultsFile
 from tests.conftest import ROOT
-from tests.sweeps import data_digest
+from tests.sweeps import data_digest, maps
 
 SECONDS = float(os.environ.get("BENCH_KILLS_S", "80"))
 SEED = int(os.environ.get("BENCH_KILLS_SEED", "1"))
@@ -189,10 +189,3 @@ def arguments(process: psutil.Process) -> Sequence[str]:
         return process.cmdline()
     except psutil.Error:
         return ()
-
-
-def maps(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return ""

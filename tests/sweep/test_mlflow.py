@@ -13,7 +13,7 @@ from bench.execution.contracts import Step
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell
 from tests.sweep.real_runs import run_here, small_cell
-from tests.sweeps import Listening, Sweep, make_cell
+from tests.sweeps import Sweep, make_cell
 
 for package in ("mlflow", "sqlalchemy", "alembic"):
     pytest.importorskip(package, reason="the extra [mlflow] is not installed")
@@ -140,9 +140,8 @@ def test_the_store_of_plain_files(sweep: Sweep, tmp_path: Path, monkeypatch: pyt
     """Which MLflow opens only if asked to; without, the run goes on and says why there is nothing."""
     uri = (tmp_path / "mlruns").as_uri()
     cell = make_cell("ok", trackers=[{"name": "mlflow", "tracking_uri": uri}])
-    listening = Listening()
-    assert sweep.run([cell], reporter=listening).exit_code == 0
-    (warning,) = listening.messages
+    assert sweep.run([cell]).exit_code == 0
+    (warning,) = sweep.listening.messages
     assert warning.startswith("warning: the tracker mlflow is off")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     sweep.run([cell], fresh=True)

@@ -23,7 +23,7 @@ from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from tests.factories import make_estimate
 from tests.sweep.real_runs import run_here, small_cell
-from tests.sweeps import Listening, Sweep, make_cell
+from tests.sweeps import Sweep, make_cell
 
 TRACKERS = registry.names("trackers")
 
@@ -164,11 +164,10 @@ def test_lines_are_taken_when_they_are_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["start", "end", "close"])
 def test_a_tracker_that_fails_is_off_and_told_of_once(recorder: Recorder, sweep: Sweep, where: str) -> None:
     recorder.fails_at = where
-    listening = Listening()
-    summary = sweep.run([tracked("ok 1"), tracked("ok 2")], reporter=listening)
+    summary = sweep.run([tracked("ok 1"), tracked("ok 2")])
     assert summary.exit_code == 0
     assert set(sweep.statuses().values()) == {"ok"}
-    (warning,) = listening.messages
+    (warning,) = sweep.listening.messages
     assert warning.startswith(f"warning: the tracker {TRACKERS[0]} is off")
     assert "ConnectionError: server is gone)" in warning
     assert len(recorder.told) == {"start": 1, "end": 2, "close": 5}[where]
@@ -177,9 +176,8 @@ def test_a_tracker_that_fails_is_off_and_told_of_once(recorder: Recorder, sweep:
 def test_a_tracker_that_hangs_is_left(recorder: Recorder, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "WAIT_S", 0.4)
     recorder.hangs_at = "start"
-    listening = Listening()
-    assert sweep.run([tracked("ok 1"), tracked("ok 2")], reporter=listening).exit_code == 0
-    assert [message.split(",")[0] for message in listening.messages] == [
+    assert sweep.run([tracked("ok 1"), tracked("ok 2")]).exit_code == 0
+    assert [message.split(",")[0] for message in sweep.listening.messages] == [
         f"waiting for the tracker {TRACKERS[0]}",
         f"warning: the tracker {TRACKERS[0]} did not take everything in time; the records have it",
     ]
