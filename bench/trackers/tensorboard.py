@@ -70,9 +70,7 @@ class TensorBoard:
 
         now = time.time()
         self._add(cell, result_values(record), step=record.steps or 0, at=now)
-        status_text = (
-            f"{record.status}: {record.error.type}: {record.error.message}" if record.error else str(record.status)
-        )
+        why = f": {record.error.type}: {record.error.message}" if record.error else ""
         self._write(cell, text.text_pb("status", f"{record.status}{why}"), step=0, at=now)
         status = api_pb2.STATUS_SUCCESS if str(record.status) == "ok" else api_pb2.STATUS_FAILURE
         ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now)
