@@ -27,7 +27,7 @@ from bench.sweep import Purpose, Sweep, estimate_costs
 from bench.units import parse_size
 
 if TYPE_CHECKING:
-    from bench.analysis.compare.changes import Rules
+    from bench.analysis.compare.changes import CompareOptions
 
 Load = Callable[[Path, Purpose], Sweep]
 """Loads a spec file with the options of the command line."""
@@ -105,19 +105,21 @@ def bench(
     return code
 
 
-def compare_rules(alpha: float, tolerances: Sequence[str], shown: Sequence[str]) -> Rules:
+def compare_rules(alpha: float, tolerances: Sequence[str], shown: Sequence[str]) -> CompareOptions:
     """What counts as a change, and which metrics are compared. Raises SpecError for what is not known."""
-    from bench.analysis.compare.changes import Rules
+    from bench.analysis.compare.changes import CompareOptions
     from bench.analysis.compare.tolerance import parse
 
     if not 0 < alpha < 1:
         raise SpecError(f"--alpha {alpha:g}: write a probability between 0 and 1, such as 0.05")
-    return Rules(alpha=alpha, tolerances=parse(tolerances), metrics=tuple(metrics.get(name).name for name in shown))
+    return CompareOptions(
+        alpha=alpha, tolerances=parse(tolerances), metrics=tuple(metrics.get(name).name for name in shown)
+    )
 
 
 def compare_records(
     names: Sequence[str],
-    rules: Rules,
+    rules: CompareOptions,
     *,
     against: str | None,
     only: Sequence[str],
@@ -130,7 +132,7 @@ def compare_records(
 
     from bench.analysis.compare import compare, compare_with_cell
     from bench.report.compare import comparison_json, print_comparison
-    from bench.sources import opened
+    from bench.sources import open_records
 
     if against is not None and (len(names) != 1 or allow_missing):
         raise SpecError(
@@ -144,7 +146,7 @@ def compare_records(
             "A spec file that is called compare runs as ./compare"
         )
     with ExitStack() as stack:
-        sources = [stack.enter_context(opened(name)) for name in names]
+        sources = [stack.enter_context(open_records(name)) for name in names]
         if against is not None:
             found = compare_with_cell(sources[0], against, rules, only=only)
         else:
@@ -156,13 +158,13 @@ def compare_records(
     return found.exit_code
 
 
-def compare_published(names: Sequence[str], load: Load, rules: Rules, *, as_json: bool) -> int:
+def compare_published(names: Sequence[str], load: Load, rules: CompareOptions, *, as_json: bool) -> int:
     """Print verdicts on the numbers that specs say were published; the exit code."""
     from rich.console import Console
 
     from bench.analysis.compare.published import reproduce, without_counts
-    from bench.analysis.predictions import Outcomes
-    from bench.analysis.rows import group_cells
+    from bench.analysis.predictions import ExampleScores
+    from bench.analysis.rows import rows_of
     from bench.report.compare import print_reproduction, reproduction_json
 
     if not names:
@@ -174,12 +176,12 @@ def compare_published(names: Sequence[str], load: Load, rules: Rules, *, as_json
             raise SpecError(f"{name}: the spec has no published numbers; add `published:` with `source` and `rows`")
         records = sweep.records()
         stale = sweep.stale(records)
-        uncounted = without_counts(group_cells(sweep.spec, sweep.cells, records, stale))
+        uncounted = without_counts(rows_of(sweep.spec, sweep.cells, records, stale))
         counted = _counted(uncounted, {key: record for key, record in records.items() if key not in stale})
         stale = {key: why for key, why in stale.items() if key not in counted}
-        groups = group_cells(sweep.spec, sweep.cells, {**records, **counted}, stale)
-        outcomes = Outcomes(sweep.results)
-        found.append(reproduce(sweep.spec, sweep.scale, groups, outcomes, rules.tolerances, counted=len(uncounted)))
+        groups = rows_of(sweep.spec, sweep.cells, {**records, **counted}, stale)
+        examples = ExampleScores(sweep.results)
+        found.append(reproduce(sweep.spec, sweep.scale, groups, examples, rules.tolerances, counted=len(uncounted)))
     if as_json:
         print_json([reproduction_json(one) for one in found], names=names)
     else:
@@ -219,14 +221,14 @@ def export(
     ``about_tables``: fields of ``bench.report.view.Wanted``. Raises SpecError if they were given for records.
     """
     if form in TABLE_FORMATS:
-        from bench.analysis.predictions import Outcomes
+        from bench.analysis.predictions import ExampleScores
         from bench.report.view import Wanted, view
         from bench.report.view_render import latex_text, markdown_text
 
         sweep = load(Path(names[0]), "export")
         records, wanted = sweep.records(), Wanted(columns=columns, **about_tables)
-        stale, outcomes = sweep.stale(records), Outcomes(sweep.results)
-        grid = view(sweep.spec, sweep.scale, sweep.cells, records, wanted, outcomes, stale)
+        stale, examples = sweep.stale(records), ExampleScores(sweep.results)
+        grid = view(sweep.spec, sweep.scale, sweep.cells, records, wanted, examples, stale)
         return (latex_text(grid) if form == "tex" else markdown_text(grid)).encode()
     from bench.analysis.flat import flatten
     from bench.analysis.flat_files import csv_bytes, parquet_bytes
@@ -375,10 +377,10 @@ def _counted(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[s
 
 def _records_of(name: str, load: Load, stack: ExitStack) -> Iterator[tuple[CellRecord, str | None]]:
     """Records, each with why it is stale; null where there is no spec to compare it with."""
-    from bench.sources import opened
+    from bench.sources import open_records
 
     if not is_spec(name):
-        yield from ((record, None) for record in stack.enter_context(opened(name)).records)
+        yield from ((record, None) for record in stack.enter_context(open_records(name)).records)
         return
     sweep = load(Path(name), "export")
     records = sweep.records()

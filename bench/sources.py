@@ -32,7 +32,7 @@ _LOOKED_AT = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
+class StoredRecord:
     """A record and where it lies."""
 
     record: CellRecord
@@ -46,7 +46,7 @@ class Source:
 
     name: str
     """As the user wrote it."""
-    stored: tuple[Stored, ...]
+    stored: tuple[StoredRecord, ...]
     """The record of each cell that counts, file by file, in the order of the files."""
 
     @property
@@ -55,7 +55,7 @@ class Source:
 
 
 @contextmanager
-def opened(name: str) -> Iterator[Source]:
+def open_records(name: str) -> Iterator[Source]:
     """Read a source (see ``SYNTAX``); files that git has older versions of exist until the end of the block.
 
     Raises SpecError if there is no such thing or no record in it, RecordError if a file cannot be read.
@@ -70,7 +70,7 @@ def opened(name: str) -> Iterator[Source]:
         yield Source(name=name, stored=tuple(stored))
 
 
-def _stored(name: str, scratch: Path) -> list[Stored]:
+def _stored(name: str, scratch: Path) -> list[StoredRecord]:
     if Path(name).exists():
         return _read(Path(name), lambda file: list(file.read().values()))
     path, at, commit = name.rpartition("@")
@@ -82,9 +82,9 @@ def _stored(name: str, scratch: Path) -> list[Stored]:
     raise SpecError(f"{printable(name)}: no such file or folder; write one of\n{SYNTAX}")
 
 
-def _read(path: Path, records: Callable[[ResultsFile], list[CellRecord]]) -> list[Stored]:
+def _read(path: Path, records: Callable[[ResultsFile], list[CellRecord]]) -> list[StoredRecord]:
     files = _files(path) if path.is_dir() else [path]
-    return [Stored(record=record, folder=file.parent) for file in files for record in records(ResultsFile(file))]
+    return [StoredRecord(record=record, folder=file.parent) for file in files for record in records(ResultsFile(file))]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -148,16 +148,16 @@ class Sweep:
 
         ``records``: the stored ones unless given.
         """
-        from bench.analysis.predictions import Outcomes
+        from bench.analysis.predictions import ExampleScores
         from bench.report import write_report
 
         if records is None:
             records = self.records()
             if not records:
                 say(f"no records of these cells under {self.results}; run without --report-only to make some")
-        code, outcomes, stale = 0, Outcomes(self.results), self.stale(records)
+        code, examples, stale = 0, ExampleScores(self.results), self.stale(records)
         try:
-            report = write_report(self.spec, self.scale, self.cells, records, self.reports, outcomes, stale)
+            report = write_report(self.spec, self.scale, self.cells, records, self.reports, examples, stale)
             if show:
                 from rich.console import Console
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli, commands, metrics
-from bench.analysis.compare.changes import COSTS, Rules
+from bench.analysis.compare.changes import COSTS, CompareOptions
 from bench.analysis.compare.published import MEASURED
 from bench.analysis.compare.tolerance import default
 
@@ -83,7 +83,7 @@ def test_the_tolerances_are_those_of_the_code() -> None:
     assert f"| energy | it is larger than {sizes['energy']} |" in WORDS
     assert f"| `step_time` | it is larger than {sizes['step_time']}," in WORDS
     assert {sizes[name] for name in ("params", "params_trainable", "adapter_size")} == {"0 %"}
-    assert f"`--alpha` {Rules().alpha:g}" in WORDS
+    assert f"`--alpha` {CompareOptions().alpha:g}" in WORDS
     assert f"| memory, times | {100 * MEASURED.size:g} %;" in WORDS
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import SpecError
 from bench.records.store import ResultsFile
-from bench.sources import opened
+from bench.sources import open_records
 from tests.factories import load_cells, make_record
 
 
@@ -44,7 +44,7 @@ def git(*arguments: str) -> None:
 
 @pytest.mark.parametrize("name", ["results", "results/table1", "results/table1/demo.jsonl"])
 def test_files_and_folders(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with opened(name) as source:
+    with open_records(name) as source:
         assert [stored.record.label for stored in source.stored] == ["F-LoRA-LoRA rank=4", "F-LoRA-LoRA rank=8"]
         assert {stored.folder for stored in source.stored} == {Path("results/table1")}
     assert capsys.readouterr().err == ""  # other files are no damaged records
@@ -57,26 +57,28 @@ def test_records_that_git_has(root: Path) -> None:
     git("tag", "v1")
     put(root, 2)
     Path("results/table1/demo/x/predictions.jsonl").unlink()
-    with opened("results") as now, opened("v1:results/table1/demo.jsonl") as then, opened("HEAD:results") as whole:
+    then_name, whole_name = "v1:results/table1/demo.jsonl", "HEAD:results"
+    with open_records("results") as now, open_records(then_name) as then, open_records(whole_name) as whole:
         assert (len(now.stored), len(then.stored), len(whole.stored)) == (3, 2, 2)
         folder = then.stored[0].folder
         assert (folder / "demo/x/predictions.jsonl").is_file()
     assert not folder.exists()
     for name, told in (("v2:results", "no revision 'v2'"), ("v1:reports", "that revision has no such file")):
-        with pytest.raises(SpecError, match=told), opened(name):
+        with pytest.raises(SpecError, match=told), open_records(name):
             pass
 
 
 def test_an_option_is_no_revision() -> None:
     git("init", "-q")
-    with pytest.raises(SpecError, match="no revision '--output=pwned'"), opened("--output=pwned:results"):
+    with pytest.raises(SpecError, match="no revision '--output=pwned'"), open_records("--output=pwned:results"):
         pass
     assert not Path("pwned").exists()
 
 
 def test_records_that_one_commit_made(root: Path) -> None:
     put(root, 0, environment=made_by("b"), energy_j=5.0)
-    with opened("results@aaaa") as old, opened("results/table1/demo.jsonl@bbbb") as new, opened("results") as last:
+    new_name = "results/table1/demo.jsonl@bbbb"
+    with open_records("results@aaaa") as old, open_records(new_name) as new, open_records("results") as last:
         assert [record.energy_j for record in old.records] == [8_100.0, 8_100.0]
         assert {record.environment["git"]["commit"][0] for record in old.records} == {"a"}
         assert [record.energy_j for record in new.records] == [5.0]
@@ -94,7 +96,7 @@ def test_records_that_one_commit_made(root: Path) -> None:
     ],
 )
 def test_what_is_not_there(name: str, told: str) -> None:
-    with pytest.raises(SpecError, match=told), opened(name):
+    with pytest.raises(SpecError, match=told), open_records(name):
         pass
 
 
@@ -104,7 +106,7 @@ def test_what_is_no_records_file_is_left_out_with_a_line_each(capsys: pytest.Cap
     os.mkfifo(folder / "pipe.jsonl")
     (folder / "base.jsonl").write_bytes(b"SQLite format 3\0" + bytes(100))
     (folder / "link.jsonl").symlink_to("nowhere")
-    with opened("results") as source:
+    with open_records("results") as source:
         assert len(source.stored) == 2
     told = capsys.readouterr().err.splitlines()
     assert told == [
@@ -121,6 +123,6 @@ def test_what_is_no_records_file_is_left_out_with_a_line_each(capsys: pytest.Cap
 def test_a_records_file_with_a_damaged_start_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     file = Path("results/table1/demo.jsonl")
     file.write_bytes(b"\0\0" + file.read_bytes()[2:])
-    with opened("results") as source:
+    with open_records("results") as source:
         assert len(source.stored) == 1
     assert "demo.jsonl:1: damaged line" in capsys.readouterr().err

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Group, fields_of
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import Row, eval_sets
 from bench.analysis.statistics import ALPHA, DifferenceKind, difference
 from bench.metrics import Metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Contest:
+class BestMarks:
     """Of one column."""
 
     best: frozenset[int] = frozenset()
@@ -25,15 +25,15 @@ class Contest:
     """Whether the values differ, but one run of each says nothing of how much chance has in it."""
 
 
-def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Contest:
+def mark_best(groups: Sequence[Row], metric: Metric, examples: ExampleScores) -> BestMarks:
     """Compare the best value with all others of the same task and data. What repeats exactly needs no test: there the
     best printed value wins."""
     places = {id(group): i for i, group in enumerate(groups)}
     found = []
-    for one in fields_of(groups):
-        values = {places[id(group)]: value for group in one.groups if (value := group.mean(metric)) is not None}
-        found.append(_of_one_field(groups, values, metric, outcomes))
-    return Contest(
+    for one in eval_sets(groups):
+        values = {places[id(group)]: value for group in one.rows if (value := group.mean(metric)) is not None}
+        found.append(_of_one_set(groups, values, metric, examples))
+    return BestMarks(
         best=frozenset().union(*(one.best for one in found)),
         pairs=sum(one.pairs for one in found),
         kinds=frozenset().union(*(one.kinds for one in found)),
@@ -41,21 +41,21 @@ def contest(groups: Sequence[Group], metric: Metric, outcomes: Outcomes) -> Cont
     )
 
 
-def _of_one_field(groups: Sequence[Group], values: dict[int, float], metric: Metric, outcomes: Outcomes) -> Contest:
+def _of_one_set(groups: Sequence[Row], values: dict[int, float], metric: Metric, examples: ExampleScores) -> BestMarks:
     printed = {i: round(value, metric.digits) for i, value in values.items()}
     if not metric.rankable or len(set(printed.values())) < 2:
-        return Contest()
+        return BestMarks()
     first = (max if metric.direction == "higher" else min)(values, key=values.__getitem__)
     ties = {i for i, value in printed.items() if value == printed[first]}
     if metric.deterministic:
-        return Contest(best=frozenset(ties))
+        return BestMarks(best=frozenset(ties))
     others = [i for i in values if i != first]
-    found = {i: test for i in others if (test := difference(groups[first], groups[i], metric, outcomes)) is not None}
+    found = {i: test for i in others if (test := difference(groups[first], groups[i], metric, examples)) is not None}
     if not found:
-        return Contest(noise_unknown=True)
+        return BestMarks(noise_unknown=True)
     pairs = len(values) * (len(values) - 1) // 2
     worse = _rejected({i: test.p for i, test in found.items()}, pairs) - ties
-    return Contest(
+    return BestMarks(
         best=frozenset(values.keys() - worse) if worse else frozenset(),
         pairs=pairs,
         kinds=frozenset(test.kind for test in found.values()),

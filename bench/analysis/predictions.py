@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bench.analysis.rows import Group
+    from bench.analysis.rows import Row
     from bench.plugins.contracts import ScoreFacts
     from bench.records.record import CellRecord
     from bench.records.scores import Score
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 TOLERANCE = 1e-6
-"""By how much the mean of the outcomes may differ from the recorded raw value."""
+"""By how much the mean of the examples may differ from the recorded raw value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The outcomes of one record by one metric."""
+    """The examples of one record by one metric."""
 
     ids: tuple[str, ...]
     """Of the examples, sorted; the same object for the same examples."""
@@ -42,7 +42,7 @@ class Sample:
     numbers of any size."""
 
 
-class Outcomes:
+class ExampleScores:
     """Of the records of one spec; ``folder`` is its results folder, null where there are no files to read."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -63,7 +63,7 @@ class Outcomes:
         return None if sample is None else dict(zip(sample.ids, sample.values.tolist(), strict=True))
 
     def sample(self, record: CellRecord, metric: str) -> Sample | None:
-        """The same as arrays. ``score`` and ``over_prior`` have the outcomes of the task's main metric."""
+        """The same as arrays. ``score`` and ``over_prior`` have the examples of the task's main metric."""
         name = metrics.underlying_score(record, metric)
         if name is None or self.folder is None or record.predictions is None:
             return None
@@ -115,16 +115,16 @@ class Outcomes:
 
 
 def remembered(
-    compute: Callable[[Group, metrics.Metric, Outcomes], Found],
-) -> Callable[[Group, metrics.Metric, Outcomes], Found]:
-    """Computed once for each group and metric, as long as the outcomes live: tables, plot and page ask for the same."""
+    compute: Callable[[Row, metrics.Metric, ExampleScores], Found],
+) -> Callable[[Row, metrics.Metric, ExampleScores], Found]:
+    """Computed once for each group and metric, as long as the examples live: tables, plot and page ask for the same."""
 
     @wraps(compute)
-    def known(group: Group, metric: metrics.Metric, outcomes: Outcomes) -> Found:
+    def known(group: Row, metric: metrics.Metric, examples: ExampleScores) -> Found:
         key = (compute, group, metric.name)
-        if key not in outcomes.remembered:
-            outcomes.remembered[key] = compute(group, metric, outcomes)
-        found: Found = outcomes.remembered[key]
+        if key not in examples.remembered:
+            examples.remembered[key] = compute(group, metric, examples)
+        found: Found = examples.remembered[key]
         return found
 
     return known

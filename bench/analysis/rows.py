@@ -25,7 +25,7 @@ _UNIT_OF_STEP = {"eval": "batch"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Group:
+class Row:
     """The cells that differ in their seeds only, with their records; equal to itself alone, so that it can be a key."""
 
     label: str
@@ -56,7 +56,7 @@ class Group:
         """Whether it has nothing but stale results."""
         return not self.current and any(self.records)
 
-    def as_recorded(self) -> Group:
+    def as_recorded(self) -> Row:
         """The same as if its records counted, to show what they say."""
         return replace(self, stale={})
 
@@ -94,10 +94,10 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(values[0]) if len(values) == 1 else statistics.fmean(values) if values else None
 
 
-def group_cells(
+def rows_of(
     spec: Spec, cells: Sequence[Cell], records: Mapping[str, CellRecord], stale: Mapping[str, str] | None = None
-) -> list[Group]:
-    """Groups in the order of the cells; ``stale``: see ``Group.stale``."""
+) -> list[Row]:
+    """Groups in the order of the cells; ``stale``: see ``Row.stale``."""
     groups: dict[str, list[Cell]] = {}
     named: dict[tuple[str, Any], dict[str, None]] = {}
     for cell in cells:
@@ -112,13 +112,13 @@ def _model(cell: Cell) -> tuple[str, Any]:
     return cell.model.family, cell.labels.get(COLUMN)
 
 
-def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, CellRecord], named: Iterable[str]) -> Group:
+def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, CellRecord], named: Iterable[str]) -> Row:
     first, matrix = cells[0], spec.matrix
     parts = {part: first.parts.get(part, FROZEN) for part in named}
     short = {place: matrix.names.get(place, place.rsplit(".", 1)[-1]) for place in (*matrix.axes, *matrix.names)}
     places = {place: first.labels[name] for place, name in short.items() if name in first.labels}
     labels = parts | first.labels | places
-    return Group(
+    return Row(
         label=format.one_line(label),
         parts=parts,
         labels=labels,
@@ -130,35 +130,35 @@ def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, Cell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Field:
+class EvalSet:
     """Groups whose scores can be compared: of one task, on the same examples."""
 
-    telling: Mapping[str, Any]
+    distinguishing_labels: Mapping[str, Any]
     """Labels that all its cells, and not all others, have in common; empty if there is no other field."""
     name: str
     """Their values; the name of the data set if there are none, and empty if there is no other field."""
     task: str
-    groups: tuple[Group, ...]
+    rows: tuple[Row, ...]
 
     def short(self, label: str) -> str:
         """The label of a group without what all groups of the field have in common."""
-        for key, value in self.telling.items():
+        for key, value in self.distinguishing_labels.items():
             label = label.replace(" " + format.one_line(f"{key}={value}"), "", 1)
         return label
 
 
-def fields_of(groups: Sequence[Group]) -> list[Field]:
+def eval_sets(groups: Sequence[Row]) -> list[EvalSet]:
     """In the order of their first groups."""
-    found: dict[str, list[Group]] = {}
+    found: dict[str, list[Row]] = {}
     for group in groups:
         found.setdefault(group.asked, []).append(group)
     return [_field(own, groups) for own in found.values()]
 
 
-def _field(own: Sequence[Group], groups: Sequence[Group]) -> Field:
+def _field(own: Sequence[Row], groups: Sequence[Row]) -> EvalSet:
     cell = own[0].cells[0]
     if len(own) == len(groups):
-        return Field(telling={}, name="", task=cell.task.name, groups=tuple(own))
+        return EvalSet(distinguishing_labels={}, name="", task=cell.task.name, rows=tuple(own))
     telling = {
         key: value
         for key, value in cell.labels.items()
@@ -166,10 +166,10 @@ def _field(own: Sequence[Group], groups: Sequence[Group]) -> Field:
         and any(group.cells[0].labels.get(key) != value for group in groups)
     }
     name = ", ".join(format.one_line(value) for value in telling.values()) or cell.data.name
-    return Field(telling=telling, name=name, task=cell.task.name, groups=tuple(own))
+    return EvalSet(distinguishing_labels=telling, name=name, task=cell.task.name, rows=tuple(own))
 
 
-def baselines_of(groups: Sequence[Group]) -> list[dict[str, dict[str, Score]]]:
+def baselines_of(groups: Sequence[Row]) -> list[dict[str, dict[str, Score]]]:
     """The distinct sets of baselines that the records hold; one, unless cells were scored on different questions."""
     distinct: list[dict[str, dict[str, Score]]] = []
     for group in groups:

@@ -21,8 +21,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from bench import metrics
-from bench.analysis.predictions import Outcomes, remembered
-from bench.analysis.rows import Group
+from bench.analysis.predictions import ExampleScores, remembered
+from bench.analysis.rows import Row
 from bench.metrics import Metric
 from bench.records.scores import Score
 
@@ -44,7 +44,7 @@ DifferenceKind = Literal["mcnemar", "paired", "unpaired", "seeds"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
+class Interval:
     """A metric of a group over its seeds, in the metric's unit."""
 
     mean: float
@@ -58,7 +58,7 @@ class Spread:
     """Examples per seed (the fewest, if seeds differ); null for what is no score."""
     kind: SpreadKind
     """Where the interval comes from. ``wilson``: one seed, a share of ``n``; ``examples``: one seed, bootstrap;
-    ``examples and seeds``: bootstrap of both; ``counts and seeds``: Student's t, where the outcomes of single examples
+    ``examples and seeds``: bootstrap of both; ``counts and seeds``: Student's t, where the examples of single examples
     are not known; ``seeds``: Student's t over the seeds alone; ``none``: there is none."""
 
 
@@ -85,21 +85,21 @@ class Difference:
 
 
 @remembered
-def spread(group: Group, metric: Metric, outcomes: Outcomes) -> Spread | None:
+def interval(group: Row, metric: Metric, examples: ExampleScores) -> Interval | None:
     """Mean, deviation and interval of a group; null if it was not measured."""
-    found = _evidence(group, metric, outcomes)
+    found = _evidence(group, metric, examples)
     if found is None:
         return None
     low, high, kind = _interval(found)
     if found.bounds and low is not None and high is not None:
         low, high = max(low, found.bounds[0]), min(high, found.bounds[1])
     std = statistics.stdev(found.values) if len(found.values) > 1 else None
-    return Spread(mean=found.mean, std=std, seeds=len(found.values), low=low, high=high, n=found.n, kind=kind)
+    return Interval(mean=found.mean, std=std, seeds=len(found.values), low=low, high=high, n=found.n, kind=kind)
 
 
-def difference(a: Group, b: Group, metric: Metric, outcomes: Outcomes) -> Difference | None:
+def difference(a: Row, b: Row, metric: Metric, examples: ExampleScores) -> Difference | None:
     """``a`` minus ``b`` with interval and test; null if either was not measured, or nothing is known of the noise."""
-    ours, theirs = _evidence(a, metric, outcomes), _evidence(b, metric, outcomes)
+    ours, theirs = _evidence(a, metric, examples), _evidence(b, metric, examples)
     if ours is None or theirs is None:
         return None
     if ours.matrix is not None and theirs.matrix is not None and ours.ids == theirs.ids:
@@ -126,7 +126,7 @@ class _Evidence:
     """What the score can be; null for what is none, and where it is not known."""
     ids: tuple[str, ...]
     matrix: Array | None
-    """(seeds, examples), outcomes; null if not known, or if the seeds were scored on different examples."""
+    """(seeds, examples), examples; null if not known, or if the seeds were scored on different examples."""
 
     @property
     def mean(self) -> float:
@@ -142,7 +142,7 @@ class _Evidence:
 
     @property
     def right_or_wrong(self) -> bool:
-        """One seed, outcomes of 0 and 1."""
+        """One seed, examples of 0 and 1."""
         return len(self.values) == 1 and self.share and self.matrix is not None
 
     @property
@@ -181,14 +181,14 @@ class _Part:
 
 
 @remembered
-def _evidence(group: Group, metric: Metric, outcomes: Outcomes) -> _Evidence | None:
+def _evidence(group: Row, metric: Metric, examples: ExampleScores) -> _Evidence | None:
     records = [record for record in group.ok if metric.value(record) is not None]
     if not records:
         return None
     name = metrics.underlying_score(records[0], metric.name)
     facts = metrics.task_scores()[name] if name else None
     scores = [score for record in records if name and (score := record.score(name)) is not None]
-    samples = [sample for record in records if (sample := outcomes.sample(record, metric.name)) is not None]
+    samples = [sample for record in records if (sample := examples.sample(record, metric.name)) is not None]
     same = len(samples) == len(records) and all(sample.ids is samples[0].ids for sample in samples)
     return _Evidence(
         values=[value for record in records if (value := metric.value(record)) is not None],

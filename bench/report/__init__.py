@@ -13,8 +13,8 @@ from bench.errors import OutputError, SpecError
 from bench.files import read_regular
 
 if TYPE_CHECKING:
-    from bench.analysis.predictions import Outcomes
-    from bench.analysis.rows import Group
+    from bench.analysis.predictions import ExampleScores
+    from bench.analysis.rows import Row
     from bench.records.record import CellRecord
     from bench.report.model import Table
     from bench.spec.cell import Cell
@@ -40,19 +40,19 @@ def build_table(
     scale: str,
     cells: Sequence[Cell],
     records: Records,
-    outcomes: Outcomes | None = None,
+    examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
 ) -> Table:
-    """The table that all exporters print; with ``outcomes``, cells are compared on the examples they share.
+    """The table that all exporters print; with ``examples``, cells are compared on the examples they share.
 
     ``stale``: of records that do not count (see ``bench.execution.inputs.stale``), shown in grey.
 
     Raises SpecError for a column that is no part, axis or metric."""
-    from bench.analysis.predictions import Outcomes
-    from bench.analysis.rows import group_cells
+    from bench.analysis.predictions import ExampleScores
+    from bench.analysis.rows import rows_of
     from bench.report.table import table_of
 
-    return table_of(spec, scale, group_cells(spec, cells, _by_id(records), stale), outcomes or Outcomes(None))
+    return table_of(spec, scale, rows_of(spec, cells, _by_id(records), stale), examples or ExampleScores(None))
 
 
 def warm_up() -> None:
@@ -70,17 +70,17 @@ def write_report(
     cells: Sequence[Cell],
     records: Records,
     out_dir: Path,
-    outcomes: Outcomes | None = None,
+    examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
 ) -> Report:
     """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once; ``stale`` as above.
 
     Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
-    from bench.analysis.rows import group_cells
+    from bench.analysis.rows import rows_of
     from bench.report import processes
 
     try:
-        return _write(spec, scale, group_cells(spec, cells, _by_id(records), stale), out_dir, outcomes)
+        return _write(spec, scale, rows_of(spec, cells, _by_id(records), stale), out_dir, examples)
     finally:
         processes.end_all()
 
@@ -102,25 +102,25 @@ def check_folder(out_dir: Path) -> None:
             )
 
 
-def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outcomes: Outcomes | None) -> Report:
-    from bench.analysis.predictions import Outcomes
+def _write(spec: Spec, scale: str, groups: Sequence[Row], out_dir: Path, examples: ExampleScores | None) -> Report:
+    from bench.analysis.predictions import ExampleScores
     from bench.report import background, csv_file, html, latex, markdown
     from bench.report.pareto import build_plot
     from bench.report.pareto_plot import PICTURES
     from bench.report.table import table_of
 
-    outcomes = outcomes or Outcomes(None)
-    plot = build_plot(spec, scale, groups, outcomes)
+    examples = examples or ExampleScores(None)
+    plot = build_plot(spec, scale, groups, examples)
     with _written(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / name for name in PICTURES]
     digest = background.digest(plot)
     drawn = None if _all_carry(pictures, digest) else background.Drawing(plot, digest)
-    table = table_of(spec, scale, groups, outcomes)
+    table = table_of(spec, scale, groups, examples)
     for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
         _replace(out_dir / name, render(table).encode())
     page = out_dir / html.PAGE
-    if content := html.page(spec, table, groups, outcomes, page):
+    if content := html.page(spec, table, groups, examples, page):
         _replace(page, content)
     if drawn:
         for path, picture in zip(pictures, drawn.pictures(), strict=True):

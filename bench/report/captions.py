@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench import format
-from bench.analysis.best import Contest
+from bench.analysis.best import BestMarks
 from bench.analysis.published import OWN_SCALES
-from bench.analysis.rows import Group, baselines_of, fields_of
+from bench.analysis.rows import Row, baselines_of, eval_sets
 from bench.analysis.statistics import DifferenceKind
 from bench.format import one_line
 from bench.records.record import Status
@@ -43,25 +43,25 @@ def scale_tag(scale: str) -> str:
     return "" if scale in OWN_SCALES else one_line(scale).upper()
 
 
-def tag(scale: str, groups: Sequence[Group]) -> str:
+def tag(scale: str, groups: Sequence[Row]) -> str:
     """``scale_tag``, and that all scores are of training examples; empty for held-out ones at the spec's own scale."""
     training = inputs.training_tag(groups)
     return f"{one_line(scale).upper()}, {training}" if training else scale_tag(scale)
 
 
-def caption(scale: str, groups: Sequence[Group]) -> str:
+def caption(scale: str, groups: Sequence[Row]) -> str:
     """What follows the title: where the numbers come from, and whether they may be compared with published ones."""
     warned = scale_tag(scale) and not is_published_setting(groups)
     warning = "Not the published setting: not comparable with published numbers. " if warned else ""
     return f"{warning}{facts(scale, groups)}."
 
 
-def is_published_setting(groups: Sequence[Group]) -> bool:
+def is_published_setting(groups: Sequence[Row]) -> bool:
     """Whether the scale of these groups may be the published setting."""
     return any(group.published is not None and group.published.comparable for group in groups)
 
 
-def facts(scale: str, groups: Sequence[Group]) -> str:
+def facts(scale: str, groups: Sequence[Row]) -> str:
     """Scale, model, data, seeds and devices, by semicolons."""
     cells = [cell for group in groups for cell in group.cells]
     models = list(dict.fromkeys(one_line(cell.model.describe()) for cell in cells))
@@ -83,13 +83,13 @@ def _data(cell: Cell) -> str:
 
 
 def footnotes(
-    spec: Spec, groups: Sequence[Group], columns: Sequence[TableColumn], contests: Sequence[Contest]
+    spec: Spec, groups: Sequence[Row], columns: Sequence[TableColumn], marks: Sequence[BestMarks]
 ) -> list[str]:
     """In the order printed; only those that apply."""
     notes = [
         _scoring_note(groups),
-        _best_note(groups, columns, contests),
-        _noise_note(columns, contests),
+        _best_note(groups, columns, marks),
+        _noise_note(columns, marks),
         _published_note(spec, columns),
         _flag_note(groups),
         _predicted_note(groups, columns),
@@ -106,11 +106,11 @@ def footnotes(
     return [note for note in notes if note]
 
 
-def _records(groups: Sequence[Group]) -> list[CellRecord]:
+def _records(groups: Sequence[Row]) -> list[CellRecord]:
     return [record for group in groups for record in group.current]
 
 
-def _scoring_note(groups: Sequence[Group]) -> str:
+def _scoring_note(groups: Sequence[Row]) -> str:
     accuracies = [record.accuracy for group in groups for record in group.ok if record.accuracy]
     if not accuracies:
         return _examples_note(groups)
@@ -122,7 +122,7 @@ def _scoring_note(groups: Sequence[Group]) -> str:
     )
 
 
-def _examples_note(groups: Sequence[Group]) -> str:
+def _examples_note(groups: Sequence[Row]) -> str:
     sizes = sorted({score.n for group in groups for record in group.ok for score in record.scores.values()})
     if not sizes:
         return ""
@@ -136,10 +136,10 @@ def _counts(scores: Sequence[Share]) -> str:
     return f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}, depending on the cell"
 
 
-def _best_note(groups: Sequence[Group], columns: Sequence[TableColumn], contests: Sequence[Contest]) -> str:
+def _best_note(groups: Sequence[Row], columns: Sequence[TableColumn], marks: Sequence[BestMarks]) -> str:
     """What bold means, how it was tested, and what the tests do not know."""
-    tested = [found for found in contests if found.pairs]
-    exact = [c.header for c, found in zip(columns, contests, strict=True) if found.best and not found.pairs]
+    tested = [found for found in marks if found.pairs]
+    exact = [c.header for c, found in zip(columns, marks, strict=True) if found.best and not found.pairs]
     if not tested:
         return f"Bold: the best value ({', '.join(exact)}: the same again in another run)." if exact else ""
     kinds = [words for kind, words in _TESTS.items() if any(kind in found.kinds for found in tested)]
@@ -152,8 +152,8 @@ def _best_note(groups: Sequence[Group], columns: Sequence[TableColumn], contests
     return f"{note}. Nothing is bold where no cell can be told from the best."
 
 
-def _noise_note(columns: Sequence[TableColumn], contests: Sequence[Contest]) -> str:
-    unknown = [c.header for c, found in zip(columns, contests, strict=True) if found.noise_unknown]
+def _noise_note(columns: Sequence[TableColumn], marks: Sequence[BestMarks]) -> str:
+    unknown = [c.header for c, found in zip(columns, marks, strict=True) if found.noise_unknown]
     return f"No best value marked, as one run does not tell its noise: {', '.join(unknown)}." if unknown else ""
 
 
@@ -163,7 +163,7 @@ def _published_note(spec: Spec, columns: Sequence[TableColumn]) -> str:
     return f"Published: {one_line(spec.published.source).rstrip('.')}. Deviation: measured minus published."
 
 
-def _flag_note(groups: Sequence[Group]) -> str:
+def _flag_note(groups: Sequence[Row]) -> str:
     rows = [
         f"{group.label} (printed {group.published.values['global']:.2f}, implied {group.published.implied:.2f})"
         for group in groups
@@ -173,7 +173,7 @@ def _flag_note(groups: Sequence[Group]) -> str:
     return f"{what}: {', '.join(rows)}." if rows else ""
 
 
-def _predicted_note(groups: Sequence[Group], columns: Sequence[TableColumn]) -> str:
+def _predicted_note(groups: Sequence[Row], columns: Sequence[TableColumn]) -> str:
     shown = [
         c.header
         for c in columns
@@ -182,7 +182,7 @@ def _predicted_note(groups: Sequence[Group], columns: Sequence[TableColumn]) -> 
     return f"{format.PREDICTED} Predicted for a CUDA GPU, not measured: {', '.join(shown)}." if shown else ""
 
 
-def _unmeasured_note(groups: Sequence[Group], columns: Sequence[TableColumn]) -> str:
+def _unmeasured_note(groups: Sequence[Row], columns: Sequence[TableColumn]) -> str:
     if not any(group.ok for group in groups):
         return ""
     empty = [
@@ -193,26 +193,26 @@ def _unmeasured_note(groups: Sequence[Group], columns: Sequence[TableColumn]) ->
     return f"{format.DASH} Not measured on this device: {', '.join(empty)}." if empty else ""
 
 
-def _missing_note(groups: Sequence[Group]) -> str:
+def _missing_note(groups: Sequence[Row]) -> str:
     total = sum(len(group.records) for group in groups)
     missing = sum(record is None for group in groups for record in group.records)
     return f"{missing:,} of {format.counted(total, 'cell')} not run yet." if missing else ""
 
 
-def _baseline_note(groups: Sequence[Group]) -> str:
-    if all(len(baselines_of(one.groups)) < 2 for one in fields_of(groups)):
+def _baseline_note(groups: Sequence[Row]) -> str:
+    if all(len(baselines_of(one.rows)) < 2 for one in eval_sets(groups)):
         return ""
     return (
         "The baselines differ between the cells, which were scored on different questions: the first cell's are shown."
     )
 
 
-def _device_note(groups: Sequence[Group]) -> str:
+def _device_note(groups: Sequence[Row]) -> str:
     devices = {record.environment.get("device") for record in _records(groups) if record.status is not Status.SKIPPED}
     return "The cells ran on different devices: compare their memory and times with care." if len(devices) > 1 else ""
 
 
-def _shared_note(groups: Sequence[Group]) -> str:
+def _shared_note(groups: Sequence[Row]) -> str:
     """Where other processes held memory of the GPU."""
     held = {group.label: [r.memory.foreign_bytes or 0 for r in group.current if r.memory.shared] for group in groups}
     labels = [label for label, found in held.items() if found]
@@ -225,7 +225,7 @@ def _shared_note(groups: Sequence[Group]) -> str:
     )
 
 
-def _version_note(groups: Sequence[Group]) -> str:
+def _version_note(groups: Sequence[Row]) -> str:
     """Which library versions and commits, where the cells were not all run with the same."""
     records = [record for record in _records(groups) if record.status is not Status.SKIPPED]
     told = [
@@ -255,7 +255,7 @@ def _shares(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{value} ({format.counted(n, 'cell')})" for value, n in sorted(counts.items()))
 
 
-def _stale_note(groups: Sequence[Group]) -> str:
+def _stale_note(groups: Sequence[Row]) -> str:
     reasons = Counter(
         group.stale[r.cell_id] for group in groups for r in group.records if r and r.cell_id in group.stale
     )
@@ -268,7 +268,7 @@ def _stale_note(groups: Sequence[Group]) -> str:
     )
 
 
-def _data_notes(groups: Sequence[Group]) -> list[str]:
+def _data_notes(groups: Sequence[Row]) -> list[str]:
     """What the records' own notes say, once each, with the data set they are about."""
     told = {
         f"{one_line(cell.data.name)}: {one_line(note)[:_LONGEST]}."

@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 
 from bench import format
-from bench.report.model import Entry, Row, Table, TableColumn
+from bench.report.model import Entry, Table, TableColumn, TableRow
 
 
 def cell(value: object) -> str:
@@ -54,7 +54,7 @@ def _value(column: TableColumn, entry: Entry) -> object:
     return entry.text if column.metric is None and entry.value is None else entry.value
 
 
-def _ending(row: Row) -> list[object]:
+def _ending(row: TableRow) -> list[object]:
     if row.baseline:
         return [None, "baseline", None]
     implied = "" if row.implied is None else f"published Global is not the weighted mean (implied {row.implied:.2f})"

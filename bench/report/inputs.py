@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from bench import format
 
 if TYPE_CHECKING:
-    from bench.analysis.rows import Group
+    from bench.analysis.rows import Row
     from bench.records.record import CellRecord, CutCount
 
 _SHOWN = 5
 _TEXTS = {"train_questions": "training texts", "train_answers": "training answers", "test_questions": "test texts"}
 
 
-def training_tag(groups: Sequence[Group]) -> str:
+def training_tag(groups: Sequence[Row]) -> str:
     """What marks tables and plots all of whose scores are of training examples; empty for others."""
     scored = [bool(cell.data.trained_and_scored()) for group in groups for cell in group.cells]
     return "TRAINING SPLIT" if scored and all(scored) else ""
 
 
-def warning(group: Group) -> str:
+def warning(group: Row) -> str:
     """Whether a row's scores are held-out ones; empty if nothing else is known."""
     if splits := dict.fromkeys(name for cell in group.cells for name in cell.data.trained_and_scored()):
         return f"scored on the training split ({', '.join(map(format.one_line, splits))})"
@@ -29,7 +29,7 @@ def warning(group: Group) -> str:
     return ", ".join(f"{same:,} of {n:,} test examples are also in training" for same, n in sorted(shares))
 
 
-def notes(groups: Sequence[Group]) -> list[str]:
+def notes(groups: Sequence[Row]) -> list[str]:
     """Footnotes; only those that apply."""
     by_names = any(r.overlap is not None and r.overlap.images == "names" for group in groups for r in group.ok)
     hint = " (images compared by name alone: there are too many)" if by_names else ""
@@ -37,7 +37,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
     return [note for note in found if note]
 
 
-def _warned(groups: Sequence[Group], about: Callable[[Group], str], hint: str) -> str:
+def _warned(groups: Sequence[Row], about: Callable[[Row], str], hint: str) -> str:
     """What holds of all rows, or each with its rows."""
     rows: dict[str, list[str]] = {}
     for group in groups:
@@ -49,13 +49,13 @@ def _warned(groups: Sequence[Group], about: Callable[[Group], str], hint: str) -
     return " ".join(parts)
 
 
-def where(labels: Sequence[str], groups: Sequence[Group]) -> str:
+def where(labels: Sequence[str], groups: Sequence[Row]) -> str:
     """``in F-T-LoRA``, after a blank: the rows that something holds of; empty if it holds of all."""
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return "" if len(labels) == len(groups) else f" in {', '.join(labels[:_SHOWN])}{more}"
 
 
-def _cut(group: Group) -> str:
+def _cut(group: Row) -> str:
     counts = dict.fromkeys(
         f"{count.cut:,} of {count.n:,} {_TEXTS.get(name, name)}"
         for record in group.ok

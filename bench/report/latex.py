@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from bench import format
-from bench.report.model import Entry, Row, Table
+from bench.report.model import Entry, Table, TableRow
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -152,7 +152,7 @@ def _header(table: Table) -> str:
     return " & ".join(names) + r" \\"
 
 
-def _lines(table: Table, row: Row) -> list[str]:
+def _lines(table: Table, row: TableRow) -> list[str]:
     cells = [_value(entry) for entry in row.entries]
     if row.baseline:
         cells = _baseline_name(table, row) + [escape(e.text) for e in row.entries[_leading_labels(table) :]]
@@ -171,7 +171,7 @@ def _leading_labels(table: Table) -> int:
     return next((i for i, column in enumerate(table.columns) if column.metric), len(table.columns))
 
 
-def _baseline_name(table: Table, row: Row) -> list[str]:
+def _baseline_name(table: Table, row: TableRow) -> list[str]:
     width = _leading_labels(table)
     return [rf"\multicolumn{{{width}}}{{@{{}}l}}{{{escape(row.label)}}}"] if width else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.format import DASH
-from bench.report.model import Entry, Row, Table, TableColumn
+from bench.report.model import Entry, Table, TableColumn, TableRow
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORECASE)
@@ -45,7 +45,7 @@ def _header(table: Table) -> tuple[list[str], list[str]]:
     return header, align
 
 
-def _cells(table: Table, row: Row) -> list[str]:
+def _cells(table: Table, row: TableRow) -> list[str]:
     cells: list[str] = []
     for column, entry in zip(table.columns, row.entries, strict=True):
         cells.append(_measured(column, entry, row))
@@ -57,7 +57,7 @@ def _cells(table: Table, row: Row) -> list[str]:
     return cells
 
 
-def _measured(column: TableColumn, entry: Entry, row: Row) -> str:
+def _measured(column: TableColumn, entry: Entry, row: TableRow) -> str:
     text = entry.text if column.metric else escape(entry.text)
     if row.stale and column.metric:
         return _struck(text)

@@ -69,7 +69,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     """One cell over its seeds, or a baseline."""
 
     label: str
@@ -99,7 +99,7 @@ class Table:
     caption: str
     """Sentences that follow the title."""
     columns: tuple[TableColumn, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     footnotes: tuple[str, ...]
 
     @cached_property

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from bench import format, metrics
 from bench.analysis.pareto import Standing, standings
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Field, Group, baselines_of, fields_of
-from bench.analysis.statistics import Spread, difference, spread
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import EvalSet, Row, baselines_of, eval_sets
+from bench.analysis.statistics import Interval, difference, interval
 from bench.metrics import Metric
 from bench.report import captions
 from bench.report.pareto_plot import Panel, Plot, Point
@@ -23,14 +23,14 @@ OTHER_COSTS = ("memory", "memory_reserved", "memory_nvml", "params", "step_time"
 """Taken in this order where the chosen cost was not measured, e.g. GPU memory on a CPU."""
 LABEL_WIDTH = 36
 
-Value = Callable[[Group, Metric], float | None]
+Value = Callable[[Row, Metric], float | None]
 
 
-def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes | None = None) -> Plot:
+def build_plot(spec: Spec, scale: str, groups: Sequence[Row], examples: ExampleScores | None = None) -> Plot:
     """Measured cells with intervals, the paper's numbers for them, the task's prior and what failed.
 
     Finished cells whose cost was predicted but not measured are a series of their own, with a front of its own. Nothing
-    is on a front that is not above the prior in at least one of the scores. With ``outcomes``, noise is judged on the
+    is on a front that is not above the prior in at least one of the scores. With ``examples``, noise is judged on the
     examples that cells share.
     """
     wanted = [metrics.get(name) for name in spec.pareto.costs or [spec.pareto.cost]]
@@ -38,10 +38,10 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
     origin = dict(zip(costs, wanted, strict=False)) if len(costs) == len(wanted) else {cost: cost for cost in costs}
     tag = captions.scale_tag(scale)
     panels = []
-    for one in fields_of(groups):
+    for one in eval_sets(groups):
         scores = _scores(spec, one.task)
         race = _Race(
-            field=one, costs=costs, scores=scores, outcomes=outcomes or Outcomes(None), floors=_floors(one, scores)
+            field=one, costs=costs, scores=scores, examples=examples or ExampleScores(None), floors=_floors(one, scores)
         )
         series = {
             "measured": race.series(lambda group, metric: group.mean(metric) if group.ok else None),
@@ -66,7 +66,7 @@ def build_plot(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcom
 class _Entrant:
     """A group of a series: one value per cost, then one per score."""
 
-    group: Group
+    group: Row
     values: list[float]
     standing: Standing = "beaten"
 
@@ -75,10 +75,10 @@ class _Entrant:
 class _Race:
     """The cells of a field against each other in costs and scores."""
 
-    field: Field
+    field: EvalSet
     costs: list[Metric]
     scores: list[Metric]
-    outcomes: Outcomes
+    examples: ExampleScores
     floors: dict[Metric, float | None]
     """Of each score, what the first of the task's baselines has."""
 
@@ -86,7 +86,7 @@ class _Race:
     def objectives(self) -> list[Metric]:
         return [*self.costs, *self.scores]
 
-    def predicted(self, group: Group, metric: Metric) -> float | None:
+    def predicted(self, group: Row, metric: Metric) -> float | None:
         """Of finished cells some cost of which was predicted and not measured."""
         if not group.ok or all(group.mean(cost) is not None for cost in self.costs):
             return None
@@ -96,7 +96,7 @@ class _Race:
     def series(self, value: Value, *, noisy: bool = True, floored: bool = True) -> list[_Entrant]:
         """The groups that have all values, each with its standing among them."""
         found = []
-        for group in self.field.groups:
+        for group in self.field.rows:
             values = [value(group, metric) for metric in self.objectives]
             known = [one for one in values if one is not None]
             if len(known) == len(values):
@@ -108,7 +108,7 @@ class _Race:
             metric = self.objectives[k]
             if not noisy or metric.deterministic:
                 return True
-            apart = difference(found[i].group, found[j].group, metric, self.outcomes)
+            apart = difference(found[i].group, found[j].group, metric, self.examples)
             return apart is None or apart.distinct
 
         below = [floored and self._below_floor(entrant) for entrant in found]
@@ -158,8 +158,8 @@ class _Race:
             y_high=of_y.high if of_y else None,
         )
 
-    def _bounds(self, group: Group, metric: Metric, name: str) -> Spread | None:
-        return spread(group, metric, self.outcomes) if name != "published" and not metric.deterministic else None
+    def _bounds(self, group: Row, metric: Metric, name: str) -> Interval | None:
+        return interval(group, metric, self.examples) if name != "published" and not metric.deterministic else None
 
 
 def _scores(spec: Spec, task: str) -> list[Metric]:
@@ -170,9 +170,9 @@ def _scores(spec: Spec, task: str) -> list[Metric]:
     return [metrics.get(name) for name in dict.fromkeys(named or [main])]
 
 
-def _floors(field: Field, scores: Sequence[Metric]) -> dict[Metric, float | None]:
+def _floors(field: EvalSet, scores: Sequence[Metric]) -> dict[Metric, float | None]:
     """What the first of the task's baselines scores by the same metrics; null without a finished cell."""
-    prior = (baselines_of(field.groups) or [{}])[0].get(next(iter(metrics.baselines(field.task))), {})
+    prior = (baselines_of(field.rows) or [{}])[0].get(next(iter(metrics.baselines(field.task))), {})
     main = metrics.main(field.task)
     names = {score: main if score.name == metrics.SCORE else score.name for score in scores}
     floors = {score: metrics.in_unit(prior.get(name), name) for score, name in names.items()}
@@ -184,7 +184,7 @@ def _score_label(score: Metric) -> str:
     return metrics.with_unit(facts.title or facts.header if facts else score.header, score.unit)
 
 
-def _known_cost(wanted: Metric, groups: Sequence[Group]) -> Metric:
+def _known_cost(wanted: Metric, groups: Sequence[Row]) -> Metric:
     """The wanted cost if it was measured, or else predicted, in at least one finished cell, or the first other one
     that was measured."""
     finished = [group for group in groups if group.ok]
@@ -203,5 +203,5 @@ def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predict
     return ", measured (filled) or predicted (hollow)" if measured else ", predicted for a CUDA GPU"
 
 
-def _published(group: Group, metric: Metric) -> float | None:
+def _published(group: Row, metric: Metric) -> float | None:
     return group.published.values.get(metric.name) if group.published else None

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench import format, metrics
-from bench.analysis.best import Contest, contest
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Group, baselines_of, fields_of
-from bench.analysis.statistics import spread
+from bench.analysis.best import BestMarks, mark_best
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import Row, baselines_of, eval_sets
+from bench.analysis.statistics import interval
 from bench.errors import SpecError
 from bench.metrics import Metric
 from bench.records.scores import Score
 from bench.registry import did_you_mean
 from bench.report import captions, inputs
-from bench.report.model import Entry, Row, Table, TableColumn
+from bench.report.model import Entry, Table, TableColumn, TableRow
 
 if TYPE_CHECKING:
     from bench.spec.sections import Spec
@@ -25,11 +25,11 @@ USUAL_METRICS = ("params", "memory")
 """Columns of a spec that names none, before those of its task."""
 
 
-def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes) -> Table:
+def table_of(spec: Spec, scale: str, groups: Sequence[Row], examples: ExampleScores) -> Table:
     """Fill the spec's columns. Raises SpecError for a column that is no part, axis or metric."""
     columns = [_with_published(column, groups) for column in _columns(spec, groups)]
-    contests = [contest(groups, column.metric, outcomes) if column.metric else Contest() for column in columns]
-    rows = [_row(columns, contests, i, group, outcomes) for i, group in enumerate(groups)]
+    marks = [mark_best(groups, column.metric, examples) if column.metric else BestMarks() for column in columns]
+    rows = [_row(columns, marks, i, group, examples) for i, group in enumerate(groups)]
     return Table(
         spec=spec.name,
         title=format.one_line(spec.title or spec.name),
@@ -38,11 +38,11 @@ def table_of(spec: Spec, scale: str, groups: Sequence[Group], outcomes: Outcomes
         caption=captions.caption(scale, groups),
         columns=tuple(columns),
         rows=(*rows, *_baseline_rows(columns, groups)),
-        footnotes=tuple(captions.footnotes(spec, groups, columns, contests)),
+        footnotes=tuple(captions.footnotes(spec, groups, columns, marks)),
     )
 
 
-def _columns(spec: Spec, groups: Sequence[Group]) -> list[TableColumn]:
+def _columns(spec: Spec, groups: Sequence[Row]) -> list[TableColumn]:
     labels = list(dict.fromkeys(key for group in groups for key in group.labels))
     known = [*labels, "seed", "status", *metrics.names()]
     if not spec.columns:
@@ -63,23 +63,23 @@ def _column(value: str, header: str | None, known: list[str]) -> TableColumn:
     )
 
 
-def _with_published(column: TableColumn, groups: Sequence[Group]) -> TableColumn:
+def _with_published(column: TableColumn, groups: Sequence[Row]) -> TableColumn:
     found = any(group.published and column.value in group.published.values for group in groups)
     return replace(column, published=found and column.metric is not None)
 
 
 def _row(
-    columns: Sequence[TableColumn], contests: Sequence[Contest], place: int, group: Group, outcomes: Outcomes
-) -> Row:
+    columns: Sequence[TableColumn], marks: Sequence[BestMarks], place: int, group: Row, examples: ExampleScores
+) -> TableRow:
     shown = group.as_recorded() if group.is_stale else group
     entries = [
         replace(
-            _label_entry(column.value, group) if column.metric is None else _entry(column, shown, outcomes),
+            _label_entry(column.value, group) if column.metric is None else _entry(column, shown, examples),
             best=place in found.best,
         )
-        for column, found in zip(columns, contests, strict=True)
+        for column, found in zip(columns, marks, strict=True)
     ]
-    return Row(
+    return TableRow(
         label=group.label,
         entries=tuple(entries),
         status=group.status,
@@ -90,13 +90,13 @@ def _row(
     )
 
 
-def _entry(column: TableColumn, group: Group, outcomes: Outcomes) -> Entry:
+def _entry(column: TableColumn, group: Row, examples: ExampleScores) -> Entry:
     metric = column.metric
     assert metric is not None
     scores = [score for record in group.ok if metric.score and (score := metric.score(record))]
     printed = group.published.values.get(column.value) if group.published else None
     mean, predicted = group.mean(metric), group.predicted(metric)
-    known = spread(group, metric, outcomes) if metric.rankable else None
+    known = interval(group, metric, examples) if metric.rankable else None
     std = known.std if known else None
     return Entry(
         text=_value_text(mean, std, predicted, metric),
@@ -119,7 +119,7 @@ def _value_text(mean: float | None, std: float | None, predicted: float | None, 
     return format.spread(mean, std, metric.digits)
 
 
-def _label_entry(value: str, group: Group) -> Entry:
+def _label_entry(value: str, group: Row) -> Entry:
     seeds = [cell.seed for cell in group.cells]
     own = {
         "seed": seeds[0] if len(seeds) == 1 else ", ".join(map(str, seeds)),
@@ -130,11 +130,11 @@ def _label_entry(value: str, group: Group) -> Entry:
     return Entry(text=format.one_line(raw), value=raw)
 
 
-def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Group]) -> list[Row]:
+def _baseline_rows(columns: Sequence[TableColumn], groups: Sequence[Row]) -> list[TableRow]:
     """Of each field by itself."""
     rows = []
-    for one in fields_of(groups):
-        found = (baselines_of(one.groups) or [{}])[0]
+    for one in eval_sets(groups):
+        found = (baselines_of(one.rows) or [{}])[0]
         names = metrics.baselines(one.task)
         for key in sorted(found, key=lambda key: list(names).index(key) if key in names else len(names)):
             called = names.get(key, format.one_line(key)) + (f", {one.name}" if one.name else "")
@@ -148,7 +148,7 @@ def _added(scores: Sequence[Score]) -> int | None:
     return sum(correct) if correct and len(correct) == len(scores) else None
 
 
-def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, Score], main: str) -> Row:
+def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str, Score], main: str) -> TableRow:
     """``main``: the metric that the column ``score`` shows."""
     first = next(column for column in columns if column.metric is None)
     entries = []
@@ -158,7 +158,7 @@ def _baseline_row(columns: Sequence[TableColumn], name: str, scores: Mapping[str
         else:
             own = metrics.get(main) if column.metric.name == metrics.SCORE else column.metric
             entries.append(_score_entry(scores.get(own.name), own))
-    return Row(label=name, entries=tuple(entries), baseline=True)
+    return TableRow(label=name, entries=tuple(entries), baseline=True)
 
 
 def _score_entry(score: Score | None, metric: Metric) -> Entry:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.format import DASH, one_line
 from bench.report.captions import scale_tag
-from bench.report.model import Row, Table
+from bench.report.model import Table, TableRow
 
 GAP = 2
 """Columns of a terminal between two columns of a grid: a space of padding and the box's."""
@@ -149,7 +149,7 @@ def _summary_rows(table: Table, metrics: Sequence[int]) -> Iterator[GridRow]:
         yield GridRow(texts=texts, style="dim" if row.baseline or row.stale else "", ends_section=before_baselines)
 
 
-def _shown(table: Table) -> list[Row]:
+def _shown(table: Table) -> list[TableRow]:
     """All rows; of a table too long the best ones, then the first, in its order, and the baselines."""
     cells = [i for i, row in enumerate(table.rows) if not row.baseline]
     best_first = sorted(cells, key=lambda i: not any(entry.best for entry in table.rows[i].entries))

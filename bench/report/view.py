@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench import format, metrics
-from bench.analysis.predictions import Outcomes
+from bench.analysis.predictions import ExampleScores
 from bench.errors import SpecError
 from bench.registry import did_you_mean
 from bench.report import build_table
-from bench.report.model import Entry, Row, Table
+from bench.report.model import Entry, Table, TableRow
 from bench.spec.sections import Column
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ def view(
     cells: Sequence[Cell],
     records: Mapping[str, CellRecord],
     wanted: Wanted,
-    outcomes: Outcomes | None = None,
+    examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
 ) -> Grid:
     """The grid of a spec's cells. Raises SpecError for a column or group that there is none of."""
     if wanted.digits is not None and not 1 <= wanted.digits <= MAX_DIGITS:
         raise SpecError(f"--digits {wanted.digits}: write how many significant digits, 1 to {MAX_DIGITS}")
-    table = build_table(_with_columns(spec, wanted), scale, cells, records, outcomes, stale)
+    table = build_table(_with_columns(spec, wanted), scale, cells, records, examples, stale)
     grid = _transposed(table, wanted) if wanted.transpose else _upright(table, wanted)
     return replace(grid, notes=[*(["In brackets: published."] if _shows_published(table, wanted) else []), *grid.notes])
 
@@ -148,11 +148,11 @@ def _group_index(table: Table, wanted: Wanted) -> int | None:
     return next(index for index, column in enumerate(table.columns) if column.value == wanted.group_by)
 
 
-def _heading(table: Table, row: Row, group: int) -> str:
+def _heading(table: Table, row: TableRow, group: int) -> str:
     return "Baselines" if row.baseline else f"{table.columns[group].header}: {row.entries[group].text}"
 
 
-def _texts(table: Table, row: Row, indices: Sequence[int], wanted: Wanted) -> list[Text]:
+def _texts(table: Table, row: TableRow, indices: Sequence[int], wanted: Wanted) -> list[Text]:
     """Of one row; a baseline's name stands in the first place."""
     shown = [_text(row.entries[index], wanted, numeric=table.columns[index].metric is not None) for index in indices]
     if row.baseline and table.columns[indices[0]].metric is None:

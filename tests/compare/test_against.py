@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bench.analysis.compare import Comparison, compare_with_cell
-from bench.analysis.compare.changes import Rules
+from bench.analysis.compare.changes import CompareOptions
 from bench.errors import SpecError
-from bench.sources import opened
+from bench.sources import open_records
 from bench.spec.cell import Cell
 from tests.compare.conftest import Folder, usual
 from tests.compare.test_compare import change
@@ -19,8 +19,8 @@ REFERENCE = "F-LoRA-LoRA rank=4"
 
 
 def against(folder: Folder, label: str = REFERENCE, **options: Any) -> Comparison:
-    with opened(str(folder)) as source:
-        return compare_with_cell(source, label, Rules(), **options)
+    with open_records(str(folder)) as source:
+        return compare_with_cell(source, label, CompareOptions(), **options)
 
 
 def better(cell: int, question: int) -> bool:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bench.analysis.compare import Comparison, compare
-from bench.analysis.compare.changes import Change, Rules
+from bench.analysis.compare.changes import Change, CompareOptions
 from bench.analysis.compare.tolerance import parse
 from bench.errors import SpecError
 from bench.records.record import Memory, PhaseMemory, Status, Time
-from bench.sources import opened
+from bench.sources import open_records
 from bench.spec.cell import Cell
 from tests.compare.conftest import Folder, usual
 from tests.factories import load_cells
@@ -20,9 +20,9 @@ from tests.factories import load_cells
 GIB = 2**30
 
 
-def compared(a: Folder | str, b: Folder | str, rules: Rules | None = None, **options: Any) -> Comparison:
-    with opened(str(a)) as ours, opened(str(b)) as theirs:
-        return compare(ours, theirs, rules or Rules(), **options)
+def compared(a: Folder | str, b: Folder | str, rules: CompareOptions | None = None, **options: Any) -> Comparison:
+    with open_records(str(a)) as ours, open_records(str(b)) as theirs:
+        return compare(ours, theirs, rules or CompareOptions(), **options)
 
 
 def change(found: Comparison, metric: str, row: int = 0) -> Change:
@@ -75,7 +75,7 @@ def test_one_of_many_tests_must_be_surer_than_one_alone(a: Folder, b: Folder) ->
     """Seven questions lost and none won: p = 0.016, which is nothing among nine tests."""
     a.fill()
     b.fill(losing(7))
-    alone = compared(a, b, Rules(metrics=("global",)), only=["F-LoRA-LoRA rank=4"])
+    alone = compared(a, b, CompareOptions(metrics=("global",)), only=["F-LoRA-LoRA rank=4"])
     assert change(alone, "global").verdict == "worse"
     assert change(alone, "global").p == pytest.approx(2 / 2**7)
     among = compared(a, b)
@@ -86,9 +86,9 @@ def test_one_of_many_tests_must_be_surer_than_one_alone(a: Folder, b: Folder) ->
 def test_a_tolerance_of_a_score_is_in_points(a: Folder, b: Folder) -> None:
     a.fill()
     b.fill(losing(30))
-    assert compared(a, b, Rules(tolerances=parse(["open=16", "closed=16", "global=15.5"]))).exit_code == 0
-    assert compared(a, b, Rules(tolerances=parse(["open=16", "closed=16", "global=14.5"]))).exit_code == 1
-    assert compared(a, b, Rules(alpha=1e-9)).exit_code == 0
+    assert compared(a, b, CompareOptions(tolerances=parse(["open=16", "closed=16", "global=15.5"]))).exit_code == 0
+    assert compared(a, b, CompareOptions(tolerances=parse(["open=16", "closed=16", "global=14.5"]))).exit_code == 1
+    assert compared(a, b, CompareOptions(alpha=1e-9)).exit_code == 0
 
 
 def test_without_predictions_the_test_is_not_paired(a: Folder, b: Folder) -> None:
@@ -115,7 +115,7 @@ def test_memory_has_a_tolerance(a: Folder, b: Folder, after: float, verdict: str
     found = compared(a.fill(memory=memory(10)), b.fill(memory=memory(after)))
     assert change(found, "memory").verdict == verdict
     assert change(found, "memory").noise == pytest.approx(0.1)
-    wide = compared(a, b, Rules(tolerances=parse(["memory=5%", "memory_reserved=0.5", "memory_eval=1"])))
+    wide = compared(a, b, CompareOptions(tolerances=parse(["memory=5%", "memory_reserved=0.5", "memory_eval=1"])))
     assert wide.exit_code == 0
 
 

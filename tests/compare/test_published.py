@@ -10,8 +10,8 @@ import pytest
 from bench.analysis.compare.inconsistencies import inconsistencies
 from bench.analysis.compare.published import Reproduction, Verdict, reproduce, without_counts
 from bench.analysis.compare.tolerance import parse
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import group_cells
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import rows_of
 from bench.records.costs import Params
 from bench.records.record import Memory, PhaseMemory
 from bench.report.compare import reproduction_summary, verdict_text
@@ -29,7 +29,7 @@ def reproduced(path: Path, scale: str = "paper", tolerances: tuple[str, ...] = (
     spec, cells = load_cells(path, scale)
     values = {"params": params(0.163), "accuracy": accuracy(26, 180), "memory": memory(5.4)} | changes
     records = {cells[0].cell_id: make_record(cells[0], **values)}
-    return reproduce(spec, scale, group_cells(spec, cells, records), Outcomes(None), parse(tolerances))
+    return reproduce(spec, scale, rows_of(spec, cells, records), ExampleScores(None), parse(tolerances))
 
 
 def params(pct: float) -> Params:
@@ -108,7 +108,7 @@ def test_a_scale_that_may_be_the_published_setting_is_compared(table1: Path) -> 
 
 def test_nothing_measured_is_no_success(table1: Path) -> None:
     spec, cells = load_cells(table1)
-    found = reproduce(spec, "paper", group_cells(spec, cells, {}), Outcomes(None), parse(()))
+    found = reproduce(spec, "paper", rows_of(spec, cells, {}), ExampleScores(None), parse(()))
     assert {verdict.outcome for verdict in found.verdicts} == {"not measured"}
     assert found.exit_code == 1
 
@@ -120,9 +120,9 @@ def test_cells_that_need_counting_are_those_without_any_count(table1: Path) -> N
         cells[1].cell_id: make_record(cells[1], params=None, estimate=make_estimate()),
         cells[2].cell_id: make_record(cells[2], params=None, estimate=None),
     }
-    assert without_counts(group_cells(spec, cells, records)) == cells[2:]
+    assert without_counts(rows_of(spec, cells, records)) == cells[2:]
     demo, of_demo = load_cells(table1, "demo")
-    assert without_counts(group_cells(demo, of_demo, {})) == []
+    assert without_counts(rows_of(demo, of_demo, {})) == []
 
 
 def test_a_demo_is_compared_with_nothing(table1: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_paper_contradicts_itself(root: Path, name: str, shown: list[tuple[s
 
 
 def of_spec(spec: Spec, path: Path) -> list[Any]:
-    labels = [group.labels for group in group_cells(spec, load_cells(path)[1], {})]
+    labels = [group.labels for group in rows_of(spec, load_cells(path)[1], {})]
     return inconsistencies(spec.published, labels)
 
 

@@ -23,7 +23,7 @@ from bench.records.columns import columns, describe
 from bench.records.record import CellRecord, Failure, Status
 from bench.records.scores import Score
 from bench.report.columns_page import render
-from bench.sources import opened
+from bench.sources import open_records
 from bench.spec.schema import record_schema
 from bench.training.device import describe_environment
 from tests.factories import load_cells, make_estimate, make_record
@@ -31,7 +31,7 @@ from tests.factories import load_cells, make_estimate, make_record
 
 @pytest.fixture(scope="module")
 def gallery(root: Path) -> list[CellRecord]:
-    with opened(str(root / "results" / "gallery")) as source:
+    with open_records(str(root / "results" / "gallery")) as source:
         return source.records
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bench import metrics
-from bench.analysis.best import _rejected, contest
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import group_cells
+from bench.analysis.best import _rejected, mark_best
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import rows_of
 from bench.report import build_table
 from bench.spec.sections import Column
 from tests.report.answers import answered
@@ -31,8 +31,8 @@ def case(demo: Case, tmp_path: Path) -> Case:
 
 def test_what_pairing_cannot_tell_from_the_best_is_marked(case: Case, tmp_path: Path) -> None:
     """12 more wrong: p = 2 * 0.5 ** 12 = 0.00049, and Holm asks for 0.05 / 43 = 0.0012; 10 more: 0.0020."""
-    groups = group_cells(case.spec, case.cells, case.records)
-    found = contest(groups, metrics.get("global"), Outcomes(tmp_path))
+    groups = rows_of(case.spec, case.cells, case.records)
+    found = mark_best(groups, metrics.get("global"), ExampleScores(tmp_path))
     assert found.best == set(range(6))
     assert found.pairs == 45
     assert found.kinds == {"mcnemar"}
@@ -41,21 +41,21 @@ def test_what_pairing_cannot_tell_from_the_best_is_marked(case: Case, tmp_path: 
 def test_cells_of_other_data_have_a_contest_of_their_own(case: Case, tmp_path: Path) -> None:
     other = case.cells[0].data.model_copy(update={"test_limit": 7})
     cells = [*case.cells[:2], *(cell.model_copy(update={"data": other}) for cell in case.cells[2:])]
-    found = contest(group_cells(case.spec, cells, case.records), metrics.get("global"), Outcomes(tmp_path))
+    found = mark_best(rows_of(case.spec, cells, case.records), metrics.get("global"), ExampleScores(tmp_path))
     assert 2 in found.best, "the best of its data, though the first two are better"
     assert 0 not in found.best, "2 more wrong of 200 tell nothing"
     assert found.pairs == 1 + 28
 
 
 def test_without_the_answers_less_can_be_told(case: Case) -> None:
-    groups = group_cells(case.spec, case.cells, case.records)
-    found = contest(groups, metrics.get("global"), Outcomes(None))
+    groups = rows_of(case.spec, case.cells, case.records)
+    found = mark_best(groups, metrics.get("global"), ExampleScores(None))
     assert found.best == set()
     assert found.kinds == {"unpaired"}
 
 
 def test_the_footnote_names_the_tests(case: Case, tmp_path: Path) -> None:
-    table = build_table(case.spec, case.scale, case.cells, case.records, Outcomes(tmp_path))
+    table = build_table(case.spec, case.scale, case.cells, case.records, ExampleScores(tmp_path))
     assert (
         "Bold: the best value and all that cannot be told from it at the 5 % level (exact McNemar test on the same "
         "examples; Holm's correction for the 45 pairs of cells). With one seed a test does not know what another "
@@ -88,6 +88,6 @@ def test_noise_is_rarely_bold(demo: Case, tmp_path: Path) -> None:
         hard = rng.random(150)
         for i, cell in enumerate(demo.cells):
             demo.put(i, answered(tmp_path, cell, (rng.random(150) < hard).tolist()))
-        groups = group_cells(demo.spec, demo.cells, demo.records)
-        told += bool(contest(groups, metrics.get("global"), Outcomes(tmp_path)).best)
+        groups = rows_of(demo.spec, demo.cells, demo.records)
+        told += bool(mark_best(groups, metrics.get("global"), ExampleScores(tmp_path)).best)
     assert told <= 6

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.rows import fields_of, group_cells
+from bench.analysis.rows import eval_sets, rows_of
 from bench.records.costs import Params
 from bench.records.record import CellRecord
 from bench.records.scores import Score
@@ -43,13 +43,13 @@ def record(cell: Cell, *, correct: int, params: int) -> CellRecord:
 
 
 def test_a_field_is_a_task_and_a_test_set(two: Case, paper: Case) -> None:
-    fields = fields_of(group_cells(two.spec, two.cells, two.records))
-    assert [(one.name, one.task, len(one.groups)) for one in fields] == [
+    fields = eval_sets(rows_of(two.spec, two.cells, two.records))
+    assert [(one.name, one.task, len(one.rows)) for one in fields] == [
         ("llama", "text_generation", 3), ("vit", "image_classification", 3),
     ]  # fmt: skip
     assert fields[1].short("F-T variant=vit") == "F-T"
-    (one,) = fields_of(group_cells(paper.spec, paper.cells, {}))
-    assert (one.name, dict(one.telling), len(one.groups)) == ("", {}, 10)
+    (one,) = eval_sets(rows_of(paper.spec, paper.cells, {}))
+    assert (one.name, dict(one.distinguishing_labels), len(one.rows)) == ("", {}, 10)
 
 
 def test_less_training_data_is_the_same_field(paper: Case) -> None:
@@ -57,7 +57,7 @@ def test_less_training_data_is_the_same_field(paper: Case) -> None:
     fewer = paper.cells[2].data.model_copy(update={"test_limit": 100})
     own = [paper.cells[0].data, less, fewer]
     cells = [cell.model_copy(update={"data": data}) for cell, data in zip(paper.cells[:3], own, strict=True)]
-    assert [len(one.groups) for one in fields_of(group_cells(paper.spec, cells, {}))] == [2, 1]
+    assert [len(one.rows) for one in eval_sets(rows_of(paper.spec, cells, {}))] == [2, 1]
 
 
 def test_each_field_has_its_baselines_in_the_table(two: Case) -> None:
@@ -75,7 +75,7 @@ def test_a_metric_of_one_task_has_a_baseline_of_that_task_only(two: Case) -> Non
 
 
 def test_each_field_has_a_front_of_its_own(two: Case) -> None:
-    plot = build_plot(two.spec, two.scale, group_cells(two.spec, two.cells, two.records))
+    plot = build_plot(two.spec, two.scale, rows_of(two.spec, two.cells, two.records))
     assert [panel.y_label for panel in plot.panels] == ["Score (%), llama", "Score (%), vit"]
     assert [panel.baseline for panel in plot.panels] == [pytest.approx(100 / 3), pytest.approx(3700 / 364)]
     assert [panel.baseline_label for panel in plot.panels] == ["Most common answer", "Majority class"]
@@ -89,5 +89,5 @@ def test_each_field_has_a_front_of_its_own(two: Case) -> None:
 
 def test_a_score_that_a_task_lacks_is_not_asked_of_it(two: Case) -> None:
     two.respec(pareto=two.spec.pareto.model_copy(update={"score": "macro_f1"}))
-    plot = build_plot(two.spec, two.scale, group_cells(two.spec, two.cells, two.records))
+    plot = build_plot(two.spec, two.scale, rows_of(two.spec, two.cells, two.records))
     assert [panel.y_label for panel in plot.panels] == ["Exact match (%), llama", "Macro F1 (%), vit"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from bench.analysis.rows import Group, group_cells
+from bench.analysis.rows import Row, rows_of
 from bench.records.record import CutCount, Overlap
 from bench.report import captions, csv_file, latex, markdown
 from bench.report.model import Table
@@ -18,8 +18,8 @@ def told(table: Table) -> list[str]:
     return [row["note"] for row in csv.DictReader(io.StringIO(csv_file.render(table))) if row["status"] != "baseline"]
 
 
-def groups_of(case: Case) -> list[Group]:
-    return group_cells(case.spec, case.cells, case.records)
+def groups_of(case: Case) -> list[Row]:
+    return rows_of(case.spec, case.cells, case.records)
 
 
 def on_training(case: Case) -> Case:

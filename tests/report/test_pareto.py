@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import group_cells
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import rows_of
 from bench.records.record import Status, Time
 from bench.report.pareto import build_plot
 from bench.report.pareto_plot import COLUMN, MEASURED, Panel, Plot, Point, draw
@@ -19,8 +19,8 @@ from tests.report.answers import answered
 from tests.report.conftest import Case
 
 
-def drawn_of(case: Case, outcomes: Outcomes | None = None) -> Plot:
-    return build_plot(case.spec, case.scale, group_cells(case.spec, case.cells, case.records), outcomes)
+def drawn_of(case: Case, examples: ExampleScores | None = None) -> Plot:
+    return build_plot(case.spec, case.scale, rows_of(case.spec, case.cells, case.records), examples)
 
 
 def plot(case: Case) -> Panel:
@@ -140,7 +140,7 @@ def test_noise_and_floor_decide_who_is_on_the_front(demo: Case, tmp_path: Path) 
     """By parameters, from few to many: the floor is at 45.75 %, 183 of 400."""
     for i, right in enumerate((183, 240, 238, 220, 300)):
         demo.put(i, answered(tmp_path, demo.cells[i], answers(right), params=make_record(demo.cells[i], i).params))
-    points = drawn_of(demo, Outcomes(tmp_path)).panels[0].measured
+    points = drawn_of(demo, ExampleScores(tmp_path)).panels[0].measured
     assert [p.on_front for p in points] == [False, True, False, False, True]
     assert [p.within_noise for p in points] == [False, False, True, False, False], "2 of 400 are noise, 20 are not"
     assert points[1].y_low == pytest.approx(55.1, abs=0.1)

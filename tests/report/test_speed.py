@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import group_cells
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import rows_of
 from bench.records.store import ResultsFile, encode
 from bench.report import build_table
 from bench.report.pareto import build_plot
@@ -117,9 +117,9 @@ def test_a_thousand_records_with_their_answers_take_seconds(demo: Case, tmp_path
     ]
     for i, cell in enumerate(demo.cells):
         demo.put(i, models[i % 20].model_copy(update={"cell_id": cell.cell_id, "label": cell.label}))
-    outcomes, before = Outcomes(tmp_path), time.process_time()
-    table = build_table(demo.spec, demo.scale, demo.cells, demo.records, outcomes)
-    plot = build_plot(demo.spec, demo.scale, group_cells(demo.spec, demo.cells, demo.records), outcomes)
+    examples, before = ExampleScores(tmp_path), time.process_time()
+    table = build_table(demo.spec, demo.scale, demo.cells, demo.records, examples)
+    plot = build_plot(demo.spec, demo.scale, rows_of(demo.spec, demo.cells, demo.records), examples)
     assert time.process_time() - before < 5.0
     assert "499,500 pairs of cells" in " ".join(table.footnotes)
     assert any(point.on_front for point in plot.panels[0].measured)

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from bench import metrics
-from bench.analysis.best import contest
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import baselines_of, group_cells
+from bench.analysis.best import mark_best
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import baselines_of, rows_of
 from bench.errors import DataError
 from bench.execution import inputs
 from bench.records.record import CellRecord, Overlap
@@ -53,8 +53,8 @@ def test_a_stale_row_is_grey_everywhere_with_the_reason(stale: tuple[Case, dict[
     print_summary(Console(file=out, width=300, force_terminal=True), table)
     line = next(line for line in out.getvalue().splitlines() if "stale (data changed)" in line)
     assert "\x1b[2m" in line, "dim"
-    groups = group_cells(case.spec, case.cells, case.records, reasons)
-    page = html.page(case.spec, table, groups, Outcomes(None), tmp_path / "none.html")
+    groups = rows_of(case.spec, case.cells, case.records, reasons)
+    page = html.page(case.spec, table, groups, ExampleScores(None), tmp_path / "none.html")
     assert page is not None
     assert re.search(rb'<tr class="stale" data-row="9">', page)
     assert any(note.startswith("Stale: data changed (1 cell) since these cells ran.") for note in table.footnotes)
@@ -62,10 +62,10 @@ def test_a_stale_row_is_grey_everywhere_with_the_reason(stale: tuple[Case, dict[
 
 def test_a_stale_row_counts_nowhere(stale: tuple[Case, dict[str, str]]) -> None:
     case, reasons = stale
-    groups = group_cells(case.spec, case.cells, case.records, reasons)
+    groups = rows_of(case.spec, case.cells, case.records, reasons)
     for metric in (metrics.get("global"), metrics.get("params")):
-        assert BEST not in contest(groups, metric, Outcomes(None)).best
-    plot = build_plot(case.spec, case.scale, groups, Outcomes(None))
+        assert BEST not in mark_best(groups, metric, ExampleScores(None)).best
+    plot = build_plot(case.spec, case.scale, groups, ExampleScores(None))
     assert len(plot.panels[0].measured) == 9
     assert any("stale (data changed)" in failure for failure in plot.failures)
 
@@ -74,8 +74,8 @@ def test_baselines_are_of_current_records(stale: tuple[Case, dict[str, str]]) ->
     case, reasons = stale
     other = accuracy(20, 30, n_open=50, n_closed=50)
     case.put(BEST, case.records[case.cells[BEST].cell_id].model_copy(update={"accuracy": other}))
-    assert len(baselines_of(group_cells(case.spec, case.cells, case.records))) == 2
-    assert len(baselines_of(group_cells(case.spec, case.cells, case.records, reasons))) == 1
+    assert len(baselines_of(rows_of(case.spec, case.cells, case.records))) == 2
+    assert len(baselines_of(rows_of(case.spec, case.cells, case.records, reasons))) == 1
 
 
 def test_what_a_stale_record_says_of_its_data_is_not_told_of_the_current_ones(

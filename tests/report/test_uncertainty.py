@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench import metrics
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Group, group_cells
-from bench.analysis.statistics import Difference, Spread, _bootstrapped, difference, mcnemar, spread, wilson
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import Row, rows_of
+from bench.analysis.statistics import Difference, Interval, _bootstrapped, difference, interval, mcnemar, wilson
 from bench.records.record import Time
 from bench.spec.cell import Cell
 from bench.spec.sections import Spec
@@ -38,11 +38,11 @@ class Bench:
         self._root = root
 
     @property
-    def outcomes(self) -> Outcomes:
+    def examples(self) -> ExampleScores:
         """Anew: the files change between two calls."""
-        return Outcomes(self.folder)
+        return ExampleScores(self.folder)
 
-    def groups(self, *groups: Sequence[Sequence[bool]], predictions: bool = True) -> list[Group]:
+    def groups(self, *groups: Sequence[Sequence[bool]], predictions: bool = True) -> list[Row]:
         """Each a list of seeds, each a list of questions."""
         seeds = list(range(max(len(seeds) for seeds in groups)))
         spec, cells = _cells(self._root, len(seeds))
@@ -53,17 +53,17 @@ class Bench:
                 record = answered(self.folder, cell, right)
                 kept = record if predictions else record.model_copy(update={"predictions": None})
                 case.put(i * len(seeds) + j, kept)
-        return group_cells(spec, cells, case.records)[: len(groups)]
+        return rows_of(spec, cells, case.records)[: len(groups)]
 
     def difference(self, a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], **kwargs: bool) -> Difference:
         one, other = self.groups(a, b, **kwargs)
-        found = difference(one, other, GLOBAL, self.outcomes)
+        found = difference(one, other, GLOBAL, self.examples)
         assert found is not None
         return found
 
-    def spread(self, *seeds: Sequence[bool], **kwargs: bool) -> Spread:
+    def spread(self, *seeds: Sequence[bool], **kwargs: bool) -> Interval:
         (group,) = self.groups(seeds, **kwargs)
-        found = spread(group, GLOBAL, self.outcomes)
+        found = interval(group, GLOBAL, self.examples)
         assert found is not None
         return found
 
@@ -108,8 +108,11 @@ def test_costs_are_compared_by_welch_s_test(root: Path) -> None:
     case, times = Case(spec, cells), [(0.10, 0.11, 0.13), (0.12, 0.15, 0.16)]
     for i, seconds in enumerate(itertools.chain(*times)):
         case.put(i, make_record(cells[i], time=Time(step_median_s=seconds)))
-    groups, step = group_cells(spec, cells, case.records), metrics.get("step_time")
-    found, one = difference(groups[1], groups[0], step, Outcomes(None)), spread(groups[0], step, Outcomes(None))
+    groups, step = rows_of(spec, cells, case.records), metrics.get("step_time")
+    found, one = (
+        difference(groups[1], groups[0], step, ExampleScores(None)),
+        interval(groups[0], step, ExampleScores(None)),
+    )
     wanted = stats.ttest_ind(times[1], times[0], equal_var=False)
     assert found is not None
     assert one is not None
@@ -121,11 +124,11 @@ def test_costs_are_compared_by_welch_s_test(root: Path) -> None:
 
 
 def test_one_measurement_says_nothing_of_its_noise(paper: Case) -> None:
-    groups, step = group_cells(paper.spec, paper.cells, paper.fill().records), metrics.get("step_time")
-    found = spread(groups[0], step, Outcomes(None))
+    groups, step = rows_of(paper.spec, paper.cells, paper.fill().records), metrics.get("step_time")
+    found = interval(groups[0], step, ExampleScores(None))
     assert found is not None
     assert (found.std, found.low, found.high, found.kind) == (None, None, None, "none")
-    assert difference(groups[0], groups[1], step, Outcomes(None)) is None
+    assert difference(groups[0], groups[1], step, ExampleScores(None)) is None
 
 
 # --- on simulated data -----------------------------------------------------------------------------------------
@@ -231,8 +234,8 @@ def test_a_perfect_score_is_not_a_certain_one(bench: Bench, seeds: int) -> None:
 
 def test_no_questions_no_score(bench: Bench) -> None:
     group = bench.groups([[]])[0]
-    assert spread(group, GLOBAL, bench.outcomes) is None
-    assert difference(group, group, GLOBAL, bench.outcomes) is None
+    assert interval(group, GLOBAL, bench.examples) is None
+    assert difference(group, group, GLOBAL, bench.examples) is None
 
 
 def test_questions_that_differ_are_not_paired(bench: Bench) -> None:

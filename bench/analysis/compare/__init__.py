@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from bench.analysis.compare.changes import BothSides, Change, Rules, changes_of, corrected
+from bench.analysis.compare.changes import BothSides, Change, CompareOptions, changes_of, corrected
 from bench.analysis.compare.match import Matched, MatchedRow, against, match
 from bench.errors import SpecError
 from bench.records.record import CellRecord, Status
@@ -54,7 +54,7 @@ class Comparison:
     b: str
     same_cells: bool
     """Whether both are runs of the same cells; else B are other cells of A's run, of which none is to be better."""
-    rules: Rules
+    rules: CompareOptions
     rows: list[RowChanges]
     missing: list[CellRecord]
     new: list[CellRecord]
@@ -73,13 +73,15 @@ class Comparison:
         return int(self.same_cells and worse)
 
 
-def compare(a: Source, b: Source, rules: Rules, *, only: Sequence[str] = (), allow_missing: bool = False) -> Comparison:
+def compare(
+    a: Source, b: Source, rules: CompareOptions, *, only: Sequence[str] = (), allow_missing: bool = False
+) -> Comparison:
     """Compare B with A. ``only``: globs on the labels, any of which must match. Raises SpecError if nothing matches."""
     matched = match(_selected(a, only), _selected(b, only))
     return _compared(a.name, b.name, matched, rules, same_cells=True, allow_missing=allow_missing)
 
 
-def compare_with_cell(source: Source, label: str, rules: Rules, *, only: Sequence[str] = ()) -> Comparison:
+def compare_with_cell(source: Source, label: str, rules: CompareOptions, *, only: Sequence[str] = ()) -> Comparison:
     """Compare every cell (of ``only``) with the one of this label: what each choice costs and wins beside it.
 
     Raises SpecError if there is no such cell, or no other."""
@@ -88,10 +90,10 @@ def compare_with_cell(source: Source, label: str, rules: Rules, *, only: Sequenc
 
 
 def _compared(
-    a: str, b: str, matched: Matched, rules: Rules, *, same_cells: bool, allow_missing: bool = False
+    a: str, b: str, matched: Matched, rules: CompareOptions, *, same_cells: bool, allow_missing: bool = False
 ) -> Comparison:
-    outcomes = BothSides([stored for row in matched.rows for pair in row.pairs for stored in (pair.a, pair.b)])
-    found = [changes_of(row, outcomes, rules) for row in matched.rows]
+    examples = BothSides([stored for row in matched.rows for pair in row.pairs for stored in (pair.a, pair.b)])
+    found = [changes_of(row, examples, rules) for row in matched.rows]
     tested = iter(corrected([change for changes in found for change in changes], rules))
     rows = [
         RowChanges(row=row, statuses=_statuses(row), changes=[next(tested) for _ in changes])

@@ -13,14 +13,14 @@ from bench import metrics
 from bench.analysis.compare import tolerance
 from bench.analysis.compare.match import Difference, Kind, MatchedRow
 from bench.analysis.compare.tolerance import Tolerance
-from bench.analysis.predictions import Outcomes, Sample
-from bench.analysis.rows import Group
+from bench.analysis.predictions import ExampleScores, Sample
+from bench.analysis.rows import Row
 from bench.analysis.statistics import difference
 from bench.metrics import Metric
 from bench.records.record import CellRecord
 
 if TYPE_CHECKING:
-    from bench.sources import Stored
+    from bench.sources import StoredRecord
 
 COSTS = (
     "params",
@@ -41,7 +41,7 @@ Verdict = Literal["worse", "better", "within noise", "not measured", "not compar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
+class CompareOptions:
     """What counts as a change."""
 
     alpha: float = 0.05
@@ -78,14 +78,14 @@ class Change:
         return None if self.a is None or self.b is None else self.b - self.a
 
 
-class BothSides(Outcomes):
-    """Outcomes of records of two sources, whose files of predictions lie in different folders under the same names."""
+class BothSides(ExampleScores):
+    """Scores of records of two sources, whose files of predictions lie in different folders under the same names."""
 
-    def __init__(self, stored: Sequence[Stored]) -> None:
+    def __init__(self, stored: Sequence[StoredRecord]) -> None:
         super().__init__(None)
-        folders: dict[Path, Outcomes] = {}
+        folders: dict[Path, ExampleScores] = {}
         self._records = [one.record for one in stored]  # kept, so that no other object gets one's id
-        self._of = {id(one.record): folders.setdefault(one.folder, Outcomes(one.folder)) for one in stored}
+        self._of = {id(one.record): folders.setdefault(one.folder, ExampleScores(one.folder)) for one in stored}
 
     def sample(self, record: CellRecord, metric: str) -> Sample | None:
         return self._of[id(record)].sample(record, metric)
@@ -98,14 +98,14 @@ def kind_of(metric: Metric, record: CellRecord) -> Kind:
     return "score" if metrics.underlying_score(record, metric.name) else "measured"
 
 
-def changes_of(row: MatchedRow, outcomes: Outcomes, rules: Rules) -> list[Change]:
+def changes_of(row: MatchedRow, examples: ExampleScores, rules: CompareOptions) -> list[Change]:
     """One per metric, scores not yet corrected for the number of tests (``corrected`` does)."""
     names = rules.metrics or (*COSTS, *metrics.of_task(row.pairs[0].b.record.task))
     differences = row.differences()
-    return [_change(row, differences, metrics.get(name), outcomes, rules) for name in names]
+    return [_change(row, differences, metrics.get(name), examples, rules) for name in names]
 
 
-def corrected(changes: Sequence[Change], rules: Rules) -> list[Change]:
+def corrected(changes: Sequence[Change], rules: CompareOptions) -> list[Change]:
     """With the p of all tests adjusted together, step-down (Holm 1979), and the verdicts that follow."""
     tested = sorted((c.p, index) for index, c in enumerate(changes) if c.p is not None)
     adjusted, least = list(changes), 0.0
@@ -117,7 +117,7 @@ def corrected(changes: Sequence[Change], rules: Rules) -> list[Change]:
 
 
 def _change(
-    row: MatchedRow, differences: Sequence[Difference], metric: Metric, outcomes: Outcomes, rules: Rules
+    row: MatchedRow, differences: Sequence[Difference], metric: Metric, examples: ExampleScores, rules: CompareOptions
 ) -> Change:
     kind = kind_of(metric, row.pairs[0].b.record)
     hidden = [str(found) for found in differences if kind in found.hides]
@@ -132,25 +132,25 @@ def _change(
     if hidden:
         return replace(found, verdict="not comparable", reason="; ".join(hidden))
     if kind == "score":
-        return _of_score(found, a, b, outcomes, rules)
-    return _of_cost(found, a, b, outcomes, rules)
+        return _of_score(found, a, b, examples, rules)
+    return _of_cost(found, a, b, examples, rules)
 
 
-def _group(row: MatchedRow, records: Sequence[CellRecord]) -> Group:
-    return Group(label=row.label, labels={}, cells=(), records=tuple(records), published=None)
+def _group(row: MatchedRow, records: Sequence[CellRecord]) -> Row:
+    return Row(label=row.label, labels={}, cells=(), records=tuple(records), published=None)
 
 
-def _of_cost(found: Change, a: Group, b: Group, outcomes: Outcomes, rules: Rules) -> Change:
+def _of_cost(found: Change, a: Row, b: Row, examples: ExampleScores, rules: CompareOptions) -> Change:
     assert found.a is not None
     assert found.change is not None
     noise = max(rules.tolerance(found.metric).of(found.a), SAME * abs(found.a))
     if not tolerance.is_exact(found.metric):
-        noise = max(noise, _of_steps(found.metric, a, b), _of_seeds(found.metric, a, b, outcomes))
+        noise = max(noise, _of_steps(found.metric, a, b), _of_seeds(found.metric, a, b, examples))
     beyond = abs(found.change) > noise
     return replace(found, noise=noise, verdict=_direction(found) if beyond else "within noise")
 
 
-def _of_steps(metric: Metric, a: Group, b: Group) -> float:
+def _of_steps(metric: Metric, a: Row, b: Row) -> float:
     """Standard deviation of the difference of two steps, one of each run; 0 for other metrics.
 
     The median of a run's steps is known better than one step is, but what makes two runs differ on one machine (clocks,
@@ -167,21 +167,21 @@ def _step_deviation(record: CellRecord) -> float:
     return 0.0 if median is None or p95 is None else 1e3 * (p95 - median) / statistics.NormalDist().inv_cdf(0.95)
 
 
-def _of_seeds(metric: Metric, a: Group, b: Group, outcomes: Outcomes) -> float:
+def _of_seeds(metric: Metric, a: Row, b: Row, examples: ExampleScores) -> float:
     """Half of the interval of the difference over the seeds; 0 with one seed."""
-    tested = difference(b, a, metric, outcomes)
+    tested = difference(b, a, metric, examples)
     return (tested.high - tested.low) / 2 if tested else 0.0
 
 
-def _of_score(found: Change, a: Group, b: Group, outcomes: Outcomes, rules: Rules) -> Change:
-    tested = difference(b, a, found.metric, outcomes)
+def _of_score(found: Change, a: Row, b: Row, examples: ExampleScores, rules: CompareOptions) -> Change:
+    tested = difference(b, a, found.metric, examples)
     if tested is None:
         return replace(found, verdict="not comparable", reason="one seed, and nothing is known of single examples")
     one = replace(found, low=tested.low, high=tested.high, p=tested.p, reason=tested.kind)
     return replace(one, verdict=_verdict_of_score(one, rules))
 
 
-def _verdict_of_score(found: Change, rules: Rules) -> Verdict:
+def _verdict_of_score(found: Change, rules: CompareOptions) -> Verdict:
     assert found.a is not None
     assert found.change is not None
     assert found.p is not None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from bench.errors import SpecError
 from bench.records.record import CellRecord
 from bench.registry import did_you_mean
-from bench.sources import Source, Stored
+from bench.sources import Source, StoredRecord
 from bench.spec.cell import DETERMINING, Cell
 from bench.spec.diagnostics import dotted, quoted
 
@@ -25,8 +25,8 @@ PlaceOfRow = tuple[str, str, str]
 class Pair:
     """The same cell with the same seed on both sides; or, against another cell, that one's with the same seed."""
 
-    a: Stored
-    b: Stored
+    a: StoredRecord
+    b: StoredRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,9 +119,9 @@ def against(source: Source, label: str, others: Source) -> Matched:
     )
 
 
-def _by_place(source: Source, by_name: bool) -> dict[tuple[str, str, str, int], Stored]:
+def _by_place(source: Source, by_name: bool) -> dict[tuple[str, str, str, int], StoredRecord]:
     """Of several cells of one label (the spec was changed between two runs) the one that ran last."""
-    found: dict[tuple[str, str, str, int], Stored] = {}
+    found: dict[tuple[str, str, str, int], StoredRecord] = {}
     for stored in source.stored:
         r = stored.record
         found[r.spec if by_name else "", r.scale, r.label.removesuffix(f" seed={r.seed}"), r.seed] = stored

@@ -11,10 +11,10 @@ from bench import metrics
 from bench.analysis.compare import tolerance
 from bench.analysis.compare.inconsistencies import Inconsistency, inconsistencies
 from bench.analysis.compare.tolerance import Tolerance
-from bench.analysis.predictions import Outcomes
+from bench.analysis.predictions import ExampleScores
 from bench.analysis.published import is_comparable
-from bench.analysis.rows import Group
-from bench.analysis.statistics import spread
+from bench.analysis.rows import Row
+from bench.analysis.statistics import interval
 from bench.metrics import Metric
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Reproduction:
 def reproduce(
     spec: Spec,
     scale: str,
-    groups: Sequence[Group],
-    outcomes: Outcomes,
+    groups: Sequence[Row],
+    examples: ExampleScores,
     tolerances: Mapping[str, Tolerance],
     *,
     counted: int = 0,
@@ -90,7 +90,7 @@ def reproduce(
     cells whose records have counts alone (see ``without_counts``)."""
     digits = _printed_digits(spec.published)
     verdicts = [
-        _verdict(group, metrics.get(name), value, _Allowance(group, outcomes, tolerances, digits[name]))
+        _verdict(group, metrics.get(name), value, _Allowance(group, examples, tolerances, digits[name]))
         for group in groups
         if group.published
         for name, value in group.published.values.items()
@@ -106,7 +106,7 @@ def reproduce(
     )
 
 
-def without_counts(groups: Sequence[Group]) -> list[Cell]:
+def without_counts(groups: Sequence[Row]) -> list[Cell]:
     """One cell of each group whose published parameters cannot be compared for want of any record of them."""
     return [
         group.cells[0]
@@ -128,7 +128,7 @@ def _printed_digits(published: Published | None) -> dict[str, int]:
     return digits
 
 
-def _verdict(group: Group, metric: Metric, published: float, allowance: _Allowance) -> Verdict:
+def _verdict(group: Row, metric: Metric, published: float, allowance: _Allowance) -> Verdict:
     comparable = group.published is not None and group.published.comparable
     ours = group.mean(metric)
     allowed, rule = allowance.of(metric, published)
@@ -153,8 +153,8 @@ def _verdict(group: Group, metric: Metric, published: float, allowance: _Allowan
 class _Allowance:
     """How far ours may be off."""
 
-    group: Group
-    outcomes: Outcomes
+    group: Row
+    examples: ExampleScores
     tolerances: Mapping[str, Tolerance]
     """The user's."""
     digits: int
@@ -167,8 +167,8 @@ class _Allowance:
         if tolerance.is_exact(metric):
             return rounding, "to the last digit printed"
         if metric.score is not None:
-            interval = spread(self.group, metric, self.outcomes)
-            if interval and interval.low is not None and interval.high is not None:
-                return max((interval.high - interval.low) / 2, rounding), "half of our interval at 95 %"
+            known = interval(self.group, metric, self.examples)
+            if known and known.low is not None and known.high is not None:
+                return max((known.high - known.low) / 2, rounding), "half of our interval at 95 %"
             return rounding, "to the last digit printed"
         return MEASURED.of(published), MEASURED.text(metric)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from bench.files import not_regular
 
 if TYPE_CHECKING:
-    from bench.analysis.predictions import Outcomes
-    from bench.analysis.rows import Group
+    from bench.analysis.predictions import ExampleScores
+    from bench.analysis.rows import Row
     from bench.report.model import Table
     from bench.spec.sections import Spec
 
@@ -19,15 +19,15 @@ PAGE = "index.html"
 _STAMP = re.compile(rb'<meta name="report" content="([0-9a-f]{64}) (with|without) its images">')
 
 
-def page(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes, kept: Path) -> bytes | None:
+def page(spec: Spec, table: Table, groups: Sequence[Row], examples: ExampleScores, kept: Path) -> bytes | None:
     """The page, or null if the one at ``kept`` says the same already.
 
-    ``groups``, ``table`` and ``outcomes`` are of the same spec, records and scale. Same input, same bytes; images are
+    ``groups``, ``table`` and ``examples`` are of the same spec, records and scale. Same input, same bytes; images are
     shown where the data set of the records is here.
     """
     from bench.report.html import content
 
-    found = content.collect(spec, table, groups, outcomes)
+    found = content.collect(spec, table, groups, examples)
     digest = content.digest(found)
     stamp = _stamp(kept)
     if stamp == (digest, True):

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Group, baselines_of, fields_of
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import Row, baselines_of, eval_sets
 from bench.records.costs import MEMORY_KINDS
 from bench.report.html import details, page_data, questions, vega_bundle
 from bench.report.html.thumbnails import Making
@@ -30,8 +30,8 @@ class Collected:
     """What is cheap to collect, and decides whether the page must be written anew."""
 
     table: Table
-    groups: Sequence[Group]
-    outcomes: Outcomes
+    groups: Sequence[Row]
+    examples: ExampleScores
     axes: Sequence[page_data.Axis]
     questions: questions.Questions
     data: dict[str, Any]
@@ -43,13 +43,13 @@ class Collected:
         return any(question.image is not None for question in self.questions.shown)
 
 
-def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcomes) -> Collected:
+def collect(spec: Spec, table: Table, groups: Sequence[Row], examples: ExampleScores) -> Collected:
     """Everything but statistics and images."""
     found = page_data.axes(groups)
     records = [record for group in groups for record in group.records]
     cells = details.cells(groups)
     counting = [None if r and r.cell_id in group.stale else r for group in groups for r in group.records]
-    asked = questions.read(counting, outcomes.folder)
+    asked = questions.read(counting, examples.folder)
     cost, score = page_data.first_axes(spec, found)
     data = {
         "axes": [axis.as_json() for axis in found],
@@ -62,7 +62,7 @@ def collect(spec: Spec, table: Table, groups: Sequence[Group], outcomes: Outcome
         "questions": asked.as_json(),
         "asked": {"total": asked.total, "problems": asked.problems},
     }
-    return Collected(table=table, groups=groups, outcomes=outcomes, axes=found, questions=asked, data=data)
+    return Collected(table=table, groups=groups, examples=examples, axes=found, questions=asked, data=data)
 
 
 def digest(found: Collected) -> str:
@@ -76,7 +76,7 @@ def digest(found: Collected) -> str:
 def _sizes(found: Collected) -> bytes:
     """Of the files of predictions, which intervals are taken from as a whole."""
     records = [record for group in found.groups for record in group.records if record]
-    paths = [questions.file_of(record, found.outcomes.folder) for record in records]
+    paths = [questions.file_of(record, found.examples.folder) for record in records]
     return repr([path.stat().st_size if path and path.is_file() else None for path in paths]).encode()
 
 
@@ -114,7 +114,7 @@ class Content:
     """All of the page."""
 
     table: Table
-    groups: Sequence[Group]
+    groups: Sequence[Row]
     data: dict[str, Any]
     summary: Sequence[Any]
     failures: Sequence[dict[str, str]]
@@ -126,8 +126,8 @@ def finish(found: Collected, pictures: Making) -> Content:
     """Add intervals, images and the summary."""
     from bench.report.html import summary as words
 
-    summary = words.summary(found.groups, found.outcomes)
-    intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]
+    summary = words.summary(found.groups, found.examples)
+    intervals = [words.intervals(group, found.axes, found.examples) for group in found.groups]
     images = pictures.thumbnails
     shown = [row | {"intervals": own} for row, own in zip(found.data["rows"], intervals, strict=True)]
     data = found.data | {"rows": shown, "images": list(images.images), "note": images.note}
@@ -145,10 +145,10 @@ def finish(found: Collected, pictures: Making) -> Content:
     )
 
 
-def _sources(groups: Sequence[Group]) -> list[str]:
+def _sources(groups: Sequence[Row]) -> list[str]:
     told: list[str] = []
-    for one in fields_of(groups):
-        for shown in baselines_of(one.groups)[:1]:
-            ids = (record.cell_id for group in one.groups for record in group.ok if record.baseline_scores() == shown)
+    for one in eval_sets(groups):
+        for shown in baselines_of(one.rows)[:1]:
+            ids = (record.cell_id for group in one.rows for record in group.ok if record.baseline_scores() == shown)
             told += [next(ids)] * len(shown)
     return told

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from bench.analysis.rows import Group, outcome
+from bench.analysis.rows import Row, outcome
 from bench.format import visible
 from bench.records.costs import PredictedPhase
 from bench.records.record import CellRecord, Status
@@ -60,7 +60,7 @@ _clean = lru_cache(maxsize=10_000, typed=True)(_shown)
 """Most fields are the same in most records."""
 
 
-def cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def cells(groups: Sequence[Row]) -> list[dict[str, Any]]:
     """One object per cell, in the order of the groups: who it is, its training curve and its memory."""
     room = max(FEWEST_POINTS, MOST_POINTS // max(1, sum(len(group.cells) for group in groups)))
     return [
@@ -120,7 +120,7 @@ def _kinds(phase: PredictedPhase | None) -> list[int]:
     return [*(phase.by_kind.get(kind, 0) for kind in MEMORY_KINDS), phase.reserved_peak_bytes] if phase else []
 
 
-def failures(groups: Sequence[Group]) -> list[dict[str, str]]:
+def failures(groups: Sequence[Row]) -> list[dict[str, str]]:
     """Every cell that has a record and did not end well, with the end of its log."""
     found = [pair for group in groups for pair in zip(group.cells, group.records, strict=True)]
     return [_failure(cell, record) for cell, record in found if record and record.status is not Status.OK]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bench import format, metrics
 from bench.analysis import statistics
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Group
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import Row
 from bench.metrics import Metric
 
 
-def floors(group: Group, metric: Metric) -> dict[str, float]:
+def floors(group: Row, metric: Metric) -> dict[str, float]:
     """What tables call a baseline -> its score in the metric's unit; the prior first."""
     record = next((record for record in group.ok if record.baseline_scores()), None)
     behind = metrics.underlying_score(record, metric.name) if record else None
@@ -24,10 +24,10 @@ def floors(group: Group, metric: Metric) -> dict[str, float]:
     return {format.one_line(called): value - above for called, value in values.items() if value is not None}
 
 
-def above(group: Group, floor: float | None, metric: Metric, outcomes: Outcomes) -> bool:
+def above(group: Row, floor: float | None, metric: Metric, examples: ExampleScores) -> bool:
     """Whether the group's whole interval lies above; true without a floor."""
     if floor is None:
         return True
-    spread = statistics.spread(group, metric, outcomes)
-    least = None if spread is None else spread.mean if spread.low is None else spread.low
+    found = statistics.interval(group, metric, examples)
+    least = None if found is None else found.mean if found.low is None else found.low
     return least is not None and least > floor

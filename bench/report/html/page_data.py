@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import format, metrics
-from bench.analysis.rows import Field, Group, fields_of
+from bench.analysis.rows import EvalSet, Row, eval_sets
 from bench.format import visible
 from bench.metrics import Metric
 from bench.report.html.floors import floors
@@ -42,7 +42,7 @@ class Axis:
     def key(self) -> str:
         return f"{self.metric.name}:predicted" if self.predicted else self.metric.name
 
-    def value(self, group: Group) -> float | None:
+    def value(self, group: Row) -> float | None:
         return group.predicted(self.metric) if self.predicted else group.mean(self.metric)
 
     def as_json(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Axis:
         }
 
 
-def axes(groups: Sequence[Group]) -> list[Axis]:
+def axes(groups: Sequence[Row]) -> list[Axis]:
     """Those for which any group has a value, in the order of the metrics; measured before predicted."""
     several_tasks = len({cell.task.name for group in groups for cell in group.cells}) > 1
     named = [metrics.get(name) for name in metrics.names() if name not in _WITHOUT or several_tasks]
@@ -75,13 +75,13 @@ def first_axes(spec: Spec, found: Sequence[Axis]) -> tuple[str | None, str | Non
     return next(iter(costs), None), next(iter(scores), None)
 
 
-def rows(groups: Sequence[Group], found: Sequence[Axis], places: Mapping[str, int]) -> list[dict[str, Any]]:
+def rows(groups: Sequence[Row], found: Sequence[Axis], places: Mapping[str, int]) -> list[dict[str, Any]]:
     """One object per group; ``places`` are those of the cells by id."""
-    fields = {group.label: one for one in fields_of(groups) for group in one.groups}
+    fields = {group.label: one for one in eval_sets(groups) for group in one.rows}
     return [_row(group, fields[group.label], found, places) for group in groups]
 
 
-def _row(group: Group, field: Field, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
+def _row(group: Row, field: EvalSet, found: Sequence[Axis], places: Mapping[str, int]) -> dict[str, Any]:
     parts = dict(group.parts)
     values = {axis.key: value for axis in found if (value := axis.value(group)) is not None}
     statuses = dict.fromkeys(_status(group, record) for record in group.records)
@@ -100,28 +100,28 @@ def _row(group: Group, field: Field, found: Sequence[Axis], places: Mapping[str,
     }
 
 
-def _status(group: Group, record: CellRecord | None) -> str:
+def _status(group: Row, record: CellRecord | None) -> str:
     if record is None:
         return NOT_RUN
     return STALE if record.cell_id in group.stale else str(record.status)
 
 
-def _unnamed(field: Field) -> dict[str, str]:
+def _unnamed(field: EvalSet) -> dict[str, str]:
     """To filter by where no label tells the fields apart."""
-    return {"test set": field.name} if field.name and not field.telling else {}
+    return {"test set": field.name} if field.name and not field.distinguishing_labels else {}
 
 
-def floor_of(groups: Sequence[Group], found: Sequence[Axis]) -> dict[str, Any]:
+def floor_of(groups: Sequence[Row], found: Sequence[Axis]) -> dict[str, Any]:
     """What the prior is called, and its score by each metric: of all groups if it is the same, else of each its own.
 
     A group without a current result has that of its field's others, and none in a field without any.
     """
     known = {group.label: one for group in groups if (one := _priors(group, found))["values"]}
     own: dict[str, dict[str, Any]] = {}
-    for field in fields_of(groups):
-        theirs = [known[group.label] for group in field.groups if group.label in known]
+    for field in eval_sets(groups):
+        theirs = [known[group.label] for group in field.rows if group.label in known]
         shared = theirs[0] if theirs and all(one == theirs[0] for one in theirs) else _NO_PRIOR
-        own |= {group.label: known.get(group.label, shared) for group in field.groups}
+        own |= {group.label: known.get(group.label, shared) for group in field.rows}
     first = next(iter(known.values()), _NO_PRIOR)
     same = all(one == first for one in own.values())
     return {
@@ -131,7 +131,7 @@ def floor_of(groups: Sequence[Group], found: Sequence[Axis]) -> dict[str, Any]:
     }
 
 
-def _priors(group: Group, found: Sequence[Axis]) -> dict[str, Any]:
+def _priors(group: Row, found: Sequence[Axis]) -> dict[str, Any]:
     named = {axis.key: floors(group, axis.metric) for axis in found if axis.score and not axis.predicted}
     called = next((next(iter(one)) for one in named.values() if one), _NO_PRIOR["called"])
     return {"called": called, "values": {key: short(next(iter(one.values()))) for key, one in named.items() if one}}

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from bench import format, metrics
 from bench.analysis import statistics
-from bench.analysis.best import Contest, contest
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Field, Group, baselines_of, fields_of
+from bench.analysis.best import BestMarks, mark_best
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import EvalSet, Row, baselines_of, eval_sets
 from bench.metrics import Metric
 from bench.report import captions
 from bench.report.html.floors import above, floors
@@ -49,40 +49,40 @@ class Statement:
     """Id of a cell whose record holds the baselines that are told of."""
 
 
-def intervals(group: Group, found: Sequence[Axis], outcomes: Outcomes) -> dict[str, Any]:
+def intervals(group: Row, found: Sequence[Axis], examples: ExampleScores) -> dict[str, Any]:
     """Axis -> [low, high, standard deviation or null, kind], of every measured value that has an interval."""
     told = {}
     for axis in found:
         if axis.predicted or (not axis.score and len(group.ok) < 2):
             continue
-        spread = statistics.spread(group, axis.metric, outcomes)
-        if spread and spread.low is not None and spread.high is not None:
-            std = None if spread.std is None else short(spread.std)
-            told[axis.key] = [short(spread.low), short(spread.high), std, spread.kind]
+        known = statistics.interval(group, axis.metric, examples)
+        if known and known.low is not None and known.high is not None:
+            std = None if known.std is None else short(known.std)
+            told[axis.key] = [short(known.low), short(known.high), std, known.kind]
     return told
 
 
-def summary(groups: Sequence[Group], outcomes: Outcomes) -> list[Statement]:
+def summary(groups: Sequence[Row], examples: ExampleScores) -> list[Statement]:
     """In the order that a reader decides in; one task and test set after the other: their scores cannot be compared."""
     told = []
-    for one in fields_of(groups):
+    for one in eval_sets(groups):
         prefix = f"{format.clipped(one.name, CLIPPED)} · " if one.name else ""
-        told += [replace(statement, title=prefix + statement.title) for statement in _of_field(one, outcomes)]
+        told += [replace(statement, title=prefix + statement.title) for statement in _of_field(one, examples)]
     return [*told, *_state(groups)]
 
 
-def _of_field(one: Field, outcomes: Outcomes) -> list[Statement]:
-    groups, main = one.groups, metrics.get(metrics.main(one.task))
+def _of_field(one: EvalSet, examples: ExampleScores) -> list[Statement]:
+    groups, main = one.rows, metrics.get(metrics.main(one.task))
     ranked = _ranked(groups, main)
     if not ranked:
         return []
-    found = contest(groups, main, outcomes)
+    found = mark_best(groups, main, examples)
     marked = {groups[place].label for place in found.best}
     ties = [group for group in ranked[1:] if not marked or group.label in marked]
-    better = [g for g in ranked if above(g, max(floors(g, main).values(), default=None), main, outcomes)]
+    better = [g for g in ranked if above(g, max(floors(g, main).values(), default=None), main, examples)]
     worth = [group for group in (ranked[0], *ties) if group in better]
-    first, recommended = _first(ranked, main, outcomes, better=ranked[0] in better), ranked[0] in better
-    floor = _floor(ranked, main, outcomes)
+    first, recommended = _first(ranked, main, examples, better=ranked[0] in better), ranked[0] in better
+    floor = _floor(ranked, main, examples)
     return [
         *([] if recommended else floor),
         first,
@@ -93,7 +93,7 @@ def _of_field(one: Field, outcomes: Outcomes) -> list[Statement]:
     ]
 
 
-def _ranked(groups: Sequence[Group], main: Metric) -> list[Group]:
+def _ranked(groups: Sequence[Row], main: Metric) -> list[Row]:
     """Those with a score, the best first."""
     scored = [(value, group) for group in groups if (value := group.mean(main)) is not None]
     return [group for _, group in sorted(scored, key=lambda pair: pair[0] * _sign(main))]
@@ -104,7 +104,7 @@ def _sign(metric: Metric) -> int:
     return -1 if metric.direction == "higher" else 1
 
 
-def _value(group: Group, metric: Metric) -> str:
+def _value(group: Row, metric: Metric) -> str:
     return _with_unit(group.mean(metric), metric)
 
 
@@ -112,29 +112,29 @@ def _with_unit(value: float | None, metric: Metric) -> str:
     return f"{format.number(value, metric.digits)} {metric.unit}".strip()
 
 
-def _named(groups: Sequence[Group], metric: Metric) -> tuple[Named, ...]:
+def _named(groups: Sequence[Row], metric: Metric) -> tuple[Named, ...]:
     return tuple(
         Named(label=g.label, value=_value(g, metric), cells=tuple(cell.cell_id for cell in g.cells))
         for g in groups[:MOST_NAMED]
     )
 
 
-def _statement(kind: Any, title: str, words: str, groups: Sequence[Group], metric: Metric) -> Statement:
+def _statement(kind: Any, title: str, words: str, groups: Sequence[Row], metric: Metric) -> Statement:
     return Statement(
         kind=kind, title=title, text=words, named=_named(groups, metric), more=max(0, len(groups) - MOST_NAMED)
     )
 
 
-def _first(ranked: Sequence[Group], main: Metric, outcomes: Outcomes, *, better: bool) -> Statement:
+def _first(ranked: Sequence[Row], main: Metric, examples: ExampleScores, *, better: bool) -> Statement:
     """Who has the best score; called the best only where it beats all baselines."""
     first = ranked[0]
-    spread = statistics.spread(first, main, outcomes)
+    known = statistics.interval(first, main, examples)
     words = _value(first, main)
-    if spread and spread.low is not None and spread.high is not None:
-        low, high = format.number(spread.low, main.digits), format.number(spread.high, main.digits)
+    if known and known.low is not None and known.high is not None:
+        low, high = format.number(known.low, main.digits), format.number(known.high, main.digits)
         words += f", 95 % interval {low} to {high}"
-    if spread and spread.n:
-        words += f", n = {spread.n:,}"
+    if known and known.n:
+        words += f", n = {known.n:,}"
     words += f", {format.counted(len(first.ok), 'seed')}."
     if len(first.ok) == 1:
         words += " The interval covers the choice of test examples, not what another seed would change."
@@ -147,7 +147,7 @@ def _first(ranked: Sequence[Group], main: Metric, outcomes: Outcomes, *, better:
     return _statement("best" if better else "state", f"{rank} {shown}: {first.label}", words, [first], main)
 
 
-def _tie(ranked: Sequence[Group], ties: Sequence[Group], found: Contest, main: Metric, called: str) -> list[Statement]:
+def _tie(ranked: Sequence[Row], ties: Sequence[Row], found: BestMarks, main: Metric, called: str) -> list[Statement]:
     """Who is not told apart from the best (``called`` so), by the same tests as in the table."""
     if len(ranked) < 2:
         return []
@@ -162,12 +162,12 @@ def _tie(ranked: Sequence[Group], ties: Sequence[Group], found: Contest, main: M
     return [_statement("tie", f"{len(ties)} other {noun} not told apart from the {called}", words, ties, main)]
 
 
-def _cheapest(candidates: Sequence[Group], main: Metric) -> list[Statement]:
+def _cheapest(candidates: Sequence[Row], main: Metric) -> list[Statement]:
     """Of the best and what is not told apart from it, by parameters and by memory."""
     if len(candidates) < 2:
         return []
     words: list[str] = []
-    cheapest: list[Group] = []
+    cheapest: list[Row] = []
     shown: list[Cost] = []
     for name, verb in (("params", "trains"), (NEEDED, "needs")):
         metric = metrics.get(name)
@@ -201,7 +201,7 @@ class Cost:
     """With its unit, and its mark if it is predicted."""
 
 
-def _cost(group: Group, metric: Metric) -> Cost | None:
+def _cost(group: Row, metric: Metric) -> Cost | None:
     """The measured cost, else the predicted one."""
     measured = group.mean(metric)
     value = group.predicted(metric) if measured is None else measured
@@ -215,18 +215,18 @@ def _of_what(metric: Metric) -> str:
     return "of the parameters" if metric.name == "params" else "of GPU memory"
 
 
-def _about(costs: Sequence[Cost], groups: Sequence[Group]) -> str:
+def _about(costs: Sequence[Cost], groups: Sequence[Row]) -> str:
     """What must be known to read these costs."""
     tag = "" if captions.is_published_setting(groups) else captions.scale_tag(groups[0].cells[0].scale)
     words = f" {format.PREDICTED}: predicted for a CUDA GPU, not measured." if any(c.predicted for c in costs) else ""
     return words + (f" This is the {tag.lower()}'s model, not the published one." if tag else "")
 
 
-def _under(better: Sequence[Group], every: Sequence[Group], main: Metric) -> list[Statement]:
+def _under(better: Sequence[Row], every: Sequence[Row], main: Metric) -> list[Statement]:
     """The best that fits each size of GPU, where the answer changes."""
     metric = metrics.get(NEEDED)
     needs = [(need, group) for group in better if (need := _cost(group, metric)) is not None]
-    told: list[tuple[int, Cost, Group]] = []
+    told: list[tuple[int, Cost, Row]] = []
     for size in CARDS_GIB:
         fitting = next(((need, group) for need, group in needs if need.value <= size), None)
         if fitting is not None and (not told or told[-1][2] is not fitting[1]):
@@ -246,9 +246,7 @@ def _under(better: Sequence[Group], every: Sequence[Group], main: Metric) -> lis
     ]
 
 
-def _all_fit(
-    size: int, best: Group, known: Sequence[tuple[Cost, Group]], every: Sequence[Group], main: Metric
-) -> Statement:
+def _all_fit(size: int, best: Row, known: Sequence[tuple[Cost, Row]], every: Sequence[Row], main: Metric) -> Statement:
     most, largest = max(known, key=lambda pair: pair[0].value)
     who = "Every cell" if len(known) == len(every) else f"Each of the {len(known)} cells whose need is known"
     words = f"{who} fits there: {largest.label} needs most, {most.text} {_of_what(metrics.get(NEEDED))}."
@@ -256,7 +254,7 @@ def _all_fit(
     return _statement("cost", f"Best under {size} GB: {best.label}", words + _about([most], every), named, main)
 
 
-def _floor(ranked: Sequence[Group], main: Metric, outcomes: Outcomes) -> list[Statement]:
+def _floor(ranked: Sequence[Row], main: Metric, examples: ExampleScores) -> list[Statement]:
     """Which cells are not better than an answer without a look at the input, or than one answer to everything."""
     known = [(group, found) for group in ranked if (found := floors(group, main))]
     if not known:
@@ -265,7 +263,7 @@ def _floor(ranked: Sequence[Group], main: Metric, outcomes: Outcomes) -> list[St
     values = sorted({next(iter(found.values())) for _, found in known})
     shown = f"{prior.lower()} ({_range(values, main)})"
     source = known[0][0].ok[0].cell_id
-    below = [(group, found) for group, found in known if not above(group, next(iter(found.values())), main, outcomes)]
+    below = [(group, found) for group, found in known if not above(group, next(iter(found.values())), main, examples)]
     if not below:
         title = f"All are better than {prior.lower()}" if len(ranked) > 1 else f"Better than {prior.lower()}"
         who = "Every scored cell" if len(ranked) > 1 else "The cell"
@@ -276,19 +274,19 @@ def _floor(ranked: Sequence[Group], main: Metric, outcomes: Outcomes) -> list[St
     groups = [group for group, _ in below]
     return [
         replace(_statement("floor", _not_better(groups, ranked, prior), words, groups, main), source=source),
-        *_constant(below, ranked, main, outcomes),
+        *_constant(below, ranked, main, examples),
     ]
 
 
 def _constant(
-    below: Sequence[tuple[Group, Mapping[str, float]]], ranked: Sequence[Group], main: Metric, outcomes: Outcomes
+    below: Sequence[tuple[Row, Mapping[str, float]]], ranked: Sequence[Row], main: Metric, examples: ExampleScores
 ) -> list[Statement]:
     """Those that are not better than the best of the other baselines, either."""
     best = {g.label: max(list(f.items())[1:], key=lambda pair: pair[1], default=None) for g, f in below}
     worse = [
         (group, name, value)
         for group, _ in below
-        if (pair := best[group.label]) and not above(group, value := pair[1], main, outcomes) and (name := pair[0])
+        if (pair := best[group.label]) and not above(group, value := pair[1], main, examples) and (name := pair[0])
     ]
     if not worse:
         return []
@@ -304,14 +302,14 @@ def _range(values: Sequence[float], metric: Metric) -> str:
     return most if len(values) == 1 else f"{least} to {most}, on the cells' own examples"
 
 
-def _not_better(some: Sequence[Group], every: Sequence[Group], baseline: str) -> str:
+def _not_better(some: Sequence[Row], every: Sequence[Row], baseline: str) -> str:
     than = f"better than {baseline.lower()}"
     if len(some) == len(every) > 1:
         return f"No cell is {than}"
     return f"{some[0].label} is not {than}" if len(some) == 1 else f"{len(some)} of {len(every)} cells are not {than}"
 
 
-def _state(groups: Sequence[Group]) -> list[Statement]:
+def _state(groups: Sequence[Row]) -> list[Statement]:
     """How the cells ended."""
     cells = [group.outcome(record) for group in groups for record in group.records]
     ends = Counter(cells)

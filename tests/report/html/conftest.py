@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import Group, group_cells
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import Row, rows_of
 from bench.records.record import CellRecord, Failure, LossPoint, Memory, PhaseMemory, Status
 from bench.report import build_table, html
 from bench.spec.cell import Cell
@@ -33,13 +33,13 @@ class Report:
     records: dict[str, CellRecord] = field(default_factory=dict)
 
     @property
-    def groups(self) -> list[Group]:
-        return group_cells(self.spec, self.cells, self.records)
+    def groups(self) -> list[Row]:
+        return rows_of(self.spec, self.cells, self.records)
 
     def page(self, kept: Path | None = None) -> bytes | None:
-        outcomes = Outcomes(self.folder)
-        table = build_table(self.spec, self.cells[0].scale, self.cells, self.records, outcomes)
-        return html.page(self.spec, table, self.groups, outcomes, kept or self.folder / "none.html")
+        examples = ExampleScores(self.folder)
+        table = build_table(self.spec, self.cells[0].scale, self.cells, self.records, examples)
+        return html.page(self.spec, table, self.groups, examples, kept or self.folder / "none.html")
 
     def write(self, path: Path) -> Path:
         page = self.page()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import group_cells
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import rows_of
 from bench.records.store import ResultsFile
 from bench.report import build_table
 from bench.report.html import content, summary
@@ -30,16 +30,16 @@ def test_a_page_of_the_gallery_is_of_its_records(page: Path) -> None:
     name = page.parent.name
     (file,) = (ROOT / "results" / "gallery" / name).glob("*.jsonl")
     spec, cells = load_cells(next((ROOT / "specs").rglob(f"{name}.yaml")), file.stem)
-    records, outcomes = ResultsFile(file).read(), Outcomes(file.parent)
-    groups = group_cells(spec, cells, records)
-    found = content.collect(spec, build_table(spec, file.stem, cells, records, outcomes), groups, outcomes)
+    records, examples = ResultsFile(file).read(), ExampleScores(file.parent)
+    groups = rows_of(spec, cells, records)
+    found = content.collect(spec, build_table(spec, file.stem, cells, records, examples), groups, examples)
     text = page.read_text(encoding="utf-8")
     kept = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
     assert len(kept["images"]) > 50 or "made with other data" in kept["note"]
     assert without_pictures(kept) == json.loads(json.dumps(found.data))
-    intervals = [summary.intervals(group, found.axes, outcomes) for group in groups]
+    intervals = [summary.intervals(group, found.axes, examples) for group in groups]
     assert [row["intervals"] for row in kept["rows"]] == json.loads(json.dumps(intervals))
-    for statement in summary.summary(groups, outcomes):
+    for statement in summary.summary(groups, examples):
         assert html.escape(statement.title, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 

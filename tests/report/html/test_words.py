@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.analysis.predictions import Outcomes
-from bench.analysis.rows import group_cells
+from bench.analysis.predictions import ExampleScores
+from bench.analysis.rows import rows_of
 from bench.records.record import Memory
 from bench.records.scores import Score
 from bench.report.html.page_data import axes, floor_of
@@ -21,7 +21,7 @@ def third(i: int) -> bool:
 
 
 def statements(report: Report) -> list[Statement]:
-    return summary(report.groups, Outcomes(report.folder))
+    return summary(report.groups, ExampleScores(report.folder))
 
 
 def titled(report: Report, start: str) -> Statement:
@@ -129,8 +129,8 @@ def test_one_cell_alone_is_the_only_one(report: Report) -> None:
 def test_each_task_and_test_set_has_a_summary_of_its_own(two: Case) -> None:  # noqa: F811
     two.put(0, record(two.cells[0], correct=150, params=1))
     two.put(4, record(two.cells[4], correct=300, params=1))
-    groups = group_cells(two.spec, two.cells, two.records)
-    told = summary(groups, Outcomes(None))
+    groups = rows_of(two.spec, two.cells, two.records)
+    told = summary(groups, ExampleScores(None))
     titles = [one.title for one in told]
     assert titles[0] == f"llama · Best exact match: {two.cells[0].label}"
     assert f"vit · Best accuracy: {two.cells[4].label}" in titles
@@ -151,7 +151,7 @@ def test_a_test_set_without_a_current_result_has_no_floor(two: Case) -> None:  #
     two.put(0, record(two.cells[0], correct=150, params=1))
     two.put(4, record(two.cells[4], correct=300, params=1))
     stale = {cell.cell_id: "data changed" for cell in two.cells[3:]}
-    groups = group_cells(two.spec, two.cells, two.records, stale)
+    groups = rows_of(two.spec, two.cells, two.records, stale)
     floors = floor_of(groups, axes(groups))
     assert floors["values"] == {}, "the floor of one test set is not that of another"
     assert [bool(own["values"]) for own in floors["own"]] == [True, True, True, *[False] * (len(groups) - 3)]
