@@ -19,10 +19,9 @@ from bench.execution.progress import Reporter
 from bench.plugins.settings import DataSettings, ModelSettings
 from bench.records.record import CellRecord
 from bench.records.store import ResultsFile
-from bench.spec.cell import Cell, expand, select
+from bench.spec.cell import Cell, expand, select, target_lines
 from bench.spec.load import ResolvedSpec, SpecSource, read_spec
 from bench.spec.sections import Spec
-from bench.spec.target_modules import target_lines
 from bench.units import size_text
 
 Purpose = Literal["run", "list", "forget", "report", "estimate", "export", "published"]

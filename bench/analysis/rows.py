@@ -13,7 +13,7 @@ from bench.metrics import Metric
 from bench.records.record import CellRecord, Status
 from bench.records.scores import Score
 from bench.spec.cell import FROZEN
-from bench.spec.variants import COLUMN
+from bench.spec.matrix import VARIANT_AXIS
 from bench.units import gib
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def rows_of(
 
 
 def _model(cell: Cell) -> tuple[str, Any]:
-    return cell.model.family, cell.labels.get(COLUMN)
+    return cell.model.family, cell.labels.get(VARIANT_AXIS)
 
 
 def _group(spec: Spec, label: str, cells: list[Cell], records: Mapping[str, CellRecord], named: Iterable[str]) -> Row:

@@ -99,8 +99,8 @@ class DataSettings(Settings):
         return [name for name in tested if name in trained]
 
 
-def local_path_places(settings: BaseModel) -> set[tuple[str, ...]]:
-    """Places (tuples of field names) under ``settings`` that hold a ``LocalPath``."""
+def local_path_fields(settings: BaseModel) -> set[tuple[str, ...]]:
+    """Paths (tuples of field names) under ``settings`` of the fields that hold a ``LocalPath``."""
     found: set[tuple[str, ...]] = {(name,) for name in _local_paths(type(settings))}
     for name in type(settings).model_fields:
         value: Any = getattr(settings, name)
@@ -108,7 +108,7 @@ def local_path_places(settings: BaseModel) -> set[tuple[str, ...]]:
         for key, child in children:
             if isinstance(child, BaseModel):
                 prefix = (name,) if key == () else (name, str(key))
-                found |= {prefix + place for place in local_path_places(child)}
+                found |= {prefix + path for path in local_path_fields(child)}
     return found
 
 

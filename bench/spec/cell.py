@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from bench import registry
 from bench.errors import SpecError
-from bench.plugins.settings import local_path_places
-from bench.spec.diagnostics import Problems
+from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import local_path_fields
+from bench.spec.diagnostics import Diagnostics
+from bench.spec.matrix import VARIANT_AXIS
 from bench.spec.sections import (
     DEFAULT_TASK,
     AnyData,
@@ -23,11 +26,10 @@ from bench.spec.sections import (
     RunSettings,
     TrainSettings,
 )
-from bench.spec.variants import COLUMN
 from bench.spec.yaml_tree import PLUGIN_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.spec.check import Checked
     from bench.spec.load import ResolvedSpec
@@ -75,26 +77,26 @@ def expand(resolved: ResolvedSpec) -> list[Cell]:
     """The cells of a spec, in the order of its matrix (first axis slowest, seeds fastest).
 
     Raises SpecError if two cells would be the same run."""
-    spec, problems = resolved.spec, Problems()
+    spec, diagnostics = resolved.spec, Diagnostics()
     labels = _labels(resolved.points)
     cells = [
         _cell(resolved, checked, label if len(spec.seeds) == 1 else f"{label} seed={seed}", seed)
         for checked, label in zip(resolved.points, labels, strict=True)
         for seed in spec.seeds
     ]
-    cells = _told_apart(cells)
-    marks = [checked.point.mark for checked in resolved.points for _ in spec.seeds]
+    cells = _distinguished(cells)
+    locations = [checked.point.location for checked in resolved.points for _ in spec.seeds]
     first: dict[str, Cell] = {}
-    for cell, mark in zip(cells, marks, strict=True):
+    for cell, location in zip(cells, locations, strict=True):
         twin = first.setdefault(cell.cell_id, cell)
         if twin is not cell:
             message = f"cell {cell.label!r} is the same run as {twin.label!r}; remove a repeated value or `exclude` one"
-            problems.add(mark, "matrix", f"{message} of them")
-    problems.raise_if_any()
+            diagnostics.add(location, "matrix", f"{message} of them")
+    diagnostics.raise_if_any()
     return cells
 
 
-def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
+def _distinguished(cells: Sequence[Cell]) -> list[Cell]:
     """Cells that differ only in where their data or model lie get the labels by which they differ into their ids.
 
     The ids of all others have nothing local in them.
@@ -106,15 +108,15 @@ def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _by_labels(cell: Cell, alike: Sequence[Cell]) -> Cell:
-    if len({_places(other) for other in alike}) == 1:
+    if len({_where(other) for other in alike}) == 1:
         return cell
-    labels = next(other.labels for other in alike if _places(other) == _places(cell))  # of the same run the first's
+    labels = next(other.labels for other in alike if _where(other) == _where(cell))  # of the same run the first's
     differing = {name: value for name, value in labels.items() if any(o.labels.get(name) != value for o in alike)}
     return cell.model_copy(update={"cell_id": cell_id({"cell": cell.cell_id, "labels": differing})})
 
 
-def _places(cell: Cell) -> str:
-    """Where data and model lie."""
+def _where(cell: Cell) -> str:
+    """Where data and model lie, as a comparable text."""
     return f"{cell.data.model_dump_json()} {cell.model.model_dump_json()}"
 
 
@@ -166,12 +168,12 @@ def _content(cell: Cell) -> dict[str, Any]:
     Defaults are left out, so that a field added later, whose default is what was done before, changes no id.
     """
     content = cell.model_dump(mode="json", include=set(DETERMINING), exclude_defaults=True)
-    for place in local_path_places(cell):
-        below = content.get(place[0])
-        for step in place[1:-1]:
+    for root, *path, last in local_path_fields(cell):
+        below = content.get(root)
+        for step in path:
             below = below.get(step) if below is not None else None
         if below is not None:
-            below.pop(place[-1], None)
+            below.pop(last, None)
     return content
 
 
@@ -191,7 +193,7 @@ def _labels(points: Sequence[Checked]) -> list[str]:
 
 
 def _model(checked: Checked) -> tuple[Any, ...]:
-    return checked.settings.model.family, checked.point.labels.get(COLUMN), checked.parts
+    return checked.settings.model.family, checked.point.labels.get(VARIANT_AXIS), checked.parts
 
 
 def _label(checked: Checked, named: set[str]) -> str:
@@ -204,3 +206,26 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         value = next((value[key] for key in PLUGIN_KEYS if isinstance(value.get(key), str)), value)
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
+
+
+def target_lines(cells: Sequence[Cell]) -> list[str]:
+    """A line per variant, part and source of default target modules, with the methods that take them; none where the
+    spec names all of them. Imports no torch."""
+    known: dict[str, Mapping[str, PartFacts]] = {}
+    lines: dict[tuple[str, str], dict[str, None]] = {}  # where, source -> methods in their order
+    for cell in cells:
+        for part, action in cell.parts.items():
+            method = cell.methods.get(action)
+            if method is None or not hasattr(plugin := registry.load("methods", method.type), "source"):
+                continue
+            model = cell.model.model_dump_json() + cell.task.name
+            if model not in known:
+                task = registry.load("tasks", cell.task.name).FACTS
+                known[model] = registry.load("models", cell.model.family).parts(cell.model, task)
+            if source := plugin.source(method, known[model][part]):
+                variant = cell.labels.get(VARIANT_AXIS)
+                where = part if variant is None else f"{part} (variant {variant})"
+                lines.setdefault((where, source), {})[action] = None
+    return [
+        f"target modules of {', '.join(methods)} on {where}: {source}" for (where, source), methods in lines.items()
+    ]

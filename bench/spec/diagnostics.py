@@ -1,4 +1,4 @@
-"""Everything that is wrong with a spec, collected and shown on one screen: place, what is wrong, what to do."""
+"""Everything that is wrong with a spec, collected and shown on one screen: location, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ MAX_LINES = 20
 
 
 @dataclass
-class Problems:
-    """Collects problems, each once."""
+class Diagnostics:
+    """Collects diagnostics, each once."""
 
-    found: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Mark and text."""
+    messages: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Location and text."""
 
-    def add(self, mark: str, path: tuple[str | int, ...] | str, message: str) -> None:
-        """``mark``: ``file:line:col`` or the option; ``path``: dotted place in the spec."""
+    def add(self, location: str, path: tuple[str | int, ...] | str, message: str) -> None:
+        """``location``: ``file:line:col`` or the option; ``path``: key in the spec."""
         where = path if isinstance(path, str) else dotted(path)
-        self.found.setdefault((mark, f"{where}: {message}" if where else message))
+        self.messages.setdefault((location, f"{where}: {message}" if where else message))
 
-    def add_of_variants(self, found: Mapping[str, Problems]) -> None:
-        """Add what was found in each variant; what is wrong in some alone names them."""
-        for mark, text in dict.fromkeys(key for own in found.values() for key in own.found):
-            named = [name for name, own in found.items() if (mark, text) in own.found]
-            where = "" if len(named) == len(found) else f" (in variant {', '.join(named)})"
-            self.add(mark, "", f"{text}{where}")
+    def add_of_variants(self, variants: Mapping[str, Diagnostics]) -> None:
+        """Add the messages of each variant; one of some variants only names them."""
+        for location, text in dict.fromkeys(key for own in variants.values() for key in own.messages):
+            named = [name for name, own in variants.items() if (location, text) in own.messages]
+            where = "" if len(named) == len(variants) else f" (in variant {', '.join(named)})"
+            self.add(location, "", f"{text}{where}")
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.messages)
 
     def raise_if_any(self) -> None:
-        """Raises SpecError with all problems from top to bottom, cut to one screen."""
-        if self.found:
-            ordered = sorted(self.found, key=lambda found: _line_and_column(found[0]))
-            raise SpecError(one_screen([f"{mark}: {text}" for mark, text in ordered]))
+        """Raises SpecError with all diagnostics from top to bottom, cut to one screen."""
+        if self.messages:
+            ordered = sorted(self.messages, key=lambda message: _line_and_column(message[0]))
+            raise SpecError(one_screen([f"{location}: {text}" for location, text in ordered]))
 
 
-def _line_and_column(mark: str) -> tuple[int, int]:
+def _line_and_column(location: str) -> tuple[int, int]:
     """For sorting: options, which have no line, come first."""
-    place = re.search(r":(\d+):(\d+)$", mark)
-    return (int(place[1]), int(place[2])) if place else (0, 0)
+    numbers = re.search(r":(\d+):(\d+)$", location)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
-def one_screen(problems: list[str]) -> str:
-    """All problems wrapped to 120 columns, at most 20 lines: the rest is counted."""
+def one_screen(diagnostics: list[str]) -> str:
+    """All diagnostics wrapped to 120 columns, at most 20 lines: the rest is counted."""
     lines: list[str] = []
-    for shown, problem in enumerate(problems):
+    for shown, problem in enumerate(diagnostics):
         wrapped = textwrap.wrap(printable(problem), WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
         if len(lines) + len(wrapped) > MAX_LINES and shown:
-            lines.append(f"... and {len(problems) - shown} more")
+            lines.append(f"... and {len(diagnostics) - shown} more")
             break
         lines += wrapped[:MAX_LINES]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""From a YAML file to a validated spec: read, merge the scale and ``--set``, check all scales, report all problems."""
+"""From a YAML file to a validated spec: read, merge the scale and ``--set``, check all scales, report every problem."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from pathlib import Path
 from bench.errors import SpecError
 from bench.registry import did_you_mean
 from bench.spec.check import Checked, check
-from bench.spec.diagnostics import Problems, quoted
-from bench.spec.matrix import split_place
-from bench.spec.parse import MAX_BYTES, parse
+from bench.spec.diagnostics import Diagnostics, quoted
+from bench.spec.matrix import split_key
 from bench.spec.sections import Spec
-from bench.spec.yaml_tree import Node, merge
+from bench.spec.yaml_tree import MAX_BYTES, Node, merge, parse
 
 MAX_SCALES = 100
 FIXED_IN_SCALES = ("name", "scales")
@@ -59,59 +58,60 @@ class SpecSource:
     ) -> ResolvedSpec:
         """The spec at ``scale`` with ``--set`` and ``--seeds`` applied.
 
-        Raises SpecError with every problem of every scale: a mistake in the one that does not run today is one, too.
-        With ``--set``, or ``alone`` (what has run is looked at), only of the chosen one."""
-        problems = Problems()
+        Raises SpecError with every problem of every scale, also of those that do not run today; with ``--set``, or
+        ``alone`` (for looking at what has run), of the chosen one only.
+        """
+        diagnostics = Diagnostics()
         if scale not in self.scales:
             hint = did_you_mean(scale, self.scales)
             raise SpecError(f"--scale {scale}: {self.path} has no scale {quoted(scale)}{hint}")
         if len(self.scales) > MAX_SCALES:
             written = self.tree.get("scales")
-            mark = written.key_mark if written else self.tree.mark
-            raise SpecError(f"{mark}: scales: has {len(self.scales):,} scales; at most {MAX_SCALES} are allowed")
-        overrides = [_parse_set(text, problems) for text in sets]
-        problems.raise_if_any()
-        tree = self._at(scale, problems)
-        for text, place, leaf in overrides:
-            _check_set(tree, text, place, problems)
-            tree = tree.put(place, leaf)
+            location = written.key_location if written else self.tree.location
+            raise SpecError(f"{location}: scales: has {len(self.scales):,} scales; at most {MAX_SCALES} are allowed")
+        overrides = [_parse_set(text, diagnostics) for text in sets]
+        diagnostics.raise_if_any()
+        tree = self._at(scale, diagnostics)
+        for location, path, leaf in overrides:
+            _check_set(tree, location, path, diagnostics)
+            tree = tree.put(path, leaf)
         if seeds is not None:
-            mark = "--seeds " + ",".join(map(str, seeds))
-            tree = tree.put(("seeds",), Node([Node(seed, mark, mark) for seed in seeds], mark, mark))
-        spec, points = check(tree, problems)
+            location = "--seeds " + ",".join(map(str, seeds))
+            tree = tree.put(("seeds",), Node([Node(seed, location, location) for seed in seeds], location, location))
+        spec, points = check(tree, diagnostics)
         for other in self.scales if not (sets or alone) else ():
             if other != scale:
-                check(self._at(other, problems), problems)
-        problems.raise_if_any()
+                check(self._at(other, diagnostics), diagnostics)
+        diagnostics.raise_if_any()
         assert spec is not None
         return ResolvedSpec(spec, scale, points)
 
     def _overrides(self) -> dict[str, Node]:
         return dict(self.tree.items("scales"))
 
-    def _at(self, scale: str, problems: Problems) -> Node:
+    def _at(self, scale: str, diagnostics: Diagnostics) -> Node:
         override = self._overrides().get(scale)
         if override is None or not isinstance(override.value, dict):
             return self.tree
         for key in FIXED_IN_SCALES:
             if key in override.value:
-                mark = override.value[key].key_mark
-                problems.add(mark, ("scales", scale, key), "is the same at every scale; remove it here")
+                location = override.value[key].key_location
+                diagnostics.add(location, ("scales", scale, key), "is the same at every scale; remove it here")
         return merge(self.tree, override.without(*FIXED_IN_SCALES))
 
 
 def read_spec(path: Path) -> SpecSource:
     """Read a spec file. Raises SpecError if it cannot be read or is no YAML mapping of plain values."""
-    problems = Problems()
-    tree = parse(_read_text(path), str(path), problems)
-    problems.raise_if_any()
+    diagnostics = Diagnostics()
+    tree = parse(_read_text(path), str(path), diagnostics)
+    diagnostics.raise_if_any()
     assert tree is not None
     if tree.value is None:
         raise SpecError(f"{path}:1:1: the file is empty; copy a spec such as specs/table1.yaml and edit it")
     if not isinstance(tree.value, dict):
-        raise SpecError(f"{tree.mark}: a spec is a mapping (`model: ...`, `data: ...`); see specs/table1.yaml")
+        raise SpecError(f"{tree.location}: a spec is a mapping (`model: ...`, `data: ...`); see specs/table1.yaml")
     start = f"{path}:1:1"
-    tree = dataclasses.replace(tree, mark=start, key_mark=start)
+    tree = dataclasses.replace(tree, location=start, key_location=start)
     if tree.get("name") is None:
         tree = Node({"name": Node(path.stem, start, start), **dict(tree.items())}, start, start)
     return SpecSource(path, tree)
@@ -142,7 +142,7 @@ def _read_text(path: Path) -> str:
 
 
 def _files_beside(folder: Path, wanted: str) -> str:
-    """The spec files a user may have meant."""
+    """The spec files that may be meant."""
     folders = dict.fromkeys([folder, Path("specs")])
     files = {str(file): file.name for f in folders if f.is_dir() for file in sorted(f.glob("[!.]*.yaml"))}
     if not files:
@@ -152,36 +152,37 @@ def _files_beside(folder: Path, wanted: str) -> str:
     return (f"; did you mean '{guess}'?" if guess else "") + f" (known: {', '.join(list(files)[:8])})"
 
 
-def _parse_set(text: str, problems: Problems) -> tuple[str, tuple[str, ...], Node]:
-    place, equals, value = text.partition("=")
-    mark, path = f"--set {text}", split_place(place.strip())
+def _parse_set(text: str, diagnostics: Diagnostics) -> tuple[str, tuple[str, ...], Node]:
+    """Location (the option itself), path and value of a ``--set``."""
+    key, equals, value = text.partition("=")
+    location, path = f"--set {text}", split_key(key.strip())
     if not equals or not all(path):
-        problems.add(mark, "", "write a dotted place, '=' and a value, e.g. --set train.optimizer.lr=1e-4")
-        return mark, path, Node(None, mark, mark)
-    leaf = parse(value, mark, problems, is_file=False)
-    return mark, path, leaf or Node(None, mark, mark)
+        diagnostics.add(location, "", "write a dotted key, '=' and a value, e.g. --set train.optimizer.lr=1e-4")
+        return location, path, Node(None, location, location)
+    leaf = parse(value, location, diagnostics, is_file=False)
+    return location, path, leaf or Node(None, location, location)
 
 
-def _check_set(tree: Node, mark: str, path: tuple[str, ...], problems: Problems) -> None:
+def _check_set(tree: Node, location: str, path: tuple[str, ...], diagnostics: Diagnostics) -> None:
     """What would silently do nothing or make up a name; unknown fields are found by validation."""
-    place = ".".join(path)
+    key = ".".join(path)
     if path[0] == "scales":
-        problems.add(mark, "", "a scale is chosen with --scale; set the field itself, e.g. --set train.batch_size=8")
+        message = "a scale is chosen with --scale; set the field itself, e.g. --set train.batch_size=8"
+        diagnostics.add(location, "", message)
     variants = [name for name, _ in tree.items("variants")]
     if path[0] == "variants" and len(path) > 1 and path[1] not in variants:
-        problems.add(mark, "", f"there is no variant {quoted(path[1])}{did_you_mean(path[1], variants)}")
+        diagnostics.add(location, "", f"there is no variant {quoted(path[1])}{did_you_mean(path[1], variants)}")
     setting = [name for name in variants if tree.get("variants", name, *path)]
     if setting:
-        example = f"--set variants.{setting[0]}.{place}=..."
-        problems.add(mark, "", f"{place} is set by variant {', '.join(setting)}; choose one, e.g. {example}")
+        example = f"--set variants.{setting[0]}.{key}=..."
+        diagnostics.add(location, "", f"{key} is set by variant {', '.join(setting)}; choose one, e.g. {example}")
     methods = [name for name, _ in tree.items("methods")]
     if path[0] == "methods" and len(path) > 2 and path[1] not in methods:
-        problems.add(mark, "", f"there is no method {quoted(path[1])}{did_you_mean(path[1], methods)}")
+        diagnostics.add(location, "", f"there is no method {quoted(path[1])}{did_you_mean(path[1], methods)}")
     for axis, values in tree.items("matrix", "axes"):
-        steps = split_place(axis)
+        steps = split_key(axis)
         rest = path[len(steps) :]
         if path[: len(steps)] == steps and all(value.get(*rest) for value in values.elements()):
             example = f"--set 'matrix.axes.{axis}=[...]'"
-            problems.add(
-                mark, "", f"{place} is set by the matrix axis {axis}; choose cells with --only, or use {example}"
-            )
+            message = f"{key} is set by the matrix axis {axis}; choose cells with --only, or use {example}"
+            diagnostics.add(location, "", message)

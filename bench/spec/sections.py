@@ -1,4 +1,4 @@
-"""The fields of a spec. What a plugin adds is declared in the plugin's own file."""
+"""The sections and fields of a spec; a plugin declares its own fields in its own file."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class EvaluateSettings(Settings):
     """Which questions count as closed: gold answer is yes or no, or as the data set's annotation says."""
 
     def options(self) -> GenerateOptions:
-        """What a model is told."""
+        """The options that a model gets."""
         return GenerateOptions(
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,
@@ -181,21 +181,21 @@ class Matrix(Settings):
     Without axes: the cells of ``include``, or the spec itself as one cell if there is no ``include`` either."""
 
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """Dotted place in the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``. Of
+    """Dotted key of the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``. Of
     the actions of one part, a text with ``*`` stands for all methods of such a name: ``parts.vit: [F, "*"]``."""
     names: dict[str, str] = {}
-    """Dotted place -> short name for labels, columns and published rows (``methods.LoRA.r: rank``)."""
+    """Dotted key -> short name for labels, columns and published rows (``methods.LoRA.r: rank``)."""
     exclude: list[dict[str, Any]] = []
     """Axis or its name, or a part -> value; a cell that agrees with all of one entry is left out."""
     include: list[dict[str, Any]] = []
-    """Further cells, each: dotted place, axis name or part -> value."""
+    """Further cells, each: dotted key, axis name or part -> value."""
 
 
 class Column(Settings):
     """A column of the table; a bare text is short for ``{value: text}``."""
 
     value: str
-    """A part, an axis (its place or name), ``seed``, ``status`` or a metric."""
+    """A part, an axis (its key or name), ``seed``, ``status`` or a metric."""
     header: str | None = None
     """Without it, the part's, axis's or metric's own."""
 
@@ -224,10 +224,10 @@ class ParetoSettings(Settings):
     score: str | None = None
     """Null: the metric by which the task ranks methods."""
     costs: list[str] = []
-    """Several, in place of ``cost``: the front is taken over all costs and scores at once, and the plot has a panel for
+    """Several instead of ``cost``: the front is taken over all costs and scores at once, and the plot has a panel for
     each pair of them, e.g. ``costs: [memory, step_time]``."""
     scores: list[str] = []
-    """Several, in place of ``score``, e.g. ``scores: [open, closed]``."""
+    """Several instead of ``score``, e.g. ``scores: [open, closed]``."""
 
 
 class Spec(Settings):

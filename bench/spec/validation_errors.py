@@ -1,4 +1,4 @@
-"""pydantic's validation errors in a spec's own terms: place in the file, what is wrong, what would be right."""
+"""pydantic's validation errors in a spec's own terms: location in the file, what is wrong, what would be right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from bench.errors import BenchError
 from bench.registry import did_you_mean
-from bench.spec.diagnostics import Problems, dotted, quoted
+from bench.spec.diagnostics import Diagnostics, dotted, quoted
 from bench.spec.yaml_tree import PLUGIN_KEYS, Node, Path
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,40 +33,43 @@ EXPECTED = {
     "too_long": "takes at most {max_length}",
     "string_pattern_mismatch": "must match {pattern}",
 }
-"""What is accepted, by pydantic's type of error; others keep pydantic's own words."""
+"""What is accepted, by pydantic's type of error; other errors keep pydantic's words."""
 
 
 MOST_UNKNOWN = 30
-"""Unknown fields of a mapping that are looked up one by one: more than a screen shows, and no typing errors."""
-
-
+"""Unknown fields of a mapping that are reported one by one: more than a screen shows are no typing errors."""
 MOST_ERRORS = 300
-"""Likewise of all that is wrong."""
+"""Errors that are reported one by one."""
 
 
-def validate(model: type[Model], tree: Node, problems: Problems) -> Model | None:
+def validate(model: type[Model], tree: Node, diagnostics: Diagnostics) -> Model | None:
     """``tree`` as a ``model``, or None with every problem added.
 
-    Strict, as JSON: ``"4"`` and ``true`` are no numbers, while a list may become a tuple and a text a path."""
+    Strict, as JSON: ``"4"`` and ``true`` are no numbers, while a list may become a tuple and a text a path.
+    """
     try:
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         merged: dict[tuple[str, str], list[tuple[str, str]]] = {}
         errors, many = _few_unknown(error.errors(include_url=False))
         for details in _without_misspelt(errors[:MOST_ERRORS]):
-            mark, path, expected, found = _explain(model, tree, details)
-            merged.setdefault((mark, path), []).append((expected, found))
-        for (mark, path), branches in merged.items():  # several: those of a plain union
+            location, path, expected, found = _explain(model, tree, details)
+            merged.setdefault((location, path), []).append((expected, found))
+        for (location, path), branches in merged.items():  # several: those of a plain union
             expected = " or ".join(dict.fromkeys(expected for expected, _ in branches))
-            problems.add(mark, path, expected + branches[-1][1])
+            diagnostics.add(location, path, expected + branches[-1][1])
         for details in errors[MOST_ERRORS : MOST_ERRORS + 1]:
-            mark, path, _, _ = _explain(model, tree, details)
-            problems.add(mark, path, f"is wrong, too, and so are {len(errors) - MOST_ERRORS - 1:,} further values")
+            location, path, _, _ = _explain(model, tree, details)
+            diagnostics.add(
+                location, path, f"is wrong, too, and so are {len(errors) - MOST_ERRORS - 1:,} further values"
+            )
         for details, count in many:
-            mark, path, _, _ = _explain(model, tree, details)
-            problems.add(mark, path, f"unknown field, and so are {count:,} further ones of its mapping; remove them")
+            location, path, _, _ = _explain(model, tree, details)
+            diagnostics.add(
+                location, path, f"unknown field, and so are {count:,} further ones of its mapping; remove them"
+            )
     except BenchError as error:  # raised by a plugin's own validator
-        problems.add(tree.mark, "", str(error))
+        diagnostics.add(tree.location, "", str(error))
     return None
 
 
@@ -98,9 +101,9 @@ def _without_misspelt(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple[str, str, str, str]:
-    """Mark, dotted path, what is expected and what was found instead, of one of pydantic's errors."""
+    """Location, dotted path, what is expected and what stands there instead, of one of pydantic's errors."""
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
-    path, known = _place(model, details["loc"])
+    path, known = _path_of(model, details["loc"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = str(context["discriminator"]).strip("'")
         path = (*path, key)
@@ -108,23 +111,28 @@ def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple
         node = tree.get(*path)
         if node is None:
             return _nearest(tree, path), dotted(path), f"is missing; add `{key}: ...`", did_you_mean("", options)
-        return node.mark, dotted(path), f"{quoted(node.plain())} is not known", did_you_mean(str(node.value), options)
+        return (
+            node.location,
+            dotted(path),
+            f"{quoted(node.plain())} is not known",
+            did_you_mean(str(node.value), options),
+        )
     node = tree.get(*path)
     if kind == "missing":
         return _nearest(tree, path), dotted(path), f"is missing; add `{path[-1]}: ...`", ""
     if kind in ("extra_forbidden", "unknown_field"):  # the latter from a plugin that looks its fields up
         known = context.get("known", known)
-        mark = node.key_mark if node else _nearest(tree, path)
-        return mark, dotted(path), "unknown field", f"{did_you_mean(str(path[-1]), known)}; correct or remove it"
-    mark = node.mark if node else _nearest(tree, path)
+        location = node.key_location if node else _nearest(tree, path)
+        return location, dotted(path), "unknown field", f"{did_you_mean(str(path[-1]), known)}; correct or remove it"
+    location = node.location if node else _nearest(tree, path)
     if kind == "literal_error":
         hint = did_you_mean(str(value), _options(str(context["expected"])))
-        return mark, dotted(path), f"{quoted(value)} is not known", hint
+        return location, dotted(path), f"{quoted(value)} is not known", hint
     if kind == "value_error":
-        return mark, dotted(path), str(context["error"]), ""
+        return location, dotted(path), str(context["error"]), ""
     fallback = details["msg"].replace("Input should", "must").replace("String should", "must")
     expected = EXPECTED[kind].format(**context) if kind in EXPECTED else fallback
-    return mark, dotted(path), expected, f", not {quoted(value)}{_quotes_remedy(kind, value)}"
+    return location, dotted(path), expected, f", not {quoted(value)}{_quotes_remedy(kind, value)}"
 
 
 def _quotes_remedy(kind: str, value: Any) -> str:
@@ -139,15 +147,15 @@ def _nearest(tree: Node, path: Path) -> str:
     for length in range(len(path), 0, -1):
         node = tree.get(*path[:length])
         if node is not None:
-            return node.key_mark
-    return tree.mark
+            return node.key_location
+    return tree.location
 
 
 def _options(expected: str) -> list[str]:
     return re.findall(r"'([^']+)'", expected)
 
 
-def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, list[str]]:
+def _path_of(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, list[str]]:
     """pydantic's ``loc`` without the tags of unions, and the fields known where its last step stands."""
     here: list[Any] = [model]
     path: list[int | str] = []

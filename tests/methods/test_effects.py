@@ -30,8 +30,8 @@ from bench.methods import _library, peft_config
 from bench.models.common import parts
 from bench.patches.peft import get_peft_model
 from bench.plugins.contracts import PartFacts
+from bench.spec.cell import target_lines
 from bench.spec.sections import AnyMethod
-from bench.spec.target_modules import target_lines
 from tests.factories import load_cells
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

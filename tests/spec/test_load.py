@@ -133,9 +133,9 @@ def test_set(write: Write) -> None:
     ("text", "message"),
     [
         ("train.stesp=3", "did you mean 'steps'"),
-        ("train.steps", "write a dotted place"),
-        ("=3", "write a dotted place"),
-        ("train..steps=3", "write a dotted place"),
+        ("train.steps", "write a dotted key"),
+        ("=3", "write a dotted key"),
+        ("train..steps=3", "write a dotted key"),
         ("train.steps=[", "not valid YAML"),
         ("train.steps=many", "must be a whole number, not 'many'"),
         ("train.steps.deep=3", "must be a whole number"),
@@ -151,7 +151,7 @@ def test_set(write: Write) -> None:
 def test_wrong_set(write: Write, text: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         write(SPEC).resolve("default", [text])
-    # what no single place is to blame for keeps the file's mark
+    # what no single place is to blame for keeps the file's location
     assert str(caught.value).startswith("s.yaml:3:" if "both" in message else f"--set {text}: ")
     assert message in str(caught.value)
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from bench.errors import SpecError
 from bench.spec.cell import expand
-from bench.spec.diagnostics import Problems
+from bench.spec.diagnostics import Diagnostics
 from bench.spec.load import read_spec
-from bench.spec.parse import parse
+from bench.spec.yaml_tree import parse
 
 TABLE1 = (Path(__file__).parents[2] / "specs/table1.yaml").read_text(encoding="utf-8")
 QUICK = settings(
@@ -69,7 +69,7 @@ def places(tree: Any) -> list[tuple[Any, Any]]:
     seed=st.integers(0, 2**32), value=VALUES, key=KEYS, edits=st.lists(st.sampled_from("drv"), min_size=1, max_size=3)
 )
 def test_a_node_deleted_renamed_or_replaced(tmp_path: Path, seed: int, value: Any, key: str, edits: list[str]) -> None:
-    tree = parse(TABLE1, "s.yaml", Problems())
+    tree = parse(TABLE1, "s.yaml", Diagnostics())
     assert tree is not None
     spec, rng = tree.plain(), random.Random(seed)
     for edit in edits:

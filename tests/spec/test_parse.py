@@ -1,4 +1,4 @@
-"""YAML as a spec reads it: 1.2 values, marks."""
+"""YAML as a spec reads it: 1.2 values, locations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-from bench.spec.diagnostics import Problems
-from bench.spec.parse import parse
-from bench.spec.yaml_tree import Node
+from bench.spec.diagnostics import Diagnostics
+from bench.spec.yaml_tree import Node, parse
 
 
 def read(text: str) -> Node:
-    problems = Problems()
-    tree = parse(text, "s.yaml", problems)
-    problems.raise_if_any()
+    diagnostics = Diagnostics()
+    tree = parse(text, "s.yaml", diagnostics)
+    diagnostics.raise_if_any()
     assert tree is not None
     return tree
 

@@ -10,9 +10,9 @@ import pytest
 
 from bench.records.record import CellRecord, Status
 from bench.records.scores import Accuracy, Share
-from bench.spec.diagnostics import Problems
-from bench.spec.parse import parse
+from bench.spec.diagnostics import Diagnostics
 from bench.spec.schema import record_schema, schema_text, spec_schema
+from bench.spec.yaml_tree import parse
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 
@@ -33,7 +33,7 @@ def test_schemas_are_valid() -> None:
 def test_committed_specs(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=spec.schema.json\n")
-    tree = parse(text, path.name, Problems())
+    tree = parse(text, path.name, Diagnostics())
     assert tree is not None
     jsonschema.Draft202012Validator(spec_schema()).validate(tree.plain())
 

@@ -10,10 +10,9 @@ import pytest
 from bench.errors import SpecError
 from bench.report import build_table
 from bench.spec.cell import Cell, expand
-from bench.spec.diagnostics import Problems
+from bench.spec.diagnostics import Diagnostics
 from bench.spec.load import SpecSource, read_spec
-from bench.spec.parse import parse
-from bench.spec.yaml_tree import merge
+from bench.spec.yaml_tree import merge, parse
 
 Write = Callable[[str], SpecSource]
 
@@ -167,7 +166,7 @@ def test_wildcards_leave_out_what_is_named(write: Write) -> None:
 def test_another_method_or_configuration_replaces_the_whole_mapping(
     base: str, over: str, merged: dict[str, object]
 ) -> None:
-    trees = [parse(text, "s.yaml", Problems()) for text in (base, over)]
+    trees = [parse(text, "s.yaml", Diagnostics()) for text in (base, over)]
     assert trees[0] is not None
     assert trees[1] is not None
     assert merge(trees[0], trees[1]).plain() == merged
