@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any, Literal
 
 from bench import registry, tasks
 from bench.errors import SpecError
-from bench.plugins.contracts import ScoreFacts
+from bench.plugins.contracts import ScoreFacts, TaskPlugin
 from bench.records.record import CellRecord, Status
 from bench.records.scores import Score
 from bench.registry import did_you_mean
@@ -228,20 +227,18 @@ _METRICS = {row[0]: _metric(*row) for row in _TABLE}
 # --- metrics of tasks ------------------------------------------------------------------------------------------
 
 
-def _task(name: str | None) -> ModuleType:
+def _task(name: str | None) -> TaskPlugin:
     return registry.load("tasks", name or tasks.DEFAULT)
 
 
 def main(task: str | None) -> str:
     """Name of the metric by which a task ranks methods; null: the default task."""
-    name: str = _task(task).MAIN
-    return name
+    return _task(task).MAIN
 
 
 def baselines(task: str | None) -> dict[str, str]:
     """Baseline -> what tables call it, in the order printed."""
-    named: dict[str, str] = _task(task).BASELINES
-    return named
+    return _task(task).BASELINES
 
 
 def of_task(task: str | None) -> tuple[str, ...]:

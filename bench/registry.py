@@ -12,9 +12,12 @@ import pkgutil
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from bench.errors import SpecError
+
+if TYPE_CHECKING:
+    from bench.plugins.contracts import DataPlugin, MethodPlugin, ModelPlugin, TaskPlugin
 
 SHARED = "common"
 """The package in a kind's folder that holds what its plugins share."""
@@ -34,9 +37,26 @@ def _installed(kind: Kind) -> EntryPoints:
     return entry_points(group=f"bench.{kind}")  # reads the metadata of every installed package: once is enough
 
 
+@overload
+def load(kind: Literal["models"], name: str) -> ModelPlugin: ...
+@overload
+def load(kind: Literal["methods"], name: str) -> MethodPlugin: ...
+@overload
+def load(kind: Literal["datasets"], name: str) -> DataPlugin: ...
+@overload
+def load(kind: Literal["tasks"], name: str) -> TaskPlugin: ...
+@overload
+def load(kind: Kind, name: str) -> Any: ...
+def load(kind: Kind, name: str) -> Any:
+    """The plugin's module. Raises SpecError, with the nearest known name, if there is none.
+
+    Executors and trackers have their contracts in ``bench.execution.contracts``, above this module.
+    """
+    return _load(kind, name)
+
+
 @cache
-def load(kind: Kind, name: str) -> ModuleType:
-    """The plugin's module. Raises SpecError, with the nearest known name, if there is none."""
+def _load(kind: Kind, name: str) -> ModuleType:
     if name not in names(kind):
         raise SpecError(f"unknown {kind} {name!r}{did_you_mean(name, names(kind))}")
     for entry in _installed(kind).select(name=name):

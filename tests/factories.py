@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.records.costs import MEMORY_KINDS, Estimate, Flops, Params, PartParams, PredictedMemory, PredictedPhase
 from bench.records.record import CellRecord, Failure, Memory, PhaseMemory, Status, Time
 from bench.records.scores import Accuracy, Baseline, Share
@@ -101,3 +102,8 @@ def _phase(gib: float) -> PredictedPhase:
     peak = round(gib * GIB)
     kinds = dict.fromkeys(MEMORY_KINDS, 0) | {"weights": peak // 4, "activations": peak - peak // 4}
     return PredictedPhase(allocated_peak_bytes=peak, reserved_peak_bytes=peak + GIB // 4, by_kind=kinds)
+
+
+def plugin(kind: registry.Kind, name: str) -> Any:
+    """A plugin of whatever kind, with what it has beside its contract."""
+    return registry.load(kind, name)

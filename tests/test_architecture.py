@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_plugin_keeps_its_contract(kind: registry.Kind, name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_a_method_puts_an_adapter_on_or_selects(name: str) -> None:
-    module = registry.load("methods", name)
+    module: Any = registry.load("methods", name)
     (kind,) = [kind for kind in (contracts.AdapterPlugin, contracts.SelectivePlugin) if _offers(module, kind)]
     (declared,) = (value for value in vars(kind).values() if isinstance(value, staticmethod))
     own = getattr(module, declared.__name__)

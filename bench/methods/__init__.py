@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal
 
 from bench import registry
 from bench.errors import SpecError
-from bench.plugins.contracts import PartFacts
+from bench.plugins.contracts import MethodPlugin, PartFacts
 from bench.plugins.settings import MethodSettings
 
 Kind = Literal["adapter", "prompt", "selective"]
@@ -59,7 +58,7 @@ def _own(name: str) -> Entry:
     )
 
 
-def _needs_text(plugin: ModuleType, name: str) -> bool:
+def _needs_text(plugin: MethodPlugin, name: str) -> bool:
     """Whether the plugin's own check refuses a part for no other reason than that it takes no virtual tokens."""
     settings = plugin.Settings.model_construct(type=name)
     refused = []

@@ -1,1 +1,69 @@
-"""What plugins offer and build on."""
+"""What plugins offer and build on; a plugin outside this package imports all it needs from here."""
+
+from __future__ import annotations
+
+from bench.plugins.contracts import (
+    AdapterPlugin,
+    AnswerType,
+    BenchModel,
+    CutTexts,
+    DataPlugin,
+    Example,
+    GenerateOptions,
+    InputLengths,
+    LabelModel,
+    MethodPlugin,
+    ModelPlugin,
+    OpenedData,
+    PairModel,
+    PartFacts,
+    ScoreFacts,
+    SelectivePlugin,
+    Task,
+    TaskFacts,
+    TaskPlugin,
+    TextModel,
+)
+from bench.plugins.settings import (
+    DataSettings,
+    LocalPath,
+    MethodSettings,
+    MethodTraining,
+    ModelSettings,
+    Settings,
+    TaskSettings,
+    TrackerSettings,
+)
+from bench.records.scores import Score
+
+__all__ = [
+    "AdapterPlugin",
+    "AnswerType",
+    "BenchModel",
+    "CutTexts",
+    "DataPlugin",
+    "DataSettings",
+    "Example",
+    "GenerateOptions",
+    "InputLengths",
+    "LabelModel",
+    "LocalPath",
+    "MethodPlugin",
+    "MethodSettings",
+    "MethodTraining",
+    "ModelPlugin",
+    "ModelSettings",
+    "OpenedData",
+    "PairModel",
+    "PartFacts",
+    "Score",
+    "ScoreFacts",
+    "SelectivePlugin",
+    "Settings",
+    "Task",
+    "TaskFacts",
+    "TaskPlugin",
+    "TaskSettings",
+    "TextModel",
+    "TrackerSettings",
+]

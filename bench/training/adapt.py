@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -86,7 +86,8 @@ def adapt(
 
 def apply_method(model: BenchModel, part: PartFacts, method: MethodSettings) -> AppliedMethod:
     """Put a method on a part. Raises BenchError, or any error of peft, if it does not fit."""
-    plugin, plain = registry.load("methods", method.type), model.part(part.name)
+    plugin: Any = registry.load("methods", method.type)  # an AdapterPlugin or a SelectivePlugin
+    plain = model.part(part.name)
     if hasattr(plugin, "select"):
         names = plugin.select(method, part, plain)
         for name in names:

@@ -16,6 +16,7 @@ from bench.datasets.common import dataset
 from bench.datasets.common.dataset import DataSet
 from bench.errors import DataError
 from bench.plugins.settings import DataSettings
+from tests import factories
 from tests.datasets.conftest import (
     make_instructions,
     make_pets,
@@ -103,20 +104,22 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(name: str, tmp_path: Path) -> DataSettings:
-    found: DataSettings = registry.load("datasets", name).Settings(name=name, **CASES[name].settings(tmp_path / "data"))
+    found: DataSettings = factories.plugin("datasets", name).Settings(
+        name=name, **CASES[name].settings(tmp_path / "data")
+    )
     return found
 
 
 @pytest.fixture
 def data(name: str, settings: DataSettings) -> DataSet:
-    found: DataSet = registry.load("datasets", name).load(settings)
+    found: DataSet = factories.plugin("datasets", name).load(settings)
     return found
 
 
 def test_the_digest_is_a_stable_sha256_of_what_is_loaded(name: str, settings: DataSettings, data: DataSet) -> None:
-    digest = registry.load("datasets", name).digest(settings)
+    digest = factories.plugin("datasets", name).digest(settings)
     assert len(bytes.fromhex(digest)) == 32
-    assert registry.load("datasets", name).digest(settings) == digest == data.digest()
+    assert factories.plugin("datasets", name).digest(settings) == digest == data.digest()
 
 
 def test_settings_are_fields_not_methods(settings: DataSettings) -> None:
@@ -162,7 +165,7 @@ def test_notes_are_sentences_of_the_record(data: DataSet) -> None:
 
 
 def test_absent_data_name_the_place_and_the_remedy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case, plugin = CASES[name], registry.load("datasets", name)
+    case, plugin = CASES[name], factories.plugin("datasets", name)
     monkeypatch.chdir(tmp_path)
     if name == "rendered_shapes":
         return  # nothing can be absent
@@ -179,7 +182,7 @@ def test_absent_data_name_the_place_and_the_remedy(name: str, tmp_path: Path, mo
 @pytest.mark.parametrize("name", HUB)
 def test_an_absent_extra_says_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    plugin = registry.load("datasets", name)
+    plugin = factories.plugin("datasets", name)
     with pytest.raises(DataError, match=r"\[hub\]"):
         plugin.digest(plugin.Settings(name=name, **{"id": "a/b"} | (TABLE_COLUMNS if name == "hub" else {})))
 
@@ -192,7 +195,7 @@ def _change(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["vqa_rad", "slake", "mile_instruction", "image_folder"])
 def test_the_digest_follows_annotations_images_and_their_names(name: str, tmp_path: Path) -> None:
-    plugin = registry.load("datasets", name)
+    plugin = factories.plugin("datasets", name)
     settings = plugin.Settings(name=name, **CASES[name].settings(tmp_path / "data"))
     digests = [plugin.digest(settings)]
     for path in sorted(settings.root.rglob("*.jp*g"))[:1] + sorted((tmp_path / "data").rglob("*.json")):

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
-from bench import registry
 from bench.errors import SpecError, WeightsError
 from bench.plugins.contracts import GenerateOptions
 from bench.training.adapt import adapt
 from bench.training.audit import check_frozen, check_gradients
 from bench.training.params import count_params
+from tests import factories
 from tests.contracts.model_cases import ANSWERS, CASES, QUESTIONS, Family, family
 
 BEAMS = GenerateOptions(num_beams=2, max_new_tokens=4)
@@ -48,7 +48,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
 
 
 def lora() -> Any:
-    return registry.load("methods", "lora").Settings(type="lora", r=2, lora_dropout=0.0)
+    return factories.plugin("methods", "lora").Settings(type="lora", r=2, lora_dropout=0.0)
 
 
 def test_every_tensor_is_in_one_part_and_the_spec_may_name_it(made: Family) -> None:

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from bench import registry
 from bench.estimate.autocast import CPU, autocast_on_meta
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
+from tests import factories
 from tests.worker.conftest import CELL, merged
 
 from .watching import Trace
@@ -130,7 +130,7 @@ def timm_vit() -> tuple[nn.Module, Loss]:
 
 def miss(**changes: Any) -> tuple[nn.Module, Loss]:
     cell = Cell.model_validate(merged(CELL, changes))
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     model = plugin.build(cell.model, texts=["a red circle"], device="cpu")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     shapes = model.meta_inputs(3, model.max_lengths(), with_answers=True)

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from bench import registry
 from bench.estimate.dataset_cache import DatasetCache
 from bench.plugins.contracts import BenchModel, InputLengths
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from bench.training.data import load_data
+from tests import factories
 
 Make = Callable[..., Cell]
 
 
 def built(cell: Cell) -> BenchModel:
     texts = DatasetCache().texts(cell)
-    model: BenchModel = registry.load("models", cell.model.family).build(cell.model, texts=texts, device="meta")
+    model: BenchModel = factories.plugin("models", cell.model.family).build(cell.model, texts=texts, device="meta")
     return model
 
 

@@ -26,6 +26,7 @@ from bench.methods import _library
 from bench.plugins.settings import LocalPathMark
 from bench.spec.cell import Cell
 from bench.spec.sections import EvaluateSettings, RunSettings, TrainSettings
+from tests import factories
 from tests.datasets.conftest import rad
 from tests.factories import make_record
 from tests.sweeps import make_cell
@@ -99,7 +100,7 @@ def fields() -> dict[Key, bool]:
     found: dict[Key, bool] = {}
     for kind in ("models", "datasets", "tasks", "trackers"):
         for name in registry.names(kind):
-            settings = registry.load(kind, name).Settings
+            settings = factories.plugin(kind, name).Settings
             found |= {(kind, name, field): marked for field, marked in text_fields(settings)}
     for name, settings in (("train", TrainSettings), ("evaluate", EvaluateSettings), ("run", RunSettings)):
         found |= {(name, "", field): marked for field, marked in text_fields(settings) if "trackers" not in field}
@@ -376,12 +377,12 @@ def test_records_of_earlier_versions_are_of_the_same_data(root: Path, shared_dat
     for (name, settings), spec in zip(roots.items(), ("table1", "vqa_rad_small"), strict=True):
         (path,) = (root / "results" / "gallery" / spec).glob("*.jsonl")
         stored = json.loads(path.read_text(encoding="utf-8").splitlines()[0])["data_digest"]
-        plugin = registry.load("datasets", name)
+        plugin = factories.plugin("datasets", name)
         assert plugin.digest(plugin.Settings(name=name, **settings)) == stored
 
 
 def test_a_changed_image_of_a_published_set_is_seen(tmp_path: Path, shared_data: Path) -> None:
-    plugin, root = registry.load("datasets", "vqa_rad"), tmp_path / "copy"
+    plugin, root = factories.plugin("datasets", "vqa_rad"), tmp_path / "copy"
     shutil.copytree(shared_data / "vqa_rad", root)
     settings = plugin.Settings(name="vqa_rad", root=root)
     before = plugin.digest(settings)

@@ -24,7 +24,6 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from bench import registry
 from bench.errors import SpecError
 from bench.methods import _library, peft_config
 from bench.models.common import parts
@@ -32,6 +31,7 @@ from bench.patches.peft import get_peft_model
 from bench.plugins.contracts import PartFacts
 from bench.spec.cell import target_lines
 from bench.spec.sections import AnyMethod
+from tests import factories
 from tests.factories import load_cells
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -295,5 +295,5 @@ def test_an_initialisation_that_is_not_made_is_refused() -> None:
 
 
 def test_the_papers_methods_keep_their_targets() -> None:
-    lora = registry.load("methods", "lora")
+    lora = factories.plugin("methods", "lora")
     assert lora.config(lora.Settings(type="lora"), MODEL, llama()).target_modules == set(ALL)

@@ -12,29 +12,29 @@ from peft import IA3Config, LoraConfig, PrefixTuningConfig
 from transformers import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from bench import registry
 from bench.errors import SpecError
 from bench.models.miss import PARTS
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
+from tests import factories
 
 BARE = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={"other": ["layer"]})
 UNKNOWN = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={})
 
 
 def settings(type_: str, **fields: Any) -> MethodSettings:
-    made: MethodSettings = registry.load("methods", type_).Settings(type=type_, **fields)
+    made: MethodSettings = factories.plugin("methods", type_).Settings(type=type_, **fields)
     return made
 
 
 def config(method: MethodSettings, part: str) -> Any:
     with torch.device("meta"):
         module = BlipTextModel(BlipTextConfig(hidden_size=48, num_hidden_layers=1))
-    return registry.load("methods", method.type).config(method, PARTS[part], module)
+    return factories.plugin("methods", method.type).config(method, PARTS[part], module)
 
 
 def check(method: MethodSettings, part: PartFacts) -> None:
-    registry.load("methods", method.type).check(method, part)
+    factories.plugin("methods", method.type).check(method, part)
 
 
 def test_lora_takes_the_papers_defaults_and_the_parts_targets() -> None:

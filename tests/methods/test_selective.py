@@ -31,9 +31,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from bench import registry
 from bench.errors import SpecError
 from bench.plugins.contracts import PartFacts
+from tests import factories
 
 PART = PartFacts(name="net", task_type=None, targets={})
 SIZES: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
@@ -46,7 +46,7 @@ def bert(model: Any = BertModel) -> torch.nn.Module:
 
 
 def select(type_: str, module: torch.nn.Module, part: PartFacts = PART, **fields: Any) -> set[str]:
-    plugin = registry.load("methods", type_)
+    plugin = factories.plugin("methods", type_)
     settings = plugin.Settings(type=type_, **fields)
     plugin.check(settings, part)
     names: set[str] = plugin.select(settings, part, module)

@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import nn
 
-from bench import registry
 from bench.errors import SpecError
 from bench.models.common import parts as _parts
 from bench.plugins.contracts import PartFacts
@@ -18,6 +17,7 @@ from bench.plugins.settings import MethodSettings
 from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen, check_gradients
 from bench.training.params import count_params, stored_tensors, write_tensors
+from tests import factories
 from tests.training.runs import load_stored
 
 PATTERNS = {
@@ -74,7 +74,7 @@ def on_meta(name: str, **arguments: Any) -> Any:
 
 def method(name: str) -> MethodSettings:
     fields = METHODS[name]
-    made: MethodSettings = registry.load("methods", fields["type"]).Settings.model_validate(fields)
+    made: MethodSettings = factories.plugin("methods", fields["type"]).Settings.model_validate(fields)
     return made
 
 
@@ -205,7 +205,7 @@ def test_an_adapter_on_a_layer_that_is_itself_named() -> None:
 
 def test_the_head_of_the_whole_model_and_its_blocks() -> None:
     net = Net(vit(), {"all": ""})
-    head = registry.load("methods", "head")
+    head = factories.plugin("methods", "head")
     names = head.select(head.Settings(type="head"), net.part_facts["all"], net.part("all"))
     assert names == {"head.weight", "head.bias"}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import registry
 from bench.spec.cell import Cell, expand
 from bench.spec.load import SpecSource, read_spec
 from bench.training.adapt import adapt
 from bench.training.optimizer import make_schedule
 from bench.training.params import count_params
+from tests import factories
 
 METHODS = {"T": "Full Fine-tuning", "LoRA": "Decoder-LoRA", "Prefix": "Decoder-Prefix", "IA3": "Decoder-IA3"}
 METHODS |= {"PTV2": "Decoder-PTV2"}
@@ -55,8 +55,8 @@ def test_counts_are_ours_and_the_remark_is_there(source: SpecSource) -> None:
     resolved = source.resolve("paper")
     shares = []
     for cell in cells(source, "paper"):
-        model = registry.load("models", cell.model.family).build(cell.model, texts=[], device="meta")
-        adapters = adapt(model, registry.load("models", cell.model.family).PARTS, cell.parts, cell.methods)
+        model = factories.plugin("models", cell.model.family).build(cell.model, texts=[], device="meta")
+        adapters = adapt(model, factories.plugin("models", cell.model.family).PARTS, cell.parts, cell.methods)
         params = count_params(model, cell.parts, adapters)
         assert params.trainable == TRAINABLE[cell.parts["decoder"]]
         shares.append(f"{params.pct:.2f}")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench import registry
 from bench.errors import BenchError
 from bench.plugins.settings import MethodTraining
 from bench.records.record import Status
@@ -22,6 +21,7 @@ from bench.training.device import make_precision
 from bench.training.optimizer import ParamGroup, make_groups, make_optimizer, make_schedule
 from bench.training.train import Trainer
 from bench.worker import run
+from tests import factories
 
 Make = Callable[..., Cell]
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_the_check_leaves_the_random_numbers_of_a_run_alone(make_cell: Make) -> 
     torch.manual_seed(1)
     first = torch.rand(1)
     torch.manual_seed(1)
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     plugin.build(cell.model, texts=["yes no"], device="meta")
     assert torch.equal(torch.rand(1), first)
 
@@ -85,7 +85,7 @@ def test_adapters_of_several_kinds_on_several_parts(make_cell: Make) -> None:
     }
     parts = {"vit": "L", "jtm": "V", "dec": "B"}
     cell = make_cell(parts=parts, methods=methods)
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     model = plugin.build(cell.model, texts=["yes no"], device="cpu")
     adapted = adapt(model, plugin.PARTS, parts, cell.methods)
     check_frozen(model, parts, adapted)
@@ -118,7 +118,7 @@ def stepped(make_cell: Make, method: dict[str, Any], **train: Any) -> tuple[Any,
     """A model after a step of SGD, and what every trained tensor moved by."""
     cell = make_cell(parts={"vit": "F", "jtm": "M", "dec": "T"}, methods={"M": method}, train=train)
     data = load_data(cell.data)
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     torch.manual_seed(0)
     model = plugin.build(cell.model, texts=data.source.texts(), device="cpu")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)

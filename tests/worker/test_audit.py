@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bench import registry
 from bench.errors import AuditError
 from bench.plugins.contracts import BenchModel, Task
 from bench.spec.cell import Cell
@@ -16,10 +15,11 @@ from bench.spec.sections import DEFAULT_TASK, EvaluateSettings
 from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen, check_gradients
 from bench.training.data import LoadedData, load_data
+from tests import factories
 
 Make = Callable[..., Cell]
 
-VQA: Task = registry.load("tasks", "generative_vqa").create(DEFAULT_TASK, EvaluateSettings(batch_size=4), [])
+VQA: Task = factories.plugin("tasks", "generative_vqa").create(DEFAULT_TASK, EvaluateSettings(batch_size=4), [])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def data() -> LoadedData:
 
 
 def adapted(cell: Cell, device: str = "cpu") -> tuple[BenchModel, dict[str, AppliedMethod]]:
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=["what shape is it yes no"], device=device)
     return model, adapt(model, plugin.PARTS, cell.parts, cell.methods)
 

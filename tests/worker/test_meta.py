@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import registry
 from bench.estimate.autocast import autocast_on_meta
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
@@ -18,6 +17,7 @@ from bench.training.data import Batch
 from bench.training.device import make_precision
 from bench.training.optimizer import make_schedule
 from bench.training.train import Trainer
+from tests import factories
 
 Make = Callable[..., Cell]
 
@@ -37,7 +37,7 @@ class Answering(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def steps_on_meta(cell: Cell, steps: int = 2, micro_batches: int = 1) -> tuple[Counter[str], Trainer]:
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     model = plugin.build(cell.model, texts=["a red circle"], device="meta")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     precision = make_precision(cell.train.precision, torch.device("meta"))

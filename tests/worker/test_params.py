@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench import registry
 from bench.plugins.contracts import BenchModel
 from bench.records.costs import Params
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
 from bench.training.params import count_params, stored_tensors, write_tensors
+from tests import factories
 
 Make = Callable[..., Cell]
 
@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def built(cell: Cell, device: str) -> tuple[BenchModel, dict[str, Any]]:
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     model: BenchModel = plugin.build(cell.model, texts=["what shape is it yes no"], device=device)
     return model, adapt(model, plugin.PARTS, cell.parts, cell.methods)
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from bench import registry
 from bench.errors import BenchError
 from bench.methods import _library
 from bench.plugins.contracts import PartFacts
@@ -26,6 +25,7 @@ from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen
 from bench.training.data import load_data, task_of
 from bench.training.params import count_params, stored_tensors, write_tensors
+from tests import factories
 from tests.training.runs import load_stored
 from tests.training.tiny_models import TinyModel
 
@@ -97,7 +97,7 @@ class Trainable(Protocol):
 def make(make_cell: Callable[..., Cell]) -> Callable[[str], tuple[Any, dict[str, PartFacts]]]:
     """A model by name, always with the same weights, and what is to be known of its only part."""
     cell = make_cell(model={"initializer_range": 0.3})  # a wide one, so that the loss depends on every part
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     data = load_data(cell.data)
 
     def made(name: str) -> tuple[Any, dict[str, PartFacts]]:
@@ -147,7 +147,7 @@ def test_every_method_of_our_own(make: Callable[..., Any], tmp_path: Path, type_
 
 def adapted(make: Callable[..., Any], name: str, method: MethodSettings) -> tuple[Any, dict[str, AppliedMethod]]:
     model, facts = make(name)
-    registry.load("methods", method.type).check(method, facts["net"])
+    factories.plugin("methods", method.type).check(method, facts["net"])
     torch.manual_seed(next(SEEDS))  # the adapter is drawn anew each time, the model is not
     adapters = adapt(model, facts, {"net": "M"}, {"M": method})
     check_frozen(model, {"net": "M"}, adapters)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench import registry
 from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
 from bench.training.adapt import adapt
@@ -18,6 +17,7 @@ from bench.training.device import make_precision, seed_everything
 from bench.training.optimizer import make_schedule
 from bench.training.train import Trainer
 from bench.worker.run import run_cell
+from tests import factories
 
 Make = Callable[..., Cell]
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def trained(cell: Cell) -> tuple[list[float], list[torch.Tensor]]:
     """Losses of all steps, and the trained tensors after them."""
     seed_everything(cell.seed, CPU)
     data = load_data(cell.data)
-    plugin = registry.load("models", cell.model.family)
+    plugin = factories.plugin("models", cell.model.family)
     model = plugin.build(cell.model, texts=data.source.texts(), device="cpu")
     adapt(model, plugin.PARTS, cell.parts, cell.methods)
     plan = make_schedule(cell.train, len(data.train))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -116,7 +116,7 @@ def build_model(cell: Cell, device: str, texts: Sequence[str] = ()) -> TextModel
     """The cell's adapted model with random weights in its precision."""
     plugin = registry.load("models", cell.model.family)
     settings = cell.model.model_copy(update={"weights": None})
-    model: TextModel = plugin.build(settings, texts=texts, device=device, task=task_of(cell).facts)
+    model = cast("TextModel", plugin.build(settings, texts=texts, device=device, task=task_of(cell).facts))
     adapt(model, model.part_facts, cell.parts, cell.methods)
     model.module.to(torch.device(device), make_precision(cell.train.precision, torch.device(device)).weights)
     return model

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import nn
 
 from bench.errors import BenchError
-from bench.plugins.contracts import InputLengths, PartFacts
+from bench.plugins import InputLengths, PartFacts
 
 if TYPE_CHECKING:
     from .perceptron import Settings

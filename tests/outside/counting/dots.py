@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings
+from bench.plugins import DataSettings, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image

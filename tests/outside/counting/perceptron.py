@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
-from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
-from bench.plugins.settings import ModelSettings
+from bench.plugins import BenchModel, ModelSettings, PartFacts, TaskFacts
 
 if TYPE_CHECKING:
     from ._network import Perceptron

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bench.errors import SpecError
-from bench.plugins.contracts import PartFacts
-from bench.plugins.settings import MethodSettings
+from bench.plugins import MethodSettings, PartFacts
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
-from bench.plugins.settings import TaskSettings
-from bench.records.scores import Score
+from bench.plugins import Example, GenerateOptions, LabelModel, Score, ScoreFacts, TaskFacts, TaskSettings
 
 if TYPE_CHECKING:
     import torch

@@ -10,11 +10,11 @@ import sys
 import pytest
 from PIL import Image
 
-from bench import registry
 from bench.report.html import thumbnails
 from bench.report.html.questions import Question, read
 from bench.report.html.thumbnails import Making
 from bench.spec.cell import Cell
+from tests import factories
 from tests.report.html.conftest import Report
 
 
@@ -52,7 +52,7 @@ def test_large_images_are_made_smaller() -> None:
 
 def test_nothing_is_downloaded(report: Report) -> None:
     pytest.importorskip("datasets", reason="the [hub] extra is not installed")
-    settings = registry.load("datasets", "vqa_rad_hub").Settings(name="vqa_rad_hub", id="nobody/has-this-data-set")
+    settings = factories.plugin("datasets", "vqa_rad_hub").Settings(name="vqa_rad_hub", id="nobody/has-this-data-set")
     cells = {cell_id: cell.model_copy(update={"data": settings}) for cell_id, cell in by_id(report).items()}
     made = Making(questions(report), cells).thumbnails
     assert made.images == []
