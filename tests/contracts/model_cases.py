@@ -15,7 +15,8 @@ from PIL import Image
 from bench import registry
 from bench.plugins.contracts import TaskFacts
 from bench.plugins.settings import ModelSettings
-from tests.models import hf_models, hf_seeing
+from tests.models.hf import models as hf_models
+from tests.models.hf import vision_language_models
 
 LABEL = TaskFacts(name="label", inputs=("text",), output="label", labels=("neg", "pos"))
 WRITE = TaskFacts(name="write", inputs=("text",), output="text")
@@ -89,7 +90,7 @@ CASES: dict[str, ModelCase] = {
     "hf rewrite": _hf("t5", WRITE, LOOK, "encoder", "decoder"),
     "hf look": _hf("vit", LOOK, LABEL, "encoder", "head"),
     "hf ask": ModelCase(
-        settings=lambda folder: {"family": "hf", "path": hf_seeing.write("llava", folder / "llava")},
+        settings=lambda folder: {"family": "hf", "path": vision_language_models.write("llava", folder / "llava")},
         saved=lambda folder: {"path": folder},
         task=ASK,
         impossible=LABEL,

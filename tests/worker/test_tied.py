@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bench.errors import BenchError
-from tests.models import hf_models as own
-from tests.models.hf_models import ANSWERS, CONFIGS, LABEL, QUESTIONS, WRITE
+from tests.models.hf import models as own
+from tests.models.hf.models import ANSWERS, CONFIGS, LABEL, QUESTIONS, WRITE
 
 LLAMA = {"config": {"model_type": "llama", **CONFIGS["llama"], "tie_word_embeddings": True}}
 

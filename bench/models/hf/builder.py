@@ -15,32 +15,23 @@ from bench.errors import SpecError, WeightsError
 from bench.models.common import labels
 from bench.models.common.files import refuse_quantised_tensors
 from bench.models.common.weights import check_kind, raise_misfit
-from bench.models.hf import architectures, checks, files, images, text, tokens, vision_language
+from bench.models.hf import architectures, checks, files, tokens
+from bench.models.hf.images import ImageClassifier, set_image_size
 from bench.models.hf.model import Built, HfModel
 from bench.models.hf.settings import Settings
+from bench.models.hf.text import CausalLM, Seq2SeqLM, SequenceClassifier
+from bench.models.hf.vision_language import BlipVqa, ImageTextToText
 from bench.plugins.contracts import TaskFacts
 from bench.registry import did_you_mean
 
 # Kind -> auto-class of the library, class of this family, check of what its task assumes.
 _KINDS: dict[str, tuple[str, type[HfModel], Callable[[Any], None]]] = {
-    architectures.LABELS: (
-        "AutoModelForSequenceClassification",
-        text.SequenceClassifier,
-        checks.check_sequence_classifier,
-    ),
-    architectures.IMAGES: ("AutoModelForImageClassification", images.ImageClassifier, checks.check_image_classifier),
-    architectures.CAUSAL: ("AutoModelForCausalLM", text.CausalLM, checks.check_generative_model),
-    architectures.SEQ2SEQ: ("AutoModelForSeq2SeqLM", text.Seq2SeqLM, checks.check_generative_model),
-    architectures.VISION_TEXT: (
-        "AutoModelForImageTextToText",
-        vision_language.ImageTextToText,
-        checks.check_generative_model,
-    ),
-    architectures.VQA: (
-        "AutoModelForVisualQuestionAnswering",
-        vision_language.BlipVqa,
-        checks.check_generative_model,
-    ),
+    architectures.LABELS: ("SequenceClassification", SequenceClassifier, checks.check_sequence_classifier),
+    architectures.IMAGES: ("ImageClassification", ImageClassifier, checks.check_image_classifier),
+    architectures.CAUSAL: ("CausalLM", CausalLM, checks.check_generative_model),
+    architectures.SEQ2SEQ: ("Seq2SeqLM", Seq2SeqLM, checks.check_generative_model),
+    architectures.VISION_TEXT: ("ImageTextToText", ImageTextToText, checks.check_generative_model),
+    architectures.VQA: ("VisualQuestionAnswering", BlipVqa, checks.check_generative_model),
 }
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
 _OPTIONAL_FIELDS = frozenset(
@@ -83,7 +74,7 @@ def _build_module(settings: Settings, texts: Sequence[str], task: TaskFacts, *, 
     if hasattr(config, "rescale_every"):
         config.rescale_every = 0  # RWKV would halve its frozen layers in evaluation, yet not the adapters on them
     if settings.image.size is not None and untrained:
-        images.set_image_size(config, settings.image.size)
+        set_image_size(config, settings.image.size)
     folder = tokens.folder_of(settings, meta=meta)
     module, new = _make_module(settings, config, kind, with_weights=not (untrained or meta), meta=meta)
     if head is not None and not (untrained or meta):
@@ -190,7 +181,7 @@ def _check_head(head: labels.Match, new: set[str], config: Any, task: TaskFacts)
 
 def _make_module(settings: Settings, config: Any, kind: str, *, with_weights: bool, meta: bool) -> tuple[Any, set[str]]:
     """The module, and the names of the tensors of a head that the weights lack."""
-    auto: Any = getattr(transformers, _KINDS[kind][0])
+    auto: Any = getattr(transformers, f"AutoModelFor{_KINDS[kind][0]}")
     options: dict[str, Any] = {"dtype": torch.float32}
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from PIL import Image as Pillow
 
-from bench.errors import BenchError, SpecError
+from bench.errors import SpecError
 from bench.models.hf.images import ImageClassifier
 from bench.models.hf.model import Batch, HfModel
 from bench.models.hf.text import GenerativeModel, SequenceClassifier
@@ -33,41 +33,44 @@ _WORDS = _MIDDLE + _LONG + _ANSWER + 1
 _BLUE, _RED = (90, 120, 150), (220, 40, 10)
 
 
-class _Texts:
-    """Texts of words that the model knows."""
-
-    def __init__(self, model: SequenceClassifier | GenerativeModel) -> None:
-        words = _known_words(model.tokens)
-        self.are_enough = len(words) == _WORDS
-        long, answer, spare = words[_MIDDLE : _MIDDLE + _LONG], words[_MIDDLE + _LONG : -1], words[-1:]
-        self.long, self.answer = " ".join(long), " ".join(answer)
-        self.all = [" ".join(words[:_SHORT]), " ".join(words[:_MIDDLE]), self.long]
-        self.other_answer = " ".join([*answer[:-1], *spare])
-        self.other_first = " ".join([*spare, *long[1:]])
-        self.other_last = " ".join([*long[:-1], *spare])
+def _texts(model: SequenceClassifier | GenerativeModel) -> dict[str, str]:
+    """Three texts, variants of the longest, and two answers, of words that the model knows; empty if these are few."""
+    words = _known_words(model.tokens)
+    if len(words) < _WORDS:
+        return {}
+    long, answer, spare = words[_MIDDLE : _MIDDLE + _LONG], words[_MIDDLE + _LONG : -1], words[-1]
+    rows = {"short": words[:_SHORT], "middle": words[:_MIDDLE], "long": long, "answer": answer}
+    rows |= {
+        "other_first": [spare, *long[1:]],
+        "other_last": [*long[:-1], spare],
+        "other_answer": [*answer[:-1], spare],
+    }
+    return {name: " ".join(row) for name, row in rows.items()}
 
 
 def check_sequence_classifier(model: SequenceClassifier) -> None:
     """Check a model that chooses a label for a text. Raises SpecError with the reason."""
-    texts = _Texts(model)
-    if not texts.are_enough:
+    texts = _texts(model)
+    if not texts:
         return
-    with _library_errors(model), _without_trace(model):
-        together = _scores(model, texts.all)
-        _check_same(model, together, _scores(model, texts.all), "two forward passes of the same texts differ")
-        alone = torch.cat([_scores(model, [text]) for text in texts.all])
+    batch = [texts["short"], texts["middle"], texts["long"]]
+    with _probing(model):
+        together = _scores(model, batch)
+        _check_same(model, together, _scores(model, batch), "two forward passes of the same texts differ")
+        alone = torch.cat([_scores(model, [text]) for text in batch])
         _check_same(
             model, together, alone, "its label of a text depends on the padding that the others of a batch bring"
         )
-        for place, text in (("first", texts.other_first), ("last", texts.other_last)):
-            if _differ(model, texts.long, text) and torch.equal(_scores(model, [text]), alone[-1:]):
+        for place in ("first", "last"):
+            text = texts[f"other_{place}"]
+            if _differ(model, texts["long"], text) and torch.equal(_scores(model, [text]), alone[-1:]):
                 _refuse(model, f"its label does not depend on the {place} word of a text")
 
 
 def check_image_classifier(model: ImageClassifier) -> None:
     """Check a model that chooses a label for an image. Raises SpecError with the reason."""
     images = [_image(_BLUE), _image(_RED)]
-    with _library_errors(model), _without_trace(model):
+    with _probing(model):
         together = _scores(model, [], images)
         _check_same(model, together, _scores(model, [], images), "two forward passes of the same images differ")
         alone = torch.cat([_scores(model, [], [image]) for image in images])
@@ -77,22 +80,23 @@ def check_image_classifier(model: ImageClassifier) -> None:
 def check_generative_model(model: GenerativeModel) -> None:
     """Check a model that writes an answer. Raises SpecError with the reason."""
     _check_vocabulary(model)
-    texts = _Texts(model)
-    if not texts.are_enough:
+    texts = _texts(model)
+    if not texts:
         return
-    answers = [texts.answer] * len(texts.all)
-    with _library_errors(model), _without_trace(model):
-        together = _predictions(model, texts.all, answers)
+    questions = [texts["short"], texts["middle"], texts["long"]]
+    answers = [texts["answer"]] * len(questions)
+    with _probing(model):
+        together = _predictions(model, questions, answers)
         if not together:
             return
-        for row, again in zip(together, _predictions(model, texts.all, answers), strict=True):
+        for row, again in zip(together, _predictions(model, questions, answers), strict=True):
             _check_same(model, row, again, "two forward passes of the same texts differ")
-        _check_causality(model, texts, together)
-        for row, question in zip(together, texts.all, strict=True):
+        _check_causality(model, questions, texts, together)
+        for row, question in zip(together, questions, strict=True):
             (alone,) = _predictions(model, [question], answers[:1])
             _check_same(model, row, alone, "an answer depends on the padding that the other texts of its batch bring")
         _check_inputs_used(model, texts, together[-1])
-        if not model.base.config.is_encoder_decoder and _padding_matters(model, texts.all):
+        if not model.base.config.is_encoder_decoder and _padding_matters(model, questions):
             if "image" in model.built.task.inputs:
                 _refuse(
                     model, "an answer depends on the padding in front of its question, which longer questions bring"
@@ -117,26 +121,28 @@ def _check_vocabulary(model: GenerativeModel) -> None:
         )
 
 
-def _check_causality(model: GenerativeModel, texts: _Texts, together: Sequence[torch.Tensor]) -> None:
+def _check_causality(
+    model: GenerativeModel, questions: list[str], texts: dict[str, str], together: Sequence[torch.Tensor]
+) -> None:
     """The tokens of two answers are predicted alike up to the first that differs, and unlike behind it."""
-    old, new = (_labels(model, texts.long, text) for text in (texts.answer, texts.other_answer))
+    old, new = (_labels(model, texts["long"], texts[name]) for name in ("answer", "other_answer"))
     until = 1 + next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
-    changed = _predictions(model, texts.all, [texts.other_answer] * len(texts.all))
+    changed = _predictions(model, questions, [texts["other_answer"]] * len(questions))
     for row, now in zip(together, changed, strict=True):
         _check_same(model, row[:until], now[:until], "it sees the token that it is to predict (it is not causal)")
         if until < min(len(row), len(now)) and torch.equal(row[until], now[until]):
             _refuse(model, "its next token does not depend on the one before")
 
 
-def _check_inputs_used(model: GenerativeModel, texts: _Texts, row: torch.Tensor) -> None:
+def _check_inputs_used(model: GenerativeModel, texts: dict[str, str], row: torch.Tensor) -> None:
     """An answer depends on the question's first word, and on the image."""
-    if _differ(model, texts.long, texts.other_first):
-        (other,) = _predictions(model, [texts.other_first], [texts.answer])
+    if _differ(model, texts["long"], texts["other_first"]):
+        (other,) = _predictions(model, [texts["other_first"]], [texts["answer"]])
         if torch.equal(other, row):
             _refuse(model, "its answer does not depend on the first word of a question")
     if "image" in model.built.task.inputs:
-        (alone,) = _predictions(model, [texts.long], [texts.answer])
-        (other,) = _predictions(model, [texts.long], [texts.answer], _RED)
+        (alone,) = _predictions(model, [texts["long"]], [texts["answer"]])
+        (other,) = _predictions(model, [texts["long"]], [texts["answer"]], _RED)
         if torch.equal(other, alone):
             _refuse(model, "its answer does not depend on the image")
 
@@ -176,11 +182,7 @@ def _differ(model: Any, one: str, other: str) -> bool:
 
 def _batch(model: Any, texts: Sequence[str], answers: Sequence[str], color: Any = _BLUE) -> Batch:
     images = [_image(color) for _ in texts] if "image" in model.built.task.inputs else []
-    return _to_device(model, model.collate(images, texts, answers))
-
-
-def _to_device(model: HfModel, batch: Batch) -> Batch:
-    return {name: tensor.to(_device(model)) for name, tensor in batch.items()}
+    return {name: tensor.to(_device(model)) for name, tensor in model.collate(images, texts, answers).items()}
 
 
 def _device(model: HfModel) -> torch.device:
@@ -193,8 +195,9 @@ def _logits(model: HfModel, batch: Batch) -> torch.Tensor | None:
     return logits.float() if isinstance(logits, torch.Tensor) else None
 
 
-def _scores(model: Any, texts: list[str], images: Sequence[Image] = ()) -> torch.Tensor:
-    scores: torch.Tensor = model.logits(_to_device(model, model.collate(images, texts, [])))
+def _scores(model: Any, texts: Sequence[str], images: Sequence[Image] = ()) -> torch.Tensor:
+    batch = model.collate(images, texts, [])
+    scores: torch.Tensor = model.logits({name: tensor.to(_device(model)) for name, tensor in batch.items()})
     return scores.float()
 
 
@@ -218,50 +221,36 @@ def _known_words(tokens: Any) -> list[str]:
 
 
 @contextmanager
-def _without_trace(model: HfModel) -> Iterator[None]:
-    """In evaluation mode, without gradients or traces in random numbers and recorded memory peaks."""
-    device = _device(model)
+def _probing(model: HfModel) -> Iterator[None]:
+    """Evaluate without gradients or traces in random numbers and recorded memory peaks.
+
+    Raises SpecError with the library's reason where the model cannot take such inputs.
+    """
+    device, training, attention = _device(model), model.module.training, model.settings.attention
     is_cuda = device.type == "cuda"
     before = torch.cuda.max_memory_allocated(device) if is_cuda else 0
-    training = model.module.training
+    has_kernel = attention not in (None, "eager", "sdpa")
     model.module.eval()
     try:
-        with torch.random.fork_rng([device] if is_cuda else []), torch.no_grad(), _plain_attention(model):
+        if has_kernel:  # others refuse fp32, in which weights come, or are compiled for each shape
+            model.base.set_attn_implementation("eager")
+        with torch.random.fork_rng([device] if is_cuda else []), torch.no_grad():
             yield
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        inputs = " and ".join(f"{kind}s" for kind in model.built.task.inputs)
+        _refuse(model, f"it fails on {inputs} alone: {type(error).__name__}: {reason}")
     finally:
+        if has_kernel:
+            model.base.set_attn_implementation(attention)
         model.module.train(training)
         if is_cuda:
             getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
             torch.cuda.empty_cache()
             if torch.cuda.memory_allocated(device) >= before:  # no peak measured before is lost
                 torch.cuda.reset_peak_memory_stats(device)
-
-
-@contextmanager
-def _plain_attention(model: HfModel) -> Iterator[None]:
-    """Without kernels that refuse fp32, in which weights come, or are compiled for each shape."""
-    chosen = model.settings.attention
-    if chosen in (None, "eager", "sdpa"):
-        yield
-        return
-    model.base.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.base.set_attn_implementation(chosen)
-
-
-@contextmanager
-def _library_errors(model: HfModel) -> Iterator[None]:
-    """Raise SpecError with the library's reason where the model cannot take such inputs."""
-    try:
-        yield
-    except (BenchError, torch.OutOfMemoryError):
-        raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
-        inputs = " and ".join(f"{kind}s" for kind in model.built.task.inputs)
-        _refuse(model, f"it fails on {inputs} alone: {type(error).__name__}: {reason}")
 
 
 def _tolerance(model: HfModel) -> float:

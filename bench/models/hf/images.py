@@ -5,58 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL import Image as Pillow
+from PIL.Image import Image
 
 from bench.errors import WeightsError
 from bench.models.hf.model import Batch, Built, HfModel
 from bench.models.hf.settings import ImageSettings
 from bench.plugins.contracts import InputLengths
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _SIZE = 224
 """Edge where neither settings nor weights nor configuration set one: that of most ImageNet models."""
 _NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
-
-
-class Images:
-    """Images to tensors."""
-
-    def __init__(self, settings: ImageSettings, config: Any, folder: Path | None) -> None:
-        """``folder``: of the weights; without a processor in it, images are resized to the configuration's size and
-        normalised to -1..1. Raises WeightsError if the processor cannot be loaded."""
-        if folder is not None and any((folder / name).is_file() for name in _FILES):
-            self.processor = _read(folder)
-        else:
-            from transformers import ViTImageProcessor
-
-            size = getattr(_vision_config(config), "image_size", None)
-            own = max(size) if isinstance(size, list | tuple) and size else size
-            edge = settings.size or (own if isinstance(own, int) and own else _SIZE)
-            self.processor = ViTImageProcessor(size={"height": edge, "width": edge})
-        self._options = _options(settings, self.processor)
-
-    def pixels(self, images: Sequence[Image]) -> torch.Tensor:
-        """fp32 of shape (batch, 3, height, width)."""
-        batch = self.processor([image.convert("RGB") for image in images], return_tensors="pt", **self._options)
-        pixels: torch.Tensor = batch["pixel_values"].float()
-        return pixels
-
-    def shape(self) -> tuple[int, ...]:
-        """Shape that ``pixels`` makes of any one image."""
-        from PIL import Image as Pillow
-
-        return tuple(self.pixels([Pillow.new("RGB", (640, 480))]).shape[1:])
-
-    def save(self, folder: Path) -> None:
-        """Write the processor with the settings' values, so that reading it needs no settings."""
-        for name, value in self._options.items():
-            setattr(self.processor, name, value)
-        self.processor.save_pretrained(folder)
 
 
 def set_image_size(config: Any, edge: int) -> None:
@@ -85,14 +48,21 @@ def _options(settings: ImageSettings, processor: Any) -> dict[str, Any]:
     return options
 
 
-def _read(folder: Path) -> Any:
-    from transformers import AutoImageProcessor
+def _processor(settings: ImageSettings, config: Any, folder: Path | None) -> Any:
+    """The processor in the folder of the weights, else one that resizes images to the configuration's size and
+    normalises them to -1..1. Raises WeightsError if it cannot be loaded."""
+    from transformers import AutoImageProcessor, ViTImageProcessor
 
     auto: Any = AutoImageProcessor
-    try:
-        return auto.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the processors raise errors of several libraries
-        raise WeightsError(f"the image processor in {folder} cannot be loaded: {error}") from error
+    if folder is not None and any((folder / name).is_file() for name in _FILES):
+        try:
+            return auto.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the processors raise errors of several libraries
+            raise WeightsError(f"the image processor in {folder} cannot be loaded: {error}") from error
+    size = getattr(_vision_config(config), "image_size", None)
+    own = max(size) if isinstance(size, list | tuple) and size else size
+    edge = settings.size or (own if isinstance(own, int) and own else _SIZE)
+    return ViTImageProcessor(size={"height": edge, "width": edge})
 
 
 class ImageClassifier(HfModel):
@@ -100,11 +70,18 @@ class ImageClassifier(HfModel):
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
-        self.images = Images(self.settings.image, self.base.config, built.folder)
+        self.processor = _processor(self.settings.image, self.base.config, built.folder)
+        self._options = _options(self.settings.image, self.processor)
+
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width that ``collate`` makes of any image."""
+        return tuple(self.collate([Pillow.new("RGB", (640, 480))], [], [])["pixel_values"].shape[1:])
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
         """``pixel_values`` (batch, 3, height, width) fp32."""
-        return {"pixel_values": self.images.pixels(images)}
+        rows = [image.convert("RGB") for image in images]
+        pixels = self.processor(rows, return_tensors="pt", **self._options)["pixel_values"]
+        return {"pixel_values": pixels.float()}
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Shape (batch, labels), in the order of the task's labels."""
@@ -125,13 +102,15 @@ class ImageClassifier(HfModel):
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:  # noqa: ARG002
         """As ``collate``, on meta."""
-        return {"pixel_values": torch.empty(batch_size, *self.images.shape(), device="meta")}
+        return {"pixel_values": torch.empty(batch_size, *self.image_shape(), device="meta")}
 
     def save(self, folder: Path) -> None:
-        """Write weights, configuration and image processor."""
+        """Write weights, configuration and the image processor with the settings' values, so that none is needed."""
         super().save(folder)
-        self.images.save(folder)
+        for name, value in self._options.items():
+            setattr(self.processor, name, value)
+        self.processor.save_pretrained(folder)
 
     def facts(self) -> dict[str, int | str]:
         """Also the edge of the images in pixels."""
-        return super().facts() | {"image_size": self.images.shape()[-1]}
+        return super().facts() | {"image_size": self.image_shape()[-1]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +107,7 @@ class SequenceClassifier(TextReader):
     def __init__(self, built: Built) -> None:
         super().__init__(built)
         self._has_token_types = _has_token_types(self.base, self.tokens.tokenizer)
-        self._rows: dict[tuple[str, str | None], tuple[list[int], list[int]]] = {}
-        """Text, or pair -> ids and token types."""
+        self._row = cache(self._encode)
 
     def collate(
         self,
@@ -154,17 +153,13 @@ class SequenceClassifier(TextReader):
         seconds: Sequence[str | None] = pairs or [None] * len(questions)
         return [self._row(*row) for row in zip(questions, seconds, strict=True)]
 
-    def _row(self, text: str, second: str | None) -> tuple[list[int], list[int]]:
+    def _encode(self, text: str, second: str | None) -> tuple[list[int], list[int]]:
         """Ids and, where the model uses them, token types."""
-        if (text, second) not in self._rows:
-            if second is not None:
-                self._check_separator()
-                ids, types = self.tokens.encode_pair(text, second, self._longest_question)
-            else:
-                ids = self.question(text)
-                types = self.tokens.token_types(text, len(ids)) if self._has_token_types else []
-            self._rows[text, second] = ids, types
-        return self._rows[text, second]
+        if second is not None:
+            self._check_separator()
+            return self.tokens.encode_pair(text, second, self._longest_question)
+        ids = self.question(text)
+        return ids, self.tokens.token_types(text, len(ids)) if self._has_token_types else []
 
     def _check_separator(self) -> None:
         """Raise SpecError if the two texts of a pair would run into one."""

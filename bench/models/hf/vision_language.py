@@ -143,11 +143,9 @@ class ImageTextToText(GenerativeModel):
 
     def _image_options(self) -> dict[str, Any]:
         image = self.settings.image
-        options = {
-            "image_mean": image.mean and list(image.mean),
-            "image_std": image.std and list(image.std),
-            "size": image.size and {"height": image.size, "width": image.size},
-        }
+        options: dict[str, Any] = {"image_mean": image.mean and list(image.mean)}
+        options["image_std"] = image.std and list(image.std)
+        options["size"] = image.size and {"height": image.size, "width": image.size}
         return {name: value for name, value in options.items() if value is not None}
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
@@ -161,11 +159,10 @@ class ImageTextToText(GenerativeModel):
         prompts = batch["input_ids"].shape
         other = torch.full_like(ids, _ANSWER_TYPE.get(self.base.config.model_type, 0))
         behind = {"input_ids": ids, "attention_mask": mask}
-        inputs = {
+        per_token = {name: tensor for name, tensor in batch.items() if tensor.shape == prompts}
+        inputs = batch | {
             name: torch.cat([tensor, behind.get(name, other).to(tensor.dtype)], dim=1)
-            if tensor.shape == prompts
-            else tensor
-            for name, tensor in batch.items()
+            for name, tensor in per_token.items()
         }
         labels = torch.full_like(inputs["input_ids"], IGNORED)
         labels[:, prompts[1] :] = ids.masked_fill(mask == 0, IGNORED)

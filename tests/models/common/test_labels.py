@@ -14,7 +14,7 @@ from bench.errors import SpecError, WeightsError
 from bench.models import hf
 from bench.models.common.labels import match
 from bench.plugins.contracts import TaskFacts
-from tests.models import hf_models as own
+from tests.models.hf import models as own
 
 
 def task(*labels: str, spec: bool = False) -> TaskFacts:

@@ -14,8 +14,8 @@ from bench.errors import SpecError, WeightsError
 from bench.models import hf
 from bench.models.hf import architectures, files
 from bench.plugins.contracts import TaskFacts
-from tests.models import hf_models as own
-from tests.models.hf_models import ASK, LABEL, LOOK, QUESTIONS, WRITE
+from tests.models.hf import models as own
+from tests.models.hf.models import ASK, LABEL, LOOK, QUESTIONS, WRITE
 
 NAME = "somebody/tiny-bert"
 
@@ -104,24 +104,6 @@ def test_weights_in_shards(tmp_path: Path) -> None:
     shards[1].unlink()
     with pytest.raises(WeightsError, match=f"lacks {shards[1].name}"):
         build(path=tmp_path)
-
-
-def test_a_missing_tensor_is_an_error_that_names_it(folder: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(folder, tmp_path / "copy")
-    state = load_file(folder / "model.safetensors")
-    lost = state.pop("bert.encoder.layer.1.attention.self.query.weight")
-    save_file(state, tmp_path / "copy" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"missing: bert\.encoder\.layer\.1\.attention\.self\.query\.weight"):
-        build(path=tmp_path / "copy")
-    narrow = state | {"bert.encoder.layer.1.attention.self.query.weight": lost[:8]}
-    save_file(narrow, tmp_path / "copy" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match="of another shape: bert"):
-        build(path=tmp_path / "copy")
-    (tmp_path / "copy" / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(WeightsError, match="is a text that begins with 'torn', no weights"):
-        build(path=tmp_path / "copy")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf, timm
 from bench.models.common.files import quantisation_field, refuse_quantised_tensors
-from tests.models import hf_models as own
-from tests.models.hf_models import LABEL, LOOK, WRITE
+from tests.models.hf import models as own
+from tests.models.hf.models import LABEL, LOOK, WRITE
 
 GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
 

@@ -19,8 +19,8 @@ from bench.training.data import load_data
 from bench.training.device import seed_everything
 from bench.worker.run import run_cell
 from tests.factories import load_cells
-from tests.models import hf_seeing
-from tests.models.hf_models import ANSWERS, CONFIGS, QUESTIONS
+from tests.models.hf import vision_language_models
+from tests.models.hf.models import ANSWERS, CONFIGS, QUESTIONS, WHOLE
 from tests.training.runs import load_stored
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -30,20 +30,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "Prompt": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3},
 }
 LABEL, WRITE = "text_classification", "text_generation"
-WHOLE = {"parts": {"model": ""}}
+WHOLE_MODEL = {"parts": WHOLE}
 BLOCKS = {"embeddings": "F", "encoder": "LoRA", "head": "T"}
 CELLS: list[tuple[str, str, dict[str, str], dict[str, Any], dict[str, Any]]] = [
     (LABEL, "bert", {"embeddings": "T", "encoder": "T", "head": "T"}, {}, {}),
     (LABEL, "bert", {"encoder": "LoRA", "head": "T"}, {}, {"gradient_checkpointing": True}),
-    (LABEL, "bert", {"model": "Prefix"}, WHOLE, {}),
-    (LABEL, "bert", {"model": "Library"}, WHOLE, {}),
-    (LABEL, "gpt2", {"model": "Prompt"}, WHOLE, {}),
+    (LABEL, "bert", {"model": "Prefix"}, WHOLE_MODEL, {}),
+    (LABEL, "bert", {"model": "Library"}, WHOLE_MODEL, {}),
+    (LABEL, "gpt2", {"model": "Prompt"}, WHOLE_MODEL, {}),
     (WRITE, "llama", {"decoder": "LoRA", "head": "T"}, {"attention": "eager"}, {"precision": "bf16"}),
-    (WRITE, "llama", {"model": "Prefix"}, WHOLE, {}),
-    (WRITE, "gpt2", {"model": "Prompt"}, WHOLE, {}),
+    (WRITE, "llama", {"model": "Prefix"}, WHOLE_MODEL, {}),
+    (WRITE, "gpt2", {"model": "Prompt"}, WHOLE_MODEL, {}),
     (WRITE, "t5", {"encoder": "F", "decoder": "LoRA"}, {}, {}),
-    (WRITE, "t5", {"model": "Prompt"}, WHOLE, {}),
-    (WRITE, "bart", {"model": "Prefix"}, WHOLE, {}),
+    (WRITE, "t5", {"model": "Prompt"}, WHOLE_MODEL, {}),
+    (WRITE, "bart", {"model": "Prefix"}, WHOLE_MODEL, {}),
     ("image_classification", "vit", BLOCKS, {"image": {"size": 16}}, {"precision": "fp16_autocast"}),
     ("image_classification", "resnet", BLOCKS, {"image": {"size": 16}}, {}),
 ]
@@ -98,7 +98,7 @@ def test_a_cell_is_run_and_its_estimate_refuses_nothing(
 
 @pytest.mark.parametrize("name", ["llava", "blip"])
 def test_a_cell_with_images_and_questions(tmp_path: Path, name: str) -> None:
-    folder = hf_seeing.write(name, tmp_path / "weights")
+    folder = vision_language_models.write(name, tmp_path / "weights")
     parts = {"embeddings": "F", "encoder": "F", "decoder": "LoRA"}
     cell = cell_of(tmp_path, "generative_vqa", {"path": str(folder)}, parts)
     record = run_cell(cell, tmp_path / "job")
@@ -140,7 +140,7 @@ def test_a_saved_adapter_and_a_saved_model_predict_the_same(tmp_path: Path) -> N
         saved = tmp_path / action / "model"
         train = kept | ({"save_model": str(saved)} if action == "T" else {})
         (tmp_path / action).mkdir()
-        cell = cell_of(tmp_path / action, WRITE, {"config": config, **WHOLE}, {"model": action}, **train)
+        cell = cell_of(tmp_path / action, WRITE, {"config": config, **WHOLE_MODEL}, {"model": action}, **train)
         assert run_cell(cell, tmp_path / action / "job").status is Status.OK
         lines = (tmp_path / action / "job" / "predictions.jsonl").read_text().splitlines()
         model: Any = None
