@@ -67,6 +67,7 @@ def hub_folder(
     Raises WeightsError, with the download command, and UnreadError where a download takes too long.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = cached_folder(repository, revision)
     if folder is not None and is_complete(folder):
@@ -83,19 +84,13 @@ def hub_folder(
             return folder
     at = f" --revision {revision}" if revision else ""
     reason = f" {type(problem).__name__}: {str(problem).splitlines()[0]}" if problem and str(problem) else ""
-    hint = did_you_mean(repository, known) if (known := _cached_repositories()) else ""
+    cached = [path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*")]
+    hint = did_you_mean(repository, sorted(cached)) if cached else ""
     raise WeightsError(
         f"cannot get {repository} (revision {revision or 'default'}) from the Hub, and the local cache has no complete "
         f"copy{hint}. Where there is a network: `hf download {repository}{at} --local-dir FOLDER`, then "
         f"{remedy}.{reason}"
     ) from problem
-
-
-def _cached_repositories() -> list[str]:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folders = Path(HF_HUB_CACHE).glob("models--*")
-    return sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in folders)
 
 
 def quantisation_field(config: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from bench.errors import WeightsError
 from bench.files import BINARY, PICKLE, SAFETENSORS, ZIP, what_is
@@ -74,7 +75,12 @@ def read(path: Path, wrappers: Sequence[str] = ("model", "state_dict")) -> State
     Raises WeightsError with the file and what it is, or with the class that the file would have to build.
     """
     check_kind(path)
-    content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except Exception as error:  # what a damaged header raises depends on its bytes
+            raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+    content = _unpickle(path)
     for wrapper in wrappers:  # dict.get: a mapping of the file can have any attribute, ``get`` among them
         content = dict.get(content, wrapper, content) if isinstance(content, dict) else content
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
@@ -93,15 +99,6 @@ def check_kind(path: Path) -> None:
     if kind == SAFETENSORS:
         raise WeightsError(f"{path} is {kind}: rename it to end in .safetensors")
     raise WeightsError(f"{path} is {kind}, no weights: get the file once more, or name another")
-
-
-def _read_safetensors(path: Path) -> State:
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except Exception as error:  # what a damaged header raises depends on its bytes
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
 
 
 def _unpickle(path: Path) -> Any:

@@ -1,7 +1,7 @@
 """Which architectures the installed transformers has for a task.
 
-The library's lists are read from its sources, as importing them takes seconds and torch, and specs are checked in less
-than one. A release whose sources read otherwise leaves the lists empty: the library is asked when the model is built.
+The library's lists are read from its sources: importing them takes seconds and torch. A release whose sources read
+otherwise leaves the lists empty; the library is then asked when the model is built.
 """
 
 from __future__ import annotations

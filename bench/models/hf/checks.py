@@ -125,7 +125,8 @@ def _check_causality(
     model: GenerativeModel, questions: list[str], texts: dict[str, str], together: Sequence[torch.Tensor]
 ) -> None:
     """The tokens of two answers are predicted alike up to the first that differs, and unlike behind it."""
-    old, new = (_labels(model, texts["long"], texts[name]) for name in ("answer", "other_answer"))
+    both = (_batch(model, [texts["long"]], [texts[name]])["labels"][0] for name in ("answer", "other_answer"))
+    old, new = (labels[labels.ge(0)].tolist() for labels in both)
     until = 1 + next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
     changed = _predictions(model, questions, [texts["other_answer"]] * len(questions))
     for row, now in zip(together, changed, strict=True):
@@ -168,11 +169,6 @@ def _predictions(
         return []
     ahead = 0 if model.base.config.is_encoder_decoder else 1
     return [logits[i, labels[i].ge(0).nonzero()[:, 0] - ahead] for i in range(len(labels))]
-
-
-def _labels(model: GenerativeModel, question: str, answer: str) -> list[int]:
-    labels = _batch(model, [question], [answer])["labels"][0]
-    return [int(token) for token in labels[labels.ge(0)]]
 
 
 def _differ(model: Any, one: str, other: str) -> bool:

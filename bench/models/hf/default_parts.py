@@ -56,7 +56,9 @@ def _owners(model: Any, *, decoder_only: bool) -> dict[str, str]:
     """Part of every tensor, by all of its names."""
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     tower_paths, text_paths = _submodels(model)
-    if not (tower_paths or hasattr(model.config, "vision_config") or {"image", "text"} <= _modalities(model)):
+    modalities = getattr(model, "input_modalities", None) or ()
+    reads_both = {"image", "text"} <= ({modalities} if isinstance(modalities, str) else set(modalities))
+    if not (tower_paths or hasattr(model.config, "vision_config") or reads_both):
         both = bool(model.config.is_encoder_decoder)
         decodes = decoder_only or (model.can_generate() and not both)
         return {name: _part_of(name, model, decodes=decodes, both=both) for name in names}
@@ -135,11 +137,6 @@ def _tensors_of_text(model: Any, names: Sequence[str]) -> set[str]:
         return set(names)
     paths = {path for path, own in model.named_modules(remove_duplicate=False) if own in called}
     return {name for name in names if name.rpartition(".")[0] in paths}
-
-
-def _modalities(model: Any) -> set[str]:
-    found = getattr(model, "input_modalities", None) or ()
-    return {found} if isinstance(found, str) else set(found)
 
 
 def _is_inside(name: str, paths: Sequence[str]) -> bool:

@@ -61,10 +61,10 @@ class TextReader(HfModel):
 
     def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
         """How many texts are longer than ``question_max_tokens`` and ``answer_max_tokens``."""
-        longest = self.settings.answer_max_tokens
+        longest = self.settings.answer_max_tokens - (self.tokens.end is not None)
         return CutTexts(
             questions=sum(self.tokens.is_longer(text, self._longest_question) for text in questions),
-            answers=sum(self.tokens.is_cut_answer(text, longest) for text in answers) if self._writes else 0,
+            answers=sum(self.tokens.is_longer(text, longest) for text in answers) if self._writes else 0,
         )
 
     def save(self, folder: Path) -> None:

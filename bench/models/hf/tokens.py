@@ -127,10 +127,6 @@ class Tokens:
         end = [] if self.end is None else [self.end]
         return [*self._encode_plain(text)[: longest - len(end)], *end]
 
-    def is_cut_answer(self, text: str, longest: int) -> bool:
-        """Whether ``encode_answer`` leaves some of the text out."""
-        return self.is_longer(text, longest - (self.end is not None))
-
     def cut(self, text: str, longest: int) -> str:
         """The longest beginning of the text that has at most ``longest`` tokens, for a processor that takes no ids."""
         if not self.is_longer(text, longest):
@@ -154,13 +150,18 @@ def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Token
 
     Raises WeightsError if the weights have none.
     """
+    from transformers import AutoTokenizer
+
     folder = folder_of(settings, meta=meta)
     if folder is not None and any(True for pattern in _FILES for _ in folder.glob(pattern)):
         try:
-            return Tokens(_read(folder)), True
-        except WeightsError:
+            return Tokens(AutoTokenizer.from_pretrained(folder, local_files_only=True)), True
+        except SpecError:
+            raise
+        except Exception as error:  # the tokenizer libraries raise their own kinds
             if not meta:
-                raise
+                reason = str(error).splitlines()[0]
+                raise WeightsError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     words = Tokens(build_word_tokenizer(texts))
     if settings.is_untrained and settings.tokenizer is None:
         return words, bool(texts)
@@ -182,15 +183,6 @@ def folder_of(settings: Settings, *, meta: bool) -> Path | None:
         if meta and not files.is_path(settings.tokenizer):
             return None
         raise
-
-
-def _read(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizer libraries raise their own kinds
-        raise WeightsError(f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def build_word_tokenizer(texts: Iterable[str]) -> Any:

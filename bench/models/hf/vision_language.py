@@ -119,7 +119,7 @@ class ImageTextToText(GenerativeModel):
                 options = {"return_tensors": tensors, "processor_kwargs": options}
             inputs = apply(messages, tokenize=True, return_dict=True, add_generation_prompt=True, **options)
         else:
-            nested = [[image] for image in images] if self._image_token else list(images)
+            nested = [[image] for image in images] if getattr(self.processor, "image_token", "") else list(images)
             inputs = self.processor(images=nested, text=[self._prompt_text(text) for text in texts], **options)
         return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
@@ -127,16 +127,14 @@ class ImageTextToText(GenerativeModel):
     def _uses_chat_template(self) -> bool:
         return self.settings.prompt is None and bool(getattr(self.processor, "chat_template", None))
 
-    @property
-    def _image_token(self) -> str:
-        return str(getattr(self.processor, "image_token", ""))
-
     def _prompt_text(self, text: str) -> str:
         """Prompt before the processor puts tokens of the image into it."""
         if self._uses_chat_template:
             message = _chat_message(text)
             return str(self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-        return self._image_token + (self.settings.prompt or "{question}\n").replace("{question}", text)
+        return getattr(self.processor, "image_token", "") + (self.settings.prompt or "{question}\n").replace(
+            "{question}", text
+        )
 
     def _padding(self) -> dict[str, Any]:
         return {"padding": True}

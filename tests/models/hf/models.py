@@ -181,7 +181,7 @@ def _shrink(config: Any, sizes: Mapping[str, int]) -> None:
     depths = set()
     for name, value in list(vars(config).items()):
         if isinstance(value, int) and not isinstance(value, bool):
-            names = (usual.get(name, name), name)
+            names = (name,) if sizes is _SHALLOW else (usual.get(name, name), name)
             size = next((size for pattern, size in sizes.items() for n in names if re.fullmatch(pattern, n)), value)
             if size < value:
                 depths |= {value} if size == _LAYERS else set()
