@@ -312,7 +312,7 @@ def export(
             about_specs = {"--scale": scale, "--set": sets, "--seeds": seeds}
             commands.refuse(about_specs, "says which cells of a spec are meant: name the spec, or leave it out")
         load = commands.loader(scale, sets, seeds, results)
-        about_tables = {"group_by": group_by, "transpose": transpose, "digits": digits, "published": published}
+        about_tables = {"--group-by": group_by, "--transpose": transpose, "--digits": digits, "--published": published}
         content = commands.export(names or [], load, chosen, commands.words(columns), about_tables)
         commands.write_output(content, output)
 

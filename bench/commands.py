@@ -218,7 +218,7 @@ def export(
 ) -> bytes:
     """A spec's table as Markdown or LaTeX, or records as CSV or Parquet, one row each.
 
-    ``about_tables``: fields of ``bench.report.view.Wanted``. Raises SpecError if they were given for records.
+    ``about_tables``: options of ``bench.report.view.Wanted``. Raises SpecError if they were given for records.
     """
     if form in TABLE_FORMATS:
         from bench.analysis.predictions import ExampleScores
@@ -226,15 +226,15 @@ def export(
         from bench.report.view_render import latex_text, markdown_text
 
         sweep = load(Path(names[0]), "export")
-        records, wanted = sweep.records(), Wanted(columns=columns, **about_tables)
+        records, fields = sweep.records(), {o.removeprefix("--").replace("-", "_"): v for o, v in about_tables.items()}
+        wanted = Wanted(columns=columns, **fields)
         stale, examples = sweep.stale(records), ExampleScores(sweep.results)
         grid = view(sweep.spec, sweep.scale, sweep.cells, records, wanted, examples, stale)
         return (latex_text(grid) if form == "tex" else markdown_text(grid)).encode()
     from bench.analysis.flat import flatten
     from bench.analysis.flat_files import csv_bytes, parquet_bytes
 
-    options = {f"--{name.replace('_', '-')}": value for name, value in about_tables.items()}
-    refuse(options, f"is for tables ({', '.join(TABLE_FORMATS)}); {form} has every record as it is")
+    refuse(about_tables, f"is for tables ({', '.join(TABLE_FORMATS)}); {form} has every record as it is")
     with ExitStack() as stack:
         read = [found for name in names for found in _records_of(name, load, stack)]
         flat = flatten([record for record, _ in read], columns, [why for _, why in read])
