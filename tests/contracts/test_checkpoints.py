@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from bench import registry
 from bench.errors import WeightsError
-from bench.models.miss import weights
+from bench.models.common import weights
 from bench.models.ofa import weights as _ofa_weights
 from bench.plugins.contracts import BenchModel
 
@@ -75,11 +75,17 @@ def built(settings: dict[str, Any]) -> BenchModel:
     return model
 
 
+def miss(path: Path) -> BenchModel:
+    (path.parent / "vocab.txt").write_text("[PAD]\n[UNK]\n[SEP]\n")
+    settings = {"family": "miss", "preset": "tiny", "weights": {"kind": "checkpoint", "path": path}}
+    return built(settings)
+
+
 def ofa(path: Path) -> None:
     _ofa_weights.load(torch.nn.Linear(1, 1), path)
 
 
-READERS: list[Callable[[Path], object]] = [weights.read, ofa, timm, hf]
+READERS: list[Callable[[Path], object]] = [miss, ofa, timm, hf]
 
 
 @pytest.mark.parametrize("read", READERS, ids=["miss", "ofa", "timm", "hf"])

@@ -143,10 +143,11 @@ def test_padding_of_the_question_changes_nothing(model: MissModel, batch: Batch)
 
 def test_texts_become_tokens(model: MissModel) -> None:
     tokens = model.tokens
-    ids, mask = tokens.questions(["Is it a LUNG?", "color " * 50], 6)
-    words = [[tokens.words[i] for i in row] for row in ids.tolist()]
+    texts = [tokens.question("Is it a LUNG?", 6), tokens.question("color " * 50, 6)]
+    words = [[tokens.words[i] for i in row] for row in texts]
     assert words == [["[ENC]", "is", "it", "a", "lung", "[SEP]"], ["[ENC]", *["color"] * 4, "[SEP]"]]
-    ids, mask = tokens.answers(["yes", "left lung"], 10)
+    batch = model.collate([Image.new("L", (7, 9))] * 2, ["color"] * 2, ["yes", "left lung"])
+    ids, mask = batch["answer_ids"], batch["answer_mask"]
     assert mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert ids[0, 0] == tokens.dec
     assert ids[0, 3] == tokens.pad

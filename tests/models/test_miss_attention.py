@@ -9,8 +9,8 @@ import torch
 
 from bench import registry
 from bench.models import miss
-from bench.models.miss.attention import FusedAttention
 from bench.models.miss.model import MissModel
+from bench.models.miss.patches import FusedAttention
 from bench.training.adapt import adapt
 from tests.models.conftest import TINY, make
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.errors import WeightsError
 from bench.models import miss
-from bench.models.miss import files
+from bench.models.miss import weights as files
 from bench.models.miss.model import MissModel
 from bench.models.miss.tokens import SPECIAL
 from bench.plugins.contracts import InputLengths

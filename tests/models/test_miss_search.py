@@ -33,7 +33,7 @@ def scripted(model: MissModel, short: float) -> None:
     first_a = math.log(1 - math.exp(short) - 1e-6)
     again = (LONG - first_a) / (TOKENS - 1)
     ids = {word: model.tokens.words.index(word) for word in ("a", "b", "[SEP]", "[DEC]")}
-    table = torch.full((len(model.tokens), model.module.config.text_config.vocab_size), -30.0)
+    table = torch.full((model.tokens.size, model.module.config.text_config.vocab_size), -30.0)
     table[ids["[DEC]"], ids["b"]], table[ids["[DEC]"], ids["a"]] = short, first_a
     table[ids["b"], ids["[SEP]"]] = 0.0
     table[ids["a"], ids["a"]], table[ids["a"], ids["[SEP]"]] = again, math.log(1 - math.exp(again))

