@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -17,114 +17,68 @@ from timm.models import get_pretrained_cfg, group_parameters, is_model, load_sta
 from torch import nn
 
 from bench.errors import SpecError, WeightsError
-from bench.models.common import labels, parts, weights
-from bench.models.timm import files
+from bench.models.common import labels, parts
+from bench.models.common.weights import check_kind
+from bench.models.timm.settings import Settings, tensors, weights_config
 from bench.plugins.contracts import TaskFacts
 from bench.registry import did_you_mean
 
-if TYPE_CHECKING:
-    from bench.models.timm import Settings
-
 OF_THE_DATA = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-"""What weights say about their images. The size is the architecture's or the spec's, so that an estimate, which reads
-no weights, has it, too."""
+"""Preprocessing that weights may say. The size is the architecture's or the spec's, so that an estimate, which reads no
+weights, has it, too."""
 
 _TOKENS = re.compile(r"(cls|dist|reg|class|latent)_?tokens?_?\d*|(abs(olute)?_)?(pos|position)_?embed(ding)?s?_?\w*")
 
 
 def create(settings: Settings, task: TaskFacts, *, on_meta: bool) -> tuple[Any, tuple[int, ...] | None]:
     """The model, with weights unless it is on meta, else on the CPU; ``pretrained_cfg`` says how images reach it. With
-    it, where the weights' classifier goes on, the row of each label. Raises WeightsError if that cannot be told.
+    it, where the weights' classifier is kept, the row of each label. Raises WeightsError if that is ambiguous.
     """
     classes, order = len(task.labels), None
     known = _known(settings.architecture)
-    told: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
     if on_meta:
         model = _on_meta(settings, classes)
     elif settings.weights is None:
         model = _create(settings, classes)
     else:
-        told = files.config(settings.weights)
-        model, rows = _with_weights(settings, classes, told, known)
-        order = _rows_of_labels(rows, told, task) if rows == classes else None
-    model.pretrained_cfg |= _data_config(settings, told, model)
+        stored = weights_config(settings.weights)
+        model, rows = _with_weights(settings, classes, stored, known)
+        order = _rows_of_labels(rows, stored, task) if rows == classes else None
+    model.pretrained_cfg |= _data_config(settings, stored, model)
     model.default_cfg = model.pretrained_cfg
     return model, order
 
 
-def _rows_of_labels(rows: int, told: dict[str, Any], task: TaskFacts) -> tuple[int, ...]:
-    """By the names that the weights give the rows, or ImageNet's."""
-    names = told.get("label_names")
-    if not isinstance(names, list) or len(names) != rows:
-        subset = infer_imagenet_subset({"num_classes": rows})
-        found: Any = ImageNetInfo(subset) if subset else None
-        wnids = found.label_names() if found else []
-        names = [f"{wnid}, {found.label_name_to_description(wnid)}" for wnid in wnids] if found else None
-    match = labels.match([f"LABEL_{row}" for row in range(rows)] if names is None else list(map(str, names)), task)
-    if match.order is None:
-        raise WeightsError(match.problem)
-    return match.order
+def _known(architecture: str) -> dict[str, Any]:
+    """timm's configuration of an architecture. Raises SpecError, with the nearest name, if there is none."""
+    name, tag = split_model_name_tag(architecture)
+    if not is_model(name):
+        raise SpecError(f"timm has no architecture {name!r}{did_you_mean(name, timm.list_models())}")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    if tag and tag not in tags:
+        raise SpecError(f"timm's {name} has no tag {tag!r}{did_you_mean(tag, tags)}")
+    known: Any = get_pretrained_cfg(architecture, allow_unregistered=False)
+    return dict(known.to_dict()) if known is not None else {}
 
 
-def classifier(model: Any) -> list[nn.Module]:
-    """The layers that put out the labels, without hidden layers in front of them; distilled models have two."""
-    found = model.get_classifier()
-    given = [own for own in (found if isinstance(found, tuple | list) else [found]) if list(own.parameters())]
-    named = model.pretrained_cfg.get("classifier") or ()
-    paths = (named,) if isinstance(named, str) else tuple(named)
-    modules = dict(model.named_modules())
-    outputs = [modules[path] for path in paths if path in modules]
-    return [own for top in given for own in ([o for o in outputs if o in set(top.modules())] or [top])]
-
-
-def default_paths(model: Any, architecture: str) -> parts.Paths:
-    """``stem`` as timm groups layers for layer-wise rates, with all tokens and tables of positions; ``head`` the
-    classifier alone; ``blocks`` all else. A tensor of several names is in one part. Raises SpecError if nothing else
-    is left."""
-    named = dict(model.named_parameters(remove_duplicate=False))
-    heads = classifier(model)
-    head = {f"{at}.{n}" for at, own in model.named_modules() if own in heads for n, _ in own.named_parameters()}
-    stem = (_stem(model, architecture) | {name for name in named if _is_in_front(name)}) - head
-    of_stem = {id(named[name]) for name in stem}
-    stem |= {name for name, tensor in named.items() if id(tensor) in of_stem}
-    if not named.keys() - stem - head:  # patterns of an older timm may name none of its modules
-        raise SpecError(f"timm {timm.__version__} does not say what blocks {architecture} has; declare model.parts")
-    return {
-        "stem": parts.minimal_paths(model, stem),
-        "blocks": parts.minimal_paths(model, named.keys() - stem - head),
-        "head": parts.minimal_paths(model, head),
-    }
-
-
-def _is_in_front(name: str) -> bool:
-    """Whether a tensor is a token or a table of positions, which are put to the image in front of the blocks."""
-    first, _, _ = name.partition(".")
-    last = name.rpartition(".")[2]
-    return any(_TOKENS.fullmatch(step) for step in (first, last))
-
-
-def _stem(model: Any, architecture: str) -> set[str]:
-    """Parameters of timm's group ``stem``; without one, of the outermost module that holds the first convolution, or
-    that is the first to hold any."""
+def _create(settings: Settings, classes: int, **loading: Any) -> Any:
+    """Raises SpecError for an argument that the architecture does not take."""
+    arguments = dict(settings.arguments)
+    if settings.image.size is not None and _known(settings.architecture).get("fixed_input_size", False):
+        arguments["img_size"] = settings.image.size
     try:
-        matcher = model.group_matcher(coarse=True) if hasattr(model, "group_matcher") else {}
-    except AssertionError:  # timm has none for it
-        matcher = {}
-    if isinstance(matcher, dict) and matcher.get("stem"):
-        groups = group_parameters(model, {"stem": matcher["stem"]}, reverse=True)
-        return {name for name, group in groups.items() if group == 0}
-    first = model.pretrained_cfg.get("first_conv") or next(
-        (name for name, own in model.named_modules() if isinstance(own, nn.Conv2d)), None
-    )
-    if not isinstance(first, str):
-        raise SpecError(f"timm does not say what the stem of {architecture} is; declare model.parts")
-    top = first.partition(".")[0]
-    return {f"{top}.{name}" for name, _ in model.get_submodule(top).named_parameters()}
+        with _attention(settings.attention):
+            return timm.create_model(settings.architecture, num_classes=classes, **arguments, **loading)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise SpecError(
+            f"timm's {settings.architecture} refuses model.arguments {arguments}: {error}{_nearest(settings)}"
+        ) from error
 
 
 @contextmanager
-def attention(kind: str) -> Iterator[None]:
-    """Inside, timm builds layers with this attention."""
+def _attention(kind: str) -> Iterator[None]:
+    """Let timm build layers with this attention."""
     before = layers.use_fused_attn()
     layers.set_fused_attn(kind == "sdpa")
     try:
@@ -133,41 +87,11 @@ def attention(kind: str) -> Iterator[None]:
         layers.set_fused_attn(bool(before))
 
 
-def _known(architecture: str) -> dict[str, Any]:
-    """timm's own configuration of it. Raises SpecError, with the nearest name, if there is none."""
-    name, tag = split_model_name_tag(architecture)
-    if not is_model(name):
-        raise SpecError(f"timm has no architecture {name!r}{did_you_mean(name, timm.list_models())}")
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
-    if tag and tag not in tags:
-        raise SpecError(f"timm's {name} has no tag {tag!r}{did_you_mean(tag, tags)}")
-    found: Any = get_pretrained_cfg(architecture, allow_unregistered=False)
-    return dict(found.to_dict()) if found is not None else {}
-
-
-def _create(settings: Settings, classes: int, **loading: Any) -> Any:
-    """Raises SpecError for an argument that the architecture does not take."""
-    arguments = dict(settings.arguments)
-    fixed = _known(settings.architecture).get("fixed_input_size", False)
-    if settings.image.size is not None and fixed:
-        arguments["img_size"] = settings.image.size
-    try:
-        with attention(settings.attention):
-            return timm.create_model(settings.architecture, num_classes=classes, **arguments, **loading)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise SpecError(
-            f"timm's {settings.architecture} refuses model.arguments {arguments}: {error}{_nearest(settings)}"
-        ) from error
-
-
 def _nearest(settings: Settings) -> str:
     with torch.device("meta"):
         plain = timm.create_model(settings.architecture)
     taken = list(inspect.signature(type(plain).__init__).parameters)[1:]
-    for name in settings.arguments:
-        if name not in taken:
-            return did_you_mean(name, taken)
-    return ""
+    return next((did_you_mean(name, taken) for name in settings.arguments if name not in taken), "")
 
 
 def _on_meta(settings: Settings, classes: int) -> Any:
@@ -178,75 +102,134 @@ def _on_meta(settings: Settings, classes: int) -> Any:
         return _create(settings, classes).to("meta")
 
 
-def _with_weights(settings: Settings, classes: int, told: dict[str, Any], known: dict[str, Any]) -> tuple[Any, int]:
-    """Built for the weights' own classes, all tensors accounted for; then the classifier exchanged if there are others.
-    With it, how many the weights' own are.
-
-    Raises WeightsError that names the tensors.
+def _with_weights(settings: Settings, classes: int, stored: dict[str, Any], known: dict[str, Any]) -> tuple[Any, int]:
+    """Built for the weights' classes, all tensors accounted for; then with a new classifier if the task has others.
+    With it, the number of the weights' classes. Raises WeightsError that names the tensors.
     """
     assert settings.weights is not None
-    path = files.tensors(settings.weights)
-    name, own = split_model_name_tag(settings.architecture)[0], told.get("architecture")
-    if own and own != name:
-        raise WeightsError(f"{path.parent} has weights of {own}; set model.architecture to it, not to {name}")
-    weights.check_kind(path)
+    path = tensors(settings.weights)
+    name, trained = split_model_name_tag(settings.architecture)[0], stored.get("architecture")
+    if trained and trained != name:
+        raise WeightsError(f"{path.parent} has weights of {trained}; set model.architecture to it, not to {name}")
+    check_kind(path)
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
         named = {isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()} == {True}
-    except Exception as error:
+    except Exception as error:  # what a file that is no checkpoint raises depends on its bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} cannot be loaded safely as a state_dict (names -> tensors): {reason}") from error
     if not named:
         raise WeightsError(f"{path} holds no state_dict (names -> tensors)")
-    theirs = told.get("num_classes", _rows(state, known))
-    of_weights: dict[str, Any] = {key: told[key] for key in ("label_offset", "classifier") if key in told}
-    overlay: dict[str, Any] = {
-        "state_dict": state,
-        "num_classes": theirs,
-        "custom_load": False,
-        "source": "",
-        **of_weights,
-    }
+    rows = stored.get("num_classes", _rows(state, known))
+    overlay: dict[str, Any] = {"state_dict": state, "num_classes": rows, "custom_load": False, "source": ""}
+    overlay |= {key: stored[key] for key in ("label_offset", "classifier") if key in stored}
     try:
-        loaded = _create(settings, theirs, pretrained=True, pretrained_cfg_overlay=overlay)
+        loaded = _create(settings, rows, pretrained=True, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError) as error:
         raise WeightsError(
             f"{path} does not fit {settings.architecture} with arguments {settings.arguments}: {str(error)[:1000]}"
         ) from error
     loaded.pretrained_cfg.pop("state_dict", None)
-    if theirs == classes:
-        return loaded, theirs
+    if rows == classes:
+        return loaded, rows
     model = _create(settings, classes)
-    _take_over(model, loaded.state_dict())
-    print(f"head: new, with a row for each of the {classes} classes; that of the weights has {theirs}")
-    return model, theirs
+    _copy_body(model, loaded.state_dict())
+    print(f"head: new, with a row for each of the {classes} classes; that of the weights has {rows}")
+    return model, rows
 
 
 def _rows(state: dict[str, torch.Tensor], known: dict[str, Any]) -> int:
-    """Classes that the classifier in ``state`` has, if it is under its name in timm."""
-    names = known.get("classifier") or ()
-    for name in (names,) if isinstance(names, str) else names:
+    """Classes of the classifier in ``state``, if it is under its name in timm."""
+    for name in _classifier_names(known):
         if f"{name}.weight" in state:
             return int(state[f"{name}.weight"].shape[0])
     return int(known.get("num_classes", 1000))
 
 
-def _take_over(model: Any, state: dict[str, torch.Tensor]) -> None:
-    """All tensors but the classifier's."""
+def _classifier_names(config: dict[str, Any]) -> tuple[str, ...]:
+    names = config.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _copy_body(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Copy all tensors but the classifier's."""
     heads = classifier(model)
-    head = tuple(f"{name}." for name, own in model.named_modules() if own in heads)
+    head = tuple(f"{name}." for name, module in model.named_modules() if module in heads)
     result = model.load_state_dict({n: t for n, t in state.items() if not n.startswith(head)}, strict=False)
     wrong = [n for n in [*result.missing_keys, *result.unexpected_keys] if not n.startswith(head)]
     assert not wrong, f"another number of classes changes {wrong}"
 
 
-def _data_config(settings: Settings, told: dict[str, Any], model: Any) -> dict[str, Any]:
-    """How images reach the model: timm's, over that the weights', over that the spec's."""
+def _rows_of_labels(rows: int, stored: dict[str, Any], task: TaskFacts) -> tuple[int, ...]:
+    """By the names that the weights give the rows, or ImageNet's."""
+    names = stored.get("label_names")
+    if not isinstance(names, list) or len(names) != rows:
+        subset = infer_imagenet_subset({"num_classes": rows})
+        info: Any = ImageNetInfo(subset) if subset else None
+        wnids = info.label_names() if info else []
+        names = [f"{wnid}, {info.label_name_to_description(wnid)}" for wnid in wnids] if info else None
+    match = labels.match([f"LABEL_{row}" for row in range(rows)] if names is None else list(map(str, names)), task)
+    if match.order is None:
+        raise WeightsError(match.problem)
+    return match.order
+
+
+def _data_config(settings: Settings, stored: dict[str, Any], model: Any) -> dict[str, Any]:
+    """How images reach the model: timm's, overridden by the weights', overridden by the spec's."""
     given = settings.image.model_dump(exclude_none=True, exclude={"size"})
-    chosen = {key: told[key] for key in OF_THE_DATA if told.get(key) is not None} | given
+    chosen = {key: stored[key] for key in OF_THE_DATA if stored.get(key) is not None} | given
     size = settings.image.size or settings.arguments.get("img_size")
     if size is not None:
-        edges = (size, size) if isinstance(size, int) else tuple(size)
-        chosen["input_size"] = (3, *edges)
+        chosen["input_size"] = (3, size, size) if isinstance(size, int) else (3, *size)
     resolved: dict[str, Any] = resolve_model_data_config(model, args=chosen)  # type: ignore[no-untyped-call]
     return resolved
+
+
+def classifier(model: Any) -> list[nn.Module]:
+    """The layers that put out the labels, without hidden layers in front of them; distilled models have two."""
+    found = model.get_classifier()
+    tops = [top for top in (found if isinstance(found, tuple | list) else [found]) if list(top.parameters())]
+    modules = dict(model.named_modules())
+    outputs = [modules[path] for path in _classifier_names(model.pretrained_cfg) if path in modules]
+    return [layer for top in tops for layer in ([o for o in outputs if o in set(top.modules())] or [top])]
+
+
+def default_paths(model: Any, architecture: str) -> parts.Paths:
+    """``stem`` as timm groups layers for layer-wise rates, with all tokens and tables of positions; ``head`` the
+    classifier alone; ``blocks`` all else. A tensor of several names is in one part. Raises SpecError if no tensor is
+    left for ``blocks``."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    heads = classifier(model)
+    head = {
+        f"{at}.{n}" for at, module in model.named_modules() if module in heads for n, _ in module.named_parameters()
+    }
+    stem = (_stem(model, architecture) | {name for name in named if _is_input(name)}) - head
+    tensors_of_stem = {id(named[name]) for name in stem}
+    stem |= {name for name, tensor in named.items() if id(tensor) in tensors_of_stem}
+    blocks = named.keys() - stem - head
+    if not blocks:  # patterns of an older timm may name none of its modules
+        raise SpecError(f"timm {timm.__version__} does not say what blocks {architecture} has; declare model.parts")
+    return {part: parts.minimal_paths(model, own) for part, own in (("stem", stem), ("blocks", blocks), ("head", head))}
+
+
+def _is_input(name: str) -> bool:
+    """Whether a tensor is a token or a table of positions, which are put to the image in front of the blocks."""
+    return any(_TOKENS.fullmatch(step) for step in (name.partition(".")[0], name.rpartition(".")[2]))
+
+
+def _stem(model: Any, architecture: str) -> set[str]:
+    """Parameters of timm's group ``stem``; without one, of the outermost module that holds the first convolution."""
+    try:
+        matcher = model.group_matcher(coarse=True) if hasattr(model, "group_matcher") else {}
+    except AssertionError:  # timm has none for it
+        matcher = {}
+    if isinstance(matcher, dict) and matcher.get("stem"):
+        groups = group_parameters(model, {"stem": matcher["stem"]}, reverse=True)
+        return {name for name, group in groups.items() if group == 0}
+    first = model.pretrained_cfg.get("first_conv") or next(
+        (name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)), None
+    )
+    if not isinstance(first, str):
+        raise SpecError(f"timm does not say what the stem of {architecture} is; declare model.parts")
+    top = first.partition(".")[0]
+    return {f"{top}.{name}" for name, _ in model.get_submodule(top).named_parameters()}

@@ -1,4 +1,4 @@
-"""A timm model as the worker sees it: parts, preprocessing and logits."""
+"""A timm model as the worker runs it: parts, preprocessing and logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from timm.models import save_for_hf
 from bench.errors import BenchError, SpecError
 from bench.models.common import parts
 from bench.models.timm import builder
+from bench.models.timm.settings import Settings
 from bench.plugins.contracts import BenchModel, InputLengths, PartFacts, TaskFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from bench.models.timm import Settings
 
 _NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
 
@@ -45,19 +44,12 @@ class TimmModel(parts.PartitionedModel):
         self.image_shape: tuple[int, int, int] = tuple(data["input_size"])
         self._transform: Any = create_transform(**data, is_training=False)
         heads, calls = builder.classifier(model), self._calls()
-        self.part_facts: Mapping[str, PartFacts] = {
-            part: PartFacts(
-                name=part,
-                task_type=None,
-                targets=parts.default_targets(
-                    self.part(part),
-                    called=calls.modules if calls else None,
-                    outputs=heads,
-                    classifier=calls.classifier if calls else (),
-                ),
-            )
-            for part in paths
-        }
+        called, behind = (calls.modules, calls.classifier) if calls else (None, ())
+        facts = {}
+        for part in paths:
+            targets = parts.default_targets(self.part(part), called=called, outputs=heads, classifier=behind)
+            facts[part] = PartFacts(name=part, task_type=None, targets=targets)
+        self.part_facts: Mapping[str, PartFacts] = facts
 
     def collate(
         self,
@@ -74,7 +66,7 @@ class TimmModel(parts.PartitionedModel):
         return logits if self._order is None else logits[:, list(self._order)]
 
     def rows(self) -> list[str]:
-        """The label of each row of the classifier."""
+        """Label of each row of the classifier."""
         order = self._order or range(len(self.labels))
         return [label for _, label in sorted(zip(order, self.labels, strict=True))]
 
@@ -129,7 +121,7 @@ class TimmModel(parts.PartitionedModel):
 
 
 def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:
-    """See ``bench.models.timm.build``."""
+    """Build the model with its parts; see ``bench.models.timm.build``."""
     model, order = builder.create(settings, task, on_meta=device == "meta")
     if settings.parts is None:
         paths = builder.default_paths(model, settings.architecture)
@@ -140,7 +132,7 @@ def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:
 
 
 def save(model: BenchModel, folder: Path) -> None:
-    """See ``bench.models.timm.save``. Raises WeightsError for a model with adapters, which has no plain layout."""
+    """Write tensors and configuration. Raises WeightsError for a model with adapters."""
     assert isinstance(model, TimmModel)
     parts.refuse_adapters(model.module)
     config, arguments = {"label_names": model.rows()}, model.settings.arguments
