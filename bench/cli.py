@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -197,12 +198,12 @@ def run(
 
     Runs the cells of each SPEC; writes records to results/, tables and plots to reports/.
     """
-    with endings(RUN_CODES):
+    with endings(RUN_CODES), ExitStack() as stack:
         names = specs or []
         if report_only and not all((reports / Path(name).stem / "pareto.png").is_file() for name in names):
-            from bench.report import warm_up  # first: it works beside the imports below
+            from bench.report import warmed_up  # first: it works beside the imports below
 
-            warm_up()
+            stack.enter_context(warmed_up())
         from bench import commands
 
         if version:

@@ -55,13 +55,20 @@ def build_table(
     return table_of(spec, scale, rows_of(spec, cells, _by_id(records), stale), examples or ExampleScores(None))
 
 
-def warm_up() -> None:
-    """Begin what takes longest beside the rest, before it is known what there is to report."""
-    from bench.report import background
-    from bench.report.html import vega_bundle
+DRAWING = "drawing the Pareto plot"
 
-    background.warm_up()
-    vega_bundle.warm_up()
+
+@contextmanager
+def warmed_up() -> Iterator[None]:
+    """Begin what takes longest beside the rest, before it is known what there is to report."""
+    from bench.report import background, html, pareto_plot
+
+    try:
+        background.start(DRAWING, pareto_plot.warm_up)
+        html.start_bundling()
+        yield
+    finally:
+        background.end_all()
 
 
 def write_report(
@@ -77,12 +84,12 @@ def write_report(
 
     Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
     from bench.analysis.rows import rows_of
-    from bench.report import processes
+    from bench.report import background
 
     try:
         return _write(spec, scale, rows_of(spec, cells, _by_id(records), stale), out_dir, examples)
     finally:
-        processes.end_all()
+        background.end_all()
 
 
 def check_folder(out_dir: Path) -> None:
@@ -102,28 +109,30 @@ def check_folder(out_dir: Path) -> None:
             )
 
 
-def _write(spec: Spec, scale: str, groups: Sequence[Row], out_dir: Path, examples: ExampleScores | None) -> Report:
-    from bench.analysis.predictions import ExampleScores
-    from bench.report import background, csv_file, html, latex, markdown
+def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outcomes: Outcomes | None) -> Report:
+    from bench.analysis.predictions import Outcomes
+    from bench.report import background, csv_file, html, latex, markdown, pareto_plot
     from bench.report.pareto import build_plot
-    from bench.report.pareto_plot import PICTURES
     from bench.report.table import table_of
 
     examples = examples or ExampleScores(None)
     plot = build_plot(spec, scale, groups, examples)
     with _written(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
-    pictures = [out_dir / name for name in PICTURES]
-    digest = background.digest(plot)
-    drawn = None if _all_carry(pictures, digest) else background.Drawing(plot, digest)
-    table = table_of(spec, scale, groups, examples)
+    pictures = [out_dir / name for name in pareto_plot.PICTURES]
+    digest = pareto_plot.digest(plot)
+    drawn = None
+    if not _all_carry(pictures, digest):
+        background.start(DRAWING, pareto_plot.warm_up)
+        drawn = background.start(DRAWING, pareto_plot.render, plot, digest)
+    table = table_of(spec, scale, groups, outcomes)
     for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
         _replace(out_dir / name, render(table).encode())
     page = out_dir / html.PAGE
     if content := html.page(spec, table, groups, examples, page):
         _replace(page, content)
     if drawn:
-        for path, picture in zip(pictures, drawn.pictures(), strict=True):
+        for path, picture in zip(pictures, drawn(), strict=True):
             _replace(path, picture)
     return Report(table=table, files=[page, *(out_dir / name for name in TABLES), *pictures])
 

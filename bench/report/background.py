@@ -1,71 +1,91 @@
-"""The plot's pictures from a process of their own, so that matplotlib is imported while the rest goes on."""
+"""Slow libraries of a report, each in a process of its own that ends with the report, however it ends."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import fields
-from importlib.util import find_spec
-from itertools import accumulate, pairwise
-from pathlib import Path
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from functools import cache
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from threading import Thread
-from typing import Any
+from typing import ParamSpec, TypeVar
 
-from bench.report import label_layout, pareto_plot, processes
-from bench.report.pareto_plot import Plot
+from bench.errors import OutputError
 
-SCRIPT = Path(pareto_plot.__file__)
-ROOT = SCRIPT.parents[2]
-"""Where the script finds this package, installed or not."""
-_IMPORTABLE = {"PYTHONPATH": str(ROOT)}
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-
-def warm_up() -> None:
-    """Start a process before it is known what there is to draw."""
-    processes.warm_up(str(SCRIPT), environ=_IMPORTABLE)
+LIMIT_S = 300.0
+"""No job takes longer, on a busy machine either: it hangs."""
+_pools: dict[str, ProcessPoolExecutor] = {}
+_children: set[BaseProcess] = set()
 
 
-def digest(plot: Plot) -> str:
-    """SHA-256 of all that determines the pictures: plot, drawing code and matplotlib's version."""
-    told = json.dumps(plot, default=_fields, allow_nan=False, sort_keys=True).encode()
-    code = [SCRIPT.read_bytes(), Path(label_layout.__file__).read_bytes()]
-    return hashlib.sha256(b"\0".join([told, *code, _matplotlib_version()])).hexdigest()
+def start(
+    job: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Callable[[], Result]:
+    """Run ``function`` in the process of ``job``; the returned function waits for its result.
 
+    It raises OutputError if the process is killed or lacks a package, RuntimeError if it fails otherwise or hangs.
+    """
+    if job not in _pools:
+        # A pool for each job: if one process is killed, the others go on.
+        _pools[job] = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_prepare)
+    before = set(active_children())
+    # A process inherits the mask of signals: Ctrl-C in a terminal is for us to answer.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        future = _pools[job].submit(function, *args, **kwargs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _children.update(set(active_children()) - before)
 
-class Drawing:
-    """A plot being drawn from now on; ``digest`` is its own."""
-
-    def __init__(self, plot: Plot, digest: str) -> None:
-        self._told = json.dumps({"plot": plot, "digest": digest}, default=_fields, allow_nan=False).encode()
-        self._process = processes.start(str(SCRIPT), environ=_IMPORTABLE)
-        self._answer: bytes | Exception = b""
-        # The plot of a thousand cells is more than a pipe holds: a thread hands it over while the report goes on.
-        self._thread = Thread(target=self._converse, daemon=True)
-        self._thread.start()
-
-    def _converse(self) -> None:
+    def result() -> Result:
         try:
-            self._answer = processes.communicate(self._process, self._told, "drawing the Pareto plot")
+            return future.result(LIMIT_S)
+        except TimeoutError:
+            raise RuntimeError(f"{job} took longer than {LIMIT_S:g} s") from None
+        except BrokenExecutor:
+            raise OutputError(f"{job} was killed; run the same command with --report-only") from None
+        except ImportError as problem:
+            missing = f"{type(problem).__name__}: {problem}"
+            raise OutputError(f"{job} failed: {missing}; install this program once more with what it needs") from None
         except Exception as problem:
-            self._answer = problem
+            raise RuntimeError(f"{job} failed: {problem}") from problem
 
-    def pictures(self) -> list[bytes]:
-        """``draw.PICTURES`` in their order. Raises RuntimeError if drawing failed."""
-        self._thread.join()
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        lengths, _, pictures = self._answer.partition(b"\n")
-        ends = list(accumulate(map(int, lengths.split()), initial=0))
-        return [pictures[start:end] for start, end in pairwise(ends)]
+    return result
 
 
-def _fields(part: Any) -> dict[str, Any]:
-    """Of a dataclass, for JSON; ``asdict`` copies all that is in it."""
-    return {field.name: getattr(part, field.name) for field in fields(part)}
+def end_all() -> None:
+    """End all processes: they have done their work, or the report failed or was interrupted."""
+    for child in _children:
+        child.kill()
+    for pool in _pools.values():
+        pool.shutdown(cancel_futures=True)
+    _children.clear()
+    _pools.clear()
 
 
-def _matplotlib_version() -> bytes:
-    """As its own file states it: importing matplotlib, or asking its metadata, takes longer than the tables."""
-    found = find_spec("matplotlib")
-    stated = Path(found.origin).with_name("_version.py") if found and found.origin else None
-    return stated.read_bytes() if stated and stated.is_file() else b""
+def _prepare() -> None:
+    """In the process itself: what libraries print goes nowhere, and it ends when its parent does."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
+
+
+@cache
+def vega_bundle() -> str:
+    """JavaScript of Vega-Embed, Vega-Lite and Vega that can stand in a ``script`` element; takes a second."""
+    import vl_convert
+
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")

@@ -1,22 +1,23 @@
-"""Draws the Pareto plot. Run as a script it reads a ``Plot`` on stdin and writes its pictures to stdout.
+"""The Pareto plot as PNG, SVG and PDF.
 
-A process of its own: matplotlib takes longer to import than the rest of a report to write, so it works beside it,
-and settings of the user's own matplotlib cannot change the result.
+Drawn in a process of its own: matplotlib takes longer to import than the rest of a report to write.
 """
 
 from __future__ import annotations
 
 import gc
+import hashlib
 import io
-import json
 import math
-import os
-import sys
 import textwrap
+import warnings
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.environment import die_with_parent
+from bench.report import label_layout
 from bench.report.label_layout import Box, Labels, boxes, line_boxes
 
 if TYPE_CHECKING:
@@ -356,37 +357,29 @@ def _set_up() -> None:
                          "pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})  # fmt: skip
 
 
-def main() -> None:
-    """Serve one plot: JSON on stdin; on stdout a line with the pictures' lengths, and the pictures."""
-    import warnings
-
-    die_with_parent(os.environ.get("BENCH_PARENT"))
-
-    warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # libraries print; nothing but the pictures may reach the reader
+@cache
+def warm_up() -> None:
+    """Import matplotlib and cut its fonts, which takes longer than a drawing, before there is something to draw."""
     from matplotlib.figure import Figure
 
     gc.disable()  # over soon, with little garbage
+    warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
     _set_up()
-    warm = Figure()
-    warm.text(0.5, 0.5, "fonts")
-    for kind in ("png", "svg", "pdf"):  # importing, and cutting fonts: done while the caller finds out what to draw
-        warm.savefig(io.BytesIO(), format=kind)
-
-    told = sys.stdin.read()
-    if not told:
-        return
-    data = json.loads(told)
-    fields: dict[str, Any] = data["plot"]
-    for panel in fields["panels"]:
-        for series in ("measured", "predicted", "published"):
-            panel[series] = [Point(**point) for point in panel[series]]
-    fields["panels"] = [Panel(**panel) for panel in fields["panels"]]
-    pictures = render(Plot(**fields), data["digest"])
-    with out:
-        out.write(" ".join(str(len(picture)) for picture in pictures).encode() + b"\n" + b"".join(pictures))
+    figure = Figure()
+    figure.text(0.5, 0.5, "fonts")
+    for kind in ("png", "svg", "pdf"):
+        figure.savefig(io.BytesIO(), format=kind)
 
 
-if __name__ == "__main__":
-    main()
+def digest(plot: Plot) -> str:
+    """SHA-256 of all that determines the pictures: plot, drawing code and matplotlib's version."""
+    code = [Path(__file__).read_bytes(), Path(label_layout.__file__).read_bytes()]
+    content = repr(plot).encode(errors="backslashreplace")
+    return hashlib.sha256(b"\0".join([content, *code, _matplotlib_version()])).hexdigest()
+
+
+def _matplotlib_version() -> bytes:
+    # Importing matplotlib, or asking its metadata, takes longer than the tables.
+    spec = find_spec("matplotlib")
+    path = Path(spec.origin).with_name("_version.py") if spec and spec.origin else None
+    return path.read_bytes() if path and path.is_file() else b""

@@ -18,8 +18,8 @@ from bench.report.model import Table, TableRow
 
 GAP = 2
 """Columns of a terminal between two columns of a grid: a space of padding and the box's."""
-FOLDED = 10
-"""A column that may be folded needs no more than this width."""
+STATUS, FOLDED = "Status", 10
+"""A column of statuses may be folded to this width."""
 WIDEST = 500
 """A file or pipe gets lines as long as the grid needs, but no longer."""
 MAX_ROWS = 200
@@ -37,13 +37,11 @@ class GridRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """A table of texts; columns after the first are aligned right, unless they may be folded."""
+    """A table of texts: labels, then numbers, a status that may be folded, or a verdict."""
 
     title: str = ""
     headers: Sequence[str]
     rows: Sequence[GridRow]
-    folded: str = ""
-    """Header of the column that may be folded."""
 
     @property
     def width(self) -> int:
@@ -53,7 +51,7 @@ class Grid:
             for index, header in enumerate(self.headers)
         ]
         widths = [
-            FOLDED if header == self.folded else max(map(cell_len, column))
+            FOLDED if header == STATUS else max(map(cell_len, column))
             for header, column in zip(self.headers, columns, strict=True)
         ]
         return sum(widths) + GAP * (len(widths) - 1)
@@ -85,10 +83,10 @@ def print_grid(console: Console, grid: Grid) -> None:
         return
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False, header_style="")
     for index, header in enumerate(grid.headers):
-        folds = header == grid.folded
+        folds = header == STATUS
         table.add_column(
             text(_header(header)),
-            justify="right" if index and not folds else "left",
+            justify="right" if index and header not in (STATUS, "Verdict") else "left",
             no_wrap=not folds,
             overflow="fold" if folds else "ellipsis",
             vertical="bottom",
@@ -129,11 +127,10 @@ def print_summary(console: Console, table: Table, paths: Sequence[Path] = ()) ->
 
 def _summary(table: Table) -> Grid:
     metrics = [index for index, column in enumerate(table.columns) if column.metric]
-    status = ["Status"] * table.with_status
+    status = [STATUS] * table.with_status
     return Grid(
         headers=["Cell", *(table.columns[index].header for index in metrics), *status],
         rows=[*_summary_rows(table, metrics)],
-        folded="Status",
     )
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 
 from bench.errors import OutputError, SpecError
 from bench.records.record import Status
-from bench.report import background, check_folder, processes, warm_up, write_report
-from bench.report.html import vega_bundle
+from bench.report import background, check_folder, pareto_plot, warmed_up, write_report
 from bench.report.pareto_plot import PICTURES, Panel, Plot, Point, draw
 from tests.factories import failed_record, make_record
 from tests.report.conftest import Case
@@ -46,45 +53,92 @@ def test_plots_are_redrawn_only_when_they_change(demo: Case, tmp_path: Path) -> 
     assert {name for name in NAMES if changed[name] != first[name]} == set(NAMES)
 
 
+def fail(*_: object) -> None:
+    raise SystemError("no fonts")
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lack_a_package() -> None:
+    importlib.import_module("no_such_package")
+
+
 def test_a_plot_that_fails_leaves_the_tables(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "broken.py"
-    script.write_text("raise SystemExit('no fonts')")
-    monkeypatch.setattr(background, "SCRIPT", script)
-    with pytest.raises(RuntimeError, match="no fonts"):
-        write_report(demo.spec, demo.scale, demo.cells, demo.records, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "index.html",
-        "table.csv",
-        "table.md",
-        "table.tex",
-    ]
+    monkeypatch.setattr(pareto_plot, "render", fail)
+    with pytest.raises(RuntimeError, match="drawing the Pareto plot failed: no fonts"):
+        write(demo, tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["index.html", "table.csv", "table.md", "table.tex"]
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (hang, RuntimeError, "took longer than 1 s"),
+        (be_killed, OutputError, "bundling the plotting library was killed; run the same command with --report-only"),
+        (lack_a_package, OutputError, "bundling the plotting library failed: ModuleNotFoundError: .*no_such_package"),
+    ],
+)
+def test_a_process_that_fails_ends_the_report(
+    demo: Case,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: Callable[[], None],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr(background, "vega_bundle", function)
+    monkeypatch.setattr(background, "LIMIT_S", 1.0 if function is hang else 100.0)
+    with pytest.raises(error, match=message):
+        write(demo, tmp_path / "out")
+    assert not active_children()
 
 
 def test_processes_warmed_up_are_used_or_ended(demo: Case, tmp_path: Path) -> None:
-    warm_up()
-    warm = list(processes._running)
-    first = write(demo, tmp_path / "out")
-    assert [process.returncode for process in warm] == [0, 0]
-    warm_up()
-    warm = list(processes._running)
-    assert write(demo, tmp_path / "out") == first
-    assert len(warm) == 2
-    assert None not in [process.returncode for process in warm]
-    assert processes._running == []
+    with warmed_up():
+        assert len(active_children()) == 2
+        first = write(demo, tmp_path / "out")
+    with warmed_up():
+        assert write(demo, tmp_path / "out") == first
+    with warmed_up():
+        pass
+    assert not active_children()
 
 
-def test_a_plot_of_a_thousand_cells_is_drawn_while_the_report_goes_on() -> None:
-    """Plot and pictures are each more than a pipe holds, so that someone must write and read."""
-    points = [Point(label=f"rank={i}", x=i, y=i % 7, y_low=i % 7 - 1.0, y_high=i % 7 + 1.0) for i in range(1000)]
-    panel = Panel(
-        x_label="x", y_label="y", x_log=False, lower_cost_is_better=True, measured=points, predicted=[], published=[],
-        baseline=None, baseline_label="",
-    )  # fmt: skip
-    plot = Plot(title="t", subtitle="s", tag="", panels=[panel], failures=[])
-    drawn = background.Drawing(plot, background.digest(plot))
-    drawn._thread.join(timeout=100)
-    assert drawn._process.returncode == 0
-    assert [len(picture) > 1000 for picture in drawn.pictures()] == [True] * len(PICTURES)
+ORPHANS = """
+import os, signal
+from multiprocessing import active_children
+from bench.report import warmed_up
+if __name__ == "__main__":
+    with warmed_up():
+        print(*[child.pid for child in active_children()], flush=True)
+        os.killpg(0, signal.SIGINT) if {interrupted} else os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_processes_end_with_their_parent(tmp_path: Path, interrupted: bool) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(ORPHANS.format(interrupted=interrupted))
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False, start_new_session=True
+    )
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    for pid in pids:
+        for _ in range(200):
+            if not Path("/proc", str(pid)).exists():
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(f"process {pid} outlives its parent")
+    assert done.stderr.count("KeyboardInterrupt") == interrupted, "a process of its own says nothing"
 
 
 def test_no_label_covers_another() -> None:
@@ -135,20 +189,4 @@ def test_a_report_that_cannot_be_written_keeps_the_records(demo: Case, tmp_path:
     (tmp_path / "out" / "index.html").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"index\.html: Is a directory; the records are kept: .*--report-only"):
         write(demo, tmp_path / "out")
-    assert not processes._running
-
-
-def test_a_missing_package_is_named(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vega_bundle, "BUNDLE", "import no_such_package")
-    with pytest.raises(
-        OutputError, match=r"bundling the plotting library failed: ModuleNotFoundError: .*no_such_packa"
-    ):
-        write(demo, tmp_path / "out")
-
-
-def test_a_process_that_hangs_is_given_up(demo: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vega_bundle, "BUNDLE", "import time; time.sleep(600)")
-    monkeypatch.setattr(processes, "LIMIT_S", 1.0)
-    with pytest.raises(RuntimeError, match="took longer than 1 s"):
-        write(demo, tmp_path / "out")
-    assert not processes._running
+    assert not active_children()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,23 +25,29 @@ def page(spec: Spec, table: Table, groups: Sequence[Row], examples: ExampleScore
     ``groups``, ``table`` and ``examples`` are of the same spec, records and scale. Same input, same bytes; images are
     shown where the data set of the records is here.
     """
-    from bench.report.html import content
+    from bench.report.html import content, render
+    from bench.report.html.thumbnails import start
 
     found = content.collect(spec, table, groups, examples)
     digest = content.digest(found)
     stamp = _stamp(kept)
     if stamp == (digest, True):
         return None
-    pictures = content.pictures(found)
-    if stamp == (digest, False) and not pictures.thumbnails.images:
+    cells = {cell.cell_id: cell for group in groups for cell in group.cells}
+    thumbnails = start(found.questions.shown, cells)
+    if stamp == (digest, False) and not thumbnails().images:
         return None
-    from bench.report.html import render
-    from bench.report.html.vega_bundle import Bundling
+    bundle = start_bundling()
+    whole = content.finish(found, thumbnails)
+    complete = bool(thumbnails().images) or not found.pictured
+    return render.html(whole, bundle(), digest=digest, complete=complete)
 
-    bundling = Bundling()
-    whole = content.finish(found, pictures)
-    complete = bool(pictures.thumbnails.images) or not found.pictured
-    return render.html(whole, bundling.script(), digest=digest, complete=complete)
+
+def start_bundling() -> Callable[[], str]:
+    """Begin to bundle the plotting library; the returned function waits for its script."""
+    from bench.report import background
+
+    return background.start("bundling the plotting library", background.vega_bundle)
 
 
 def _stamp(path: Path) -> tuple[str, bool] | None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import Row, baselines_of, eval_sets
 from bench.records.costs import MEMORY_KINDS
-from bench.report.html import details, page_data, questions, vega_bundle
-from bench.report.html.thumbnails import Making
+from bench.report.html import details, page_data, questions
+from bench.report.html.thumbnails import Thumbnails
 from bench.report.model import Table
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ def collect(spec: Spec, table: Table, groups: Sequence[Row], examples: ExampleSc
 def digest(found: Collected) -> str:
     """SHA-256 of all that determines the page but the images: content, code, version of the plotting library."""
     told = json.dumps([found.data, _table(found.table), details.failures(found.groups)], ensure_ascii=True)
-    return hashlib.sha256(
-        b"\0".join([told.encode(), _sizes(found), _code(), vega_bundle.version().encode()])
-    ).hexdigest()
+    return hashlib.sha256(b"\0".join([told.encode(), _sizes(found), _code(), _vega_version().encode()])).hexdigest()
 
 
 def _sizes(found: Collected) -> bytes:
@@ -104,9 +103,12 @@ def _code() -> bytes:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).digest()
 
 
-def pictures(found: Collected) -> Making:
-    """Begin to make the images of the examples, where the data are."""
-    return Making(found.questions.shown, {c.cell_id: c for group in found.groups for c in group.cells})
+def _vega_version() -> str:
+    # By the name of its metadata's folder: asking for it properly takes longer than the rest of a report.
+    spec = find_spec("vl_convert")
+    folder = Path(spec.origin).parents[1] if spec and spec.origin else None
+    names = sorted(path.name for path in folder.glob("vl_convert_python-*.dist-info")) if folder else []
+    return names[-1] if names else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,13 +124,16 @@ class Content:
     """Of each baseline in the table's order: id of a cell whose record holds it."""
 
 
-def finish(found: Collected, pictures: Making) -> Content:
+def finish(found: Collected, thumbnails: Callable[[], Thumbnails]) -> Content:
     """Add intervals, images and the summary."""
     from bench.report.html import summary as words
 
     summary = words.summary(found.groups, found.examples)
     intervals = [words.intervals(group, found.axes, found.examples) for group in found.groups]
-    images = pictures.thumbnails
+    images = thumbnails()
+    summary = words.summary(found.groups, found.outcomes)
+    intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]
+    images = thumbnails()
     shown = [row | {"intervals": own} for row, own in zip(found.data["rows"], intervals, strict=True)]
     data = found.data | {"rows": shown, "images": list(images.images), "note": images.note}
     data["questions"] = [

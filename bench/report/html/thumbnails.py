@@ -1,29 +1,20 @@
-"""Small images of the examples shown, as data URIs, from the data set that the records were made with.
-
-Made in a process of its own, which reads JSON on stdin and writes JSON to stdout: nothing is downloaded there, whatever
-library a data set is read with, and none of these libraries is imported here.
-"""
+"""Small images of the examples shown, as data URIs, from the data set that the records were made with."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bench import files, registry
-from bench.environment import die_with_parent
-from bench.errors import BenchError
+from bench.errors import BenchError, OutputError
 from bench.format import counted, one_line, visible
 from bench.plugins.contracts import Example, OpenedData
-from bench.report import processes
+from bench.report import background
 from bench.report.html.questions import Question
 from bench.spec.cell import Cell
 
@@ -32,13 +23,14 @@ if TYPE_CHECKING:
 
 SIDE = 208
 """Longest side, pixels; smaller images stay as they are."""
-MOST_BYTES = 360_000
+MAX_BYTES = 360_000
 """Of all data URIs together."""
 QUALITY = 62
 """Of WebP, for images that had to be made smaller; others are stored without loss."""
-LIMIT_S = 120.0
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """What the Hub has is shown if it was downloaded before."""
+Wanted = Sequence[tuple[int, str | None, Example]]
+"""Place of a question, digest of its data set, and the example."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,109 +43,75 @@ class Thumbnails:
     """Why some or all are not shown; empty if all are."""
 
 
-class Making:
-    """Thumbnails of the first questions, up to ``MOST_BYTES``, on the way; ``cells`` say where the data are."""
+def start(questions: Sequence[Question], cells: Mapping[str, Cell]) -> Callable[[], Thumbnails]:
+    """Begin to make the images of the first questions, up to ``MAX_BYTES``; the returned function waits for them.
 
-    def __init__(self, questions: Sequence[Question], cells: Mapping[str, Cell]) -> None:
-        wanted = [_wish(place, question) for place, question in enumerate(questions) if question.image is not None]
-        sources = {q.record.data_digest: _source(cells[q.record.cell_id]) for q in questions if q.image is not None}
-        self._process = _start({"wanted": wanted, "sources": list(sources.items())}) if wanted else None
+    ``cells``, by id, have the settings of the data sets.
+    """
+    pictured = [(place, q) for place, q in enumerate(questions) if q.image is not None]
+    if not pictured:
+        return Thumbnails
+    wanted = [
+        (place, q.record.data_digest, Example(question_id=q.question_id, image=q.image, answer=q.answer))
+        for place, q in pictured
+    ]
+    sources = {q.record.data_digest: cells[q.record.cell_id].data.model_dump(mode="json") for _, q in pictured}
+    made = background.start("making the images", make, wanted, sources)
 
-    @cached_property
-    def thumbnails(self) -> Thumbnails:
-        """When they are done."""
-        if self._process is None:
-            return Thumbnails()
+    def thumbnails() -> Thumbnails:
         try:
-            out, err = self._process.communicate(timeout=LIMIT_S)
-            found = json.loads(out)
-        except (subprocess.TimeoutExpired, ValueError) as problem:
-            self._process.kill()
-            _, rest = self._process.communicate()
-            said = (err if isinstance(problem, ValueError) else rest).decode(errors="replace").strip()
-            why = said.rpartition("\n")[2] or type(problem).__name__
-            return Thumbnails(note=f"No images are shown: {visible(why, 300)}.")
-        return Thumbnails(images=found["images"], of=dict(found["of"]), note=found["note"])
+            return made()
+        except (OutputError, RuntimeError) as problem:
+            return Thumbnails(note=f"No images are shown: {visible(_first_line(problem), 300)}.")
+
+    return cache(thumbnails)
 
 
-def _wish(place: int, question: Question) -> list[Any]:
-    return [place, question.record.data_digest, question.question_id, question.image, question.answer]
-
-
-def _source(cell: Cell) -> Any:
-    return cell.data.model_dump(mode="json")
-
-
-def _start(told: Any) -> subprocess.Popen[bytes]:
-    process = processes.start("-m", "bench.report.html.thumbnails", environ=OFFLINE)
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin:  # told at once, so that it works while we go on
-        process.stdin.write(json.dumps(told).encode())
-    process.stdin = None
-    return process
-
-
-# --- in the process of its own ---------------------------------------------------------------------------------
-
-
-def make(wanted: Sequence[Sequence[Any]], sources: Mapping[str | None, Any]) -> Thumbnails:
-    """Of the wishes in their order; ``sources`` are settings of data sets by the digests of the records."""
-    images: dict[tuple[str | None, str], int] = {}
+def make(wanted: Wanted, sources: Mapping[str | None, Any]) -> Thumbnails:
+    """Images of the examples; ``sources``: settings of data sets by their digests. Downloads nothing."""
+    os.environ |= OFFLINE
+    opened, note, problem = {}, "", ""
+    for digest, settings in sources.items():
+        opened[digest], why = _open(settings, digest)
+        problem = why or problem
+    images: dict[tuple[str | None, str | None], int] = {}
     uris: list[str] = []
     of: dict[int, int] = {}
-    used, opened, note = 0, _Sources(sources), ""
-    for place, digest, question_id, image, answer in wanted:
-        if (digest, image) not in images:
-            source = opened.of(digest)
-            if source is None:
-                continue
+    for place, digest, example in wanted:
+        source, key = opened[digest], (digest, example.image)
+        if source is None:
+            continue
+        if key not in images:
             try:
-                uri = _uri(source.image(Example(question_id=question_id, image=image, answer=answer)))
-            except (BenchError, OSError, LookupError) as problem:
-                note = note or f"An image cannot be shown: {_first_line(problem)}."
+                uri = _uri(source.image(example))
+            except (BenchError, OSError, LookupError) as unreadable:
+                note = note or f"An image cannot be shown: {_first_line(unreadable)}."
                 continue
-            if used + len(uri) > MOST_BYTES:
+            if sum(map(len, uris)) + len(uri) > MAX_BYTES:
                 note = note or f"To keep this file small, only the first {counted(len(uris), 'image')} are shown."
                 break
-            used += len(uri)
-            images[digest, image] = len(uris)
+            images[key] = len(uris)
             uris.append(uri)
-        of[place] = images[digest, image]
-    return Thumbnails(images=uris, of=of, note=note or opened.problem)
+        of[place] = images[key]
+    return Thumbnails(images=uris, of=of, note=note or problem)
 
 
-class _Sources:
-    """The data sets, opened once each."""
-
-    def __init__(self, settings: Mapping[str | None, Any]) -> None:
-        self._opened = {digest: self._open(one, digest) for digest, one in settings.items()}
-
-    problem = ""
-
-    def of(self, digest: str | None) -> OpenedData | None:
-        return self._opened[digest]
-
-    def _open(self, told: Any, digest: str | None) -> OpenedData | None:
-        try:
-            plugin = registry.load("datasets", told["name"])
-            settings = plugin.Settings.model_validate(told)
-            with files.limited_reading(patient=True):
-                here = plugin.digest(settings)
-            if here != digest:
-                name = one_line(told["name"])
-                self.problem = f"No images are shown: the records were made with other data than {name} has here."
-                return None
-            opened: OpenedData = plugin.load(settings)
-            for split in _splits(settings.test_split):
-                opened.split(split)
-        except (BenchError, OSError, ImportError) as problem:
-            self.problem = f"No images are shown: {_first_line(problem)}."
-            return None
-        return opened
-
-
-def _splits(named: str) -> Iterator[str]:
-    return (split.strip() for split in named.split("+"))
+def _open(told: Any, digest: str | None) -> tuple[OpenedData | None, str]:
+    """The data set, if it is the one of the records, or why it is not opened."""
+    try:
+        plugin = registry.load("datasets", told["name"])
+        settings = plugin.Settings.model_validate(told)
+        with files.limited_reading(patient=True):
+            here = plugin.digest(settings)
+        if here != digest:
+            name = one_line(told["name"])
+            return None, f"No images are shown: the records were made with other data than {name} has here."
+        opened: OpenedData = plugin.load(settings)
+        for split in settings.test_split.split("+"):
+            opened.split(split.strip())
+    except (BenchError, OSError, ImportError) as problem:
+        return None, f"No images are shown: {_first_line(problem)}."
+    return opened, ""
 
 
 def _uri(image: Image) -> str:
@@ -168,15 +126,3 @@ def _uri(image: Image) -> str:
 
 def _first_line(problem: BaseException) -> str:
     return one_line(str(problem).partition("\n")[0]).rstrip(".")
-
-
-def _main() -> None:
-    die_with_parent(os.environ.get(processes.PARENT))
-    told, out = json.load(sys.stdin), sys.stdout
-    sys.stdout = sys.stderr  # libraries print
-    found = asdict(make(told["wanted"], dict(told["sources"])))
-    json.dump(found | {"of": list(found["of"].items())}, out)
-
-
-if __name__ == "__main__":
-    _main()
