@@ -109,8 +109,8 @@ def check_folder(out_dir: Path) -> None:
             )
 
 
-def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outcomes: Outcomes | None) -> Report:
-    from bench.analysis.predictions import Outcomes
+def _write(spec: Spec, scale: str, groups: Sequence[Row], out_dir: Path, examples: ExampleScores | None) -> Report:
+    from bench.analysis.predictions import ExampleScores
     from bench.report import background, csv_file, html, latex, markdown, pareto_plot
     from bench.report.pareto import build_plot
     from bench.report.table import table_of
@@ -125,7 +125,7 @@ def _write(spec: Spec, scale: str, groups: Sequence[Group], out_dir: Path, outco
     if not _all_carry(pictures, digest):
         background.start(DRAWING, pareto_plot.warm_up)
         drawn = background.start(DRAWING, pareto_plot.render, plot, digest)
-    table = table_of(spec, scale, groups, outcomes)
+    table = table_of(spec, scale, groups, examples)
     for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
         _replace(out_dir / name, render(table).encode())
     page = out_dir / html.PAGE

@@ -131,9 +131,6 @@ def finish(found: Collected, thumbnails: Callable[[], Thumbnails]) -> Content:
     summary = words.summary(found.groups, found.examples)
     intervals = [words.intervals(group, found.axes, found.examples) for group in found.groups]
     images = thumbnails()
-    summary = words.summary(found.groups, found.outcomes)
-    intervals = [words.intervals(group, found.axes, found.outcomes) for group in found.groups]
-    images = thumbnails()
     shown = [row | {"intervals": own} for row, own in zip(found.data["rows"], intervals, strict=True)]
     data = found.data | {"rows": shown, "images": list(images.images), "note": images.note}
     data["questions"] = [
