@@ -83,7 +83,7 @@ def _of_the_library() -> list[Entry]:
                 key="peft_type",
                 name=name,
                 kind="prompt" if method.takes_prompts else "adapter",
-                summary=_library.summary(name),
+                summary=method.summary,
                 layers=method.layers,
                 needs=tuple(key for key, field in own.items() if field.default is _library.REQUIRED),
                 fields={key: field.default for key, field in own.items() if field.default is not _library.REQUIRED},

@@ -49,7 +49,7 @@ def fields(
     architecture = _architecture(part, module)
     if (known := _of_library(method, architecture, module)) is not None:
         if _FEEDFORWARD in method.fields:
-            own[_FEEDFORWARD] = _library.of_architecture(name, architecture, _FEEDFORWARD) or []
+            own[_FEEDFORWARD] = _library.default_modules(name, architecture, _FEEDFORWARD) or []
         return own | {_TARGETS: known} | given
     if of_family := _of_family(method, part, module):
         return own | {_TARGETS: of_family} | given
@@ -74,7 +74,7 @@ def source(
     architecture = part.architecture if module is None else _architecture(part, module)
     if module is not None and _of_library(method, architecture, module) is None:
         return "the model family's defaults (peft has none here)"
-    if _library.of_architecture(method.peft_type, architecture) is not None:
+    if _library.default_modules(method.peft_type, architecture) is not None:
         return f"peft's defaults for {architecture}"
     return "" if part.architecture == "" else "the model family's defaults (peft has none here)"
 
@@ -83,7 +83,7 @@ def _of_library(
     method: _library.LibraryMethod, architecture: str | None, module: torch.nn.Module
 ) -> list[str] | str | None:
     """Null if the library has none for it, or none of them is in this part."""
-    targets = _library.of_architecture(method.peft_type, architecture)
+    targets = _library.default_modules(method.peft_type, architecture)
     if targets is None:
         return None
     names = [name for name, _ in module.named_modules()]

@@ -1,14 +1,18 @@
-"""What is read from peft's sources is what peft's classes say when they are imported."""
+"""What the child process read of peft is what peft's classes say."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 import inspect
+import itertools
+import json
+import os
 import subprocess
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +20,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType, constants
 from pydantic import BaseModel
 
+from bench import libraries
 from bench.errors import SpecError
+from bench.libraries import LibraryError
 from bench.methods import _library
 
 TYPES = sorted(kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
@@ -38,7 +44,6 @@ def test_fields_types_and_defaults_are_those_of_the_class(name: str) -> None:
     hints = typing.get_type_hints(config_class)
     for field, own in method.fields.items():
         assert own.default == _library.COMPUTED or own.default == default(real[field]), field
-        assert own.help == "".join(real[field].metadata.get("help", "")), field
         if own.default is None:
             assert type(None) in typing.get_args(own.annotation), field
         assert shape(own.annotation) - {"None"} == shape(hints[field]) - {"None"}, field
@@ -91,14 +96,14 @@ def test_layers_are_those_the_library_has_adapters_for() -> None:
 def test_default_targets_by_architecture_are_the_librarys() -> None:
     for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
         for architecture, targets in getattr(tuner, "target_module_mapping", {}).items():
-            assert _library.of_architecture(kind.value, architecture) == targets, (kind, architecture)
+            assert _library.default_modules(kind.value, architecture) == targets, (kind, architecture)
     tables = (
         ("target_modules", constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING),
         ("feedforward_modules", constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING),
     )
     for field, table in tables:
-        assert {key: _library.of_architecture("IA3", key, field) for key in table} == table
-    assert _library.of_architecture("LORA", "no_such") is None is _library.of_architecture("PREFIX_TUNING", "llama")
+        assert {key: _library.default_modules("IA3", key, field) for key in table} == table
+    assert _library.default_modules("LORA", "no_such") is None is _library.default_modules("PREFIX_TUNING", "llama")
 
 
 def test_reading_imports_nothing_heavy() -> None:
@@ -114,3 +119,31 @@ def test_reading_imports_nothing_heavy() -> None:
 def test_an_unknown_type_names_the_nearest() -> None:
     with pytest.raises(SpecError, match="did you mean 'VERA'"):
         _library.method("verra")
+
+
+def test_a_library_is_read_once_and_again_where_nothing_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = libraries.facts()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    calls = itertools.count(1)
+    monkeypatch.setattr(libraries, "_read", lambda: json.dumps({"calls": next(calls)}).encode())
+    fresh = libraries.facts.__wrapped__
+    assert [fresh(), fresh()] == [{"calls": 1}, {"calls": 1}]
+    (kept,) = (tmp_path / "cache").rglob("libraries/*.json")
+    kept.write_text("{torn")
+    assert fresh() == {"calls": 2}
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
+    assert [fresh(), fresh()] == [{"calls": 3}, {"calls": 4}]
+    assert "peft" in known
+
+
+def test_a_library_that_cannot_be_imported_is_an_error(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "peft.py").write_text("raise ImportError('peft is broken here')")
+    monkeypatch.setattr(
+        libraries, "child_environ", lambda: {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    )
+    with pytest.raises(LibraryError, match="peft is broken here; install them again"):
+        libraries._read()

@@ -1,17 +1,8 @@
-"""Which architectures the installed transformers has for a task.
-
-The library's lists are read from its sources: importing them takes seconds and torch. A release whose sources read
-otherwise leaves the lists empty; the library is then asked when the model is built.
-"""
+"""Which architectures the installed transformers has for a task."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-
+from bench import libraries
 from bench.errors import SpecError
 from bench.plugins.contracts import TaskFacts
 from bench.registry import did_you_mean
@@ -88,49 +79,12 @@ def task_type(kind: str, model_type: str = "") -> str | None:
     return None if kind == LABELS and model_type in classes(SEQ2SEQ) else _TASK_TYPES.get(kind)
 
 
-@cache
 def classes(name: str) -> dict[str, str]:
     """Model type -> class of the list ``MODEL_FOR_<name>_MAPPING_NAMES``; an empty name where it has several."""
-    return _pairs("modeling_auto.py", f"MODEL_FOR_{name}_MAPPING_NAMES")
+    found: dict[str, str] = libraries.facts()["transformers"]["classes"].get(name, {})
+    return found
 
 
-@cache
 def model_types() -> tuple[str, ...]:
     """All model types, sorted."""
-    files = ("auto_mappings.py", "configuration_auto.py")
-    return tuple(sorted(set().union(*(_pairs(file, "CONFIG_MAPPING_NAMES") for file in files))))
-
-
-def _pairs(file: str, name: str) -> dict[str, str]:
-    """Pairs of strings in what is assigned to ``name``, or updates it."""
-    pairs: dict[str, str] = {}
-    for statement in _statements(file):
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
-                pairs |= dict(_pairs_in(value))
-            case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=target))) as value) if target == name:
-                pairs |= dict(_pairs_in(value))
-    return pairs
-
-
-def _pairs_in(node: ast.AST) -> Iterator[tuple[str, str]]:
-    match node:
-        case ast.Tuple(elts=[key, value]):
-            entries = [(key, value)]
-        case ast.Dict(keys=keys, values=values):
-            entries = [(key, value) for key, value in zip(keys, values, strict=True) if key is not None]
-        case _:
-            for child in ast.iter_child_nodes(node):
-                yield from _pairs_in(child)
-            return
-    for key, value in entries:
-        if isinstance(key, ast.Constant) and isinstance(key.value, str):
-            yield key.value, str(value.value) if isinstance(value, ast.Constant) else ""
-
-
-@cache
-def _statements(file: str) -> list[ast.stmt]:
-    spec = importlib.util.find_spec("transformers")
-    folders = (spec.submodule_search_locations if spec else None) or []
-    path = Path(folders[0], "models", "auto", file) if folders else Path()
-    return ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
+    return tuple(libraries.facts()["transformers"]["model_types"])
