@@ -48,35 +48,23 @@ _DECIDING = {"argmax", "topk", "max", "sort"}  # functions that choose a class o
 
 
 def check_frozen(model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod]) -> None:
-    """Per part: ``F`` trains nothing, ``T`` everything, a method its own tensors and nothing else.
-
-    Raises AuditError that names the part and the tensors.
-    """
+    """Raise AuditError if ``F`` trains a tensor of its part, ``T`` not all of them, or a method others than its own."""
     in_parts: set[int] = set()
     for part, action in parts.items():
         named = dict(model.part(part).named_parameters())
         in_parts |= {id(p) for p in named.values()}
         trained = {name for name, p in named.items() if p.requires_grad}
-        if action == FROZEN:
-            _refuse(trained, f"part {part} is frozen (F), yet trains")
-        elif action == TRAINED:
-            _refuse(named.keys() - trained, f"part {part} is trained (T), yet keeps frozen")
-        elif part not in adapters:
-            raise AuditError(f"part {part}: no adapter of {action} was put on it")
-        else:
-            _check_method(part, action, trained, adapters[part])
+        applied = adapters.get(part)
+        expected = named.keys() if action == TRAINED else applied.names if applied is not None else frozenset()
+        if action not in (FROZEN, TRAINED) and not expected:
+            raise AuditError(f"part {part} ({action}) trains nothing; do the targets name modules of this part?")
+        config = applied.peft.active_peft_config if applied is not None and applied.peft is not None else None
+        with_biases = getattr(config, "bias", "none") not in ("none", False)
+        others = {name for name in trained - expected if not (with_biases and name.endswith("bias"))}
+        _refuse(others, f"part {part} ({action}) must not train")
+        _refuse(expected - trained, f"part {part} ({action}) must train")
     outside = {n for n, p in model.module.named_parameters() if p.requires_grad and id(p) not in in_parts}
     _refuse(outside, "trained, yet in no part of the freeze pattern:")
-
-
-def _check_method(part: str, method: str, trained: set[str], applied: AppliedMethod) -> None:
-    if not trained or not applied.names:
-        raise AuditError(f"part {part}: {method} trains nothing; do its targets name modules of this part?")
-    config = applied.peft.active_peft_config if applied.peft is not None else None
-    with_biases = getattr(config, "bias", "none") not in ("none", False)
-    others = {name for name in trained - applied.names if not (with_biases and name.endswith("bias"))}
-    _refuse(others, f"part {part} has {method}, yet trains tensors of the model itself:")
-    _refuse(applied.names - trained, f"part {part}: adapter tensors of {method} are frozen:")
 
 
 def check_gradients(model: BenchModel, *, finite: bool = True) -> None:

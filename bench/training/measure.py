@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 
 from bench import nvml as management
-from bench.records.record import PhaseMemory
+from bench.execution.contracts import Step
+from bench.records.record import LossPoint, PhaseMemory, Time
 
 _ON_LINUX = sys.platform == "linux"
 _SAMPLE_EVERY_S = 0.1
@@ -26,10 +27,11 @@ _NO_COUNTER = "NVML has no energy counter of this GPU"
 _NOT_TIMED = "no training step was timed"
 
 
-class Stopwatch:
-    """Step times of a training, without its first ``warmup`` steps (allocation, compilation, cold caches).
+class TrainLog:
+    """Losses and step times of a training, filled step by step so that a failure keeps everything before it.
 
-    The caller of ``step_done`` has waited for the device. ``on_start`` runs when the timed steps begin.
+    The first ``warmup`` steps (allocation, compilation, cold caches) are not timed; ``on_start`` runs when the timed
+    steps begin. ``on_step`` is called after every step; it must take microseconds, as the next step's time has begun.
     """
 
     def __init__(
@@ -37,17 +39,16 @@ class Stopwatch:
         *,
         warmup: int,
         on_start: Callable[[], None] = lambda: None,
+        on_step: Callable[[Step], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.warmup = warmup
-        self.samples = 0
+        self.steps = 0
+        self.curve: list[LossPoint] = []
         self.step_s: list[float] = []
-        self.wait_s = 0.0
-        """Seconds of the timed steps spent waiting for batches."""
-        self._on_start = on_start
-        self._clock = clock
-        self._untimed = warmup
-        self._last = 0.0
+        self._warmup, self._on_start, self._on_step, self._clock = warmup, on_start, on_step, clock
+        self._since: list[float] = []
+        self._untimed, self._samples = warmup, 0
+        self._last, self._wait_s = 0.0, 0.0
 
     def start(self) -> None:
         """The training begins."""
@@ -58,7 +59,7 @@ class Stopwatch:
     def batch_ready(self) -> None:
         """The next step has its batch."""
         if self._untimed == 0:
-            self.wait_s += self._clock() - self._last
+            self._wait_s += self._clock() - self._last
 
     def step_done(self, samples: int) -> None:
         """A step has ended, also on the device."""
@@ -70,35 +71,33 @@ class Stopwatch:
                 now = self._clock()
         else:
             self.step_s.append(now - self._last)
-            self.samples += samples
+            self._samples += samples
         self._last = now
 
-    # Each is null if no step was timed.
+    def add(self, loss: float, rate: float, *, every: int, last: bool) -> None:
+        """Add the step's loss (finite), and every ``every`` steps and at the end a point of the curve."""
+        self._since.append(loss)
+        if self.steps % every == every - 1 or last:
+            self.curve.append(LossPoint(step=self.steps, loss=sum(self._since) / len(self._since), lr=rate))
+            self._since.clear()
+        if self._on_step is not None:
+            step_s = self.step_s[-1] if self.step_s else None
+            self._on_step(Step(step=self.steps, loss=loss, lr=rate, step_s=step_s, at=time.time()))
+        self.steps += 1
 
-    @property
-    def last_s(self) -> float | None:
-        """Time of the last step."""
-        return self.step_s[-1] if self.step_s else None
-
-    @property
-    def total_s(self) -> float | None:
-        """Sum of the step times."""
-        return sum(self.step_s) if self.step_s else None
-
-    @property
-    def median_s(self) -> float | None:
-        """Median of the step times."""
-        return statistics.median(self.step_s) if self.step_s else None
-
-    @property
-    def p95_s(self) -> float | None:
-        """95th percentile of the step times, by nearest rank."""
-        return sorted(self.step_s)[max(0, -(-len(self.step_s) * 95 // 100) - 1)] if self.step_s else None
-
-    @property
-    def samples_per_s(self) -> float | None:
-        """Training samples per second."""
-        return self.samples / self.total_s if self.total_s else None
+    def times(self) -> Time:
+        """Times of the training; null if no step was timed."""
+        if not self.step_s:
+            return Time(warmup_steps=self._warmup)
+        total = sum(self.step_s)
+        return Time(
+            train_s=total,
+            step_median_s=statistics.median(self.step_s),
+            step_p95_s=sorted(self.step_s)[-(-len(self.step_s) * 95 // 100) - 1],  # nearest rank
+            samples_per_s=self._samples / total if total else None,
+            data_wait_s=self._wait_s,
+            warmup_steps=self._warmup,
+        )
 
 
 @contextmanager
@@ -159,11 +158,8 @@ class GpuMeter:
         self, nvml: Any, handle: Any, *, pid: int, every_s: float = _SAMPLE_EVERY_S, is_instance: bool = False
     ) -> None:
         """``is_instance``: the handle is that of a MIG instance."""
-        self._nvml = nvml
-        self._handle = handle
-        self._is_instance = is_instance
-        self._pid = pid
-        self._every_s = every_s
+        self._nvml, self._handle, self._is_instance = nvml, handle, is_instance
+        self._pid, self._every_s = pid, every_s
         self._peak: int | None = None
         self._energy_mj: dict[Literal["start", "end"], int | None] = {}
         self._ended = threading.Event()
@@ -186,18 +182,14 @@ class GpuMeter:
 
         Before this process has a CUDA context, that is the memory of others.
         """
-        if self._handle is not None:
-            with suppress(self._nvml.NVMLError):
-                version = self._nvml.nvmlMemory_v2  # the first version counts reserved memory as in use
-                return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=version).used)
-        return None
+        # The first version of the call counts reserved memory as in use.
+        memory = self._ask("nvmlDeviceGetMemoryInfo", version=getattr(self._nvml, "nvmlMemory_v2", None))
+        return None if memory is None else int(memory.used)
 
     def mark_energy(self, mark: Literal["start", "end"]) -> None:
         """Read the energy counter at the ``start`` or ``end`` of the timed training."""
-        self._energy_mj[mark] = None
-        if self._handle is not None and not self._is_instance:
-            with suppress(self._nvml.NVMLError):
-                self._energy_mj[mark] = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        if not self._is_instance:  # the counter is of the board, with all its instances
+            self._energy_mj[mark] = self._ask("nvmlDeviceGetTotalEnergyConsumption")
 
     @property
     def energy_j(self) -> float | None:
@@ -223,16 +215,20 @@ class GpuMeter:
 
     def sample(self) -> None:
         """Sample the process's memory once."""
-        if self._handle is None:
-            return
-        with suppress(self._nvml.NVMLError):
-            for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle):
-                if process.pid == self._pid and process.usedGpuMemory is not None:
-                    self._peak = max(self._peak or 0, process.usedGpuMemory)
+        for process in self._ask("nvmlDeviceGetComputeRunningProcesses") or ():
+            if process.pid == self._pid and process.usedGpuMemory is not None:
+                self._peak = max(self._peak or 0, process.usedGpuMemory)
 
     def _sample_until_ended(self) -> None:
         while not self._ended.wait(self._every_s):
             self.sample()
+
+    def _ask(self, function: str, **options: Any) -> Any:
+        """Answer of an NVML function of the device; null if NVML cannot say."""
+        if self._handle is not None:
+            with suppress(self._nvml.NVMLError):
+                return getattr(self._nvml, function)(self._handle, **options)
+        return None
 
 
 def open_gpu_meter(device: torch.device) -> GpuMeter:
@@ -244,7 +240,6 @@ def open_gpu_meter(device: torch.device) -> GpuMeter:
     library = management.start() if device.type == "cuda" else None
     if library is not None:
         with suppress(library.NVMLError):
-            devices = management.visible(library, os.environ.get("CUDA_VISIBLE_DEVICES"))
-            for first in devices.values():
+            for first in management.visible(library, os.environ.get("CUDA_VISIBLE_DEVICES")).values():
                 return GpuMeter(library, first.handle, pid=os.getpid(), is_instance=first.is_instance)
     return GpuMeter(None, None, pid=os.getpid())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +11,13 @@ from typing import Any
 import torch
 
 from bench.errors import DivergedError
-from bench.execution.contracts import Progress, Step
+from bench.execution.contracts import Progress
 from bench.plugins.contracts import BenchModel
-from bench.records.record import LossPoint
 from bench.training.adapt import Run, method_groups
 from bench.training.audit import check_gradients, is_finite
 from bench.training.data import Batch, training_batches
 from bench.training.device import Precision
-from bench.training.measure import Stopwatch
+from bench.training.measure import TrainLog
 from bench.training.optimizer import (
     ParamGroup,
     Schedule,
@@ -34,28 +31,6 @@ Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 """From a batch to its mean loss, shape ()."""
 # A method of peft's AdaLoRA and AdaMSS, to be called after each step: it moves their rank to where it matters.
 _REALLOCATE = "update_and_allocate"
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainLog:
-    """Filled while training, so that a failure keeps everything measured before it."""
-
-    watch: Stopwatch
-    steps: int = 0
-    curve: list[LossPoint] = field(default_factory=list)
-    on_step: Callable[[Step], None] | None = None
-    """Called after every step; must take microseconds, as the time of the next step has begun."""
-    _since: list[float] = field(default_factory=list)
-
-    def add(self, loss: float, rate: float, *, every: int, last: bool) -> None:
-        """Add a finished step, and every ``every`` steps and at the end a point of the curve."""
-        self._since.append(loss)
-        if self.steps % every == every - 1 or last:
-            self.curve.append(LossPoint(step=self.steps, loss=sum(self._since) / len(self._since), lr=rate))
-            self._since.clear()
-        if self.on_step is not None:
-            self.on_step(Step(step=self.steps, loss=loss, lr=rate, step_s=self.watch.last_s, at=time.time()))
-        self.steps += 1
 
 
 class OrthogonalRegularizer:
@@ -135,7 +110,7 @@ class Trainer:
         late = self._settings.zero_grad == "before_backward"
         if not late:
             self._optimizer.zero_grad()
-        rows = [_rows(batch) for batch in batches]
+        rows = [len(next(iter(batch.tensors.values()))) for batch in batches]
         losses: list[torch.Tensor] = []
         for batch, own in zip(batches, rows, strict=True):
             with self._precision.context():
@@ -170,10 +145,6 @@ class Trainer:
         return all(is_finite(p) for p in self._trained)
 
 
-def _rows(batch: Batch) -> int:
-    return len(next(iter(batch.tensors.values())))
-
-
 def train(run: Run, log: TrainLog, beat: Callable[[Progress], None]) -> None:
     """Train for all steps of the schedule; without trained tensors, do nothing.
 
@@ -188,21 +159,18 @@ def train(run: Run, log: TrainLog, beat: Callable[[Progress], None]) -> None:
     groups = method_groups(model, cell.parts, cell.methods)
     model.module.train()
     trainer = Trainer(model, partial(run.task.loss, model), schedule, run.precision, groups)
-    log.watch.start()
+    log.start()
     for step, group in enumerate(batches):
-        log.watch.batch_ready()
+        log.batch_ready()
         loss = trainer.step(step, group).item()  # waits for the device
-        log.watch.step_done(sum(len(batch.examples) for batch in group))
+        log.step_done(sum(len(batch.examples) for batch in group))
         if not math.isfinite(loss):
-            raise DivergedError(f"the loss became {loss} in step {step}; {_remedy(run.precision)}")
+            remedy = "try a lower learning rate or gradient_clip"
+            if run.precision.weights is torch.float16:
+                remedy = "AdamW's epsilon of 1e-8 is zero in fp16: use precision fp16_autocast or bf16"
+            raise DivergedError(f"the loss became {loss} in step {step}; {remedy}")
         log.add(loss, schedule.rate(step), every=cell.train.log_every, last=step == schedule.steps - 1)
         beat(Progress(phase="train", done=step + 1, total=schedule.steps, note=f"loss {loss:.3f}"))
     if not trainer.has_finite_weights():
         raise DivergedError(f"the weights became NaN or infinite in the last step ({schedule.steps - 1})")
     model.module.zero_grad()  # evaluation must not pay for gradients
-
-
-def _remedy(precision: Precision) -> str:
-    if precision.weights is torch.float16:
-        return "AdamW's epsilon of 1e-8 is zero in fp16: use precision fp16_autocast or bf16"
-    return "try a lower learning rate or gradient_clip"

@@ -15,13 +15,12 @@ import torch
 from bench import environment
 from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Progress, Step, now
 from bench.records.costs import Params
-from bench.records.record import CellRecord, CutCount, Failure, Memory, Overlap, PhaseMemory, Status, Time
+from bench.records.record import CellRecord, CutCount, Failure, Memory, Overlap, PhaseMemory, Status
 from bench.records.scores import Accuracy, Score
 from bench.spec.cell import Cell
 from bench.training.device import describe_environment
 from bench.training.failure import failure_of, status_of
-from bench.training.measure import GpuMeter, HostMemory, Stopwatch, cuda_peaks, open_gpu_meter
-from bench.training.train import TrainLog
+from bench.training.measure import GpuMeter, HostMemory, TrainLog, cuda_peaks, open_gpu_meter
 
 PREDICTIONS_FILE = "predictions.jsonl"
 PROGRESS_FILE = "progress.json"
@@ -97,8 +96,8 @@ class Recorder:
         self.gpu: GpuMeter = open_gpu_meter(torch.device("cpu"))
         self._events = EventLog(job / EVENTS_FILE) if cell.run.trackers else None
         self.training = TrainLog(
-            # Not ``self.gpu.mark_energy``: ``use`` replaces the meter.
-            watch=Stopwatch(warmup=cell.train.timing_warmup_steps, on_start=lambda: self.gpu.mark_energy("start")),
+            warmup=cell.train.timing_warmup_steps,
+            on_start=lambda: self.gpu.mark_energy("start"),  # looked up late: ``use`` replaces the meter
             on_step=self._events.add if self._events else None,
         )
         self._cell = cell
@@ -171,8 +170,7 @@ class Recorder:
     def record(self) -> CellRecord:
         """The record of everything known by now."""
         self.gpu.stop()
-        cell, watch = self._cell, self.training.watch
-        timed = bool(watch.step_s)
+        cell, timed = self._cell, bool(self.training.step_s)
         reserved = max((p.reserved_peak_bytes or 0 for p in self._peaks.values()), default=0)
         described = describe_environment(self._device)
         if self._device.type == "cuda":
@@ -188,15 +186,8 @@ class Recorder:
                 host_rss_peak_bytes=self.host.peak_bytes,
                 foreign_bytes=self._foreign,
             ),
-            time=Time(
-                load_s=self._phase_s.get("load"),
-                train_s=watch.total_s,
-                eval_s=self._phase_s.get("eval"),
-                step_median_s=watch.median_s,
-                step_p95_s=watch.p95_s,
-                samples_per_s=watch.samples_per_s,
-                data_wait_s=watch.wait_s if timed else None,
-                warmup_steps=watch.warmup,
+            time=self.training.times().model_copy(
+                update={"load_s": self._phase_s.get("load"), "eval_s": self._phase_s.get("eval")}
             ),
             energy_j=self.gpu.energy_j if timed else None,
             task=cell.task.name,

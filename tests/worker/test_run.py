@@ -16,14 +16,17 @@ from safetensors.torch import load_file
 from bench import environment
 from bench.environment import Revision
 from bench.models.miss.model import MissModel
-from bench.records.record import CellRecord, Memory, PhaseMemory, Status
+from bench.records.record import CellRecord, Failure, Memory, Status
 from bench.spec.cell import Cell
 from bench.tasks._normalise import vqa as normalise
+from bench.training.adapt import adapt
 from bench.training.measure import GpuMeter
 from bench.worker import run
 from bench.worker.run import run_cell
+from tests.datasets.conftest import picture, write_json
 
 Make = Callable[..., Cell]
+FROZEN: dict[str, Any] = {"parts": {"vit": "F", "jtm": "F", "dec": "F"}, "methods": {}}
 
 
 def predictions(job: Path) -> list[dict[str, Any]]:
@@ -32,6 +35,13 @@ def predictions(job: Path) -> list[dict[str, Any]]:
 
 def losses(record: CellRecord) -> list[float]:
     return [point.loss for point in record.loss_curve]
+
+
+def failure(record: CellRecord, status: Status = Status.ERROR) -> Failure:
+    assert record.status is status
+    assert record.error is not None
+    assert record.accuracy is None
+    return record.error
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +71,8 @@ def test_the_record_is_complete(finished: tuple[CellRecord, Path, Cell]) -> None
 def test_gpu_fields_are_null_on_a_cpu_and_the_host_is_measured(finished: tuple[CellRecord, Path, Cell]) -> None:
     record = finished[0]
     assert record.memory == Memory(host_rss_peak_bytes=record.memory.host_rss_peak_bytes)
-    assert record.memory.train == PhaseMemory(allocated_peak_bytes=None, reserved_peak_bytes=None)
     assert record.energy_j is None
-    assert record.memory.host_rss_peak_bytes is not None
-    assert record.memory.host_rss_peak_bytes > 100 * 2**20
+    assert (record.memory.host_rss_peak_bytes or 0) > 100 * 2**20
 
 
 def test_predictions_agree_with_the_score(finished: tuple[CellRecord, Path, Cell]) -> None:
@@ -100,6 +108,8 @@ def test_equal_cells_give_equal_bits_and_other_seeds_do_not(
     assert (tmp_path / "again" / "predictions.jsonl").read_bytes() == (job / "predictions.jsonl").read_bytes()
     assert not (tmp_path / "again" / "adapter").exists()
     assert again.adapter_bytes == record.adapter_bytes
+    late = run_cell(make_cell(train={"log_every": 1, "zero_grad": "before_backward"}), tmp_path / "late")
+    assert losses(late) == losses(record), "when gradients are cleared changes no result"
     other = run_cell(make_cell(seed=7, train={"log_every": 1}), tmp_path / "other")
     assert losses(other) != losses(record)
 
@@ -108,13 +118,6 @@ def test_equal_cells_give_equal_bits_and_other_seeds_do_not(
 def test_every_precision_trains(make_cell: Make, tmp_path: Path, precision: str) -> None:
     record = run_cell(make_cell(train={"precision": precision, "steps": 3, "gradient_clip": 1.0}), tmp_path)
     assert (record.status, record.error) == (Status.OK, None)
-
-
-def test_when_gradients_are_cleared_changes_no_result(
-    finished: tuple[CellRecord, Path, Cell], make_cell: Make, tmp_path: Path
-) -> None:
-    late = run_cell(make_cell(train={"log_every": 1, "zero_grad": "before_backward"}), tmp_path)
-    assert losses(late) == losses(finished[0])
 
 
 def test_evaluation_does_not_pay_for_gradients(
@@ -140,22 +143,16 @@ def test_energy_is_null_where_no_step_was_timed(
     assert run_cell(make_cell(train={"steps": 3}), tmp_path / "one step timed").energy_j == 0.001
 
 
-def test_a_model_with_all_parts_frozen_is_evaluated_as_it_came(make_cell: Make, tmp_path: Path) -> None:
-    record = run_cell(make_cell(parts={"vit": "F", "jtm": "F", "dec": "F"}, methods={}), tmp_path)
-    assert (record.status, record.steps, record.adapter_bytes) == (Status.OK, 0, None)
-    assert record.time.train_s is None
-    assert record.accuracy is not None
-
-
-def test_a_saved_model_is_loaded_by_the_next_cell(make_cell: Make, tmp_path: Path) -> None:
-    whole = {"parts": {"vit": "T", "jtm": "T", "dec": "T"}, "methods": {}}
+def test_a_saved_model_is_loaded_by_the_next_cell_with_all_parts_frozen(make_cell: Make, tmp_path: Path) -> None:
     folder = tmp_path / "model"
+    whole = {"parts": {"vit": "T", "jtm": "T", "dec": "T"}, "methods": {}}
     first = run_cell(make_cell(**whole, train={"save_model": str(folder)}), tmp_path / "first")
     assert first.status is Status.OK, first.error
-    frozen = {"parts": {"vit": "F", "jtm": "F", "dec": "F"}, "methods": {}}
     weights = {"kind": "folder", "path": str(folder)}
-    second = run_cell(make_cell(**frozen, model={"weights": weights}), tmp_path / "second")
-    assert second.status is Status.OK, second.error
+    second = run_cell(make_cell(**FROZEN, model={"weights": weights}), tmp_path / "second")
+    assert (second.status, second.steps, second.adapter_bytes) == (Status.OK, 0, None)
+    assert second.time.train_s is None
+    assert second.accuracy is not None
     assert predictions(tmp_path / "second") == predictions(tmp_path / "first")
     assert second.weights_digest
 
@@ -163,28 +160,29 @@ def test_a_saved_model_is_loaded_by_the_next_cell(make_cell: Make, tmp_path: Pat
 def test_a_diverging_loss_is_a_result_with_its_step(make_cell: Make, tmp_path: Path) -> None:
     optimizer = {"name": "sgd", "lr": 1e30}
     record = run_cell(make_cell(train={"optimizer": optimizer, "log_every": 1}), tmp_path)
-    assert record.status is Status.DIVERGED
-    assert record.error is not None
-    assert (record.error.phase, record.error.type) == ("train", "DivergedError")
-    assert record.error.step == record.steps == len(record.loss_curve)
+    error = failure(record, Status.DIVERGED)
+    assert (error.phase, error.type) == ("train", "DivergedError")
+    assert error.step == record.steps == len(record.loss_curve)
     assert all(math.isfinite(loss) for loss in losses(record))
     assert record.params is not None
-    assert record.accuracy is None
 
 
-def test_fp16_weights_diverge_and_the_message_says_why(make_cell: Make, tmp_path: Path) -> None:
-    record = run_cell(make_cell(train={"precision": "fp16"}), tmp_path)
-    assert record.status is Status.DIVERGED
-    assert record.error is not None
-    assert "use precision fp16_autocast or bf16" in record.error.message
-
-
-def test_weights_that_break_in_the_last_step_are_found(make_cell: Make, tmp_path: Path) -> None:
-    optimizer = {"name": "sgd", "lr": 1e38, "weight_decay": 1e10}
-    record = run_cell(make_cell(train={"optimizer": optimizer, "steps": 1, "schedule": "constant"}), tmp_path)
-    assert record.status is Status.DIVERGED
-    assert record.error is not None
-    assert "weights became NaN or infinite in the last step (0)" in record.error.message
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"precision": "fp16"}, "use precision fp16_autocast or bf16"),
+        (
+            {
+                "optimizer": {"name": "sgd", "lr": 1e38, "weight_decay": 1e10},
+                "steps": 1,
+                "schedule": "constant",
+            },
+            "weights became NaN or infinite in the last step (0)",
+        ),
+    ],
+)
+def test_a_divergence_says_why(make_cell: Make, tmp_path: Path, train: dict[str, Any], words: str) -> None:
+    assert words in failure(run_cell(make_cell(train=train), tmp_path), Status.DIVERGED).message
 
 
 def out_of_memory(*_: Any, **__: Any) -> Any:
@@ -207,9 +205,8 @@ def test_out_of_memory_is_a_result_with_its_phase(
     owner: Any = MissModel if place.startswith("MissModel") else run
     monkeypatch.setattr(owner, place.rpartition(".")[2], out_of_memory)
     record = run_cell(make_cell(), tmp_path)
-    assert record.status is Status.OOM
-    assert record.error is not None
-    assert (record.error.phase, record.error.step) == (phase, step)
+    error = failure(record, Status.OOM)
+    assert (error.phase, error.step) == (phase, step)
     assert record.data_digest, "without it nobody can tell which data the result is of"
     assert (record.params is not None) == (phase in ("train", "eval"))
     assert (record.time.train_s is not None) == (place in ("stored_tensors", "MissModel.generate"))
@@ -227,9 +224,7 @@ def test_memory_that_runs_out_in_a_later_step_names_it(
 
     monkeypatch.setattr(MissModel, "loss", third)
     record = run_cell(make_cell(train={"log_every": 1}), tmp_path)
-    assert record.status is Status.OOM
-    assert record.error is not None
-    assert record.error.step == record.steps == len(record.loss_curve) == 3
+    assert failure(record, Status.OOM).step == record.steps == len(record.loss_curve) == 3
 
 
 def test_the_revision_is_the_one_the_cell_started_with(
@@ -247,39 +242,30 @@ def test_the_revision_is_the_one_the_cell_started_with(
 
 
 def test_a_failed_audit_fails_the_cell(make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.training.adapt import adapt
-
     def careless(model: Any, *rest: Any) -> Any:
         adapters = adapt(model, *rest)
         model.part("vit").requires_grad_(True)
         return adapters
 
     monkeypatch.setattr(run, "adapt", careless)
-    record = run_cell(make_cell(), tmp_path)
-    assert record.status is Status.ERROR
-    assert record.error is not None
-    assert record.error.type == "AuditError"
-    assert "part vit is frozen (F), yet trains" in record.error.message
+    error = failure(run_cell(make_cell(), tmp_path))
+    assert error.type == "AuditError"
+    assert "part vit (F) must not train" in error.message
 
 
 def test_a_fault_of_ours_keeps_its_traceback(
     make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(MissModel, "collate", lambda *_: dict[str, int]()["pixel_values"])
-    record = run_cell(make_cell(), tmp_path)
-    assert record.status is Status.ERROR
-    assert record.error is not None
-    assert (record.error.type, record.error.phase) == ("KeyError", "train")
-    assert "test_run.py" in record.error.log_tail
+    error = failure(run_cell(make_cell(), tmp_path))
+    assert (error.type, error.phase) == ("KeyError", "train")
+    assert "test_run.py" in error.log_tail
     assert "KeyError: 'pixel_values'" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_device_says_what_to_do(make_cell: Make, tmp_path: Path) -> None:
-    record = run_cell(make_cell(run={"device": "cuda"}), tmp_path)
-    assert record.status is Status.ERROR
-    assert record.error is not None
-    assert "set it to auto or cpu" in record.error.message
+    assert "set it to auto or cpu" in failure(run_cell(make_cell(run={"device": "cuda"}), tmp_path)).message
 
 
 def test_ctrl_c_leaves_no_record(make_cell: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,6 +275,22 @@ def test_ctrl_c_leaves_no_record(make_cell: Make, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(MissModel, "loss", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_cell(make_cell(), tmp_path)
+
+
+def test_a_rule_for_closed_questions_that_the_data_cannot_answer_ends_a_cell_before_it_trains(
+    make_cell: Make, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    names = [f"vqa-rad/synpic{number}.jpg" for number in range(40)]
+    for name in names:
+        picture(root / "image" / name)
+    rows = [{"img_name": name, "qid": n, "answer": "no", "question_pool": ["Is it?"]} for n, name in enumerate(names)]
+    write_json(root / "instruction_data.json", rows)
+    data = {"name": "mile_instruction", "root": str(root), "evaluate_on": "held_out"}
+    error = failure(run_cell(make_cell(data=data, evaluate={"closed": "answer_type"}), tmp_path / "job"))
+    assert error.phase == "setup"
+    assert "set `evaluate.closed: yes_no`" in error.message
+    assert run_cell(make_cell(data=data, evaluate={"closed": "yes_no"}), tmp_path / "other").status is Status.OK
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

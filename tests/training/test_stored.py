@@ -9,27 +9,49 @@ import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import torch
 from pydantic import TypeAdapter
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTModel,
+)
 
 from bench.errors import BenchError
 from bench.methods import _library
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
-from bench.spec.cell import Cell
 from bench.spec.sections import AnyMethod
 from bench.training.adapt import AppliedMethod, adapt
 from bench.training.audit import check_frozen
 from bench.training.data import load_data, task_of
 from bench.training.params import count_params, stored_tensors, write_tensors
 from tests import factories
+from tests.training.conftest import Make
 from tests.training.runs import load_stored
-from tests.training.tiny_models import TinyModel
 
-MODELS = ("bert", "gpt2", "llama", "vit", "miss")
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TEXT: dict[str, Any] = {"vocab_size": 32, "max_position_embeddings": 64, **SIZES}
+TINY: dict[str, tuple[Callable[[], Any], str | None, list[str]]] = {
+    "bert": (lambda: BertModel(BertConfig(**TEXT)), "FEATURE_EXTRACTION", ["query", "value"]),
+    "gpt2": (
+        lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=32, n_layer=2, n_head=2, n_positions=64)),
+        "CAUSAL_LM",
+        ["c_attn"],
+    ),
+    "llama": (lambda: LlamaForCausalLM(LlamaConfig(**TEXT)), "CAUSAL_LM", ["q_proj", "v_proj"]),
+    "vit": (lambda: ViTModel(ViTConfig(image_size=16, patch_size=8, **SIZES)), None, ["q_proj", "v_proj"]),
+}
+"""Model of a few thousand parameters, its task type, LoRA's targets."""
+MODELS = (*TINY, "miss")
 FIELDS: dict[str, dict[str, Any]] = {
     "ADALORA": {"total_step": 10},
     "ADAPTION_PROMPT": {"adapter_len": 4, "adapter_layers": 1},
@@ -87,32 +109,53 @@ FAILING: dict[tuple[str, str], str] = {
 SEEDS = itertools.count(1)
 
 
-class Trainable(Protocol):
-    module: torch.nn.Module
+class TinyModel:
+    """A model of one part, ``net``."""
 
-    def output(self) -> torch.Tensor: ...
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(0)
+        make, task_type, targets = TINY[name]
+        self.part_facts = {"net": PartFacts(name="net", task_type=task_type, targets={"lora": targets})}
+        self.module: Any = torch.nn.ModuleDict({"net": make()})
+        generator = torch.Generator().manual_seed(1)
+        self._inputs = (
+            {"pixel_values": torch.randn(2, 3, 16, 16, generator=generator)}
+            if name == "vit"
+            else {"input_ids": torch.randint(3, 32, (2, 6), generator=generator)}
+        )
+
+    def part(self, name: str) -> Any:
+        return self.module[name]
+
+    def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
+        self.module[name] = adapted
+
+    def output(self) -> torch.Tensor:
+        """Logits or last hidden state of a fixed batch."""
+        output = self.part("net")(**self._inputs)
+        scores: torch.Tensor = output.logits if "logits" in output else output.last_hidden_state
+        return scores
 
 
 @pytest.fixture(scope="module")
-def make(make_cell: Callable[..., Cell]) -> Callable[[str], tuple[Any, dict[str, PartFacts]]]:
-    """A model by name, always with the same weights, and what is to be known of its only part."""
+def make(make_cell: Make) -> Callable[[str], Any]:
+    """A model by name, always with the same weights and one part, ``net``."""
     cell = make_cell(model={"initializer_range": 0.3})  # a wide one, so that the loss depends on every part
     plugin = factories.plugin("models", cell.model.family)
     data = load_data(cell.data)
 
-    def made(name: str) -> tuple[Any, dict[str, PartFacts]]:
+    def made(name: str) -> Any:
         if name != "miss":
-            tiny = TinyModel(name)
-            return tiny, tiny.facts
+            return TinyModel(name)
         torch.manual_seed(0)
         model: Any = plugin.build(cell.model, texts=["what shape is it yes no"], device="cpu")
         batch = data.training_batch(model, task_of(cell, data), data.train[:2], random.Random(0)).tensors
         model.output = lambda: model.loss(batch)[None]
-        facts = plugin.PARTS["jtm"]
-        part, replace = model.part, model.replace_part
+        facts, part, replace = plugin.PARTS["jtm"], model.part, model.replace_part
         model.part = lambda name: part({"net": "jtm"}.get(name, name))
         model.replace_part = lambda _, adapted: replace("jtm", adapted)
-        return model, {"net": PartFacts(name="net", task_type=facts.task_type, targets=facts.targets)}
+        model.part_facts = {"net": PartFacts(name="net", task_type=facts.task_type, targets=facts.targets)}
+        return model
 
     return made
 
@@ -146,10 +189,10 @@ def test_every_method_of_our_own(make: Callable[..., Any], tmp_path: Path, type_
 
 
 def adapted(make: Callable[..., Any], name: str, method: MethodSettings) -> tuple[Any, dict[str, AppliedMethod]]:
-    model, facts = make(name)
-    factories.plugin("methods", method.type).check(method, facts["net"])
+    model = make(name)
+    factories.plugin("methods", method.type).check(method, model.part_facts["net"])
     torch.manual_seed(next(SEEDS))  # the adapter is drawn anew each time, the model is not
-    adapters = adapt(model, facts, {"net": "M"}, {"M": method})
+    adapters = adapt(model, model.part_facts, {"net": "M"}, {"M": method})
     check_frozen(model, {"net": "M"}, adapters)
     model.module.eval()
     return model, adapters
@@ -173,7 +216,7 @@ def check(make: Callable[..., Any], name: str, method: MethodSettings, file: Pat
         torch.testing.assert_close(fresh.output(), expected, rtol=0, atol=1e-6)
 
 
-def train(model: Trainable) -> None:
+def train(model: Any) -> None:
     """A few steps towards noise: every output moves."""
     optimizer = torch.optim.AdamW([p for p in model.module.parameters() if p.requires_grad], lr=3e-2)
     with torch.no_grad():
