@@ -18,6 +18,7 @@ from bench.environment import address_space_limit, last_words
 from bench.execution.contracts import EVENTS_FILE, ProcessExit, Progress, now
 from bench.execution.processes import end_leftovers
 from bench.files import read_regular, write_atomic
+from bench.format import counted
 from bench.records.costs import Estimate
 from bench.records.record import HOST_OUT_OF_MEMORY, CellRecord, Failure, Status
 from bench.records.store import ResultsFile, write_error
@@ -182,9 +183,7 @@ class Forgotten:
 
     def __str__(self) -> str:
         """``3 records and 1 job folder``."""
-        return (
-            f"{self.records} record{'s' * (self.records != 1)} and {self.folders} job folder{'s' * (self.folders != 1)}"
-        )
+        return f"{counted(self.records, 'record')} and {counted(self.folders, 'job folder')}"
 
 
 def forget(cells: Sequence[Cell], *, results: Path, warn: Callable[[str], None]) -> Forgotten:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from bench.execution.contracts import Progress
-from bench.format import printable
+from bench.format import counted, printable
 from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
 
@@ -167,7 +167,7 @@ class Count:
     def __init__(
         self, doing: str, done: str, *, total: int, stream: TextIO | None = None, clock: Clock = time.monotonic
     ) -> None:
-        self._title = f"{doing} {total} cell{'s' * (total != 1)}"
+        self._title = f"{doing} {counted(total, 'cell')}"
         self._verb, self._total, self._done = done, total, 0
         self._screen, self._clock = _Screen(stream, self._title), clock
         self._started = self._line_at = clock()

@@ -23,7 +23,6 @@ from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Step, Tracker
 from bench.execution.jobs import Job
 from bench.plugins.settings import TrackerSettings
 from bench.records.record import CellRecord
-from bench.spec.cell import Cell
 
 POLL_S = 1.0
 WAIT_S, WAIT_INTERRUPTED_S, SILENT_S = 60.0, 1.0, 2.0
@@ -88,7 +87,9 @@ class _Follower:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._tracker: Tracker
-        self._running: dict[str, tuple[Cell, _Events]] = {}
+        self._running: dict[str, Job] = {}
+        self._offsets: dict[str, int] = {}
+        """Bytes of each cell's events that were forwarded."""
 
     # Called from the runner's thread:
 
@@ -109,16 +110,15 @@ class _Follower:
     # Called from the tracker's thread:
 
     def start(self, job: Job) -> None:
-        self._running[job.cell.cell_id] = job.cell, _Events(job.folder / EVENTS_FILE)
+        self._running[job.cell.cell_id] = job
+        self._offsets[job.cell.cell_id] = 0
         self._tracker.start(job.cell)
 
     def end(self, job: Job, record: CellRecord) -> None:
-        _, events = self._running.pop(job.cell.cell_id, (None, None))
-        if events is None and record.steps:  # of a run that was cut off: forward all events again
-            events = _Events(job.folder / EVENTS_FILE)
-        if events is not None:
-            events.path = job.folder / EVENTS_FILE  # an attempt beside a result has moved
-            self._forward(job.cell, events)
+        started = self._running.pop(job.cell.cell_id, None)
+        if started or record.steps:  # without a start of a run that was cut off: forward all its events again
+            self._forward(job)  # not the started one: an attempt beside a result has moved
+        self._offsets.pop(job.cell.cell_id, None)
         self._tracker.end(job.cell, record, job.folder)
 
     def _run(self) -> None:
@@ -139,38 +139,33 @@ class _Follower:
             try:
                 return self._calls.get(timeout=POLL_S)
             except queue.Empty:
-                for cell, events in self._running.values():
-                    self._forward(cell, events)
+                for job in self._running.values():
+                    self._forward(job)
 
-    def _forward(self, cell: Cell, events: _Events) -> None:
-        for kind, group in groupby(events.read(), key=type):
+    def _forward(self, job: Job) -> None:
+        key = job.cell.cell_id
+        events, self._offsets[key] = read_events(job.folder / EVENTS_FILE, self._offsets.get(key, 0))
+        for kind, group in groupby(events, key=type):
             if kind is Step:
-                self._tracker.steps(cell, [event for event in group if isinstance(event, Step)])
+                self._tracker.steps(job.cell, [event for event in group if isinstance(event, Step)])
             else:
                 for event in group:
                     assert isinstance(event, PhaseEnd)
-                    self._tracker.phase_ended(cell, event)
+                    self._tracker.phase_ended(job.cell, event)
 
 
-class _Events:
-    """Reads what a worker has appended since the last call; it may be writing right now."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
-
-    def read(self) -> list[Step | PhaseEnd]:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
-        except OSError:  # not there yet
-            return []
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        events: list[Step | PhaseEnd] = []
-        for line in whole.splitlines():
-            with suppress(ValueError, TypeError):  # a line that a full disk has cut
-                fields = json.loads(line)
-                events.append(Step(**fields) if "step" in fields else PhaseEnd(**fields))
-        return events
+def read_events(path: Path, offset: int) -> tuple[list[Step | PhaseEnd], int]:
+    """Whole lines of ``EVENTS_FILE`` from a byte on, and where they end; a worker may be writing right now."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            new = file.read()
+    except OSError:  # not there yet
+        return [], offset
+    whole = new[: new.rfind(b"\n") + 1]
+    events: list[Step | PhaseEnd] = []
+    for line in whole.splitlines():
+        with suppress(ValueError, TypeError):  # a line that a full disk has cut
+            fields = json.loads(line)
+            events.append(Step(**fields) if "step" in fields else PhaseEnd(**fields))
+    return events, offset + len(whole)

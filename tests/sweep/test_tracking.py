@@ -151,14 +151,15 @@ def test_a_result_taken_over_is_told_with_its_steps(recorder: Recorder, sweep: S
 
 def test_lines_are_taken_when_they_are_whole(tmp_path: Path) -> None:
     path = tmp_path / EVENTS_FILE
-    events = tracking._Events(path)
-    assert events.read() == []
+    assert tracking.read_events(path, 0) == ([], 0)
     step = '{"step": 0, "loss": 1.0, "lr": 0.1, "step_s": null, "at": 5.0}\n'
     end = '{"phase": "train", "seconds": 1, "allocated_peak_bytes": 7, "reserved_peak_bytes": 8, "at": 6}\n'
     path.write_text(step + '{"step": 1, "lo\n' + end[:20])
-    assert events.read() == [Step(step=0, loss=1.0, lr=0.1, step_s=None, at=5.0)], "a torn line is left out"
+    events, offset = tracking.read_events(path, 0)
+    assert events == [Step(step=0, loss=1.0, lr=0.1, step_s=None, at=5.0)], "a torn line is left out"
     path.write_text(step + '{"step": 1, "lo\n' + end)
-    assert events.read() == [PhaseEnd(phase="train", seconds=1, allocated_peak_bytes=7, reserved_peak_bytes=8, at=6)]
+    events, _ = tracking.read_events(path, offset)
+    assert events == [PhaseEnd(phase="train", seconds=1, allocated_peak_bytes=7, reserved_peak_bytes=8, at=6)]
 
 
 @pytest.mark.parametrize("where", ["start", "end", "close"])
