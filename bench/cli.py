@@ -22,7 +22,7 @@ Examples:
   run_bench.py specs/table1.yaml --only 'F-T-LoRA*'    run some cells only
   run_bench.py specs/table1.yaml --set train.steps=20 --seeds 1,2,3
   run_bench.py specs/table?.yaml --scale demo --json    several specs, records as JSON on stdout
-  run_bench.py specs/table1.yaml --report-only         tables and plots anew from results/
+  run_bench.py specs/table1.yaml --report-only         regenerate tables and plots; no runs
   run_bench.py --methods                               every method that a spec can name
   run_bench.py specs/table1.yaml --estimate            parameters, GPU memory and FLOPs of every cell, without a run
   run_bench.py specs/table1.yaml --estimate --budget 24GiB --max-batch 24GiB
@@ -36,7 +36,7 @@ Other commands, each with its --help (`run` may be left out before specs):
   run_bench.py export specs/table1.yaml -o view.tex --columns vit,rank,memory,global --group-by vit
 
 \b
---set takes any dotted place of the spec; its value is YAML:
+--set takes any dotted key of the spec; its value is YAML:
   --set train.optimizer.lr=1e-4  --set run.device=cpu  --set model.weights=null
   --set 'matrix.axes.methods.LoRA.r=[4, 8, 16]'
 
@@ -46,13 +46,13 @@ printed says which and why. --only limits what is run; the report always has all
 
 \b
 A second run continues the first: finished cells whose settings, data, weights and device are unchanged are
-skipped. --fresh runs them again; --forget --scale NAME removes what is stored of them (a records file that is
-merely deleted comes back from the job folders). Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
+skipped. --fresh runs them again; --forget --scale NAME removes their records, predictions, logs and adapters without
+asking (a records file that is merely deleted comes back from the job folders). Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
 
 \b
---estimate needs no GPU, data or weights. It is of the spec as it stands (scale paper) unless --scale is given, and
-for the GPU generation of --gpu, else of the GPU that is visible, else Ampere. Sizes have a unit: 24GiB, 24GB, 512MiB
-(GiB = 2^30 bytes, GB = 10^9). Cells that a --budget kept from running run as soon as it allows, or is left out.
+--estimate needs no GPU, data or weights. It is for the spec as it stands (scale paper) unless --scale is given, and
+for the GPU generation of --gpu, else of the visible GPU, else Ampere. Sizes have a unit: 24GiB, 24GB, 512MiB
+(GiB = 2^30 bytes, GB = 10^9). Cells that a --budget kept from running run as soon as the budget allows.
 
 \b
 --json prints {"spec", "scale", "records": [...]}, for several specs a list of these; with --list, "cells"
@@ -181,7 +181,7 @@ def run(
     ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Run finished cells again.")] = False,
     forget: Annotated[
-        bool, Option("--forget", help="Run nothing; remove records and job folders of the cells, for good.")
+        bool, Option("--forget", help="Run nothing; remove records and job folders of the cells at --scale, for good.")
     ] = False,
     as_json: AsJson = False,
     methods: Annotated[

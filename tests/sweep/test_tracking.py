@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,8 +16,7 @@ from bench import cli, registry, trackers
 from bench.errors import SpecError
 from bench.execution import tracking
 from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Step
-from bench.execution.runner import OverBudget
-from bench.plugins.settings import TrackerSettings
+from bench.execution.runner import CheckBudget, OverBudget
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
@@ -62,12 +61,6 @@ class Recorder:
         self._note("close", "close")
 
 
-class RecorderSettings(TrackerSettings):
-    """Of the test's own tracker."""
-
-    name: Literal["recorder"] = "recorder"
-
-
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """Stands in for the plugin of every tracker."""
@@ -96,37 +89,27 @@ def test_a_real_cell_is_told_from_start_to_end(recorder: Recorder, tmp_path: Pat
     assert [step.step_s is None for step in recorder.seen] == [True, True, False, False, False, False]
 
 
+def never(*labels: str) -> CheckBudget:
+    over = OverBudget(reason="no", estimate=make_estimate())
+    return lambda cells: {cell.cell_id: over for cell in cells if cell.label in labels}
+
+
 def test_every_record_reaches_the_tracker(recorder: Recorder, sweep: Sweep) -> None:
     cells = [tracked(label) for label in ("ok", "kill@train", "exit@load", "never")]
-    limited = tracked("hang@eval", wall_clock_limit_s=1.0)
-
-    def unfit(asked: Sequence[Cell]) -> dict[str, OverBudget]:
-        return {
-            cell.cell_id: OverBudget(reason="no", estimate=make_estimate()) for cell in asked if cell.label == "never"
-        }
-
-    sweep.run([*cells, limited], check_budget=unfit)
+    sweep.run([*cells, tracked("hang@eval", wall_clock_limit_s=1.0)], check_budget=never("never"))
     ends = [word for word in recorder.told if word.split()[0] not in ("start", "steps", "close")]
     assert ends == ["skipped never", "ok ok", "crashed kill@train", "crashed exit@load", "timeout hang@eval"]
     assert "start never" not in recorder.told
 
 
-def test_a_cell_that_keeps_its_result_is_not_told_as_skipped(recorder: Recorder, sweep: Sweep) -> None:
-    cell = tracked("ok")
-    sweep.run([cell])
-    recorder.told.clear()
-    unfit = {cell.cell_id: OverBudget(reason="no", estimate=make_estimate())}
-    sweep.run([cell], fresh=True, check_budget=lambda _: unfit)
-    assert recorder.told == []
-
-
-def test_an_attempt_at_a_cell_with_a_result_is_told_once_it_is_one(
+def test_what_trackers_have_of_a_result_stays_until_there_is_another(
     recorder: Recorder, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failed one may not delete the curves of the result that stays."""
+    """A cell that is skipped, or fails, may not delete the curves of the result that stays."""
     cell = tracked("ok")
     sweep.run([cell])
     recorder.told.clear()
+    sweep.run([cell], fresh=True, check_budget=never("ok"))
     monkeypatch.setenv("FAKE_STATUS", "error")
     sweep.run([cell], fresh=True)
     assert recorder.told == []
