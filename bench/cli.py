@@ -47,7 +47,8 @@ printed says which and why. --only limits what is run; the report always has all
 \b
 A second run continues the first: finished cells whose settings, data, weights and device are unchanged are
 skipped. --fresh runs them again; --forget --scale NAME removes their records, predictions, logs and adapters without
-asking (a records file that is merely deleted comes back from the job folders). Ctrl-C once stops cleanly and keeps what is done, twice stops at once.
+asking (a records file that is merely deleted comes back from the job folders). Ctrl-C once stops cleanly and keeps
+what is done, twice stops at once.
 
 \b
 --estimate needs no GPU, data or weights. It is for the spec as it stands (scale paper) unless --scale is given, and
