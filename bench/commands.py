@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench import __version__, environment, metrics, registry, versions
 from bench.endings import say
 from bench.errors import INTERRUPTED, SpecError
-from bench.estimates import assumed_gpu, count_parameters
+from bench.estimate.budget import assumed_gpu, count_parameters
 from bench.files import write_atomic
 from bench.format import printable
 from bench.records.record import CellRecord, Status

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from bench import environment, files, registry
 from bench.endings import say
 from bench.errors import BenchError, OutputError
-from bench.estimates import AssumedGpu, check_budget, estimate
+from bench.estimate.budget import AssumedGpu, check_budget, estimate
 from bench.execution import inputs, jobs, runner
 from bench.execution.progress import Reporter
 from bench.plugins.settings import DataSettings, ModelSettings

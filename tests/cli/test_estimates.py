@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, estimates
+from bench import environment
 from bench.environment import Gpu
 from bench.errors import SpecError
-from bench.estimate import pool
+from bench.estimate import budget, pool
+from bench.estimate.budget import assumed_gpu, check_budget
 from bench.estimate.gpus import GPUS, generation
-from bench.estimates import assumed_gpu, check_budget
 from bench.execution import runner
 from bench.records.costs import Estimate, PredictedMemory
 from bench.records.record import Memory, PhaseMemory, Status
@@ -186,11 +186,11 @@ def test_what_does_not_fit_says_why() -> None:
     gpu = assumed_gpu("hopper")
     memory = make_estimate(25.16).memory
     assert memory is not None
-    assert estimates._does_not_fit(memory, gpu, 24 * GIB) == (
+    assert budget._does_not_fit(memory, gpu, 24 * GIB) == (
         "needs 25.91 GiB on a hopper GPU (predicted: 25.41 reserved in training + 0.50 context), budget 24 GiB"
     )
     evaluation = PredictedMemory(train=None, eval=memory.eval, context_bytes=memory.context_bytes)
-    assert "1.25 reserved in evaluation + 0.50 context), budget 1 GiB" in estimates._does_not_fit(evaluation, gpu, GIB)
+    assert "1.25 reserved in evaluation + 0.50 context), budget 1 GiB" in budget._does_not_fit(evaluation, gpu, GIB)
 
 
 def test_only_cells_that_cannot_fit_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +217,7 @@ def test_a_budget_is_met_to_the_byte() -> None:
 def test_failures_are_told_apart_from_refusals(capsys: pytest.CaptureFixture[str]) -> None:
     def run(*labels: str) -> tuple[dict[str, Estimate], set[str]]:
         cells = [make_cell(label, lr=number) for number, label in enumerate(labels, start=1)]
-        return estimates.estimate(cells, gpu=assumed_gpu(None))
+        return budget.estimate(cells, gpu=assumed_gpu(None))
 
     assert not run("ok", "refuse")[1]
     found, failed = run("ok", "kill")
