@@ -110,8 +110,7 @@ def stale(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str,
 
 def data_digest(cell: Cell) -> str:
     """Digest of annotations and images. Raises DataError if they are missing."""
-    digest: str = registry.load("datasets", cell.data.name).digest(cell.data)
-    return digest
+    return registry.load("datasets", cell.data.name).digest(cell.data)
 
 
 def weights_digest(cell: Cell) -> str | None:
@@ -119,7 +118,7 @@ def weights_digest(cell: Cell) -> str | None:
 
     Raises WeightsError if they are missing.
     """
-    model: str | None = registry.load("models", cell.model.family).weights_digest(cell.model)
+    model = registry.load("models", cell.model.family).weights_digest(cell.model)
     named = [Path(name) for name in _method_paths(cell) if os.path.exists(name)]  # noqa: PTH110 - some are Hub ids
     if not named:
         return model

@@ -15,7 +15,7 @@ from types import FrameType
 
 from bench import registry
 from bench.errors import INTERRUPTED, RecordError
-from bench.execution.contracts import Executor, RunningCell, now
+from bench.execution.contracts import Executor, ExecutorPlugin, RunningCell, now
 from bench.execution.inputs import Inputs, inputs_of, why_not_done, why_stale
 from bench.execution.jobs import Job
 from bench.execution.processes import end_leftovers
@@ -116,7 +116,10 @@ def run(
             todo = queue.skip(todo, check_budget([job.cell for job in todo]))
         _warn_of_replaced([stored[job.cell.cell_id] for job in todo if job.cell.cell_id in stored], inputs, reporter)
         if todo:
-            queue.run(todo, _executor(executor, [job.cell for job in todo]))
+            if isinstance(executor, str):
+                plugin: ExecutorPlugin = registry.load("executors", executor)
+                executor = plugin.create([job.cell for job in todo])
+            queue.run(todo, executor)
     return RunSummary(
         records=[queue.records[cell.cell_id] for cell in cells if cell.cell_id in queue.records],
         stored=stored,
@@ -133,43 +136,29 @@ def recover_results(
     existed = file.path.exists()
     stored = file.read()
     for job in jobs:
-        with _moving(job):
+        try:
             job.settle()
-        for attempt in (job, job.beside()):
-            left, known = attempt.result(), stored.get(job.cell.cell_id)
-            if left is None or not left.is_final or left == known:
-                continue
-            if known is None or (left.finished_at or "") >= (known.finished_at or ""):
-                with _moving(job):
+            for attempt in (job, job.beside()):
+                left, known = attempt.result(), stored.get(job.cell.cell_id)
+                if left is None or not left.is_final or left == known:
+                    continue
+                if known is None or (left.finished_at or "") >= (known.finished_at or ""):
                     job.take_over(attempt)
-                file.append(left)
-                stored[left.cell_id] = left
-                if known is not None and known.is_final:
-                    trackers.started(job)  # else they would add it to the result that they have
-                trackers.ended(job, left)
-                reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
+                    file.append(left)
+                    stored[left.cell_id] = left
+                    if known is not None and known.is_final:
+                        trackers.started(job)  # else they would add it to the result that they have
+                    trackers.ended(job, left)
+                    reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
+        except OSError as problem:
+            kept = "a result of a run that was cut off cannot be put there; it is kept, and nothing was run"
+            raise write_error(problem, job.folder, kept) from problem
     if stored and not existed:
         reporter.message(
             f"{file.path} was not there: its results come from the job folders beside it; --forget --scale "
             f"{file.path.stem} removes both"
         )
     return stored
-
-
-def _executor(executor: str | Executor, cells: Sequence[Cell]) -> Executor:
-    if not isinstance(executor, str):
-        return executor
-    created: Executor = registry.load("executors", executor).create(cells)
-    return created
-
-
-@contextmanager
-def _moving(job: Job) -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        kept = "a result of a run that was cut off cannot be put there; it is kept, and nothing was run"
-        raise write_error(problem, job.folder, kept) from problem
 
 
 def _warn_of_replaced(records: Sequence[CellRecord], inputs: Mapping[str, Inputs], reporter: Reporter) -> None:

@@ -16,10 +16,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from types import ModuleType
 
 from bench import registry
-from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Step, Tracker
+from bench.execution.contracts import EVENTS_FILE, PhaseEnd, Step, Tracker, TrackerPlugin
 from bench.execution.jobs import Job
 from bench.plugins.settings import TrackerSettings
 from bench.records.record import CellRecord
@@ -79,7 +78,7 @@ class _Follower:
 
     def __init__(self, settings: TrackerSettings, folder: Path, say: Say) -> None:
         self.name = settings.name
-        self._plugin: ModuleType = registry.load("trackers", settings.name)
+        self._plugin: TrackerPlugin = registry.load("trackers", settings.name)
         self._plugin.check(settings)
         self._settings = settings
         self._folder = folder
