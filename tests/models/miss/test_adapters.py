@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from bench.errors import WeightsError
 from bench.models import miss
 from bench.models.miss.model import MissModel
-from tests.models.conftest import TINY
-from tests.models.test_miss_weights import original
+from tests.models.miss.conftest import original
+from tests.models.vqa import MISS, Batch, batch_of, tiny_miss
 
 pytestmark = pytest.mark.skipif(
     torch.__version__ < "2.12", reason="the authors' checkpoints hold lists that this PyTorch cannot read safely"
@@ -31,7 +31,6 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         feedforward_modules=["output.dense"],
     ),
 }
-Batch = dict[str, torch.Tensor]
 
 
 class Run:
@@ -60,7 +59,7 @@ class Run:
 
     def settings(self, **weights: Any) -> miss.Settings:
         image = {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "divide_by_255": False}
-        return miss.Settings.model_validate(TINY | {"image": image, "weights": weights})
+        return miss.Settings.model_validate(MISS | {"image": image, "weights": weights})
 
     def build(self, **weights: Any) -> MissModel:
         built = miss.build(self.settings(**weights), texts=["other"], device="cpu")
@@ -69,8 +68,8 @@ class Run:
 
 
 @pytest.fixture(params=CONFIGS)
-def run(request: pytest.FixtureRequest, model: MissModel, tmp_path: Path) -> Run:
-    return Run(model, CONFIGS[request.param](), tmp_path)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    return Run(tiny_miss(), CONFIGS[request.param](), tmp_path)
 
 
 def scores(model: MissModel, batch: Batch) -> torch.Tensor:
@@ -85,7 +84,8 @@ def scores(model: MissModel, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_a_run_can_be_started_from(run: Run, batch: Batch) -> None:
+def test_a_run_can_be_started_from(run: Run) -> None:
+    batch = batch_of(run.model)
     expected = scores(run.model, batch)
     for weights in (
         {"kind": "checkpoint", "path": run.checkpoint, "adapter": {"dec": run.adapter}},
@@ -118,12 +118,9 @@ def test_an_adapter_of_another_epoch_is_refused(run: Run) -> None:
         run.build(kind="checkpoint", path=run.checkpoint, adapter={"dec": run.adapter})
 
 
-def test_an_adapter_of_another_part_is_refused(run: Run) -> None:
+def test_an_adapter_of_another_part_and_a_folder_without_one_are_refused(run: Run) -> None:
     with pytest.raises(WeightsError, match=r"MILE_PEFT_text_decoder_checkpoint_0 cannot be put on part jtm"):
         run.build(kind="folder", path=run.folder / "base", adapter={"jtm": run.adapter})
-
-
-def test_a_folder_without_an_adapter_is_named(run: Run) -> None:
     with pytest.raises(WeightsError, match=r"no adapter in .*base: expected adapter_config\.json"):
         run.build(kind="folder", path=run.folder / "base", adapter={"dec": run.folder / "base"})
 
@@ -137,11 +134,11 @@ def test_the_digest_follows_the_adapter(run: Run) -> None:
 
 
 @pytest.mark.parametrize("projection", [True, False])
-def test_prompts_change_no_weights(model: MissModel, tmp_path: Path, projection: bool) -> None:
+def test_prompts_change_no_weights(tmp_path: Path, projection: bool) -> None:
     config = PrefixTuningConfig(
         task_type="CAUSAL_LM", num_virtual_tokens=3, prefix_projection=projection, encoder_hidden_size=32
     )
-    run = Run(model, config, tmp_path)
+    run = Run(tiny_miss(), config, tmp_path)
     with pytest.raises(WeightsError, match=r"holds prompts .* on part dec, which change no weights"):
         run.build(kind="checkpoint", path=run.checkpoint)
     with pytest.raises(WeightsError, match=r"PREFIX_TUNING changes no weights"):

@@ -17,10 +17,9 @@ from bench.models import timm as family
 from bench.models.common import parts as _parts
 from bench.models.timm import builder
 from bench.models.timm.model import TimmModel
-from bench.plugins.contracts import TaskFacts
 from bench.training.adapt import adapt
+from tests.models.timm.models import built
 
-TASK = TaskFacts(name="image_classification", inputs=("image",), output="label", labels=("a", "b", "c"))
 SMALL = {"sequencer": "sequencer2d_s", "iformer": "iformer_t", "gemma4_vit": "gemma4_vit_167m"}
 """Where the first one takes long to build."""
 NAMED = (
@@ -46,11 +45,6 @@ def architectures() -> dict[str, str]:
         if own:
             found[module] = SMALL.get(module) or min(own, key=lambda name: (len(name), name))
     return found
-
-
-def built(architecture: str) -> TimmModel:
-    settings = family.Settings.model_validate({"family": "timm", "architecture": architecture})
-    return family.build(settings, texts=[], device="meta", task=TASK)
 
 
 def covered(model: TimmModel, calls: _parts.Calls) -> float:
@@ -101,7 +95,7 @@ def test_parts_and_targets_of_every_file(traces: list[_parts.Calls]) -> None:
     assert len(architectures()) >= 85
     for file, architecture in architectures().items():
         try:
-            model = built(architecture)
+            model = built(architecture, "meta")
         except SpecError:  # PyTorch 2.11 and timm 1.0.26 are too old for the autocast and the groups of these
             assert file in ("efficientvit_mit", "levit")
             assert torch.__version__ < "2.12"
@@ -111,9 +105,7 @@ def test_parts_and_targets_of_every_file(traces: list[_parts.Calls]) -> None:
 
 def test_modules_that_others_share_keep_their_values() -> None:
     """Those of CoaT's position encodings: all 56 tensors were left on the meta device."""
-    torch.manual_seed(0)
-    settings = family.Settings.model_validate({"family": "timm", "architecture": "coat_tiny", "image": {"size": 32}})
-    model = family.build(settings, texts=[], device="cpu", task=TASK)
+    model = built("coat_tiny", image={"size": 32})
     assert all(p.device.type == "cpu" for p in model.module.parameters())
     assert model.logits({"pixel_values": torch.zeros(1, 3, 32, 32)}).shape == (1, 3)
 
@@ -122,7 +114,7 @@ def test_modules_that_others_share_keep_their_values() -> None:
 def test_adapters_are_on_most_of_the_trunk_and_fit(architecture: str, traces: list[_parts.Calls]) -> None:
     if not timm.is_model(architecture):
         pytest.skip("this timm is older than the architecture")
-    model = built(architecture)
+    model = built(architecture, "meta")
     assert covered(model, traces[-1]) > 0.75
     facts, parts = model.part_facts, {"stem": "F", "blocks": "LoRA", "head": "T"}
     adapted = adapt(model, facts, parts, {"LoRA": lora.Settings(type="lora", r=4)})
@@ -133,7 +125,7 @@ def test_adapters_are_on_most_of_the_trunk_and_fit(architecture: str, traces: li
 
 def test_the_head_is_the_layer_that_puts_out_labels() -> None:
     """Not the hidden layers of a classifier of several, which weights for another number of classes have, too."""
-    model: Any = built("caformer_s18").model
+    model: Any = built("caformer_s18", "meta").model
     assert builder.classifier(model) == [model.head.fc.fc2]
 
 

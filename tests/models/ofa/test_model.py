@@ -16,18 +16,32 @@ from bench.models import ofa
 from bench.models.ofa.model import OfaModel
 from bench.models.ofa.search import beam_search
 from bench.models.ofa.tokens import EOS, PAD
-from bench.plugins.contracts import GenerateOptions
-from bench.training.audit import check_gradients
-from tests.models.ofa_models import METHODS, MICRO, QUESTIONS, adapted, batch_of, disturb, images, micro
+from bench.plugins.contracts import GenerateOptions, InputLengths
+from tests.models.vqa import (
+    ANSWERS,
+    BEAMS,
+    GREEDY,
+    METHODS,
+    OFA,
+    QUESTIONS,
+    Batch,
+    answers_alone,
+    assert_trained,
+    batch_of,
+    disturb,
+    gradients,
+    images,
+    micro_ofa,
+    put,
+)
 
-BEAMS = GenerateOptions(num_beams=3, max_new_tokens=5)
-GREEDY = GenerateOptions(num_beams=1, max_new_tokens=5)
-Batch = dict[str, torch.Tensor]
+KNOWN = [*ANSWERS, "a b", "left hand", "color"]
+SMOOTHING = 0.1
 
 
 @pytest.fixture
 def model() -> OfaModel:
-    return micro()
+    return micro_ofa()
 
 
 @pytest.fixture
@@ -71,19 +85,15 @@ def beams_by_scoring(model: OfaModel, question: int) -> str:
 
 @pytest.mark.parametrize(("part", "method"), list(itertools.product(ofa.PARTS, METHODS)))
 def test_method_on_part_trains_and_generates(model: OfaModel, batch: Batch, part: str, method: str) -> None:
-    trained = adapted(model, part, method)
-    model.loss(batch).backward()  # type: ignore[no-untyped-call]
-    assert trained
-    assert all(p.grad is not None for p in trained)
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    trained = put(model, {part: method})
+    assert_trained(model, trained)
     before = logits(model, batch, batch["decoder_ids"])
     disturb(trained, 0.5)
     assert (logits(model, batch, batch["decoder_ids"]) - before).abs().max() > 1e-4
 
     assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
     together = model.generate(batch, BEAMS)
-    alone = [model.generate(model.collate([i], [q], []), BEAMS)[0] for i, q in zip(images(), QUESTIONS, strict=True)]
-    assert together == alone == [beams_by_scoring(model, i) for i in range(len(QUESTIONS))]
+    assert together == answers_alone(model) == [beams_by_scoring(model, i) for i in range(len(QUESTIONS))]
 
 
 def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: Batch) -> None:
@@ -94,7 +104,7 @@ def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: 
         config = PromptTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=3)
         model.replace_part(part, get_peft_model(model.part(part), config))
     model.module.eval()
-    model.loss(batch).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(model.loss(batch))
     trained = [p for n, p in model.module.named_parameters() if "prompt_encoder" in n]
     assert len(trained) == 2
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
@@ -103,18 +113,14 @@ def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: 
 
 @pytest.mark.parametrize("method", ["prefix", "ptuning_v2"])
 def test_prompts_on_the_decoder_change_generated_answers(model: OfaModel, batch: Batch, method: str) -> None:
-    trained = adapted(model, "decoder", method)
+    trained = put(model, {"decoder": method})
     before = model.generate(batch, BEAMS)
+    assert len(set(before)) > 2, "comparing answers that are all the same would show nothing"
     disturb(trained, 5)
     assert model.generate(batch, BEAMS) != before
 
 
-def test_answers_differ_between_questions(model: OfaModel, batch: Batch) -> None:
-    """The other tests compare answers: they must not all be the same."""
-    assert len(set(model.generate(batch, BEAMS))) > 2
-
-
-def test_loss_is_the_released_codes(model: OfaModel, batch: Batch) -> None:
+def test_loss_is_the_released_codes_and_padding_changes_nothing(model: OfaModel, batch: Batch) -> None:
     """Smoothing spread over the wrong tokens, mean over the answers' tokens, the question's asked for by nobody."""
     chances = logits(model, batch, batch["decoder_ids"]).log_softmax(-1)
     asked = batch["labels"] != -100
@@ -123,44 +129,33 @@ def test_loss_is_the_released_codes(model: OfaModel, batch: Batch) -> None:
     wrong = chances.sum(1) - right
     expected = -(0.9 * right + 0.1 / (chances.shape[1] - 1) * wrong).mean()
     torch.testing.assert_close(model.loss(batch), expected)
+    wider = dict(batch)
+    for name, filler in (("question_ids", 1), ("question_mask", 0), ("decoder_ids", 1), ("decoder_mask", 0)):
+        wider[name] = functional.pad(batch[name], (0, 7), value=filler)
+    wider["labels"] = functional.pad(batch["labels"], (0, 7), value=-100)
+    torch.testing.assert_close(model.loss(wider), expected)
 
 
 def test_the_decoder_reads_question_and_answer_and_is_asked_for_the_answer(model: OfaModel) -> None:
     batch = model.collate(images()[:2], ["what is it?", "color"], ["left lung", "red"])
     words = [model.tokens._tokenizer.id_to_token(i) for i in range(model.tokens.size)]
-    read = [[words[i] for i in row] for row in batch["decoder_ids"].tolist()]
-    asked = [["-" if i == -100 else words[i] for i in row] for row in batch["labels"].tolist()]
-    assert read == [
-        ["<s>", "what", "is", "it", "?", "left", "lung"],
-        ["<s>", "color", "?", "red", "<pad>", "<pad>", "<pad>"],
-    ]
-    assert asked == [["-", "-", "-", "-", "left", "lung", "</s>"], ["-", "-", "red", "</s>", "-", "-", "-"]]
-    assert [[words[i] for i in row] for row in batch["question_ids"].tolist()][1] == [
-        "<s>",
-        "color",
-        "?",
-        "</s>",
-        "<pad>",
-        "<pad>",
-    ]
+    texts = {
+        name: [" ".join("-" if i == -100 else words[i] for i in row) for row in batch[name].tolist()]
+        for name in ("decoder_ids", "labels", "question_ids")
+    }
+    assert texts == {
+        "decoder_ids": ["<s> what is it ? left lung", "<s> color ? red <pad> <pad> <pad>"],
+        "labels": ["- - - - left lung </s>", "- - red </s> - - -"],
+        "question_ids": ["<s> what is it ? </s>", "<s> color ? </s> <pad> <pad>"],
+    }
 
 
-def test_padding_of_the_question_changes_nothing(model: OfaModel, batch: Batch) -> None:
-    wider = dict(batch)
-    for name, filler in (("question_ids", 1), ("question_mask", 0), ("decoder_ids", 1), ("decoder_mask", 0)):
-        wider[name] = functional.pad(batch[name], (0, 7), value=filler)
-    wider["labels"] = functional.pad(batch["labels"], (0, 7), value=-100)
-    torch.testing.assert_close(model.loss(wider), model.loss(batch))
-
-
-@pytest.mark.parametrize("method", [None, "prefix"])
-def test_fused_attention_computes_the_same(method: str | None) -> None:
+@pytest.mark.parametrize("method", ["F", "prefix"])
+def test_fused_attention_computes_the_same(method: str) -> None:
     losses, answers = [], []
     for attention in ("eager", "sdpa"):
-        model = micro(attention=attention)
-        if method:
-            torch.manual_seed(3)
-            adapted(model, "decoder", method)
+        model = micro_ofa(attention=attention)
+        put(model, {"decoder": method})
         losses.append(model.loss(batch_of(model)))
         answers.append(model.generate(batch_of(model), BEAMS))
     torch.testing.assert_close(*losses)
@@ -169,30 +164,15 @@ def test_fused_attention_computes_the_same(method: str | None) -> None:
 
 @pytest.mark.parametrize("method", ["T", *METHODS])
 def test_checkpointed_gradients_are_the_same(method: str) -> None:
-    gradients = []
+    found = []
     for checkpointed in (False, True):
-        model = micro(network=MICRO["network"] | {"dropout": 0.1, "drop_path": 0.1})  # type: ignore[operator]
-        if method == "T":
-            trained = list(model.module.parameters())
-        else:
-            torch.manual_seed(3)
-            trained = adapted(model, "decoder", method)
+        model = micro_ofa(network=OFA["network"] | {"dropout": 0.1, "drop_path": 0.1})
+        put(model, {"encoder": "T" if method == "T" else "F", "decoder": method})
         if checkpointed:
             model.checkpoint_activations()
         model.module.train()
-        torch.manual_seed(4)
-        model.loss(batch_of(model)).backward()  # type: ignore[no-untyped-call]
-        gradients.append([p.grad for p in trained])
-    torch.testing.assert_close(*gradients)
-
-
-def test_every_tensor_of_a_trained_part_has_a_gradient(model: OfaModel, batch: Batch) -> None:
-    """Those with which the decoder writes images, too: of zero."""
-    model.module.requires_grad_(True)
-    model.loss(batch).backward()  # type: ignore[no-untyped-call]
-    check_gradients(model)
-    assert model.module.decoder.embed_image_positions.weight.grad.abs().max() == 0
-    assert model.module.encoder.embed_image_positions.weight.grad.abs().max() > 0
+        found.append(gradients(model))
+    torch.testing.assert_close(*found)
 
 
 def test_a_frozen_resnet_keeps_its_statistics(model: OfaModel, batch: Batch) -> None:
@@ -206,7 +186,7 @@ def test_a_frozen_resnet_keeps_its_statistics(model: OfaModel, batch: Batch) -> 
 
 
 def test_dropout_and_drop_path_act_in_training_only() -> None:
-    model = micro(network=MICRO["network"] | {"drop_path": 0.5})  # type: ignore[operator]
+    model = micro_ofa(network=OFA["network"] | {"drop_path": 0.5})
     batch = batch_of(model)
     model.module.requires_grad_(False)
     assert torch.equal(model.loss(batch), model.loss(batch))
@@ -232,8 +212,71 @@ def test_a_text_beyond_the_position_table_is_refused(model: OfaModel, batch: Bat
         ({"image_size": 160}, "image_buckets allows 8"),
         ({"network": {"hidden_size": 30}}, "multiple of network.num_attention_heads"),
         ({"question_max_tokens": 150}, "max_positions allows 160"),
+        ({"constrain_loss": True}, "constrain_loss needs the known answers"),
     ],
 )
-def test_impossible_dimensions_are_refused(change: dict[str, Any], complaint: str) -> None:
+def test_impossible_settings_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
-        ofa.Settings.model_validate(MICRO | change)
+        ofa.Settings.model_validate(OFA | change)
+
+
+def constrained(known: list[str] = KNOWN) -> OfaModel:
+    model = micro_ofa(constrain="answers", constrain_loss=True, label_smoothing=SMOOTHING)
+    model.learn_answers(known)
+    return model
+
+
+def constrained_by_hand(model: OfaModel, batch: Batch) -> float:
+    """One answer token after the other: softmax over what may follow in any known answer, smoothing over the others."""
+    decoded = model.part("decoder")(
+        input_ids=batch["decoder_ids"], attention_mask=batch["decoder_mask"], encoded=model._encoded(batch)
+    )
+    scores = decoded.logits[:, -batch["labels"].shape[1] :]
+    texts = [model.answer_ids(text) for text in KNOWN]
+    losses: list[float] = []
+    for row, labels in zip(scores, batch["labels"].tolist(), strict=True):
+        answer: list[int] = []
+        for place, label in enumerate(labels):
+            if label < 0:
+                continue
+            allowed = sorted(
+                {text[len(answer)] for text in texts if text[: len(answer)] == answer and len(text) > len(answer)}
+            )
+            logs = row[place, allowed].log_softmax(0).tolist()
+            right = logs[allowed.index(label)]
+            others = [log for token, log in zip(allowed, logs, strict=True) if token != label]
+            spread = -SMOOTHING * sum(others) / len(others) if others else 0.0
+            losses.append(-(1 - SMOOTHING) * right + spread)
+            answer.append(label)
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("method", ["F", *METHODS])
+def test_the_constrained_loss_is_what_counting_by_hand_gives(method: str) -> None:
+    model = constrained()
+    trained = put(model, {"decoder": method})
+    batch = batch_of(model)
+    assert model.loss(batch).item() == pytest.approx(constrained_by_hand(model, batch), rel=1e-5)
+    if method == "F":
+        assert model.loss(batch).item() < micro_ofa(label_smoothing=SMOOTHING).loss(batch).item() / 2
+    else:
+        assert_trained(model, trained)
+
+
+def test_the_only_known_answer_costs_nothing_and_an_unknown_one_is_an_error() -> None:
+    model = constrained(["yes"])
+    assert model.loss(model.collate(images()[:2], ["what is it?", "color"], ["yes", "yes"])).item() == 0
+    with pytest.raises(BenchError, match="not among the known answers"):
+        batch_of(model)
+
+
+def test_constrained_inputs_on_meta_are_those_of_collate_and_give_a_loss() -> None:
+    model = constrained()
+    batch = batch_of(model)
+    lengths = InputLengths(question_tokens=batch["question_ids"].shape[1], answer_tokens=batch["answer_ids"].shape[1])
+    settings = model.settings.model_copy(update={"network": ofa.NetworkSettings(**OFA["network"], vocab_size=64)})
+    on_meta = ofa.build(settings, texts=KNOWN, device="meta")
+    inputs = on_meta.meta_inputs(len(ANSWERS), lengths, with_answers=True)
+    assert inputs.keys() == batch.keys()
+    assert {inputs[name].shape == tensor.shape for name, tensor in batch.items() if name.startswith("answer")} == {True}
+    assert on_meta.loss(inputs).shape == ()

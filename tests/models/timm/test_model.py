@@ -7,42 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
 
 from bench.errors import BenchError, SpecError
 from bench.methods import lora
 from bench.models import timm as family
-from bench.models.timm.model import TimmModel
-from bench.plugins.contracts import InputLengths, TaskFacts
+from bench.plugins.contracts import InputLengths
 from bench.training.adapt import adapt
 from bench.training.audit import check_frozen
 from bench.training.params import count_params
+from tests.models.timm.models import TINY_VIT, built, picture, settings, task
 
 IMAGENET = tuple(str(label) for label in range(1000))
-TINY_VIT = {"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
 NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
-
-
-def task(labels: tuple[str, ...] = ("a", "b", "c"), **changed: Any) -> TaskFacts:
-    facts: dict[str, Any] = {"name": "image_classification", "inputs": ("image",), "output": "label", "labels": labels}
-    return TaskFacts(**facts | changed)
-
-
-def settings(architecture: str = "vit_tiny_patch16_224", **fields: Any) -> family.Settings:
-    if architecture == "vit_tiny_patch16_224" and "arguments" not in fields:
-        fields = {"arguments": TINY_VIT, "image": {"size": 32}} | fields
-    return family.Settings.model_validate({"family": "timm", "architecture": architecture, **fields})
-
-
-def built(architecture: str = "vit_tiny_patch16_224", device: str = "cpu", **fields: Any) -> TimmModel:
-    torch.manual_seed(0)
-    return family.build(settings(architecture, **fields), texts=[], device=device, task=task())
-
-
-def picture(width: int = 50, height: int = 40) -> Image.Image:
-    rng = np.random.default_rng(0)
-    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -65,14 +42,13 @@ def picture(width: int = 50, height: int = 40) -> Image.Image:
     ],
 )
 def test_published_sizes_and_parts_that_add_up(architecture: str, published: float, exact: int | None) -> None:
-    model = family.build(settings(architecture), texts=[], device="meta", task=task(IMAGENET))
+    model = built(architecture, "meta", task(IMAGENET))
     total = sum(p.numel() for p in model.module.parameters())
     assert round(total / 1e6, 2) == published
     assert exact is None or total == exact
     params = count_params(model, dict.fromkeys(family.PARTS, "F"), {})
     assert sum(part.total for part in params.by_part.values()) == params.total == total
     assert all(part.total for part in params.by_part.values())
-    assert set(model.part_facts) == set(family.PARTS)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +67,7 @@ def test_published_sizes_and_parts_that_add_up(architecture: str, published: flo
     ],
 )
 def test_default_parts_are_those_of_timm(architecture: str, stem: set[str], head: set[str]) -> None:
-    model = family.build(settings(architecture), texts=[], device="meta", task=task())
+    model = built(architecture, "meta")
     of = {
         part: {name.partition(".")[0] for name, _ in model.part(part).named_parameters()} for part in model.part_facts
     }
@@ -107,7 +83,7 @@ def test_lora_on_a_vit_counts_what_peft_prints() -> None:
     """
     foods = tuple(map(str, range(101)))
     parts = {"stem": "F", "blocks": "LoRA", "head": "T"}
-    model = family.build(settings("vit_base_patch16_224"), texts=[], device="meta", task=task(foods))
+    model = built("vit_base_patch16_224", "meta", task(foods))
     method = lora.Settings(type="lora", r=16, targets={"blocks": ["qkv"]})
     adapters = adapt(model, model.part_facts, parts, {"LoRA": method})
     check_frozen(model, parts, adapters)
@@ -124,7 +100,7 @@ def test_lora_on_a_poolformer_counts_what_peft_prints() -> None:
     "trainable params: 1,064,454 || all params: 56,467,974 || trainable%: 1.88505789139876".
     """
     parts = {"stem": "F", "blocks": "LoRA", "head": "T"}
-    model = family.build(settings("poolformer_m36"), texts=[], device="meta", task=task(tuple("abcdef")))
+    model = built("poolformer_m36", "meta", task(tuple("abcdef")))
     method = lora.Settings(type="lora", targets={"blocks": r".*\.mlp\.fc\d"})
     params = count_params(model, parts, adapt(model, model.part_facts, parts, {"LoRA": method}))
     assert (params.trainable, params.total) == (1_064_454, 56_467_974)
@@ -194,19 +170,8 @@ def test_checkpointing_computes_the_same_gradients_with_fewer_tensors_kept() -> 
 
 
 def test_a_model_that_cannot_checkpoint_says_so() -> None:
-    model = built("inception_v3", "meta")
     with pytest.raises(BenchError, match="gradient_checkpointing to false"):
-        model.checkpoint_activations()
-
-
-def test_frozen_batch_norms_keep_their_statistics() -> None:
-    model = built("resnet18", arguments={"channels": [8, 8, 8, 8]}, image={"size": 32})
-    model.module.requires_grad_(False)
-    model.part("blocks").requires_grad_(True)
-    model.module.train()
-    model.logits(model.collate([picture()] * 2, ["", ""], []))
-    assert not model.model.bn1.running_mean.abs().sum()
-    assert model.model.layer1[0].bn1.running_mean.abs().sum()
+        built("inception_v3", "meta").checkpoint_activations()
 
 
 @pytest.mark.parametrize(
@@ -238,8 +203,3 @@ def test_what_timm_does_not_have(fields: dict[str, Any], words: str) -> None:
 def test_settings_that_cannot_be(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         settings(**fields)
-
-
-def test_other_tasks_are_refused_when_the_spec_is_validated() -> None:
-    with pytest.raises(SpecError, match="task: image_classification"):
-        family.parts(settings(), task((), name="generative_vqa", inputs=("image", "text"), output="text"))

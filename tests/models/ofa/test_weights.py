@@ -16,7 +16,7 @@ from bench.models import ofa
 from bench.models.ofa.model import OfaModel
 from bench.models.ofa.tokens import BINS, CODES
 from bench.plugins.contracts import GenerateOptions
-from tests.models.ofa_models import ANSWERS, MICRO, QUESTIONS, adapted, batch_of, images, micro
+from tests.models.vqa import OFA, batch_of, micro_ofa
 
 OPTIONS = GenerateOptions(num_beams=2, max_new_tokens=4)
 MERGES = [("Ġ", "l"), ("Ġl", "u"), ("n", "g"), ("Ġlu", "ng")]
@@ -55,16 +55,17 @@ def released(model: OfaModel) -> dict[str, Any]:
     }
 
 
-def bpe_model(folder: Path, seed: int = 0, **changes: Any) -> OfaModel:
+NETWORK = OFA["network"] | {"vocab_size": 4 + 261 + 1 + CODES + BINS}
+
+
+def bpe_model(folder: Path) -> OfaModel:
     write_bpe(folder)
-    network = {**MICRO["network"], "vocab_size": 4 + 261 + 1 + CODES + BINS}  # type: ignore[dict-item]
-    return micro(seed=seed, network=network, **changes)
+    return micro_ofa(network=NETWORK)
 
 
 def settings(path: Path, **changes: Any) -> ofa.Settings:
-    network = {**MICRO["network"], "vocab_size": 4 + 261 + 1 + CODES + BINS}  # type: ignore[dict-item]
     weights = {"kind": "checkpoint", "path": str(path)}
-    return ofa.Settings.model_validate(MICRO | {"network": network, "weights": weights} | changes)
+    return ofa.Settings.model_validate(OFA | {"network": NETWORK, "weights": weights} | changes)
 
 
 def load(path: Path, **changes: Any) -> OfaModel:
@@ -142,7 +143,7 @@ def test_nothing_but_plain_data_is_unpickled(tmp_path: Path, monkeypatch: pytest
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no weights at"):
         ofa.weights_digest(settings(tmp_path / "none.pt"))
-    torch.save(released(micro()), tmp_path / "model.pt")
+    torch.save(released(micro_ofa()), tmp_path / "model.pt")
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"no vocab\.bpe, dict\.txt in"):
         load(tmp_path / "model.pt")
@@ -164,36 +165,18 @@ def test_byte_pairs_become_fairseqs_ids_and_back(tmp_path: Path) -> None:
 
 
 def test_a_question_is_cleaned_and_cut() -> None:
-    tokens = micro(question_max_words=4).tokens
+    tokens = micro_ofa(question_max_words=4).tokens
     assert tokens.decode(tokens.question("?Is  it a LUNG-or/not", 40)[1:]) == "is it a lung ?"
-    assert len(micro().tokens.question("lung " * 100, 9)) == 9
+    assert len(micro_ofa().tokens.question("lung " * 100, 9)) == 9
 
 
-@pytest.mark.parametrize("bpe", [False, True])
-def test_a_saved_model_comes_back(tmp_path: Path, bpe: bool) -> None:
-    model = micro(embedding="decoder")
-    if bpe:
-        torch.save(released(bpe_model(tmp_path)), tmp_path / "model.pt")
-        model = load(tmp_path / "model.pt")
+def test_a_saved_model_keeps_the_tokenizer_of_byte_pairs(tmp_path: Path) -> None:
+    torch.save(released(bpe_model(tmp_path)), tmp_path / "model.pt")
+    model = load(tmp_path / "model.pt")
     ofa.save(model, tmp_path / "saved")
     weights = {"kind": "folder", "path": str(tmp_path / "saved")}
-    found = ofa.build(
-        ofa.Settings.model_validate(model.settings.model_dump() | {"weights": weights}), texts=[], device="cpu"
-    )
+    given = ofa.Settings.model_validate(model.settings.model_dump() | {"weights": weights})
+    found = ofa.build(given, texts=[], device="cpu")
     found.module.eval()
     assert found.generate(batch_of(found), OPTIONS) == model.generate(batch_of(model), OPTIONS)
-    assert ofa.weights_digest(found.settings)
-    adapted(found, "decoder", "lora")
-    with pytest.raises(WeightsError, match="adapters"):
-        ofa.save(found, tmp_path / "no")
-
-
-def test_lengths_are_those_of_the_batch() -> None:
-    model, answers = micro(), [ANSWERS[i] for i in (0, 3, 2, 1)]  # the longest to the longest question
-    batch, lengths = model.collate(images(), QUESTIONS, answers), model.lengths(QUESTIONS, answers)
-    assert batch["question_ids"].shape[1] == lengths.question_tokens
-    expected = model.meta_inputs(len(images()), lengths, with_answers=True)
-    assert batch.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert (batch[name].dtype, batch[name].shape) == (tensor.dtype, tensor.shape)
-    assert model.max_lengths().question_tokens == model.settings.question_max_tokens
+    assert ofa.weights_digest(given)

@@ -10,7 +10,7 @@ import torch
 
 from bench.models.ofa.search import DEAD, Trie, beam_search
 from bench.plugins.contracts import GenerateOptions
-from tests.models.ofa_models import ANSWERS, batch_of, micro
+from tests.models.vqa import ANSWERS, batch_of, micro_ofa
 
 EOS, PAD, VOCABULARY, LONGEST = 2, 1, 6, 4
 
@@ -98,7 +98,7 @@ def test_a_trie_knows_its_sequences() -> None:
 
 
 def test_a_model_answers_with_known_answers_only() -> None:
-    free, bound = micro(), micro(constrain="answers")
+    free, bound = micro_ofa(), micro_ofa(constrain="answers")
     options = GenerateOptions(num_beams=3, max_new_tokens=6)
     bound.learn_answers(ANSWERS)
     assert set(bound.generate(batch_of(bound), options)) <= set(ANSWERS)

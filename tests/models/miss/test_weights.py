@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import WeightsError
 from bench.models import miss
-from bench.models.miss import weights as _miss_weights
+from bench.models.miss import weights as miss_weights
 from bench.models.miss.model import MissModel
-from bench.models.miss.tokens import Tokens, read_words
-from bench.plugins.contracts import GenerateOptions
-from bench.training.adapt import adapt
-from tests.models.conftest import TINY
+from bench.models.miss.tokens import SPECIAL, Tokens, read_words
+from bench.plugins.contracts import InputLengths
+from tests.models.miss.conftest import original, with_weights
+from tests.models.vqa import ANSWERS, MISS, QUESTIONS, tiny_miss
 
-State = dict[str, torch.Tensor]
-TO_ORIGINAL = [
-    ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
-    ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
-    ("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
-    ("vision_model.post_layernorm", "visual_encoder.norm"),
-    ("vision_model.encoder.layers", "visual_encoder.blocks"),
-    ("self_attn.qkv", "attn.qkv"),
-    ("self_attn.projection", "attn.proj"),
-    ("layer_norm", "norm"),
-]
-
-
-def with_weights(**weights: Any) -> miss.Settings:
-    return miss.Settings.model_validate(TINY | {"weights": weights})
+Write = Callable[[dict[str, Any]], miss.Settings]
 
 
 def build(settings: miss.Settings) -> MissModel:
@@ -48,15 +34,9 @@ def same(a: MissModel, b: MissModel) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def original(model: MissModel) -> State:
-    """The model's tensors under the names of the released MISS code."""
-    state: State = {}
-    for name, tensor in model.module.state_dict().items():
-        renamed = name
-        for ours, theirs in TO_ORIGINAL if name.startswith("vision_model") else []:
-            renamed = renamed.replace(ours, theirs)
-        state[renamed] = tensor.clone()
-    return state
+@pytest.fixture
+def model() -> MissModel:
+    return tiny_miss()
 
 
 @pytest.fixture
@@ -66,7 +46,7 @@ def folder(model: MissModel, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def checkpoint(folder: Path) -> Callable[[dict[str, Any]], miss.Settings]:
+def checkpoint(folder: Path) -> Write:
     """Write a ``.pth`` beside the vocabulary; returns the settings that read it."""
 
     def write(content: dict[str, Any]) -> miss.Settings:
@@ -76,36 +56,20 @@ def checkpoint(folder: Path) -> Callable[[dict[str, Any]], miss.Settings]:
     return write
 
 
-def test_a_saved_model_comes_back_bit_for_bit(model: MissModel, folder: Path, batch: State) -> None:
-    again = build(with_weights(kind="folder", path=folder))
-    again.module.eval()
-    assert same(again, model)
-    assert again.tokens.words == model.tokens.words
-    options = GenerateOptions(num_beams=3, max_new_tokens=5)
-    assert again.generate(batch, options) == model.generate(batch, options)
-    decoder = again.module.text_decoder
-    assert decoder.cls.predictions.decoder.weight is decoder.bert.embeddings.word_embeddings.weight
+def test_a_saved_model_comes_back_bit_for_bit(model: MissModel, folder: Path, tmp_path: Path) -> None:
+    model.module.save_pretrained(tmp_path / "library")
+    model.tokens.save(tmp_path / "library")
+    for path in (folder, tmp_path / "library"):
+        again = build(with_weights(kind="folder", path=path))
+        assert same(again, model)
+        assert again.tokens.words == model.tokens.words
+        decoder = again.module.text_decoder
+        assert decoder.cls.predictions.decoder.weight is decoder.bert.embeddings.word_embeddings.weight
     assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {torch.float32}
 
 
-def test_a_folder_written_by_the_library_is_read(model: MissModel, tmp_path: Path) -> None:
-    model.module.save_pretrained(tmp_path)
-    model.tokens.save(tmp_path)
-    assert same(build(with_weights(kind="folder", path=tmp_path)), model)
-
-
-def test_a_model_with_adapters_is_not_saved_as_a_whole(model: MissModel, tmp_path: Path) -> None:
-    from bench.methods import lora
-
-    adapt(model, miss.PARTS, {"vit": "F", "jtm": "F", "dec": "LoRA"}, {"LoRA": lora.Settings(type="lora")})
-    with pytest.raises(WeightsError, match="with adapters"):
-        miss.save(model, tmp_path)
-
-
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
-def test_a_released_checkpoint_is_read(
-    model: MissModel, checkpoint: Callable[[dict[str, Any]], miss.Settings], wrapper: str | None
-) -> None:
+def test_a_released_checkpoint_is_read(model: MissModel, checkpoint: Write, wrapper: str | None) -> None:
     state = original(model)
     assert "visual_encoder.blocks.1.attn.proj.weight" in state
     extras = {
@@ -128,34 +92,26 @@ def test_safetensors_under_either_names_are_read(model: MissModel, folder: Path)
         assert same(build(with_weights(kind="checkpoint", path=path)), model)
 
 
-def test_tensors_that_do_not_fit_are_named(
-    model: MissModel, checkpoint: Callable[[dict[str, Any]], miss.Settings]
-) -> None:
+def test_tensors_that_do_not_fit_are_named(model: MissModel, checkpoint: Write) -> None:
     state = original(model)
-    for i in range(12):
-        state[f"strange.{i:02}"] = torch.zeros(1)
+    state |= {f"strange.{i:02}": torch.zeros(1) for i in range(12)}
     del state["visual_encoder.norm.bias"]
     state["text_encoder.embeddings.LayerNorm.bias"] = torch.zeros(3)
     with pytest.raises(WeightsError) as caught:
         build(checkpoint({"model": state}))
-    text = str(caught.value)
-    assert "1 missing: vision_model.post_layernorm.bias" in text
-    assert "12 unexpected: strange.00, " in text
-    assert "strange.09, and 2 more" in text
-    assert "text_encoder.embeddings.LayerNorm.bias (3,) instead of (32,)" in text
+    for words in (
+        "1 missing: vision_model.post_layernorm.bias",
+        "12 unexpected: strange.00, ",
+        "strange.09, and 2 more",
+        "text_encoder.embeddings.LayerNorm.bias (3,) instead of (32,)",
+    ):
+        assert words in str(caught.value)
 
 
-def test_renamed_attention_is_not_left_random(
-    model: MissModel, checkpoint: Callable[[dict[str, Any]], miss.Settings]
-) -> None:
+def test_renamed_attention_and_tied_tensors_that_differ_are_refused(model: MissModel, checkpoint: Write) -> None:
     state = {n.replace("self.query", "self.q_proj"): t for n, t in model.module.state_dict().items()}
     with pytest.raises(WeightsError, match=r"missing: text_decoder\.bert\.encoder\.layer\.0\.attention"):
         build(checkpoint(state))
-
-
-def test_tied_tensors_that_differ_are_refused(
-    model: MissModel, checkpoint: Callable[[dict[str, Any]], miss.Settings]
-) -> None:
     state = original(model)
     state["text_decoder.cls.predictions.decoder.weight"] += 1
     with pytest.raises(WeightsError, match="differ in the file"):
@@ -170,31 +126,27 @@ class Evil:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_is_not_executed(folder: Path, tmp_path: Path) -> None:
-    torch.save({"model": {"a": torch.zeros(1)}, "config": Evil(tmp_path / "owned")}, folder / "evil.pth")
+def test_a_pickle_is_not_executed_and_a_broken_file_is_named(folder: Path, tmp_path: Path, checkpoint: Write) -> None:
     with pytest.raises(WeightsError, match="cannot be loaded safely"):
-        build(with_weights(kind="checkpoint", path=folder / "evil.pth"))
+        build(checkpoint({"model": {"a": torch.zeros(1)}, "config": Evil(tmp_path / "owned")}))
     assert not (tmp_path / "owned").exists()
-
-
-@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
-def test_a_broken_file_is_an_error_that_names_it(folder: Path, name: str) -> None:
-    (folder / name).write_bytes(b"<html>not found</html>")
-    with pytest.raises(WeightsError, match=re.escape(name)):
-        build(with_weights(kind="checkpoint", path=folder / name))
+    for name in ("broken.pth", "broken.safetensors"):
+        (folder / name).write_bytes(b"<html>not found</html>")
+        with pytest.raises(WeightsError, match=re.escape(name)):
+            build(with_weights(kind="checkpoint", path=folder / name))
 
 
 def test_positions_are_interpolated_to_another_image_size(model: MissModel, folder: Path) -> None:
     settings = miss.Settings.model_validate(
-        TINY | {"image": {"size": 64}, "weights": {"kind": "folder", "path": folder}}
+        MISS | {"image": {"size": 64}, "weights": {"kind": "folder", "path": folder}}
     )
     old = model.module.vision_model.embeddings.position_embedding
     new = build(settings).module.vision_model.embeddings.position_embedding
     assert new.shape == (1, 65, 32)
     assert torch.equal(new[:, 0], old[:, 0])
-    assert _miss_weights.interpolate_positions(old, 17) is old
+    assert miss_weights.interpolate_positions(old, 17) is old
     ramp = torch.arange(16.0).reshape(1, 16, 1).expand(1, 16, 32)
-    table = _miss_weights.interpolate_positions(torch.cat([old[:, :1], ramp], 1), 65)
+    table = miss_weights.interpolate_positions(torch.cat([old[:, :1], ramp], 1), 65)
     grid = table[0, 1:, 0].reshape(8, 8)
     assert (grid.diff(dim=0) > 0).all()
     assert (grid.diff(dim=1) > 0).all(), "rows and columns keep their order"
@@ -203,19 +155,18 @@ def test_positions_are_interpolated_to_another_image_size(model: MissModel, fold
 def test_a_config_that_disagrees_with_the_spec_is_an_error(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["num_attention_heads"] = 8
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="num_attention_heads is 8 there, 4 in the spec"):
-        build(with_weights(kind="folder", path=folder))
+    for content, words in ((config, "num_attention_heads is 8 there, 4 in the spec"), ([], "no configuration of BLIP")):
+        (folder / "config.json").write_text(json.dumps(content))
+        with pytest.raises(WeightsError, match=words):
+            build(with_weights(kind="folder", path=folder))
 
 
-def test_digest_follows_the_contents(folder: Path) -> None:
+def test_the_digest_follows_the_vocabulary(folder: Path) -> None:
     settings = with_weights(kind="folder", path=folder)
     before = miss.weights_digest(settings)
-    assert before == miss.weights_digest(settings)
     with (folder / "vocab.txt").open("a") as stream:
         stream.write("more\n")
     assert miss.weights_digest(settings) != before
-    assert miss.weights_digest(miss.Settings.model_validate(TINY)) is None
 
 
 @pytest.mark.parametrize(
@@ -252,13 +203,47 @@ def test_hub_weights_come_from_the_cache_or_not_at_all(
 
 def test_vocabulary_of_a_fast_tokenizer_is_read(tmp_path: Path) -> None:
     words = {"[PAD]": 0, "[UNK]": 1, "[SEP]": 3, "lung": 2}
+    content: dict[str, Any] = {"type": "WordPiece", "vocab": words}
     added = [{"id": 4, "content": "[DEC]"}]
-    (tmp_path / "tokenizer.json").write_text(
-        json.dumps({"model": {"type": "WordPiece", "vocab": words}, "added_tokens": added})
-    )
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": content, "added_tokens": added}))
     assert read_words(tmp_path) == ["[PAD]", "[UNK]", "lung", "[SEP]", "[DEC]"]
     tokens = Tokens(read_words(tmp_path) or [])
     assert (tokens.dec, tokens.enc) == (4, 5), "[ENC] is appended"
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": words}}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": content | {"type": "BPE"}}))
     with pytest.raises(WeightsError, match="BPE"):
         read_words(tmp_path)
+
+
+def on_meta(texts: Sequence[str] = (*QUESTIONS, *ANSWERS), **changes: Any) -> MissModel:
+    return miss.build(miss.Settings.model_validate(MISS | changes), texts=texts, device="meta")
+
+
+def test_the_vocabulary_of_random_weights_is_made_of_the_texts() -> None:
+    model = on_meta(texts=["a b"])
+    assert model.has_vocabulary
+    assert model.facts()["vocab_size"] == len(SPECIAL) + 2
+    assert model.max_lengths() == model.lengths(["lung " * 99], ["lung " * 99])
+    assert not on_meta(texts=[], text={"hidden_size": 32, "vocab_size": 50}).has_vocabulary
+    with pytest.raises(WeightsError, match=r"set model\.text\.vocab_size"):
+        on_meta(texts=[])
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"kind": "hub", "id": "nobody/not-in-any-cache"},
+        {"kind": "folder", "path": "nowhere"},
+        {"kind": "checkpoint", "path": "nowhere.pth"},
+    ],
+)
+def test_without_the_weights_berts_vocabulary_counts_where_the_model_has_just_its_size(
+    weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vocab.txt").write_text("".join(f"{w}\n" for w in ("[PAD]", "[UNK]", "[SEP]", "lu", "##ng")))
+    monkeypatch.setattr(miss_weights, "packaged", lambda *_names: tmp_path / "model.safetensors")
+    rows: dict[str, Any] = {"text": {"hidden_size": 32, "vocab_size": 5 + 2}}
+    fitting = on_meta(weights=weights, **rows)
+    assert fitting.has_vocabulary
+    assert fitting.lengths(["lung"], ["lu"]) == InputLengths(question_tokens=4, answer_tokens=3)
+    if weights["kind"] != "checkpoint":
+        assert not on_meta(weights=weights, texts=["lung"], text={"hidden_size": 32, "vocab_size": 50}).has_vocabulary

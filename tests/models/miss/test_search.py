@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from bench import registry
 from bench.errors import LibraryMismatchError, SpecError
-from bench.models import miss
 from bench.models.miss.model import MissModel
 from bench.patches.transformers import length_as_transformers_4
 from bench.plugins.contracts import GenerateOptions
 from bench.spec.cell import expand
 from bench.spec.load import read_spec
-from bench.training.adapt import adapt
-from tests.models.conftest import QUESTIONS
+from tests.models.vqa import QUESTIONS, Batch, batch_of, images, put, tiny_miss
 
 TOKENS = 9
 LONG = -2.0
 """Log-likelihood of nine times ``a``, the cut answer: -0.222 by nine tokens, -0.2 by ten."""
-Batch = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def model() -> MissModel:
+    return tiny_miss()
+
+
+@pytest.fixture
+def batch(model: MissModel) -> Batch:
+    return batch_of(model)
 
 
 def scripted(model: MissModel, short: float) -> None:
@@ -69,9 +73,7 @@ def test_a_cut_answer_is_divided_as_transformers_4_does(
 @pytest.mark.parametrize("method", ["lora", "prefix"])
 def test_it_is_so_with_an_adapter_on_the_decoder(model: MissModel, batch: Batch, method: str) -> None:
     scripted(model, -0.42)
-    methods = {method: registry.load("methods", method).Settings(type=method)}
-    adapt(model, miss.PARTS, {"vit": "F", "jtm": "F", "dec": method}, methods)
-    model.module.eval()
+    put(model, {"dec": method})
     assert answers(model, batch) == ["b"] * len(QUESTIONS)
     assert answers(model, batch, length_denominator="as_transformers_4") == [" ".join("a" * TOKENS)] * len(QUESTIONS)
 
@@ -84,9 +86,9 @@ def test_a_library_without_the_place_is_refused() -> None:
         pass
 
 
-def test_padding_is_attended_to_only_if_asked(model: MissModel, images: Sequence[Image.Image]) -> None:
+def test_padding_is_attended_to_only_if_asked(model: MissModel) -> None:
     """The decoder's first scores are those of a forward pass with or without the mask of the question."""
-    batch = model.collate(images, QUESTIONS, [])
+    batch = model.collate(images(), QUESTIONS, [])
     mask, states = batch["question_mask"], model._question_states(batch)
     assert (mask == 0).any()
     start = torch.full((len(QUESTIONS), 1), model.tokens.dec)
@@ -108,10 +110,10 @@ def test_padding_is_attended_to_only_if_asked(model: MissModel, images: Sequence
         assert torch.equal(seen[0], encoder_mask)
 
 
-def test_with_it_an_answer_depends_on_its_batch(model: MissModel, images: Sequence[Image.Image]) -> None:
+def test_with_it_an_answer_depends_on_its_batch(model: MissModel) -> None:
     """What the switch costs: the scores of a short question move with the longest one beside it."""
-    alone = model.collate(images[:1], QUESTIONS[:1], [])
-    beside = model.collate(images[:2], QUESTIONS[:2], [])
+    alone = model.collate(images()[:1], QUESTIONS[:1], [])
+    beside = model.collate(images()[:2], QUESTIONS[:2], [])
     scores: list[torch.Tensor] = []
     model.part("dec").register_forward_hook(lambda _module, _args, output: scores.append(output.logits[0, -1].clone()))
     for attend in (False, True):
@@ -133,15 +135,12 @@ parts: {PARTS}
 
 @pytest.mark.parametrize("switch", ["length_denominator: as_transformers_4", "attend_padding: true"])
 def test_a_family_without_the_switches_refuses_them(tmp_path: Path, switch: str) -> None:
-    for family, parts in (("miss", "vit: F, jtm: F, dec: T"), ("ofa", "encoder: F, decoder: T")):
-        path = tmp_path / f"{family}.yaml"
-        text = SPEC.replace("FAMILY", family).replace("SWITCH", switch).replace("PARTS", parts)
-        path.write_text(text, encoding="utf-8")
-        if family == "miss":
-            (cell,) = expand(read_spec(path).resolve("default"))
-            assert cell.evaluate.options() != GenerateOptions(num_beams=3, max_new_tokens=10)
-        else:
-            with pytest.raises(
-                SpecError, match=rf"(?s)evaluate\.{switch.split(':')[0]}.*family\s+ofa has no\s+such switch"
-            ):
-                read_spec(path).resolve("default")
+    path = tmp_path / "spec.yaml"
+    spec = SPEC.replace("SWITCH", switch)
+    path.write_text(spec.replace("FAMILY", "miss").replace("PARTS", "vit: F, jtm: F, dec: T"), encoding="utf-8")
+    (cell,) = expand(read_spec(path).resolve("default"))
+    assert cell.evaluate.options() != GenerateOptions(num_beams=3, max_new_tokens=10)
+    path.write_text(spec.replace("FAMILY", "ofa").replace("PARTS", "encoder: F, decoder: T"), encoding="utf-8")
+    words = rf"(?s)evaluate\.{switch.split(':')[0]}.*family\s+ofa has no\s+such switch"
+    with pytest.raises(SpecError, match=words):
+        read_spec(path).resolve("default")
