@@ -222,8 +222,7 @@ def export(
     """
     if form in TABLE_FORMATS:
         from bench.analysis.predictions import ExampleScores
-        from bench.report.view import Wanted, view
-        from bench.report.view_render import latex_text, markdown_text
+        from bench.report.view import Wanted, latex_text, markdown_text, view
 
         sweep = load(Path(names[0]), "export")
         records, fields = sweep.records(), {o.removeprefix("--").replace("-", "_"): v for o, v in about_tables.items()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.analysis.predictions import ExampleScores
     from bench.analysis.rows import Row
     from bench.records.record import CellRecord
-    from bench.report.model import Table
+    from bench.report.table import Table
     from bench.spec.cell import Cell
     from bench.spec.sections import Spec
 

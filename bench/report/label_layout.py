@@ -1,4 +1,4 @@
-"""Finds places for the labels of a plot: beside their points, covering nothing, or as little as possible."""
+"""Places the labels of a plot beside their points, where they cover nothing, or as little as possible."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Boxes = NDArray[np.float64]
-    """(n, 4): ``Box`` in each row."""
+    """(n, 4): a ``Box`` in each row."""
 
-
-WORST_CROSSING = 26.0
-"""So many points farther off a label may go so as not to cross a line."""
+MAX_CROSSING = 26.0
+"""A label is placed this many points farther off rather than across a line."""
 
 
 class Box(NamedTuple):
@@ -29,7 +28,7 @@ class Box(NamedTuple):
     y1: float
 
     def overlap(self, others: Boxes) -> float:
-        """Area in this one and each of the others, added up."""
+        """Total area shared with each of the others."""
         import numpy as np
 
         width = np.minimum(self.x1, others[:, 2]) - np.maximum(self.x0, others[:, 0])
@@ -40,19 +39,19 @@ class Box(NamedTuple):
 
 
 @dataclass(slots=True)
-class Labels:
-    """Places labels one after another where they cover nothing, or as little as possible."""
+class LabelPlacer:
+    """Places one label after another."""
 
     axes: Axes
     taken: Boxes
     """Markers, and the labels placed so far."""
     lines: Boxes
-    """What a label had better not cross."""
+    """What a label should not cross."""
 
     def place(
         self, text: str, at: tuple[float, float], color: str, size: float, *, must: bool, near: float = 200.0
     ) -> None:
-        """Beside the point ``at``; left out if it need not be and there is no room, or none within ``near`` points."""
+        """Beside the point ``at``; unless it ``must`` be there, left out if there is no room within ``near`` points."""
         import numpy as np
 
         label = self.axes.annotate(
@@ -73,10 +72,10 @@ class Labels:
             box = Box(x + dx * scale, y + dy * scale, x + dx * scale + width, y + dy * scale + height)
             covered = self._covered(box)
             if distance + covered * 10 < best[0]:
-                crossed = min(box.overlap(self.lines) * 2, WORST_CROSSING)
+                crossed = min(box.overlap(self.lines) * 2, MAX_CROSSING)
                 best = min(best, (distance + covered * 10 + crossed, covered, dx, dy, box))
-        _, covered, dx, dy, box = best
-        if (covered or best[0] == math.inf) and not must:
+        cost, covered, dx, dy, box = best
+        if (covered or cost == math.inf) and not must:
             label.remove()
             return
         self.taken = np.vstack([self.taken, box])
@@ -92,24 +91,24 @@ class Labels:
         return max(0.0, 2 * outside - 1e-6) + box.overlap(self.taken)
 
 
-def boxes(found: ArrayLike) -> Boxes:
-    """As an array, of which a thousand are compared with a label at once."""
+def boxes(rows: ArrayLike) -> Boxes:
+    # One array, as a label is compared with a thousand boxes at once.
     import numpy as np
 
-    return np.array(found, dtype=np.float64).reshape(-1, 4)
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def _offsets(width: float, height: float) -> list[tuple[float, float]]:
-    """Places of a label's lower left corner against its point, in points, the nearest first."""
+    """Offsets of a label's lower left corner from its point, in points, the nearest first."""
     beside = [(x, away - height / 2) for x in (6.0, -6.0 - width) for away in (0, 6, -6, 12, -12, 20, -20, 30, -30)]
     far = [(x, float(away * sign)) for x in (6.0, -6.0 - width) for away in (42, 56, 72, 90, 110) for sign in (1, -1)]
     above = [(-width / 2, sign * away - height / 2) for away in (10, 18, 28, 40, 56, 72, 90) for sign in (1, -1)]
-    return sorted(beside + above + far, key=lambda place: abs(place[1]))
+    return sorted(beside + above + far, key=lambda offset: abs(offset[1]))
 
 
 def line_boxes(axes: Axes) -> list[Box]:
     """The horizontal and vertical pieces of all lines drawn, as thin boxes."""
-    found = []
+    pieces = []
     for line in axes.get_lines():
         if line.get_linestyle() in ("None", ":"):
             continue
@@ -120,5 +119,5 @@ def line_boxes(axes: Axes) -> list[Box]:
             turns = [[b[0], a[1]] if post else [a[0], b[1]] for a, b in pairwise(corners)]
             corners = [corner for pair in zip(corners, turns, strict=False) for corner in pair] + corners[-1:]
         for (ax, ay), (bx, by) in pairwise(corners):
-            found.append(Box(min(ax, bx) - 1.5, min(ay, by) - 1.5, max(ax, bx) + 1.5, max(ay, by) + 1.5))
-    return found
+            pieces.append(Box(min(ax, bx) - 1.5, min(ay, by) - 1.5, max(ax, bx) + 1.5, max(ay, by) + 1.5))
+    return pieces

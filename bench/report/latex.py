@@ -1,4 +1,4 @@
-r"""The table as LaTeX, to be taken in with ``\input``: measured values, the published ones small and grey beneath."""
+r"""LaTeX, to include with ``\input``: measured values, the published ones small and grey beneath."""
 
 from __future__ import annotations
 
@@ -7,84 +7,36 @@ import unicodedata
 from collections.abc import Sequence
 
 from bench import format
-from bench.report.model import Entry, Table, TableRow
+from bench.report.table import Table, TableRow, Value
 
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "{''}",
-    "`": r"\`{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
-    format.DASH: r"\textemdash{}",
-    "–": r"\textendash{}",
-    format.MINUS: r"\ensuremath{-}",
-    "±": r"\ensuremath{\pm}",
-    "×": r"\ensuremath{\times}",
-    "→": r"\ensuremath{\rightarrow}",
-    "≤": r"\ensuremath{\leq}",
-    "≥": r"\ensuremath{\geq}",
-    format.PREDICTED: r"$\approx$",
-    "µ": r"\ensuremath{\mu}",
-    "μ": r"\ensuremath{\mu}",
-    "α": r"\ensuremath{\alpha}",
-    "β": r"\ensuremath{\beta}",
-    "λ": r"\ensuremath{\lambda}",
-    "°": r"\ensuremath{^\circ}",
-    "…": r"\ldots{}",
-    "†": r"\ensuremath{^\dagger}",
-    "’": "{'}",
-    "‘": "{`}",
-    "“": "{``}",
-    "”": "{''}",
-    "ß": r"\ss{}",
-    "ø": r"\o{}",
-    "Ø": r"\O{}",
-    "æ": r"\ae{}",
-    "Æ": r"\AE{}",
-    "ł": r"\l{}",
-    "Ł": r"\L{}",
-    "ı": r"\i{}",
-}
-_ACCENTS = {
-    "\u0300": "`",
-    "\u0301": "'",
-    "\u0302": "^",
-    "\u0303": "~",
-    "\u0304": "=",
-    "\u0306": "u",
-    "\u0307": ".",
-    "\u0308": '"',
-    "\u030a": "r",
-    "\u030b": "H",
-    "\u030c": "v",
-    "\u0327": "c",
-}
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "{''}", "`": r"\`{}", "[": "{[}", "]": "{]}", "*": "{*}",
+}  # fmt: skip
+_TEXT = {
+    format.DASH: r"\textemdash{}", "–": r"\textendash{}", format.PREDICTED: r"$\approx$", "…": r"\ldots{}",
+    "’": "{'}", "‘": "{`}", "“": "{``}", "”": "{''}",
+    "ß": r"\ss{}", "ø": r"\o{}", "Ø": r"\O{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}",
+}  # fmt: skip
+_MATH = {
+    format.MINUS: "-", "±": r"\pm", "×": r"\times", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "°": r"^\circ",
+    format.FLAG: r"^\dagger", "µ": r"\mu", "μ": r"\mu", "α": r"\alpha", "β": r"\beta", "λ": r"\lambda",
+}  # fmt: skip
+_TEX = _SPECIAL | _TEXT | {character: rf"\ensuremath{{{tex}}}" for character, tex in _MATH.items()}
+_MARKS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
+_ACCENTS = dict(zip(_MARKS, "`'^~=u.\"rHvc", strict=True))
 
 
 def escape(words: str) -> str:
-    """Printed as it is by any LaTeX engine: no command, comment, ligature or character that pdfLaTeX lacks."""
+    """ASCII that any LaTeX engine prints as ``words``: no command, comment, ligature or character it lacks."""
     tex = "".join(_character(c) for c in unicodedata.normalize("NFC", words))
     return re.sub(r"-(?=-)|,(?=,)|'(?=')", r"\g<0>{}", tex)
 
 
 def _character(c: str) -> str:
-    if c in _TEX:
-        return _TEX[c]
-    if c.isascii():
-        return c
+    if c in _TEX or c.isascii():
+        return _TEX.get(c, c)
     base, *marks = list(unicodedata.normalize("NFD", c))
     if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
         return f"\\{_ACCENTS[marks[0]]}{{{base}}}"
@@ -103,6 +55,7 @@ def framed(table: Table, *, packages: Sequence[str], align: str, body: Sequence[
     title = re.sub(r"^Table \S{1,4}[:.] ", "", table.title).rstrip(".")  # LaTeX numbers the table itself
     tag = rf"\textbf{{{escape(table.tag)}}}: " if table.tag else ""
     below = " ".join(map(escape, notes))
+    small = rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {below}\end{{minipage}}"
     lines = [
         "% " + re.sub(r"[^ -~]", "?", what),
         rf"% Take it in with \input; needs {needs}.",
@@ -120,71 +73,56 @@ def framed(table: Table, *, packages: Sequence[str], align: str, body: Sequence[
         r"\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi",
         r"\ifdim\dimexpr\ht0+\dp0\relax>.7\textheight\sbox0{\resizebox*{!}{.7\textheight}{\usebox0}}\fi",
         r"\usebox0",
-        *(
-            [rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {below}\end{{minipage}}"]
-            if notes
-            else []
-        ),
+        *([small] if notes else []),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
+def line(cells: Sequence[str], end: str = r" \\") -> str:
+    """A line of a table, of cells that are LaTeX already."""
+    return " & ".join(cells) + end
+
+
 def render(table: Table) -> str:
-    """The whole table, with the published values beneath ours."""
-    body = [_header(table), r"\midrule"]
+    body = [line([escape(column.header) for column in table.columns] + ["Status"] * table.with_status), r"\midrule"]
     for before, row in zip([None, *table.rows], table.rows, strict=False):
         if row.baseline and not (before and before.baseline):
             body.append(r"\midrule")
         body += _lines(table, row)
-    published = any(column.published for column in table.columns)
     return framed(
         table,
         packages=("booktabs", "graphicx", "xcolor"),
         align="".join("l" if column.metric is None else "r" for column in table.columns) + "l" * table.with_status,
         body=body,
-        notes=["Grey: published value (deviation)."] * published + list(table.footnotes),
+        notes=["Grey: published value (deviation)."] * table.with_published + list(table.footnotes),
     )
 
 
-def _header(table: Table) -> str:
-    names = [escape(column.header) for column in table.columns] + ["Status"] * table.with_status
-    return " & ".join(names) + r" \\"
-
-
 def _lines(table: Table, row: TableRow) -> list[str]:
-    cells = [_value(entry) for entry in row.entries]
+    cells = [_measured(value) for value in row.values]
     if row.baseline:
-        cells = _baseline_name(table, row) + [escape(e.text) for e in row.entries[_leading_labels(table) :]]
+        # The name spans the columns of labels before the first metric.
+        labels = next((i for i, column in enumerate(table.columns) if column.metric), len(table.columns))
+        name = [rf"\multicolumn{{{labels}}}{{@{{}}l}}{{{escape(row.label)}}}"] if labels else []
+        cells = name + [escape(value.text) for value in row.values[labels:]]
     cells += [escape(row.status)] * table.with_status
     if row.stale:
         cells = [rf"{{\color{{black!50}}{cell}}}" for cell in cells]
-    lines = [" & ".join(cells) + r" \\"]
-    if any(column.published for column in table.columns) and not row.baseline:
-        small = [_published(entry) for entry in row.entries] + [""] * table.with_status
-        lines.append(" & ".join(small) + r" \\[2pt]")
-    return lines
+    if row.baseline or not table.with_published:
+        return [line(cells)]
+    return [line(cells), line([_published(value) for value in row.values] + [""] * table.with_status, r" \\[2pt]")]
 
 
-def _leading_labels(table: Table) -> int:
-    """How many columns of labels stand before the first metric."""
-    return next((i for i, column in enumerate(table.columns) if column.metric), len(table.columns))
-
-
-def _baseline_name(table: Table, row: TableRow) -> list[str]:
-    width = _leading_labels(table)
-    return [rf"\multicolumn{{{width}}}{{@{{}}l}}{{{escape(row.label)}}}"] if width else []
-
-
-def _value(entry: Entry) -> str:
+def _measured(value: Value) -> str:
     """The deviation over the seeds small, the best value bold."""
-    main, _, deviation = entry.text.partition(" ± ") if entry.std is not None else (entry.text, "", "")
-    shown = rf"\textbf{{{escape(main)}}}" if entry.best else escape(main)
+    main, _, deviation = value.text.partition(" ± ") if value.std is not None else (value.text, "", "")
+    shown = rf"\textbf{{{escape(main)}}}" if value.best else escape(main)
     return rf"{shown}\,{{\scriptsize\ensuremath{{\pm}}{escape(deviation)}}}" if deviation else shown
 
 
-def _published(entry: Entry) -> str:
-    if entry.published is None:
+def _published(value: Value) -> str:
+    if value.published is None:
         return ""
-    against = f" ({entry.deviation_text})" if entry.deviation_text != format.DASH else ""
-    return rf"{{\scriptsize\color{{black!60}}{escape(entry.published_text + against)}}}"
+    against = f" ({value.deviation_text})" if value.deviation_text != format.DASH else ""
+    return rf"{{\scriptsize\color{{black!60}}{escape(value.published_text + against)}}}"

@@ -1,11 +1,12 @@
-"""The table as GitHub-flavoured Markdown: measured, published and deviation side by side."""
+"""GitHub-flavoured Markdown: measured, published and deviation side by side."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.format import DASH
-from bench.report.model import Entry, Table, TableColumn, TableRow
+from bench.report.table import Table, TableColumn, TableRow, Value
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORECASE)
@@ -13,63 +14,49 @@ _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORE
 
 def escape(text: str) -> str:
     """Shown as it is: no markup, HTML, link (also a bare address), table cell or formula comes of it."""
-    marked = _MARKUP.sub(lambda found: f"\\{found[0]}", text)
-    return re.sub(r"[&<>@]", lambda found: _HTML[found[0]], marked)
+    marked = _MARKUP.sub(lambda match: f"\\{match[0]}", text)
+    return re.sub(r"[&<>@]", lambda match: _HTML[match[0]], marked)
 
 
 def render(table: Table) -> str:
-    lines = [f"# {_tag(table)}{escape(table.title)}", "", f"{_tag(table)}{escape(table.caption)}", ""]
-    header, align = _header(table)
-    lines += [_line(header), _line(align)]
-    lines += [_line(_cells(table, row)) for row in table.rows]
-    lines += ["", *(f"{escape(note)}  " for note in table.footnotes)]
+    headers: list[tuple[str, bool]] = []
+    for column in table.columns:
+        headers.append((escape(column.header), column.metric is not None))
+        headers += [("published", True), ("deviation", True)] if column.published else []
+    headers += [("Status", False)] * table.with_status
+    return page(table, headers, [list(_cells(table, row)) for row in table.rows], table.footnotes)
+
+
+def page(
+    table: Table, headers: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]], footnotes: Sequence[str]
+) -> str:
+    """Title, caption, rows and footnotes of a table; ``headers``, with whether numbers stand below, and ``rows`` are
+    Markdown already."""
+    tag = f"**{escape(table.tag)}**: " if table.tag else ""
+    lines = [f"# {tag}{escape(table.title)}", "", f"{tag}{escape(table.caption)}", ""]
+    grid = [[header for header, _ in headers], ["---:" if numeric else "---" for _, numeric in headers], *rows]
+    lines += [f"| {' | '.join(cells)} |" for cells in grid]
+    lines += ["", *(f"{escape(note)}  " for note in footnotes)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _tag(table: Table) -> str:
-    return f"**{escape(table.tag)}**: " if table.tag else ""
-
-
-def _header(table: Table) -> tuple[list[str], list[str]]:
-    header: list[str] = []
-    align: list[str] = []
-    for column in table.columns:
-        header.append(escape(column.header))
-        align.append("---:" if column.metric else "---")
+def _cells(table: Table, row: TableRow) -> Iterator[str]:
+    for column, value in zip(table.columns, row.values, strict=True):
+        yield _measured(column, value, row)
         if column.published:
-            header += ["published", "deviation"]
-            align += ["---:", "---:"]
+            yield "" if row.baseline else value.published_text
+            yield "" if row.baseline else _struck(value.deviation_text, row)
     if table.with_status:
-        header.append("Status")
-        align.append("---")
-    return header, align
+        yield escape(row.status_text)
 
 
-def _cells(table: Table, row: TableRow) -> list[str]:
-    cells: list[str] = []
-    for column, entry in zip(table.columns, row.entries, strict=True):
-        cells.append(_measured(column, entry, row))
-        if column.published:
-            deviation = _struck(entry.deviation_text) if row.stale else entry.deviation_text
-            cells += ["", ""] if row.baseline else [entry.published_text, deviation]
-    if table.with_status:
-        cells.append(escape(row.status or ("" if row.baseline else "ok")))
-    return cells
+def _measured(column: TableColumn, value: Value, row: TableRow) -> str:
+    if column.metric is None:
+        text = escape(value.text)
+        return f"*{text}*" if row.baseline and text else text
+    return f"**{value.text}**" if value.best else _struck(value.text, row)
 
 
-def _measured(column: TableColumn, entry: Entry, row: TableRow) -> str:
-    text = entry.text if column.metric else escape(entry.text)
-    if row.stale and column.metric:
-        return _struck(text)
-    if entry.best:
-        return f"**{text}**"
-    return f"*{text}*" if row.baseline and column.metric is None and text else text
-
-
-def _struck(text: str) -> str:
-    """In place of grey, which Markdown has not."""
-    return f"~~{text}~~" if text not in ("", DASH) else text
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _struck(text: str, row: TableRow) -> str:
+    # Markdown has no grey.
+    return f"~~{text}~~" if row.stale and text not in ("", DASH) else text

@@ -1,8 +1,8 @@
-"""Which cells are worth their cost: the Pareto front over the spec's costs and scores, and its plot as data."""
+"""Which cells are worth their cost: the Pareto front over the spec's costs and scores, as the data of its plot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from bench import format, metrics
 from bench.analysis.pareto import Standing, standings
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import EvalSet, Row, baselines_of, eval_sets
-from bench.analysis.statistics import Interval, difference, interval
+from bench.analysis.statistics import difference, interval
 from bench.metrics import Metric
 from bench.report import captions
 from bench.report.pareto_plot import Panel, Plot, Point
@@ -19,164 +19,160 @@ from bench.report.pareto_plot import Panel, Plot, Point
 if TYPE_CHECKING:
     from bench.spec.sections import Spec
 
-OTHER_COSTS = ("memory", "memory_reserved", "memory_nvml", "params", "step_time", "train_time")
+FALLBACK_COSTS = ("memory", "memory_reserved", "memory_nvml", "params", "step_time", "train_time")
 """Taken in this order where the chosen cost was not measured, e.g. GPU memory on a CPU."""
 LABEL_WIDTH = 36
 
-Value = Callable[[Row, Metric], float | None]
+ValueOf = Callable[[Row, Metric], float | None]
+Candidates = dict[Row, tuple[list[float], Standing]]
+"""Rows of a series, each with a value per cost, then one per score, and its standing among them."""
 
 
-def build_plot(spec: Spec, scale: str, groups: Sequence[Row], examples: ExampleScores | None = None) -> Plot:
-    """Measured cells with intervals, the paper's numbers for them, the task's prior and what failed.
+def build_plot(spec: Spec, scale: str, rows: Sequence[Row], examples: ExampleScores | None = None) -> Plot:
+    """Measured cells with intervals, the paper's numbers for them, the task's baseline and what failed.
 
-    Finished cells whose cost was predicted but not measured are a series of their own, with a front of its own. Nothing
-    is on a front that is not above the prior in at least one of the scores. With ``examples``, noise is judged on the
+    Cells whose cost was predicted but not measured are a series of their own, with a front of its own. Nothing is on a
+    front that is not above the baseline in at least one of the scores. With ``examples``, noise is judged on the
     examples that cells share.
     """
     wanted = [metrics.get(name) for name in spec.pareto.costs or [spec.pareto.cost]]
-    costs = list(dict.fromkeys(_known_cost(cost, groups) for cost in wanted))
+    costs = list(dict.fromkeys(_known_cost(cost, rows) for cost in wanted))
     origin = dict(zip(costs, wanted, strict=False)) if len(costs) == len(wanted) else {cost: cost for cost in costs}
-    tag = captions.scale_tag(scale)
     panels = []
-    for one in eval_sets(groups):
-        scores = _scores(spec, one.task)
-        race = _Race(
-            field=one, costs=costs, scores=scores, examples=examples or ExampleScores(None), floors=_floors(one, scores)
+    for eval_set in eval_sets(rows):
+        scores = _scores(spec, eval_set.task)
+        front = ParetoFront(
+            eval_set=eval_set,
+            costs=costs,
+            scores=scores,
+            examples=examples or ExampleScores(None),
+            baselines=_baselines(eval_set, scores),
         )
         series = {
-            "measured": race.series(lambda group, metric: group.mean(metric) if group.ok else None),
-            "predicted": race.series(race.predicted),
-            "published": race.series(_published, noisy=False, floored=not tag),
+            "measured": front.candidates(lambda row, metric: row.mean(metric) if row.ok else None),
+            "predicted": front.candidates(front.predicted),
+            "published": front.candidates(_published, noisy=False, floored=not captions.scale_tag(scale)),
         }
-        panels += [race.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)]
+        panels += [front.panel(series, cost, score, origin[cost]) for score, cost in product(scores, costs)]
     return Plot(
         title=format.clipped(format.one_line(spec.title or spec.name), 90),
-        subtitle=format.clipped(captions.facts(scale, groups), 210),
-        tag=captions.tag(scale, groups),
+        subtitle=format.clipped(captions.facts(scale, rows), 210),
+        tag=captions.tag(scale, rows),
         panels=panels,
         failures=[
-            format.clipped(f"{format.clipped(group.label, LABEL_WIDTH)}: {group.status}", 72)
-            for group in groups
-            if not group.ok and any(group.records)
+            format.clipped(f"{format.clipped(row.label, LABEL_WIDTH)}: {row.status}", 72)
+            for row in rows
+            if not row.ok and any(row.records)
         ],
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Entrant:
-    """A group of a series: one value per cost, then one per score."""
+class ParetoFront:
+    """Comparable cells against each other in costs and scores."""
 
-    group: Row
-    values: list[float]
-    standing: Standing = "beaten"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Race:
-    """The cells of a field against each other in costs and scores."""
-
-    field: EvalSet
+    eval_set: EvalSet
     costs: list[Metric]
     scores: list[Metric]
     examples: ExampleScores
-    floors: dict[Metric, float | None]
-    """Of each score, what the first of the task's baselines has."""
+    baselines: Mapping[Metric, float | None]
+    """Value of the task's first baseline by each score."""
 
     @property
     def objectives(self) -> list[Metric]:
         return [*self.costs, *self.scores]
 
-    def predicted(self, group: Row, metric: Metric) -> float | None:
-        """Of finished cells some cost of which was predicted and not measured."""
-        if not group.ok or all(group.mean(cost) is not None for cost in self.costs):
+    def predicted(self, row: Row, metric: Metric) -> float | None:
+        """Value of a finished cell some cost of which was predicted and not measured."""
+        if not row.ok or all(row.mean(cost) is not None for cost in self.costs):
             return None
-        measured = group.mean(metric)
-        return group.predicted(metric) if measured is None and metric in self.costs else measured
+        measured = row.mean(metric)
+        return row.predicted(metric) if measured is None and metric in self.costs else measured
 
-    def series(self, value: Value, *, noisy: bool = True, floored: bool = True) -> list[_Entrant]:
-        """The groups that have all values, each with its standing among them."""
-        found = []
-        for group in self.field.rows:
-            values = [value(group, metric) for metric in self.objectives]
-            known = [one for one in values if one is not None]
-            if len(known) == len(values):
-                found.append(_Entrant(group=group, values=known))
+    def candidates(self, value: ValueOf, *, noisy: bool = True, floored: bool = True) -> Candidates:
+        """The rows that have all values; ``noisy``: with noise, ``floored``: kept off the front below the baseline."""
+        known: dict[Row, list[float]] = {}
+        for row in self.eval_set.rows:
+            values = [v for metric in self.objectives if (v := value(row, metric)) is not None]
+            if len(values) == len(self.objectives):
+                known[row] = values
+        rows = list(known)
         signs = [1 if metric.direction == "lower" else -1 for metric in self.objectives]
-        places = [[sign * one for sign, one in zip(signs, e.values, strict=True)] for e in found]
+        places = [[sign * v for sign, v in zip(signs, values, strict=True)] for values in known.values()]
 
-        def told(i: int, j: int, k: int) -> bool:
+        def distinguishable(i: int, j: int, k: int) -> bool:
             metric = self.objectives[k]
             if not noisy or metric.deterministic:
                 return True
-            apart = difference(found[i].group, found[j].group, metric, self.examples)
-            return apart is None or apart.distinct
+            found = difference(rows[i], rows[j], metric, self.examples)
+            return found is None or found.distinct
 
-        below = [floored and self._below_floor(entrant) for entrant in found]
-        found_standings = standings(places, below, told)
-        return [
-            _Entrant(group=e.group, values=e.values, standing=standing)
-            for e, standing in zip(found, found_standings, strict=True)
-        ]
+        below = [floored and self._below_baseline(values) for values in known.values()]
+        found = standings(places, below, distinguishable)
+        return {row: (known[row], standing) for row, standing in zip(rows, found, strict=True)}
 
-    def _below_floor(self, entrant: _Entrant) -> bool:
-        """Not above the prior in any score that has one."""
-        values = entrant.values[len(self.costs) :]
-        floors = [(one, self.floors[score]) for one, score in zip(values, self.scores, strict=True)]
-        return any(floor is not None for _, floor in floors) and all(
-            floor is not None and one <= floor for one, floor in floors
-        )
+    def _below_baseline(self, values: Sequence[float]) -> bool:
+        """Whether it is above the baseline in none of the scores, at least one of which has a baseline."""
+        pairs = zip(values[len(self.costs) :], map(self.baselines.get, self.scores), strict=True)
+        known = [(value, baseline) for value, baseline in pairs if baseline is not None]
+        return len(known) == len(self.scores) and all(value <= baseline for value, baseline in known)
 
-    def panel(self, series: dict[str, list[_Entrant]], cost: Metric, score: Metric, wanted: Metric) -> Panel:
+    def panel(self, series: Mapping[str, Candidates], cost: Metric, score: Metric, wanted: Metric) -> Panel:
         """The plot of one score against one cost."""
-        x, y = self.objectives.index(cost), self.objectives.index(score)
-        points = {name: [self._point(e, x, y, name) for e in entrants] for name, entrants in series.items()}
+        points = {
+            name: [self._point(row, *of, cost, score, name) for row, of in c.items()] for name, c in series.items()
+        }
         xs = [point.x for found in points.values() for point in found]
         return Panel(
             x_label=cost.titled + _about_cost(wanted, cost, points["measured"], points["predicted"]),
-            y_label=", ".join(filter(None, [_score_label(score), format.clipped(self.field.name, LABEL_WIDTH)])),
+            y_label=", ".join(filter(None, [_score_label(score), format.clipped(self.eval_set.name, LABEL_WIDTH)])),
             x_log=bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 100,
             lower_cost_is_better=cost.direction == "lower",
             front_line=len(self.objectives) == 2,
-            measured=points["measured"],
-            predicted=points["predicted"],
-            published=points["published"],
-            baseline=self.floors[score],
-            baseline_label=next(iter(metrics.baselines(self.field.task).values())),
+            **points,
+            baseline=self.baselines[score],
+            baseline_label=next(iter(metrics.baselines(self.eval_set.task).values())),
         )
 
-    def _point(self, entrant: _Entrant, x: int, y: int, name: str) -> Point:
-        of_x, of_y = (self._bounds(entrant.group, self.objectives[k], name) for k in (x, y))
+    def _point(
+        self, row: Row, values: Sequence[float], standing: Standing, cost: Metric, score: Metric, series: str
+    ) -> Point:
+        def bounds(metric: Metric) -> tuple[float | None, float | None]:
+            if series == "published" or metric.deterministic:
+                return None, None
+            found = interval(row, metric, self.examples)
+            return (found.low, found.high) if found else (None, None)
+
+        (x_low, x_high), (y_low, y_high) = bounds(cost), bounds(score)
         return Point(
-            label=format.clipped(self.field.short(entrant.group.label), LABEL_WIDTH),
-            x=entrant.values[x],
-            y=entrant.values[y],
-            on_front=entrant.standing == "front",
-            within_noise=entrant.standing == "noise",
-            x_low=of_x.low if of_x else None,
-            x_high=of_x.high if of_x else None,
-            y_low=of_y.low if of_y else None,
-            y_high=of_y.high if of_y else None,
+            label=format.clipped(self.eval_set.short(row.label), LABEL_WIDTH),
+            x=values[self.objectives.index(cost)],
+            y=values[self.objectives.index(score)],
+            on_front=standing == "front",
+            within_noise=standing == "noise",
+            x_low=x_low,
+            x_high=x_high,
+            y_low=y_low,
+            y_high=y_high,
         )
-
-    def _bounds(self, group: Row, metric: Metric, name: str) -> Interval | None:
-        return interval(group, metric, self.examples) if name != "published" and not metric.deterministic else None
 
 
 def _scores(spec: Spec, task: str) -> list[Metric]:
-    """Those of the spec that the task has; the metric by which it ranks methods if the spec names none of them."""
+    """The spec's scores that the task has; the metric by which it ranks methods if it has none of them."""
     others = set(metrics.task_scores()) - set(metrics.of_task(task))
     main = metrics.main(task)
     named = [name for name in spec.pareto.scores or [spec.pareto.score or main] if name not in others]
     return [metrics.get(name) for name in dict.fromkeys(named or [main])]
 
 
-def _floors(field: EvalSet, scores: Sequence[Metric]) -> dict[Metric, float | None]:
-    """What the first of the task's baselines scores by the same metrics; null without a finished cell."""
-    prior = (baselines_of(field.rows) or [{}])[0].get(next(iter(metrics.baselines(field.task))), {})
-    main = metrics.main(field.task)
-    names = {score: main if score.name == metrics.SCORE else score.name for score in scores}
-    floors = {score: metrics.in_unit(prior.get(name), name) for score, name in names.items()}
-    return {score: 0.0 if score.name == metrics.OVER_BASELINE else floor for score, floor in floors.items()}
+def _baselines(eval_set: EvalSet, scores: Sequence[Metric]) -> dict[Metric, float | None]:
+    """Value of the first of the task's baselines by each score; null without a finished cell."""
+    recorded = (baselines_of(eval_set.rows) or [{}])[0].get(next(iter(metrics.baselines(eval_set.task))), {})
+    values: dict[Metric, float | None] = {}
+    for score in scores:
+        name = metrics.main(eval_set.task) if score.name == "score" else score.name
+        values[score] = 0.0 if name == "over_prior" else metrics.in_unit(recorded.get(name), name)
+    return values
 
 
 def _score_label(score: Metric) -> str:
@@ -184,14 +180,14 @@ def _score_label(score: Metric) -> str:
     return metrics.with_unit(facts.title or facts.header if facts else score.header, score.unit)
 
 
-def _known_cost(wanted: Metric, groups: Sequence[Row]) -> Metric:
-    """The wanted cost if it was measured, or else predicted, in at least one finished cell, or the first other one
-    that was measured."""
-    finished = [group for group in groups if group.ok]
-    if any(group.mean(wanted) is not None or group.predicted(wanted) is not None for group in finished):
+def _known_cost(wanted: Metric, rows: Sequence[Row]) -> Metric:
+    """The wanted cost if it was measured, or else predicted, in any finished cell, or the first other one that was
+    measured."""
+    finished = [row for row in rows if row.ok]
+    if any(row.mean(wanted) is not None or row.predicted(wanted) is not None for row in finished):
         return wanted
-    others = [metrics.get(name) for name in OTHER_COSTS]
-    return next((cost for cost in others if any(group.mean(cost) is not None for group in finished)), wanted)
+    others = map(metrics.get, FALLBACK_COSTS)
+    return next((cost for cost in others if any(row.mean(cost) is not None for row in finished)), wanted)
 
 
 def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predicted: Sequence[Point]) -> str:
@@ -203,5 +199,5 @@ def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predict
     return ", measured (filled) or predicted (hollow)" if measured else ", predicted for a CUDA GPU"
 
 
-def _published(group: Row, metric: Metric) -> float | None:
-    return group.published.values.get(metric.name) if group.published else None
+def _published(row: Row, metric: Metric) -> float | None:
+    return row.published.values.get(metric.name) if row.published else None

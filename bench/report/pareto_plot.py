@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.report import label_layout
-from bench.report.label_layout import Box, Labels, boxes, line_boxes
+from bench.report.label_layout import Box, LabelPlacer, boxes, line_boxes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,10 @@ MEASURED, PUBLISHED, GREY = "#0072B2", "#D55E00", "#595959"
 """From Okabe and Ito's palette, told apart with any colour vision."""
 MEASURED_TEXT, PUBLISHED_TEXT = "#003d5c", "#8a3b00"
 """The same hues, dark enough to read."""
-MOST_LABELS = 40
-"""Of ours, and of published points."""
-WIDTH_LISTED = 40
-"""Letters in a line of the list of cells without a score."""
+MAX_LABELS = 40
+"""Of measured, and of published points."""
+LISTED_WIDTH = 40
+"""Characters in a line of the list of cells without a score."""
 FAINT = 0.4
 """Opacity of what the front leaves behind."""
 
@@ -56,19 +56,19 @@ class Style:
     marker: float
     columns: int
     """Panels beside each other."""
-    most_failures: int
+    max_failures: int
 
 
 FULL = Style(
     panel=(6.4, 3.4), margins=(0.68, 0.18, 0.92, 0.06), head=0.85, listed=2.35, font=9, label=7, marker=6, columns=1,
-    most_failures=12,
+    max_failures=12,
 )  # fmt: skip
 """The width of a page: with title, facts and the list of what failed."""
 GRID = replace(FULL, panel=(3.3, 2.7), margins=(0.68, 0.14, 0.92, 0.1), label=5.5, marker=5, columns=2)
 """Likewise for several panels."""
 COLUMN = Style(
     panel=(2.75, 1.9), margins=(0.47, 0.08, 0.72, 0.05), head=0.0, listed=0.0, font=7, label=5, marker=3.6, columns=1,
-    most_failures=4,
+    max_failures=4,
 )  # fmt: skip
 """3.3 in, a column of a paper's two: no title."""
 
@@ -276,13 +276,13 @@ def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
     """Crosses at the edge for the cells without a score, beside their list; inside, at the bottom, if there is no room.
 
     The words that stand inside or beside."""
-    shown = failures[: style.most_failures]
+    shown = failures[: style.max_failures]
     if len(failures) > len(shown):
         shown = [*shown[:-1], f"and {len(failures) - len(shown) + 1} more"]
     beside = bool(style.listed)
     x, align, size = (1.0 + 0.15 / style.panel[0], "left", 7.0) if beside else (0.98, "right", style.label)
     if beside:
-        shown = [textwrap.fill(failure, WIDTH_LISTED, subsequent_indent="  ") for failure in shown]
+        shown = [textwrap.fill(failure, LISTED_WIDTH, subsequent_indent="  ") for failure in shown]
     line, gap = (size * 1.2) / (style.panel[1] * 72), (size * 0.7) / (style.panel[1] * 72)
     heights = [line * (1 + failure.count("\n")) + gap for failure in shown]
     if shown and beside:
@@ -308,18 +308,18 @@ def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, told: list[Text]
     ends = [end for p in panel.ours for end in _ends(p)]
     thin = Box(-1.5, -1.5, 1.5, 1.5)
     bars = boxes(to_pixels(ends)) + thin if ends else ()
-    labels = Labels(axes, taken=boxes(taken), lines=boxes([*line_boxes(axes), *bars]))
+    labels = LabelPlacer(axes, taken=boxes(taken), lines=boxes([*line_boxes(axes), *bars]))
     narrow = not style.listed
-    crowded = len(panel.ours) > (6 if narrow else MOST_LABELS)
+    crowded = len(panel.ours) > (6 if narrow else MAX_LABELS)
     near = 14.0 if crowded else 200.0
     order = sorted(panel.ours, key=lambda p: (not p.on_front, not p.within_noise, p.x, p.y, p.label))
-    for point in order[:MOST_LABELS]:
+    for point in order[:MAX_LABELS]:
         must = point.on_front or not crowded
         labels.place(point.label, (point.x, point.y), MEASURED_TEXT, style.label, must=must, near=near)
     if narrow and panel.ours:
         return
     named = set() if plot.tag else {point.label for point in panel.ours}
-    for point in sorted(panel.published, key=lambda p: (not p.on_front, p.x, p.y, p.label))[:MOST_LABELS]:
+    for point in sorted(panel.published, key=lambda p: (not p.on_front, p.x, p.y, p.label))[:MAX_LABELS]:
         if point.label not in named:
             labels.place(point.label, (point.x, point.y), PUBLISHED_TEXT, style.label - 1, must=False)
 

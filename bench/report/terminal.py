@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.format import DASH, one_line
 from bench.report.captions import scale_tag
-from bench.report.model import Table, TableRow
+from bench.report.table import Table, TableRow
 
 GAP = 2
 """Columns of a terminal between two columns of a grid: a space of padding and the box's."""
@@ -137,7 +137,7 @@ def _summary(table: Table) -> Grid:
 def _summary_rows(table: Table, metrics: Sequence[int]) -> Iterator[GridRow]:
     rows = _shown(table)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        values = [row.entries[index] for index in metrics]
+        values = [row.values[index] for index in metrics]
         texts = [text(row.label), *(text(value.text, "bold green" if value.best else "") for value in values)]
         if table.with_status:
             status = row.status or ("" if row.baseline else "ok")
@@ -149,6 +149,6 @@ def _summary_rows(table: Table, metrics: Sequence[int]) -> Iterator[GridRow]:
 def _shown(table: Table) -> list[TableRow]:
     """All rows; of a table too long the best ones, then the first, in its order, and the baselines."""
     cells = [i for i, row in enumerate(table.rows) if not row.baseline]
-    best_first = sorted(cells, key=lambda i: not any(entry.best for entry in table.rows[i].entries))
+    best_first = sorted(cells, key=lambda i: not any(entry.best for entry in table.rows[i].values))
     kept = set(best_first[:MAX_ROWS])
     return [row for i, row in enumerate(table.rows) if row.baseline or i in kept]

@@ -1,9 +1,9 @@
-"""Any view of a spec's table: which columns, rows in groups, rows and columns exchanged, significant digits."""
+"""Any view of a spec's table: its columns, rows in groups, rows and columns exchanged, significant digits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,18 @@ from bench import format, metrics
 from bench.analysis.predictions import ExampleScores
 from bench.errors import SpecError
 from bench.registry import did_you_mean
-from bench.report import build_table
-from bench.report.model import Entry, Table, TableRow
+from bench.report import build_table, latex, markdown
+from bench.report.table import Table, TableRow, Value
 from bench.spec.sections import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from bench.records.record import CellRecord
     from bench.spec.cell import Cell
     from bench.spec.sections import Spec
 
 MAX_DIGITS = 12
+Text = tuple[str, bool]
+"""A text, and whether it is bold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,37 +35,22 @@ class Wanted:
     """A part or an axis."""
     transpose: bool = False
     digits: int | None = None
-    """Significant ones of every metric; null: as the metric prints."""
+    """Significant digits of every metric; null: as the metric prints."""
     published: bool = False
     """Whether published values stand in brackets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """One place of a grid."""
-
-    words: str
-    bold: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """Rows under one heading; without groups there is one section without a heading."""
-
-    heading: str
-    rows: list[list[Text]]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """What the renderers print; texts not escaped yet."""
+    """What the renderers print, not escaped yet."""
 
     of: Table
     """What it is a view of."""
     headers: list[str]
     numeric: list[bool]
-    """Of the columns: whether numbers stand there."""
-    sections: list[Section]
+    """Whether numbers stand in a column."""
+    sections: dict[str, list[list[Text]]]
+    """Rows by their heading; without groups one section whose heading is empty."""
     notes: list[str]
 
 
@@ -78,24 +63,23 @@ def view(
     examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
 ) -> Grid:
-    """The grid of a spec's cells. Raises SpecError for a column or group that there is none of."""
+    """The grid of a spec's cells. Raises SpecError for an unknown column or group."""
     if wanted.digits is not None and not 1 <= wanted.digits <= MAX_DIGITS:
         raise SpecError(f"--digits {wanted.digits}: write how many significant digits, 1 to {MAX_DIGITS}")
     table = build_table(_with_columns(spec, wanted), scale, cells, records, examples, stale)
-    grid = _transposed(table, wanted) if wanted.transpose else _upright(table, wanted)
-    return replace(grid, notes=[*(["In brackets: published."] if _shows_published(table, wanted) else []), *grid.notes])
+    group = _group_index(table, wanted)
+    notes = ["In brackets: published."] * (wanted.published and table.with_published) + list(table.footnotes)
+    return _transposed(table, wanted, group, notes) if wanted.transpose else _upright(table, wanted, group, notes)
 
 
 def _with_columns(spec: Spec, wanted: Wanted) -> Spec:
     """The spec with the columns asked for, under its own headers; the group's column first."""
     if not wanted.published:
         spec = spec.model_copy(update={"published": None})
-    if not wanted.columns and wanted.group_by is None:
-        return spec
     headers = {column.value: column for column in spec.columns}
     names = list(wanted.columns or headers)
-    if not names and wanted.group_by:
-        return spec  # it has the usual columns, parts and axes among them
+    if not names or not (wanted.columns or wanted.group_by):
+        return spec  # without columns of its own it has the usual ones, parts and axes among them
     if wanted.group_by is not None:
         if wanted.group_by in metrics.names():
             raise SpecError(f"--group-by {wanted.group_by}: is a metric; name a part or an axis")
@@ -103,87 +87,117 @@ def _with_columns(spec: Spec, wanted: Wanted) -> Spec:
     return spec.model_copy(update={"columns": [headers.get(name) or Column(value=name) for name in names]})
 
 
-def _upright(table: Table, wanted: Wanted) -> Grid:
-    group = _group_index(table, wanted)
+def _group_index(table: Table, wanted: Wanted) -> int | None:
+    if wanted.group_by is None:
+        return None
+    labels = {column.value: index for index, column in enumerate(table.columns) if column.metric is None}
+    if wanted.group_by not in labels:
+        raise SpecError(
+            f"--group-by {wanted.group_by}: no such part or axis{did_you_mean(wanted.group_by, list(labels))}"
+        )
+    return labels[wanted.group_by]
+
+
+def _upright(table: Table, wanted: Wanted, group: int | None, notes: list[str]) -> Grid:
     kept = [index for index in range(len(table.columns)) if index != group]
     nameless = all(table.columns[index].metric for index in kept)  # the group's was the only column of labels
     sections: dict[str, list[list[Text]]] = {}
     for row in table.rows:
-        heading = "" if group is None else _heading(table, row, group)
         texts = _texts(table, row, kept, wanted)
-        sections.setdefault(heading, []).append([Text(row.label), *texts] if nameless else texts)
+        sections.setdefault(_heading(table, row, group), []).append([(row.label, False)] * nameless + texts)
+    status = table.with_status
     return Grid(
         of=table,
-        headers=["Cell"] * nameless + [table.columns[i].header for i in kept] + ["Status"] * table.with_status,
-        numeric=[False] * nameless + [table.columns[i].metric is not None for i in kept] + [False] * table.with_status,
-        sections=[Section(heading=heading, rows=rows) for heading, rows in sections.items()],
-        notes=list(table.footnotes),
+        headers=["Cell"] * nameless + [table.columns[i].header for i in kept] + ["Status"] * status,
+        numeric=[False] * nameless + [table.columns[i].metric is not None for i in kept] + [False] * status,
+        sections=sections,
+        notes=notes,
     )
 
 
-def _transposed(table: Table, wanted: Wanted) -> Grid:
+def _transposed(table: Table, wanted: Wanted, group: int | None, notes: list[str]) -> Grid:
     """A column per cell, those of a group side by side; the first column of the table is the header."""
-    group = _group_index(table, wanted)
-    places = list(dict.fromkeys(_heading(table, row, group) for row in table.rows)) if group is not None else [""]
-    rows = [row for place in places for row in table.rows if group is None or _heading(table, row, group) == place]
-    indices = list(range(len(table.columns)))
-    columns = [_texts(table, row, indices, wanted) for row in rows]
+    headings = list(dict.fromkeys(_heading(table, row, group) for row in table.rows))
+    rows = sorted(table.rows, key=lambda row: headings.index(_heading(table, row, group)))
+    columns = [_texts(table, row, range(len(table.columns)), wanted) for row in rows]
     headers = [*(column.header for column in table.columns), *(["Status"] * table.with_status)]
-    lines = [[Text(header), *(column[i] for column in columns)] for i, header in enumerate(headers)]
+    first, *lines = [[(header, False), *(column[i] for column in columns)] for i, header in enumerate(headers)]
     return Grid(
         of=table,
-        headers=[place.words for place in lines[0]],
+        headers=[words for words, _ in first],
         numeric=[False, *([True] * len(columns))],
-        sections=[Section(heading="", rows=lines[1:])],
-        notes=list(table.footnotes),
+        sections={"": lines},
+        notes=notes,
     )
 
 
-def _group_index(table: Table, wanted: Wanted) -> int | None:
-    if wanted.group_by is None:
-        return None
-    labels = [column.value for column in table.columns if column.metric is None]
-    if wanted.group_by not in labels:
-        raise SpecError(f"--group-by {wanted.group_by}: no such part or axis{did_you_mean(wanted.group_by, labels)}")
-    return next(index for index, column in enumerate(table.columns) if column.value == wanted.group_by)
-
-
-def _heading(table: Table, row: TableRow, group: int) -> str:
-    return "Baselines" if row.baseline else f"{table.columns[group].header}: {row.entries[group].text}"
+def _heading(table: Table, row: TableRow, group: int | None) -> str:
+    if group is None:
+        return ""
+    return "Baselines" if row.baseline else f"{table.columns[group].header}: {row.values[group].text}"
 
 
 def _texts(table: Table, row: TableRow, indices: Sequence[int], wanted: Wanted) -> list[Text]:
-    """Of one row; a baseline's name stands in the first place."""
-    shown = [_text(row.entries[index], wanted, numeric=table.columns[index].metric is not None) for index in indices]
+    """One row; a baseline's name stands in its first column."""
+    texts = [
+        _text(row.values[index], wanted) if table.columns[index].metric else (row.values[index].text, False)
+        for index in indices
+    ]
     if row.baseline and table.columns[indices[0]].metric is None:
-        shown[0] = Text(row.label)
-    return shown + [Text(row.status or ("" if row.baseline else "ok"))] * table.with_status
+        texts[0] = (row.label, False)
+    return texts + [(row.status_text, False)] * table.with_status
 
 
-def _text(entry: Entry, wanted: Wanted, *, numeric: bool) -> Text:
-    if not numeric:
-        return Text(entry.text)
-    known = entry.predicted if entry.shows_prediction else entry.value
+def _text(value: Value, wanted: Wanted) -> Text:
+    known = value.predicted if value.shows_prediction else value.value
     if wanted.digits is not None and known is not None:
-        entry = _rounded(entry, known, wanted.digits)
-    published = wanted.published and entry.published is not None
-    return Text(f"{entry.text} ({entry.published_text})" if published else entry.text, entry.best)
+        value = _rounded(value, known, wanted.digits)
+    bracketed = wanted.published and value.published is not None
+    return f"{value.text} ({value.published_text})" if bracketed else value.text, value.best
 
 
-def _rounded(entry: Entry, known: float, digits: int) -> Entry:
+def _rounded(value: Value, known: float, digits: int) -> Value:
     """With so many significant digits; deviation and published value get as many decimals."""
     decimals = digits - 1 - (math.floor(math.log10(abs(known))) if known else 0)
     if known and abs(round(known, decimals)) >= 10.0 ** (digits - decimals):  # 9.996 has become 10.00
         decimals -= 1
-    shown, published = round(known, decimals), entry.published
-    words = format.spread(shown, entry.std if entry.std is None else round(entry.std, decimals), max(decimals, 0))
+    std = value.std if value.std is None else round(value.std, decimals)
+    words = format.spread(round(known, decimals), std, max(decimals, 0))
     return replace(
-        entry,
-        text=format.predicted(words) if entry.shows_prediction else words,
-        published=None if published is None else round(published, decimals),
+        value,
+        text=format.predicted(words) if value.shows_prediction else words,
+        published=None if value.published is None else round(value.published, decimals),
         digits=max(decimals, 0),
     )
 
 
-def _shows_published(table: Table, wanted: Wanted) -> bool:
-    return wanted.published and any(column.published for column in table.columns)
+def markdown_text(grid: Grid) -> str:
+    """GitHub-flavoured; a group's heading is a row of its own."""
+
+    def text(words: str, bold: bool) -> str:
+        return f"**{markdown.escape(words)}**" if bold else markdown.escape(words)
+
+    rows: list[list[str]] = []
+    for heading, lines in grid.sections.items():
+        if heading:
+            rows.append([f"*{markdown.escape(heading)}*", *[""] * (len(grid.headers) - 1)])
+        rows += [[text(*cell) for cell in line] for line in lines]
+    headers = list(zip(map(markdown.escape, grid.headers), grid.numeric, strict=True))
+    return markdown.page(grid.of, headers, rows, grid.notes)
+
+
+def latex_text(grid: Grid) -> str:
+    """A ``table`` with booktabs rules; a group's heading spans it."""
+
+    def text(words: str, bold: bool) -> str:
+        return rf"\textbf{{{latex.escape(words)}}}" if bold else latex.escape(words)
+
+    body = [latex.line(list(map(latex.escape, grid.headers)))]
+    for heading, lines in grid.sections.items():
+        body.append(r"\midrule")
+        if heading:
+            spanning = rf"\textit{{{latex.escape(heading)}}}"
+            body.append(rf"\multicolumn{{{len(grid.headers)}}}{{@{{}}l@{{}}}}{{{spanning}}} \\")
+        body += [latex.line([text(*cell) for cell in line]) for line in lines]
+    align = "".join("r" if numeric else "l" for numeric in grid.numeric)
+    return latex.framed(grid.of, packages=("booktabs", "graphicx"), align=align, body=body, notes=grid.notes)

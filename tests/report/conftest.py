@@ -10,7 +10,7 @@ import pytest
 
 from bench.records.record import CellRecord
 from bench.report import build_table
-from bench.report.model import Entry, Table
+from bench.report.table import Table, Value
 from bench.spec.cell import Cell
 from bench.spec.sections import Spec
 from tests.factories import load_cells, make_record
@@ -43,8 +43,8 @@ class Case:
         self.spec = self.spec.model_copy(update=changes)
 
 
-def entry(table: Table, row: int, column: str) -> Entry:
-    return table.rows[row].entries[[c.value for c in table.columns].index(column)]
+def entry(table: Table, row: int, column: str) -> Value:
+    return table.rows[row].values[[c.value for c in table.columns].index(column)]
 
 
 @pytest.fixture(scope="session")

@@ -67,9 +67,9 @@ def test_the_footnote_names_the_tests(case: Case, tmp_path: Path) -> None:
 def test_a_column_whose_noise_nobody_knows_is_not_marked(case: Case) -> None:
     case.respec(columns=[Column(value="train_time"), Column(value="memory")])
     table = case.fill().table()
-    assert [row.entries[1].best for row in table.rows if not row.baseline] == [False] * 10
+    assert [row.values[1].best for row in table.rows if not row.baseline] == [False] * 10
     assert "No best value marked, as one run does not tell its noise: Training time (s)." in table.footnotes
-    assert [row.entries[2].best for row in table.rows if not row.baseline] == [True] + [False] * 9
+    assert [row.values[2].best for row in table.rows if not row.baseline] == [True] + [False] * 9
     assert any(note.startswith("Bold: the best value (Memory (GiB)") for note in table.footnotes)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.records.record import Status
 from bench.report import csv_file, latex, markdown
-from bench.report.model import Table
+from bench.report.table import Table
 from bench.report.terminal import MAX_ROWS, print_summary
 from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case
@@ -103,8 +103,8 @@ def test_a_narrow_terminal_stacks_the_cells(table: Table) -> None:
 
 def test_of_a_thousand_cells_the_terminal_shows_the_best_and_the_first(table: Table) -> None:
     dull, best = (replace(table.rows[0], label=label) for label in ("dull", "best"))
-    dull = replace(dull, entries=tuple(replace(entry, best=False) for entry in dull.entries))
-    best = replace(best, entries=(*dull.entries[:-1], replace(dull.entries[-1], best=True)))
+    dull = replace(dull, values=tuple(replace(entry, best=False) for entry in dull.values))
+    best = replace(best, values=(*dull.values[:-1], replace(dull.values[-1], best=True)))
     baselines = [row for row in table.rows if row.baseline]
     for width in (200, 50):
         lines = shown(replace(table, rows=(*[dull] * 998, best, dull, *baselines)), width).splitlines()

@@ -8,8 +8,8 @@ import io
 from bench.analysis.rows import Row, rows_of
 from bench.records.record import CutCount, Overlap
 from bench.report import captions, csv_file, latex, markdown
-from bench.report.model import Table
 from bench.report.pareto import build_plot
+from bench.report.table import Table
 from tests.factories import make_record
 from tests.report.conftest import Case
 

@@ -44,7 +44,7 @@ def test_the_specs_flag_the_same_rows(root: Path, number: int, flags: int) -> No
     spec, cells = load_cells(root / "specs" / f"table{number}.yaml")
     table = Case(spec, cells).table()
     flagged = {
-        tuple(e.text for e in row.entries if not e.digits) for row in table.rows if any(e.flagged for e in row.entries)
+        tuple(e.text for e in row.values if not e.digits) for row in table.rows if any(e.flagged for e in row.values)
     }
     assert len(flagged) == flags
     assert flagged == {key[1:4] + key[4:] * bool(key[4]) for key in FLAGGED if key[0] == str(number)}
@@ -59,7 +59,7 @@ def test_every_published_row_of_the_specs_finds_its_cell(root: Path) -> None:
         spec, cells = load_cells(root / "specs" / f"table{number}.yaml")
         table = Case(spec, cells).table()
         assert len(table.rows) == rows
-        assert all(e.published is not None for row in table.rows for e in row.entries if e.digits), number
+        assert all(e.published is not None for row in table.rows for e in row.values if e.digits), number
 
 
 def test_without_counts_nothing_is_flagged() -> None:

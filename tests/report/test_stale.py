@@ -18,8 +18,8 @@ from bench.errors import DataError
 from bench.execution import inputs
 from bench.records.record import CellRecord, Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
-from bench.report.model import Table
 from bench.report.pareto import build_plot
+from bench.report.table import Table
 from bench.report.terminal import print_summary
 from tests.factories import accuracy
 from tests.report.conftest import Case
@@ -41,10 +41,10 @@ def test_a_stale_row_is_grey_everywhere_with_the_reason(stale: tuple[Case, dict[
     table = build_table(case.spec, case.scale, case.cells, case.records, None, reasons)
     row, before = table.rows[BEST], fresh.rows[BEST]
     assert (row.stale, row.status, before.stale) == (True, "stale (data changed)", False)
-    assert [entry.text for entry in row.entries] == [entry.text for entry in before.entries], "what it said is shown"
-    assert not any(entry.best for entry in row.entries)
+    assert [entry.text for entry in row.values] == [entry.text for entry in before.values], "what it said is shown"
+    assert not any(entry.best for entry in row.values)
     score = next(
-        entry.text for entry, column in zip(row.entries, table.columns, strict=True) if column.value == "global"
+        entry.text for entry, column in zip(row.values, table.columns, strict=True) if column.value == "global"
     )
     assert f"~~{score}~~" in markdown.render(table)
     assert rf"{{\color{{black!50}}{score}}}" in latex.render(table)

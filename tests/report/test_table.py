@@ -9,14 +9,14 @@ import pytest
 from bench.errors import SpecError
 from bench.format import DASH, MINUS, PREDICTED
 from bench.records.record import CellRecord, Memory, Status
-from bench.report.model import Table
+from bench.report.table import Table
 from bench.spec.sections import Column
 from tests.factories import accuracy, baselines, failed_record, load_cells, make_estimate, make_record
 from tests.report.conftest import Case, entry
 
 
 def texts(table: Table, row: int) -> list[str]:
-    return [e.text for e in table.rows[row].entries]
+    return [e.text for e in table.rows[row].values]
 
 
 def test_columns_and_rows_are_in_the_order_of_the_spec(paper: Case) -> None:

@@ -87,7 +87,7 @@ def test_the_table_has_a_column_of_variants_and_the_parts_of_all(write: Write) -
     resolved = write(SPEC).resolve("default")
     table = build_table(resolved.spec, "default", expand(resolved), {})
     assert [column.value for column in table.columns] == ["variant", "jtm", "decoder", "params"]
-    texts = [[entry.text for entry in row.entries[:3]] for row in table.rows]
+    texts = [[entry.text for entry in row.values[:3]] for row in table.rows]
     assert texts[1] == ["miss", "LoRA", ""]
     assert texts[3] == ["ofa", "", "LoRA"]
 

@@ -13,8 +13,7 @@ import pytest
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import rows_of
 from bench.records.store import ResultsFile
-from bench.report import build_table
-from bench.report.html import content, summary
+from bench.report.html import collect, page_data, questions, summary
 from tests.conftest import ROOT
 from tests.factories import load_cells
 
@@ -32,12 +31,14 @@ def test_a_page_of_the_gallery_is_of_its_records(page: Path) -> None:
     spec, cells = load_cells(next((ROOT / "specs").rglob(f"{name}.yaml")), file.stem)
     records, examples = ResultsFile(file).read(), ExampleScores(file.parent)
     groups = rows_of(spec, cells, records)
-    found = content.collect(spec, build_table(spec, file.stem, cells, records, examples), groups, examples)
+    axes = page_data.axes_of(groups)
+    asked = questions.read([record for group in groups for record in group.records], file.parent)
+    found = collect(spec, groups, axes, asked)
     text = page.read_text(encoding="utf-8")
     kept = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
     assert len(kept["images"]) > 50 or "made with other data" in kept["note"]
-    assert without_pictures(kept) == json.loads(json.dumps(found.data))
-    intervals = [summary.intervals(group, found.axes, examples) for group in groups]
+    assert without_pictures(kept) == json.loads(json.dumps(found))
+    intervals = [summary.intervals(group, axes, examples) for group in groups]
     assert [row["intervals"] for row in kept["rows"]] == json.loads(json.dumps(intervals))
     for statement in summary.summary(groups, examples):
         assert html.escape(statement.title, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text

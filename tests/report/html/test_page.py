@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.records.record import Failure, Status
-from bench.report.html import render
+from bench.report.html import safe_json
 from bench.spec.sections import Column
 from tests.factories import failed_record, make_record
 from tests.report.html.conftest import NOT_RUN, OOM, Report
@@ -183,7 +183,7 @@ def test_texts_of_others_come_out_harmless_and_readable(report: Report) -> None:
 
 
 def test_json_cannot_leave_its_element() -> None:
-    text = render.safe_json({"a": "</script><!-- \u2028 & é"})
+    text = safe_json({"a": "</script><!-- \u2028 & é"})
     assert not re.search(r"[<>&\u2028é]", text)
     assert json.loads(text) == {"a": "</script><!-- \u2028 & é"}
 

@@ -6,7 +6,7 @@ from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import rows_of
 from bench.records.record import Memory
 from bench.records.scores import Score
-from bench.report.html.page_data import axes, floor_of
+from bench.report.html.page_data import axes_of, baselines_json
 from bench.report.html.summary import Statement, summary
 from tests.factories import make_estimate
 from tests.report.conftest import Case
@@ -37,7 +37,7 @@ def test_the_best_is_named_with_its_interval_and_cell(report: Report) -> None:
     report.put(6, above(0))
     best = statements(report)[0]
     assert best.title == f"Best global accuracy: {report.cells[6].label}"
-    assert best.text.startswith(f"{100 * (ALL - 1) / ALL:.2f} %, 95 % interval 91.14 to 99.71, n = 60")
+    assert best.text.startswith(f"{100 * (ALL - 1) / ALL:.2f} %, 95 % CI 91.14 to 99.71, n = 60")
     assert best.named[0].cells == (report.cells[6].cell_id,)
 
 
@@ -51,7 +51,7 @@ def test_what_is_inside_the_noise_is_not_told_apart(report: Report) -> None:
 def test_it_says_so_if_all_others_are_worse(report: Report) -> None:
     for place in range(OOM):
         report.put(place, above(-1) if place == 5 else half)
-    assert titled(report, "Told apart from all").text.startswith("Every other cell is worse")
+    assert titled(report, "Told apart from all").text.startswith("All other cells are significantly worse")
 
 
 def test_the_best_under_a_size_of_gpu_changes_where_the_answer_does(report: Report) -> None:
@@ -137,8 +137,8 @@ def test_each_task_and_test_set_has_a_summary_of_its_own(two: Case) -> None:  # 
     assert "llama · 2 of 3 cells are not better than most common answer" in titles
     assert f"vit · {two.cells[3].label} is not better than majority class" in titles
     assert not any("same test examples: compare" in one.text for one in told)
-    found = axes(groups)
-    floors = floor_of(groups, found)
+    found = axes_of(groups)
+    floors = baselines_json(groups, found)
     assert {
         (own["called"], round(own["values"]["score"], 2), own["values"]["over_prior"]) for own in floors["own"]
     } == {
@@ -152,7 +152,7 @@ def test_a_test_set_without_a_current_result_has_no_floor(two: Case) -> None:  #
     two.put(4, record(two.cells[4], correct=300, params=1))
     stale = {cell.cell_id: "data changed" for cell in two.cells[3:]}
     groups = rows_of(two.spec, two.cells, two.records, stale)
-    floors = floor_of(groups, axes(groups))
+    floors = baselines_json(groups, axes_of(groups))
     assert floors["values"] == {}, "the floor of one test set is not that of another"
     assert [bool(own["values"]) for own in floors["own"]] == [True, True, True, *[False] * (len(groups) - 3)]
 
@@ -177,7 +177,7 @@ def test_cells_of_other_examples_are_held_against_their_own_prior(report: Report
     assert told.title.startswith("7 of 8 cells")
     assert report.cells[0].label not in labels(told)
     assert "Not all cells were scored on the same test examples" in statements(report)[0].text
-    found = axes(report.groups)
-    floors = floor_of(report.groups, found)
+    found = axes_of(report.groups)
+    floors = baselines_json(report.groups, found)
     assert floors["values"] == {}
     assert [own["values"].get("global") for own in floors["own"]] == [10.0, *[61.66667] * 7, None, None]
