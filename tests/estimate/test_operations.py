@@ -1,7 +1,10 @@
-"""Operations on meta: the memory of shapes changes nothing; what data would decide is answered, or refused by name."""
+"""Operations on meta: remembered calls change nothing; reads of data are answered, or refused by name; scratch memory
+by the rules of PyTorch's sources.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,16 +12,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.errors import EstimateError
-from bench.estimate.gpus import GPUS
-from bench.estimate.operations import Operations
+from bench.estimate.gpus import GPUS, MIB, cublas_of
+from bench.estimate.operations import KernelMemory, Operations, kernel_memory
 from bench.estimate.tracker import Tracker
 
 aten = torch.ops.aten
-META = torch.device("meta")
+SMALL, LARGE = 8_519_680, 32 * MIB
+AMPERE, HOPPER = (cublas_of(GPUS[gpu], "2.15.0+cu130") for gpu in ("ampere", "hopper"))
 
 
 class Through(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs everything through the given operations, and counts how much of it was new."""
+    """Runs everything through the given operations."""
 
     def __init__(self, operations: Operations) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -29,11 +33,7 @@ class Through(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.empty(*shape, dtype=dtype, device=META)
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device)
+    return torch.empty(*shape, dtype=dtype, device="meta")
 
 
 @pytest.mark.parametrize(
@@ -53,79 +53,67 @@ def test_a_second_call_gives_what_the_first_did(func: Any, args: tuple[Any, ...]
     operations = Operations(GPUS["ampere"])
     first, second = operations.run(func, args, {}), operations.run(func, args, {})
     outs = [list(out) if isinstance(out, list | tuple) else [out] for out in (first.out, second.out)]
-    assert all(same(a, b) for a, b in zip(*outs, strict=True))
+    forms = [[(a.shape, a.stride(), a.dtype, a.device) for a in out] for out in outs]
+    assert forms[0] == forms[1]
     assert not {a.untyped_storage()._cdata for a in outs[0]} & {b.untyped_storage()._cdata for b in outs[1]}
     assert len(first.made) == len(second.made) == len(outs[0])
     assert (first.flops, first.memory) == (second.flops, second.memory)
 
 
-def test_types_of_numbers_are_told_apart() -> None:
+def test_types_of_numbers_are_distinguished() -> None:
     operations = Operations()
     x = tensor(3, dtype=torch.int64)
     types = [operations.run(aten.add.Tensor, (x, number), {}).out.dtype for number in (1, 1.0, 1, 2.5)]
     assert types == [torch.int64, torch.float32, torch.int64, torch.float32]
 
 
-def test_views_share_their_storage_and_make_nothing() -> None:
+def test_views_and_in_place_operations_make_nothing() -> None:
     operations = Operations()
-    x = tensor(4, 6)
-    for func, args in (
+    x, y = tensor(4, 6), tensor(4, 6)
+    for func, args in [
         (aten.view.default, (x, [24])),
         (aten._unsafe_view.default, (x, [6, 4])),
         (aten.t.default, (x,)),
-    ):
-        for _ in range(2):
-            ran = operations.run(func, args, {})
-            assert ran.out.untyped_storage()._cdata == x.untyped_storage()._cdata
-
-
-def test_in_place_operations_return_their_argument() -> None:
-    operations = Operations()
-    x, y = tensor(4), tensor(4)
-    for _ in range(2):
-        ran = operations.run(aten.add_.Tensor, (x, y), {})
-        assert ran.out is x
-        assert not [made for made in ran.made if made is not x]
-
-
-def test_a_mask_is_taken_not_to_be_trivial() -> None:
-    with Through(Operations()):
-        assert not tensor(3, dtype=torch.bool).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
-def test_reading_a_number_is_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(EstimateError, match=f"value of a {dtype} tensor"), Through(Operations()):
-        tensor(1, dtype=dtype).sum().item()
-
-
-def test_a_shape_that_depends_on_data_is_refused_by_name() -> None:
-    with pytest.raises(EstimateError, match=r"aten\.nonzero"), Through(Operations()):
-        tensor(3).nonzero()
+        (aten.add_.Tensor, (x, y)),
+    ] * 2:
+        ran = operations.run(func, args, {})
+        assert ran.out.untyped_storage()._cdata == x.untyped_storage()._cdata
+        assert (ran.out is x) is (func is aten.add_.Tensor)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-def test_a_sparse_tensor_is_refused_by_name() -> None:
-    with pytest.raises(EstimateError, match=r"makes a torch\.sparse_coo tensor"), Through(Operations()):
-        torch.sparse_coo_tensor(tensor(2, 3, dtype=torch.int64), tensor(3), (4, 4))
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: tensor(1, dtype=torch.int64).sum().item(), r"value of a torch\.int64 tensor"),
+        (lambda: tensor(1).sum().item(), r"value of a torch\.float32 tensor"),
+        (lambda: tensor(2, 3, dtype=torch.int64).tolist(), r"\.tolist\(\)"),
+        (lambda: tensor(3).nonzero(), r"aten\.nonzero"),
+        (
+            lambda: torch.sparse_coo_tensor(tensor(2, 3, dtype=torch.int64), tensor(3), (4, 4)),
+            r"makes a torch\.sparse_coo tensor",
+        ),
+    ],
+)
+def test_what_depends_on_data_is_refused_by_name(act: Callable[[], object], message: str) -> None:
+    with pytest.raises(EstimateError, match=message), Through(Operations()):
+        act()
 
 
-def test_results_are_read_as_zeros_only_where_nothing_depends_on_them() -> None:
+def test_reads_are_answered_where_nothing_depends_on_them() -> None:
     operations = Operations()
     with Through(operations):
-        with pytest.raises(EstimateError, match=r"\.tolist\(\)"):
-            tensor(2, 3, dtype=torch.int64).tolist()
+        assert not tensor(3, dtype=torch.bool).all(), "a mask is assumed not to be trivial"
         operations.allow_reads = True
         assert tensor(2, 3, dtype=torch.int64).tolist() == [[0] * 3] * 2
 
 
 def test_a_scalar_is_zero_no_longer_than_it_lives() -> None:
-    operations = Operations()
-    found = torch.zeros(1, device=META)
-    with Through(operations):
-        torch._amp_foreach_non_finite_check_and_unscale_([tensor(2)], found, tensor(1))
-        assert found.item() == 0
-        del found
+    overflow = torch.zeros(1, device="meta")
+    with Through(Operations()):
+        torch._amp_foreach_non_finite_check_and_unscale_([tensor(2)], overflow, tensor(1))
+        assert overflow.item() == 0
+        del overflow
         for _ in range(50):
             with pytest.raises(EstimateError):
                 tensor(1).item()
@@ -133,23 +121,76 @@ def test_a_scalar_is_zero_no_longer_than_it_lives() -> None:
 
 def test_no_gradient_overflows() -> None:
     weight = torch.nn.Parameter(tensor(2))
-    before: list[int] = []
-    with Tracker() as tracker:
+    updates: list[int] = []
+    with Tracker():
         optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, foreach=True)
-        optimizer.register_step_post_hook(lambda *_: before.append(1))
+        optimizer.register_step_post_hook(lambda *_: updates.append(1))
         scaler = torch.amp.GradScaler("meta")
         scaler.scale((weight * 2).sum()).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
-    assert before == [1], "the loss scaler skipped the update"
-    assert tracker.backward_flops == 0
+    assert updates == [1], "the loss scaler skipped the update"
 
 
-def test_flops_are_counted_in_replays_too() -> None:
-    x, w = tensor(3, 4), torch.nn.Parameter(tensor(4, 5))
-    tracker = Tracker()
-    with tracker:
-        for _ in range(2):
-            torch.mm(x, w).sum().backward()  # type: ignore[no-untyped-call]
-    assert tracker.forward_flops == 2 * (2 * 3 * 4 * 5)
-    assert tracker.backward_flops == 2 * (2 * 3 * 4 * 5)  # the weight's gradient; the input is frozen
+@pytest.mark.parametrize(
+    ("gpu", "torch_version", "product", "with_bias"),
+    [
+        ("ampere", "2.11.0", {"cublas": SMALL}, {"cublas": SMALL, "cublaslt": MIB}),
+        ("hopper", "2.11.0+cu128", {"cublas": LARGE}, {"cublas": LARGE, "cublaslt": MIB}),
+        ("blackwell", "2.11.0", {"cublas": SMALL}, {"cublas": SMALL, "cublaslt": MIB}),
+        ("ampere", "2.14.1", {"cublas": SMALL}, {"cublas": SMALL}),
+        ("hopper", "2.14.1+cu130", {"cublas": LARGE}, {"cublas": LARGE}),
+        ("blackwell", "2.14.1", {"cublas": LARGE}, {"cublas": LARGE}),
+    ],
+)
+def test_until_2_14_workspaces_are_kept(
+    gpu: str, torch_version: str, product: dict[str, int], with_bias: dict[str, int]
+) -> None:
+    cublas = cublas_of(GPUS[gpu], torch_version)
+    assert kernel_memory(cublas, aten.mm, ()) == KernelMemory(workspaces=tuple(product.items()))
+    assert kernel_memory(cublas, aten.addmm, ()) == KernelMemory(workspaces=tuple(with_bias.items()))
+
+
+def test_a_cache_that_the_environment_asks_for_is_kept_later_too() -> None:
+    assert not cublas_of(GPUS["hopper"], "2.15.1").kept
+    assert cublas_of(GPUS["hopper"], "2.15.1", cache="1").kept
+
+
+QUERY = tensor(2, 3, 130, 40)
+FEW, MANY = tensor(3072, dtype=torch.int64), tensor(8192, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("cublas", "packet", "args", "scratch"),
+    [
+        (AMPERE, aten.mm, (), (SMALL,)),
+        (HOPPER, aten.bmm, (), (LARGE,)),
+        (HOPPER, aten.addmm, (), (MIB,)),  # cuBLASLt's
+        (AMPERE, aten.add, (), ()),
+        # summed in fp32 over padded blocks
+        (
+            AMPERE,
+            aten._scaled_dot_product_flash_attention_backward,
+            (None, QUERY.bfloat16()),
+            (2 * 3 * 256 * 64 * 4, 2 * 3 * 256 * 4),
+        ),
+        # multiplied in full only in fp32
+        (
+            AMPERE,
+            aten._scaled_dot_product_efficient_attention_backward,
+            (None, QUERY),
+            (2 * 3 * 130 * 4, 2 * 3 * 130 * 40 * 4),
+        ),
+        (AMPERE, aten._scaled_dot_product_efficient_attention_backward, (None, QUERY.half()), (2 * 3 * 130 * 4,)),
+        # sorted above 3072 tokens
+        (AMPERE, aten.embedding_dense_backward, (tensor(3072, 64), FEW, 100), ()),
+        (
+            AMPERE,
+            aten.embedding_dense_backward,
+            (tensor(8192, 64), MANY, 100),
+            (*(8192 * 8,) * 4, (8192 // 10 + 100) * 64 * 4),
+        ),
+    ],
+)
+def test_scratch_memory(cublas: Any, packet: Any, args: tuple[Any, ...], scratch: tuple[int, ...]) -> None:
+    assert kernel_memory(cublas, packet, args) == KernelMemory(scratch=scratch)
