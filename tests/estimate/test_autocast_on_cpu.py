@@ -79,45 +79,45 @@ def allocations(profile: torch.profiler.profile) -> Iterator[list[int]]:
         yield sorted(sizes_of_run) if freed else sizes_of_run
 
 
-def transformer(
-    model_type: str, auto: str, inputs: dict[str, Any], attention: str = "sdpa", **sizes: Any
-) -> tuple[nn.Module, Loss]:
-    import transformers
-
-    config = transformers.AutoConfig.for_model(model_type, **sizes)
-    model = getattr(transformers, f"AutoModelFor{auto}").from_config(config, attn_implementation=attention)
-    return model, lambda module: module(**inputs).loss
-
-
 def vit(attention: str = "sdpa", **checkpointing: bool) -> tuple[nn.Module, Loss]:
-    inputs = {"pixel_values": PIXELS.clone().requires_grad_(bool(checkpointing)), "labels": LABELS}
-    sizes = SMALL | {"image_size": 32, "patch_size": 8, "num_labels": 5}
-    model, loss = transformer("vit", "ImageClassification", inputs, attention, **sizes)
+    from transformers import ViTConfig, ViTForImageClassification
+
+    others: dict[str, Any] = {"num_labels": 5, "attn_implementation": attention}
+    config = ViTConfig(**SMALL, image_size=32, patch_size=8, **others)
+    model = ViTForImageClassification(config)
     if checkpointing:
-        model.gradient_checkpointing_enable(checkpointing)  # type: ignore[operator]
-    return model, loss
+        model.gradient_checkpointing_enable(checkpointing)  # type: ignore[no-untyped-call]
+    pixels = PIXELS.clone().requires_grad_(bool(checkpointing))
+    return model, lambda module: module(pixel_values=pixels, labels=LABELS).loss
 
 
 def frozen_vit() -> tuple[nn.Module, Loss]:
     model, loss = vit()
-    model.get_submodule("vit").requires_grad_(False)
+    model.vit.requires_grad_(False)
     return model, loss
 
 
 def bert(attention: str) -> tuple[nn.Module, Loss]:
-    sizes = SMALL | {"vocab_size": 99, "num_labels": 5}
-    return transformer("bert", "SequenceClassification", TEXT | {"labels": LABELS}, attention, **sizes)
+    from transformers import BertConfig, BertForSequenceClassification
+
+    others: dict[str, Any] = {"num_labels": 5, "attn_implementation": attention}
+    config = BertConfig(**SMALL, vocab_size=99, **others)
+    return BertForSequenceClassification(config), lambda module: module(**TEXT, labels=LABELS).loss
 
 
 def t5() -> tuple[nn.Module, Loss]:
-    sizes = {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
-    sizes |= {"decoder_start_token_id": 0, "pad_token_id": 0}
-    return transformer("t5", "Seq2SeqLM", TEXT | {"labels": IDS}, **sizes)
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    ends: dict[str, Any] = {"decoder_start_token_id": 0, "pad_token_id": 0}
+    config = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, **ends)
+    return T5ForConditionalGeneration(config), lambda module: module(**TEXT, labels=IDS).loss
 
 
 def gpt2() -> tuple[nn.Module, Loss]:
-    sizes = {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
-    return transformer("gpt2", "CausalLM", TEXT | {"labels": IDS}, **sizes)
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
+    return GPT2LMHeadModel(config), lambda module: module(**TEXT, labels=IDS).loss
 
 
 def timm_vit() -> tuple[nn.Module, Loss]:
