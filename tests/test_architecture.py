@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +105,25 @@ def test_the_core_names_no_plugin(path: Path) -> None:
     tree = ast.parse(path.read_text())
     literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not literals & names
+
+
+MAP = (BENCH.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_map_names_every_room_once() -> None:
+    """Each package and root module has its line, or stands in the line of another."""
+    lines = [line.split()[0] for line in MAP.splitlines() if line.startswith("    bench/")]
+    assert all((BENCH.parent / line).exists() for line in lines)
+    beside = set(re.findall(r"\b(\w+\.py)\b", " ".join(x for x in MAP.splitlines() if x.startswith("    bench/"))))
+    rooms = {f"bench/{path.name}/" for path in BENCH.iterdir() if (path / "__init__.py").is_file()}
+    assert {line for line in lines if line.endswith("/")} == rooms
+    assert {path.name for path in BENCH.glob("*.py")} - {"__init__.py"} <= beside
+    assert len(lines) == len(set(lines))
+
+
+def test_the_flow_of_the_map_is_that_of_the_code() -> None:
+    flow = MAP[MAP.index("    run_bench.py specs/") : MAP.index("One line per package")]
+    names = re.findall(r"\bbench(?:\.\w+)+", flow.replace("-m bench.worker", ""))
+    assert len(names) > 10
+    for name in names:
+        assert pkgutil.resolve_name(name), name
