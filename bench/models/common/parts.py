@@ -39,7 +39,8 @@ def match_parts(module: nn.Module, patterns: Mapping[str, str | Sequence[str]]) 
     ``blocks.[0-5]``, ``cls_token``; ``""`` is the whole module. Modules without parameters are passed over.
     Raises SpecError, with the nearest names, for a pattern that matches nothing, and for parts that overlap.
     """
-    names = [name for name, own in module.named_modules(remove_duplicate=False) if any(True for _ in own.parameters())]
+    modules = module.named_modules(remove_duplicate=False)
+    names = [name for name, inner in modules if any(True for _ in inner.parameters())]
     names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
     parts: Paths = {}
     for part, given in patterns.items():
@@ -58,8 +59,8 @@ def _match_pattern(pattern: str, names: Sequence[str], part: str) -> list[str]:
     steps = pattern.split(".")
 
     def matches(name: str) -> bool:
-        own = name.split(".")
-        return len(own) == len(steps) and all(map(fnmatchcase, own, steps))
+        levels = name.split(".")
+        return len(levels) == len(steps) and all(map(fnmatchcase, levels, steps))
 
     if matched := [name for name in names if matches(name)]:
         return matched
@@ -74,8 +75,8 @@ def _is_below(path: str, other: str) -> bool:
 
 def minimal_paths(module: nn.Module, parameters: Collection[str], prefix: str = "") -> tuple[str, ...]:
     """The fewest paths that hold these parameters (names as in ``module.named_parameters``) and no others."""
-    own = [f"{prefix}{name}" for name, _ in module.named_parameters(remove_duplicate=False)]
-    if own and all(name in parameters for name in own):
+    names = [f"{prefix}{name}" for name, _ in module.named_parameters(remove_duplicate=False)]
+    if names and all(name in parameters for name in names):
         return (prefix.removesuffix("."),)
     paths = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False) if f"{prefix}{name}" in parameters]
     for name, child in module.named_children():
@@ -161,7 +162,7 @@ def add_unused(loss: torch.Tensor, unused: Iterable[torch.Tensor]) -> torch.Tens
 
 def refuse_adapters(module: nn.Module) -> None:
     """Raise WeightsError for a model with adapters of peft, which has no plain layout to be saved in."""
-    if any(type(own).__module__.partition(".")[0] == "peft" for own in module.modules()):
+    if any(type(inner).__module__.partition(".")[0] == "peft" for inner in module.modules()):
         raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
 
 
@@ -196,7 +197,7 @@ class PartitionedModel:
             parent, _, leaf = self._path_in_place(name).rpartition(".")
             setattr(self.module.get_submodule(parent), leaf, adapted)
             return
-        view = next(own for own in adapted.modules() if isinstance(own, PartView))
+        view = next(inner for inner in adapted.modules() if isinstance(inner, PartView))
         view.write_back()
         self.module.get_submodule("adapters").add_module(_attribute(name), adapted)
 
@@ -233,8 +234,8 @@ def modules_called(model: nn.Module, *args: Any, **kwargs: Any) -> Calls:
     origins = dict(zip(copied.modules(), model.modules(), strict=True))
     order: dict[nn.Module, None] = {}
     features: set[nn.Module] = set()
-    for own in copied.modules():
-        own.register_forward_pre_hook(lambda own, _: order.setdefault(origins[own]))
+    for inner in copied.modules():
+        inner.register_forward_pre_hook(lambda caller, _: order.setdefault(origins[caller]))
     if (forward_features := getattr(copied, "forward_features", None)) is not None:
 
         def noting_features(*given: Any, **options: Any) -> Any:
@@ -253,7 +254,8 @@ def modules_called(model: nn.Module, *args: Any, **kwargs: Any) -> Calls:
 def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
     """``model_type`` of the configuration of the smallest module that holds all paths and has one; null if none has."""
     steps = [path.split(".") if path else [] for path in paths]
-    shared = next((i for i, own in enumerate(zip(*steps, strict=False)) if len(set(own)) > 1), min(map(len, steps)))
+    levels = enumerate(zip(*steps, strict=False))
+    shared = next((i for i, names in levels if len(set(names)) > 1), min(map(len, steps)))
     for end in range(shared, -1, -1):
         owner: Any = model
         for step in steps[0][:end]:
@@ -279,12 +281,12 @@ def default_targets(
     their names differ from all others. ``called``: only layers among these (see ``modules_called``).
     """
     layers = {
-        name: own
-        for name, own in part.named_modules()
-        if name and (called is None or own in called) and _takes_adapters(own)
+        name: layer
+        for name, layer in part.named_modules()
+        if name and (called is None or layer in called) and _takes_adapters(layer)
     }
-    inner = {name: own for name, own in layers.items() if own not in outputs}
-    trunk = {name: own for name, own in inner.items() if own not in classifier}
+    inner = {name: layer for name, layer in layers.items() if layer not in outputs}
+    trunk = {name: layer for name, layer in inner.items() if layer not in classifier}
     chosen = _linear_if_enough(trunk) or _linear_if_enough(inner) or set(layers)
     feedforward = {name for name in chosen if name.rpartition(".")[2] in _FEEDFORWARD}
     rescaled = {name for name in chosen if name.rpartition(".")[2] in _KEYS_AND_VALUES} | feedforward
@@ -292,9 +294,9 @@ def default_targets(
     if chosen:
         targets = {"lora": _shortest_endings(chosen, part), "ia3": _shortest_endings(rescaled or chosen, part)}
         targets["ia3.feedforward_modules"] = _shortest_endings(feedforward, part)
-    if heads := [name for name, own in part.named_modules() if own in outputs]:
+    if heads := [name for name, layer in part.named_modules() if layer in outputs]:
         targets["head"] = heads
-    norms = {name for name, own in part.named_modules() if is_norm(own)}
+    norms = {name for name, layer in part.named_modules() if is_norm(layer)}
     if norms and not norms & {end for name, _ in part.named_modules() if name not in norms for end in _endings(name)}:
         targets["ln_tuning"] = _shortest_endings(norms, part)
     return targets
@@ -321,8 +323,8 @@ def _peft_knows_dilation() -> bool:
 
 def _linear_if_enough(layers: Mapping[str, nn.Module]) -> set[str]:
     """Names of the linear layers if they hold half of the weights, else of all layers."""
-    sizes = {name: sum(p.numel() for p in own.parameters() if p.ndim > 1) for name, own in layers.items()}
-    linear = {name for name, own in layers.items() if not isinstance(own, nn.Conv2d)}
+    sizes = {name: sum(p.numel() for p in layer.parameters() if p.ndim > 1) for name, layer in layers.items()}
+    linear = {name for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)}
     return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else set(layers)
 
 

@@ -44,7 +44,7 @@ def default_parts(model: Any, *, decoder_only: bool) -> Paths:
             if owners[name] == part and id(parameter) not in seen:
                 names[part].append(name)
         seen |= {id(model.get_parameter(name)) for name in names[part]}
-    return {part: minimal_paths(model, own) for part, own in names.items() if own}
+    return {part: minimal_paths(model, held) for part, held in names.items() if held}
 
 
 def towers(model: Any) -> tuple[str, ...]:
@@ -81,16 +81,16 @@ def _submodels(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     text_classes = {type(config) for config in _text_configs(model.config)}
     named = _named_towers(model)
-    tower_paths = [path for path, own in model.named_modules() if any(own is tower for tower in named)]
+    tower_paths = [path for path, module in model.named_modules() if any(module is tower for tower in named)]
     texts: list[str] = []
-    for path, own in model.named_modules():
-        if not path or not isinstance(own, PreTrainedModel) or type(own.config) is type(model.config):
+    for path, module in model.named_modules():
+        if not path or not isinstance(module, PreTrainedModel) or type(module.config) is type(model.config):
             continue
         if _is_inside(path, [*tower_paths, *texts]):
             continue
-        if type(own.config) in text_classes:
+        if type(module.config) in text_classes:
             texts.append(path)
-        elif _is_tower(own, model.config):
+        elif _is_tower(module, model.config):
             tower_paths.append(path)
     return tuple(tower_paths), tuple(texts)
 
@@ -101,13 +101,13 @@ def _named_towers(model: Any) -> list[nn.Module]:
 
     if not hasattr(model.config, "vision_config"):
         return []
-    found = [model.get_encoder(modality=kind) for kind in ("image", "video", "audio")]
-    return [own for own in found if isinstance(own, nn.Module) and not isinstance(own, PreTrainedModel)]
+    encoders = [model.get_encoder(modality=kind) for kind in ("image", "video", "audio")]
+    return [each for each in encoders if isinstance(each, nn.Module) and not isinstance(each, PreTrainedModel)]
 
 
-def _is_tower(own: Any, config: Any) -> bool:
-    keys = [key for key in config.sub_configs if type(getattr(config, key, None)) is type(own.config)]
-    reads = [getattr(own, name) for name in ("forward", "encode") if hasattr(own, name)]
+def _is_tower(module: Any, config: Any) -> bool:
+    keys = [key for key in config.sub_configs if type(getattr(config, key, None)) is type(module.config)]
+    reads = [getattr(module, name) for name in ("forward", "encode") if hasattr(module, name)]
     first = {next(iter(inspect.signature(function).parameters), "") for function in reads}
     return not first.isdisjoint(_RAW) or any(_TOWER.fullmatch(key) for key in keys)
 
@@ -116,11 +116,11 @@ def _text_configs(config: Any) -> Iterator[Any]:
     """Configurations of texts below this one, however deep."""
     for side in ({}, {"decoder": True}, {"encoder": True}):
         try:
-            found = config.get_text_config(**side)
+            text = config.get_text_config(**side)
         except ValueError:  # there are several
             continue
-        if type(found) is not type(config):
-            yield found
+        if type(text) is not type(config):
+            yield text
     for key in config.sub_configs:
         inner = getattr(config, key, None)
         if hasattr(inner, "get_text_config"):
@@ -135,7 +135,7 @@ def _tensors_of_text(model: Any, names: Sequence[str]) -> set[str]:
         called = modules_called(model, input_ids=ids).modules
     except Exception:  # what a model raises without an image differs from model to model
         return set(names)
-    paths = {path for path, own in model.named_modules(remove_duplicate=False) if own in called}
+    paths = {path for path, module in model.named_modules(remove_duplicate=False) if module in called}
     return {name for name in names if name.rpartition(".")[0] in paths}
 
 
@@ -158,10 +158,10 @@ def _part_of(name: str, model: Any, *, decodes: bool, both: bool) -> str:
 def _is_word_embedding(name: str, model: Any) -> bool:
     # By identity, as names differ: CTRL's is ``w``.
     try:
-        found = model.get_input_embeddings()
+        embedding = model.get_input_embeddings()
     except NotImplementedError:
         return False
-    return isinstance(found, nn.Embedding) and model.get_submodule(name.rpartition(".")[0]) is found
+    return isinstance(embedding, nn.Embedding) and model.get_submodule(name.rpartition(".")[0]) is embedding
 
 
 def _encodes(steps: Sequence[str]) -> bool:

@@ -24,8 +24,8 @@ _NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
 
 def set_image_size(config: Any, edge: int) -> None:
     """Set the image size of a configuration, where the architecture is built for one size."""
-    if hasattr(own := _vision_config(config), "image_size"):
-        own.image_size = edge
+    if hasattr(vision := _vision_config(config), "image_size"):
+        vision.image_size = edge
 
 
 def _vision_config(config: Any) -> Any:
@@ -60,8 +60,8 @@ def _processor(settings: ImageSettings, config: Any, folder: Path | None) -> Any
         except Exception as error:  # the processors raise errors of several libraries
             raise WeightsError(f"the image processor in {folder} cannot be loaded: {error}") from error
     size = getattr(_vision_config(config), "image_size", None)
-    own = max(size) if isinstance(size, list | tuple) and size else size
-    edge = settings.size or (own if isinstance(own, int) and own else _SIZE)
+    longest = max(size) if isinstance(size, list | tuple) and size else size
+    edge = settings.size or (longest if isinstance(longest, int) and longest else _SIZE)
     return ViTImageProcessor(size={"height": edge, "width": edge})
 
 

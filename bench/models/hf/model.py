@@ -69,7 +69,7 @@ class HfModel(PartitionedModel):
             paths = default_parts(built.module, decoder_only=built.decoder_only)
         else:
             paths = match_parts(built.module, declared)
-        whole = [part for part, own in paths.items() if own == ("",) and part in (declared or {})]
+        whole = [part for part, held in paths.items() if held == ("",) and part in (declared or {})]
         super().__init__(built.module, paths, in_place=whole)
         task_type = architectures.task_type(built.kind, built.module.config.model_type)
         self.part_facts: Mapping[str, PartFacts] = _Facts(
@@ -104,8 +104,8 @@ class HfModel(PartitionedModel):
     def checkpoint_activations(self) -> None:
         """Checkpoint every block that the library can. Raises BenchError where it cannot, and under a prefix, which
         checkpoints would drop."""
-        for own in self.module.modules():
-            config = getattr(own, "active_peft_config", None) if hasattr(own, "prompt_encoder") else None
+        for inner in self.module.modules():
+            config = getattr(inner, "active_peft_config", None) if hasattr(inner, "prompt_encoder") else None
             if config is not None and config.peft_type in _PREFIXES:
                 raise BenchError(
                     f"gradient checkpointing drops the keys and values of {config.peft_type.value}: "
@@ -140,9 +140,9 @@ def _without_head(module: Any) -> Collection[nn.Module]:
     """Modules for an adapter on the whole model: all but those that write labels or tokens, as in QLoRA."""
     modules = dict(module.named_modules())
     head = [modules[path] for path in default_parts(module, decoder_only=False).get("head", ()) if path in modules]
-    output = [own for own in (module.get_output_embeddings(),) if own is not None]
-    left_out = {id(own) for top in (*head, *output) for own in top.modules()}
-    return {own for own in modules.values() if id(own) not in left_out}
+    output = module.get_output_embeddings()
+    left_out = {inner for top in (*head, output) if top is not None for inner in top.modules()}
+    return set(modules.values()) - left_out
 
 
 def _number_positions(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

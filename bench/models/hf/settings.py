@@ -28,8 +28,8 @@ queries. ``head``: what is outside the base model, and poolers."""
 
 
 class ImageSettings(Base):
-    """What differs from the image processor of the weights; null: as there, or without one 224 pixels (the size in the
-    configuration, if it has any), scaled to -1..1."""
+    """Differences from the image processor of the weights; null: as there. Without a processor: the configuration's
+    size, else 224 pixels, scaled to -1..1."""
 
     size: int | None = Field(default=None, ge=1)
     """Edge, pixels."""
@@ -49,13 +49,12 @@ class Settings(ModelSettings):
     path: LocalPath | None = None
     """Folder as ``save_pretrained`` writes it: ``config.json``, weights, tokenizer or processor."""
     config: dict[str, Any] | None = Field(default=None, json_schema_extra={"type": ["object", "string", "null"]})
-    """Fields of a configuration, ``model_type`` among them, or the path of a ``config.json``, whose content is taken
-    as if it stood here: random weights."""
+    """Fields of a configuration, ``model_type`` among them, or path of a ``config.json`` with them: random weights."""
     random_weights: bool = False
     """Take only the shapes, and the tokenizer, of ``id`` or ``path``; weights need not be there."""
     tokenizer: str | None = None
-    """Id or folder of a tokenizer or processor; null: that of the weights. Random weights without one read a data set's
-    own words."""
+    """Id or folder of a tokenizer or processor; null: that of the weights, or for random weights a token for each word
+    of the data set."""
     image: ImageSettings = ImageSettings()
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = None
     """Implementation; null: the library's choice."""
@@ -65,8 +64,8 @@ class Settings(ModelSettings):
     answer_max_tokens: int = Field(default=32, ge=1)
     """Longer training answers are cut, the end of the text included."""
     prompt: str | None = None
-    """What a model that writes is given, with ``{question}`` in it. Null: the question, for a model that goes on
-    writing behind it with a new line at its end, for one with a chat template as that puts it."""
+    """Prompt of a model that writes, with ``{question}`` in it. Null: the question, with a new line behind it for a
+    causal model, or as the chat template of the tokenizer formats it."""
     parts: dict[str, str | list[str]] | None = None
     """Part -> module path or paths, each step with wildcards (``model.layers.[0-5]``); ``""`` is the whole model, the
     one part that takes virtual tokens. Null: ``embeddings``, ``encoder``, ``connector``, ``decoder``, ``head``."""

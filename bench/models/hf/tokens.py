@@ -205,7 +205,7 @@ def align_special_tokens(config: Any, tokens: Tokens, *, untrained: bool) -> Non
             "set model.tokenizer to the weights' own, or leave vocab_size out of model.config"
         )
     roles = {"pad": tokens.pad, "eos": tokens.end, "bos": tokens.tokenizer.bos_token_id}
-    for each in {id(own): own for own in (config, text)}.values():
+    for each in (config, text) if text is not config else (config,):
         start = getattr(each, "decoder_start_token_id", None)
         old = {role: getattr(each, f"{role}_token_id", None) for role in roles}
         for role, token in roles.items():
@@ -219,9 +219,9 @@ def align_special_tokens(config: Any, tokens: Tokens, *, untrained: bool) -> Non
 def max_positions(model: torch.nn.Module) -> int | None:
     """Tokens that the model's table of positions has room for; null where it has none (T5, Llama)."""
     tables = [
-        own.num_embeddings - int(getattr(own, "offset", 0 if own.padding_idx is None else own.padding_idx + 1))
-        for name, own in model.named_modules()
-        if isinstance(own, torch.nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES
+        table.num_embeddings - int(getattr(table, "offset", 0 if table.padding_idx is None else table.padding_idx + 1))
+        for name, table in model.named_modules()
+        if isinstance(table, torch.nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES
     ]
     return min(tables, default=None)
 

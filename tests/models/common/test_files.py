@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bench.errors import BenchError, SpecError, WeightsError
 from bench.models import hf, timm
 from bench.models.common.files import quantisation_field, refuse_quantised_tensors
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 from tests.models.hf.models import LABEL, LOOK, WRITE
 
 GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
@@ -33,14 +33,14 @@ def test_a_configuration_says_how_its_weights_are_stored(config: dict[str, Any],
 
 
 def test_a_configuration_in_the_spec_is_refused() -> None:
-    settings = own.settings("bert")
+    settings = tiny.settings("bert")
     given = hf.Settings(family="hf", config={**(settings.config or {}), **GPTQ})
     with pytest.raises(SpecError, match=r"model\.config: quantization_config \(gptq\) says that the weights are"):
         hf.parts(given, LABEL)
 
 
 def test_a_folder_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    hf.save(own.make("gpt2", WRITE), tmp_path)
+    hf.save(tiny.make("gpt2", WRITE), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | GPTQ))
     (tmp_path / "model.safetensors").write_bytes(b"never read")
@@ -53,7 +53,7 @@ def test_a_folder_is_refused_before_its_weights_are_read(tmp_path: Path) -> None
 
 
 def test_weights_in_eight_bits_without_a_word_in_the_configuration(tmp_path: Path) -> None:
-    hf.save(own.make("gpt2", WRITE), tmp_path)
+    hf.save(tiny.make("gpt2", WRITE), tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
     name = next(name for name in tensors if name.endswith("c_attn.weight"))

@@ -14,7 +14,7 @@ from bench.errors import SpecError, WeightsError
 from bench.models import hf
 from bench.models.common.labels import match
 from bench.plugins.contracts import TaskFacts
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 
 
 def task(*labels: str, spec: bool = False) -> TaskFacts:
@@ -86,7 +86,7 @@ def test_the_spec_names_the_rows() -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A head of three rows that says POSITIVE, NEUTRAL, NEGATIVE."""
-    model = own.make("bert", task("POSITIVE", "NEUTRAL", "NEGATIVE"))
+    model = tiny.make("bert", task("POSITIVE", "NEUTRAL", "NEGATIVE"))
     with torch.no_grad():
         model.base.classifier.bias.copy_(torch.tensor([10.0, 0.0, -10.0]))
     hf.save(model, tmp_path)

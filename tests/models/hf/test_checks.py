@@ -12,7 +12,7 @@ from bench.errors import SpecError
 from bench.models import hf
 from bench.models.hf import architectures, checks
 from bench.plugins.contracts import TaskFacts
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 from tests.models.hf.models import BEAMS, GREEDY, LABEL, LOOK, WORDS, WRITE
 
 _MARIAN = {"model_type": "marian", "d_model": 32} | {
@@ -37,7 +37,7 @@ UNBUILT = ("fails on texts alone", "cannot build", "model.config", "several text
 
 
 def build(config: dict[str, Any], **changes: Any) -> Any:
-    return own.build(hf.Settings(family="hf", config=config, **changes), WRITE, WORDS)
+    return tiny.build(hf.Settings(family="hf", config=config, **changes), WRITE, WORDS)
 
 
 @pytest.mark.parametrize(("model_type", "task", "reason"), REFUSED, ids=[each[0] for each in REFUSED])
@@ -47,7 +47,7 @@ def test_an_architecture_that_breaks_a_rule_is_refused_with_the_reason(
     if model_type not in architectures.model_types():
         pytest.skip("not in this release")
     with pytest.raises(SpecError, match=reason):
-        own.make_small(model_type, task)
+        tiny.make_small(model_type, task)
 
 
 @pytest.mark.parametrize("kind", [architectures.CAUSAL, architectures.SEQ2SEQ, architectures.LABELS])
@@ -57,11 +57,11 @@ def test_no_other_architecture_is_refused(kind: str) -> None:
     names = sorted(architectures.classes(kind))[::6]
     for name in names:
         try:
-            own.small(name)
+            tiny.small(name)
         except Exception:  # the library's own checks of sizes
             continue
         try:
-            own.make_small(name, task)
+            tiny.make_small(name, task)
         except SpecError as error:
             if name not in MAY_BE_REFUSED and not any(reason in str(error) for reason in UNBUILT):
                 raise
@@ -74,7 +74,7 @@ def test_no_other_architecture_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["bert", "xlm"])
 def test_a_model_that_would_look_ahead_is_made_causal(name: str) -> None:
-    model = own.make_small(name, WRITE)
+    model = tiny.make_small(name, WRITE)
     model.module.eval()
     ids = torch.randint(5, 60, (1, 8))
     other = ids.clone()
@@ -85,14 +85,14 @@ def test_a_model_that_would_look_ahead_is_made_causal(name: str) -> None:
 
 
 def test_evaluation_that_draws_random_numbers_is_refused() -> None:
-    model = own.make_small("llama", WRITE)
+    model = tiny.make_small("llama", WRITE)
     model.base.lm_head.register_forward_hook(lambda _module, _args, out: out + 0.1 * torch.randn_like(out))
     with pytest.raises(SpecError, match="two forward passes of the same texts differ"):
         checks.check_generative_model(model)
 
 
 def test_batch_norm_over_the_batch_is_refused() -> None:
-    model: Any = own.make("resnet", LOOK)
+    model: Any = tiny.make("resnet", LOOK)
     norm = next(each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d))
     norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
     with pytest.raises(SpecError, match="label of an image depends on the others of a batch"):
@@ -100,17 +100,17 @@ def test_batch_norm_over_the_batch_is_refused() -> None:
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused() -> None:
-    model = own.make_small("gpt2", WRITE)
+    model = tiny.make_small("gpt2", WRITE)
     model.tokens.end = None
     with pytest.raises(SpecError, match=r"no token that ends a text.*set model\.tokenizer"):
         checks.check_generative_model(model)
 
 
 def test_a_check_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = own.make_small("bert", LABEL)
+    checked = tiny.make_small("bert", LABEL)
     after = torch.get_rng_state()
     monkeypatch.setattr(checks, "_known_words", lambda _tokens: [])
-    unchecked = own.make_small("bert", LABEL)
+    unchecked = tiny.make_small("bert", LABEL)
     assert torch.equal(after, torch.get_rng_state())
     assert unchecked.module.training == checked.module.training
     assert all(parameter.grad is None for parameter in checked.module.parameters())
@@ -127,17 +127,17 @@ def test_kernels_of_half_precision_are_left_out_of_it(monkeypatch: pytest.Monkey
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(llama, "forward", note)
-    model = own.make_small("llama", WRITE, attention="flex_attention")
+    model = tiny.make_small("llama", WRITE, attention="flex_attention")
     assert set(seen) == {"eager"}
     assert model.base.config._attn_implementation == model.facts()["attention"] == "flex_attention"
 
 
 def test_rwkv_writes_the_same_alone_as_in_a_batch_and_with_beams() -> None:
     model = build(_RWKV)
-    own.put(model, {"embeddings": "F", "decoder": "T", "head": "T"})
+    tiny.put(model, {"embeddings": "F", "decoder": "T", "head": "T"})
     questions, answers = ["w0x w1x w2x", "w3x", "w4x w5x w6x w7x"], ["w30x", "w31x w32x", "w33x"]
     batch = model.collate([], questions, answers)
-    first, last = own.train(model, lambda: model.loss(batch), steps=30)
+    first, last = tiny.train(model, lambda: model.loss(batch), steps=30)
     assert last < 0.1 * first
     for options in (GREEDY, BEAMS):
         assert model.generate(model.collate([], questions, []), options) == answers
@@ -146,7 +146,7 @@ def test_rwkv_writes_the_same_alone_as_in_a_batch_and_with_beams() -> None:
 
 def test_an_adapter_on_rwkv_computes_in_evaluation_as_in_training() -> None:
     model = build(_RWKV)
-    own.put(model, {"decoder": "L"}, L=own.method("lora", r=2, lora_dropout=0.0))
+    tiny.put(model, {"decoder": "L"}, L=tiny.method("lora", r=2, lora_dropout=0.0))
     for parameter in model.module.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.5)

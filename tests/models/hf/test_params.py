@@ -10,7 +10,7 @@ from bench.models import hf
 from bench.plugins.contracts import TaskFacts
 from bench.plugins.settings import MethodSettings
 from bench.training.params import count_params
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 from tests.models.hf.models import ASK, WHOLE, WRITE
 
 
@@ -72,7 +72,7 @@ VOCABULARIES = {"bert": 30522, "distilbert": 30522, "albert": 30000, "electra": 
 def build(model_type: str, config: dict[str, Any], task: TaskFacts, **changes: Any) -> Any:
     vocabulary = {} if "image" in task.inputs else {"vocab_size": VOCABULARIES.get(model_type, 0)}
     given = {"model_type": model_type, **vocabulary, **config}
-    return own.build(hf.Settings(family="hf", config=given, **changes), task, ["?"], "meta")
+    return tiny.build(hf.Settings(family="hf", config=given, **changes), task, ["?"], "meta")
 
 
 @pytest.mark.parametrize(("model_type", "config", "task", "total", "names"), MODELS, ids=[each[0] for each in MODELS])
@@ -89,26 +89,26 @@ def test_default_parts_are_disjoint_and_together_the_published_model(
 
 
 LORA = {"r": 8, "target_modules": ["q", "v"]}
-PREFIX = own.method("PREFIX_TUNING", num_virtual_tokens=20)
+PREFIX = tiny.method("PREFIX_TUNING", num_virtual_tokens=20)
 OPT = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "ffn_dim": 16384}
 ADAPTERS: list[tuple[str, dict[str, Any], TaskFacts, MethodSettings, int, int | None]] = [
     # https://huggingface.co/docs/peft/quicktour; its total is of a release that did not tie the output layer
     ("mt5", {"vocab_size": 250112, "d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16}, WRITE,
-     own.method("LORA", **LORA), 2_359_296, None),
+     tiny.method("LORA", **LORA), 2_359_296, None),
     # examples/int8_training/Finetune_opt_bnb_peft.ipynb of peft
     ("opt", {**OPT, "word_embed_proj_dim": 4096}, WRITE,
-     own.method("LORA", r=16, target_modules=["q_proj", "v_proj"]), 8_388_608, 6_666_862_592),
+     tiny.method("LORA", r=16, target_modules=["q_proj", "v_proj"]), 8_388_608, 6_666_862_592),
     # https://huggingface.co/docs/peft/task_guides/ptuning-seq-classification: the head included
     ("roberta", ROBERTA | sizes(1024, 24, 16, 4096), TEXT,
-     own.method("P_TUNING", num_virtual_tokens=20, encoder_hidden_size=128), 1_351_938, None),
+     tiny.method("P_TUNING", num_virtual_tokens=20, encoder_hidden_size=128), 1_351_938, None),
     # docstrings of peft.PeftModelForCausalLM, ...SequenceClassification and ...Seq2SeqLM
     ("gpt2", {"n_embd": 1280, "n_layer": 36, "n_head": 20}, WRITE, PREFIX, 1_843_200, 775_873_280),
     ("bert", {"vocab_size": 28996}, TEXT, PREFIX, 370_178, None),
     ("t5", {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}, WRITE,
-     own.method("LORA", **LORA), 884_736, None),
+     tiny.method("LORA", **LORA), 884_736, None),
     # https://huggingface.co/docs/peft/task_guides/image_classification_lora: 101 classes, the head included
     ("vit", {}, classes(101, "image"),
-     own.method("LORA", r=16, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"]),
+     tiny.method("LORA", r=16, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"]),
      667_493, 86_543_818),
 ]  # fmt: skip
 
@@ -120,6 +120,6 @@ def test_adapters_of_the_librarys_documentation(
     name: str, config: dict[str, Any], task: TaskFacts, method: MethodSettings, trainable: int, total: int | None
 ) -> None:
     model = build(name, config, task, parts=WHOLE)
-    counted = count_params(model, {"model": "A"}, own.put(model, {"model": "A"}, A=method))
+    counted = count_params(model, {"model": "A"}, tiny.put(model, {"model": "A"}, A=method))
     assert counted.trainable == trainable
     assert total in (None, counted.total)

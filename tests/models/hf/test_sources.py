@@ -14,7 +14,7 @@ from bench.errors import SpecError, WeightsError
 from bench.models import hf
 from bench.models.hf import architectures, files
 from bench.plugins.contracts import TaskFacts
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 from tests.models.hf.models import ASK, LABEL, LOOK, QUESTIONS, WRITE
 
 NAME = "somebody/tiny-bert"
@@ -23,7 +23,7 @@ NAME = "somebody/tiny-bert"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny-bert"
-    hf.save(own.make("bert", LABEL), path)
+    hf.save(tiny.make("bert", LABEL), path)
     return path
 
 
@@ -46,12 +46,12 @@ def cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def build(task: TaskFacts = LABEL, device: str = "cpu", **given: Any) -> Any:
-    return hf.build(hf.Settings(family="hf", **given), texts=own.TEXTS, device=device, task=task)
+    return hf.build(hf.Settings(family="hf", **given), texts=tiny.TEXTS, device=device, task=task)
 
 
 def test_an_id_is_taken_from_the_cache_without_a_network(folder: Path, cache: Path) -> None:
     model = build(id=NAME)
-    rows = zip(own.predict(model, LABEL, QUESTIONS), own.predict(build(path=folder), LABEL, QUESTIONS), strict=True)
+    rows = zip(tiny.predict(model, LABEL, QUESTIONS), tiny.predict(build(path=folder), LABEL, QUESTIONS), strict=True)
     assert all(one.equal(other) for one, other in rows)
     given = hf.Settings(family="hf", id=NAME)
     assert hf.weights_digest(given) == hf.weights_digest(hf.Settings(family="hf", path=folder))
@@ -85,7 +85,7 @@ def test_the_digest_follows_every_file_that_counts(folder: Path, tmp_path: Path)
         path.write_bytes(before + b" ")
         assert hf.weights_digest(given) != first
         path.write_bytes(before)
-    assert hf.weights_digest(own.settings("bert")) is None
+    assert hf.weights_digest(tiny.settings("bert")) is None
     shapes = hf.Settings(family="hf", path=copy, random_weights=True)
     without = hf.weights_digest(shapes)
     assert without not in (None, first), "of the configuration and the tokenizer"
@@ -94,13 +94,13 @@ def test_the_digest_follows_every_file_that_counts(folder: Path, tmp_path: Path)
 
 
 def test_weights_in_shards(tmp_path: Path) -> None:
-    model = own.make("bert", LABEL)
+    model = tiny.make("bert", LABEL)
     model.base.save_pretrained(tmp_path, max_shard_size="20KB")
     model.tokens.tokenizer.save_pretrained(tmp_path)
     shards = files.weights_in(tmp_path)
     assert len(shards) > 1
     again = build(path=tmp_path)
-    assert own.predict(again, LABEL, QUESTIONS)[0].equal(own.predict(model, LABEL, QUESTIONS)[0])
+    assert tiny.predict(again, LABEL, QUESTIONS)[0].equal(tiny.predict(model, LABEL, QUESTIONS)[0])
     shards[1].unlink()
     with pytest.raises(WeightsError, match=f"lacks {shards[1].name}"):
         build(path=tmp_path)
@@ -132,7 +132,7 @@ def test_a_config_file_stands_for_its_content(folder: Path, tmp_path: Path) -> N
     given = hf.Settings(family="hf", config=str(folder / "config.json"))
     assert given.config == json.loads((folder / "config.json").read_text())
     assert given.describe() == "hf bert, random weights"
-    model = hf.build(given, texts=own.TEXTS, device="cpu", task=LABEL)
+    model = hf.build(given, texts=tiny.TEXTS, device="cpu", task=LABEL)
     assert model.base.config.hidden_size == 32
     (tmp_path / "other.json").write_text("{}")
     for path, message in ((tmp_path / "other.json", "names no model_type"), (tmp_path / "none.json", "No such file")):
@@ -141,9 +141,9 @@ def test_a_config_file_stands_for_its_content(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_tokenizer_of_ones_own(folder: Path) -> None:
-    model = build(config={"model_type": "bert", **own.CONFIGS["bert"]}, tokenizer=str(folder))
+    model = build(config={"model_type": "bert", **tiny.CONFIGS["bert"]}, tokenizer=str(folder))
     assert model.base.config.vocab_size == len(model.tokens)
-    config = {"model_type": "bert", "vocab_size": 5, **own.CONFIGS["bert"]}
+    config = {"model_type": "bert", "vocab_size": 5, **tiny.CONFIGS["bert"]}
     with pytest.raises(SpecError, match=r"tokens, the model only vocab_size 5"):
         build(config=config, tokenizer=str(folder))
     with pytest.raises(WeightsError, match="no folder"):
@@ -152,7 +152,7 @@ def test_a_tokenizer_of_ones_own(folder: Path) -> None:
 
 @pytest.mark.parametrize(("model_type", "task"), [("t5", WRITE), ("bart", WRITE), ("gpt2", WRITE), ("roberta", LABEL)])
 def test_special_tokens_of_a_new_model_are_those_of_its_words(model_type: str, task: TaskFacts) -> None:
-    model = own.make(model_type, task)
+    model = tiny.make(model_type, task)
     config, tokens = model.base.config, model.tokens
     assert (config.pad_token_id, config.eos_token_id, config.bos_token_id) == (tokens.pad, tokens.end, 2)
     first = {"t5": tokens.pad, "bart": tokens.end}.get(model_type)

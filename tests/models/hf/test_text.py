@@ -17,7 +17,7 @@ from bench.models import hf
 from bench.plugins.contracts import CutTexts, GenerateOptions, TaskFacts
 from bench.training.audit import check_evaluation, check_gradients
 from bench.training.data import Batch
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 from tests.models.hf.models import ANSWERS, LABEL, QUESTIONS, WORDS, WRITE
 from tests.training.runs import make_run
 
@@ -28,30 +28,30 @@ BOTH = pytest.mark.parametrize(("name", "task"), KINDS, ids=lambda v: v if isins
 
 
 def read(folder: Path, task: TaskFacts) -> Any:
-    return own.build(hf.Settings(family="hf", path=folder), task)
+    return tiny.build(hf.Settings(family="hf", path=folder), task)
 
 
 @BOTH
 def test_learns_answers_one_by_one_as_together_and_is_saved(name: str, task: TaskFacts, tmp_path: Path) -> None:
-    model = own.make(name, task)
-    own.put(model, dict.fromkeys(model.part_facts, "T"))
-    first, last = own.train(model, lambda: own.loss(model, task))
+    model = tiny.make(name, task)
+    tiny.put(model, dict.fromkeys(model.part_facts, "T"))
+    first, last = tiny.train(model, lambda: tiny.loss(model, task))
     assert last < 0.3 * first
-    together = own.predict(model, task, QUESTIONS)
+    together = tiny.predict(model, task, QUESTIONS)
     if task.output == "text":
         assert together == ANSWERS
-    assert own.same(together, [own.predict(model, task, [question])[0] for question in QUESTIONS])
+    assert tiny.same(together, [tiny.predict(model, task, [question])[0] for question in QUESTIONS])
     hf.save(model, tmp_path / "saved")
-    assert own.same(own.predict(read(tmp_path / "saved", task), task, QUESTIONS), together)
+    assert tiny.same(tiny.predict(read(tmp_path / "saved", task), task, QUESTIONS), together)
 
 
 @BOTH
 def test_lengths_are_those_of_a_batch(name: str, task: TaskFacts) -> None:
-    model = own.make(name, task, question_max_tokens=4)
+    model = tiny.make(name, task, question_max_tokens=4)
     lengths = model.lengths(QUESTIONS, ANSWERS)
     for answers in ([], ANSWERS if task.output == "text" else []):
         batch = model.collate([], QUESTIONS, answers)
-        assert own.shapes(model.meta_inputs(4, lengths, with_answers=bool(answers))) == own.shapes(batch)
+        assert tiny.shapes(model.meta_inputs(4, lengths, with_answers=bool(answers))) == tiny.shapes(batch)
         if answers:
             assert [int((row != -100).sum()) for row in batch["labels"]] == [2] * 4, "a word and the end"
     assert model.lengths(["bad " * 50], ["neg " * 50]) == model.max_lengths()
@@ -62,50 +62,50 @@ def test_checkpointed_layers_train_the_same(name: str) -> None:
     task = LABEL if name == "bert" else WRITE
     gradients = []
     for checkpointed in (False, True):
-        model = own.make(name, task)
-        own.put(model, dict.fromkeys(model.part_facts, "T"))
+        model = tiny.make(name, task)
+        tiny.put(model, dict.fromkeys(model.part_facts, "T"))
         if checkpointed:
             model.checkpoint_activations()
             assert any(getattr(m, "gradient_checkpointing", False) for m in model.module.modules())
         model.module.train()
         torch.manual_seed(1)
-        own.loss(model, task).backward()  # type: ignore[no-untyped-call]
+        tiny.loss(model, task).backward()  # type: ignore[no-untyped-call]
         gradients.append([p.grad for p in model.module.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 
 
 def test_a_prompt_is_put_around_the_question() -> None:
-    model = own.make("gpt2", WRITE, prompt="good {question} .", question_max_tokens=2)
+    model = tiny.make("gpt2", WRITE, prompt="good {question} .", question_max_tokens=2)
     assert model.tokens.tokenizer.decode(model.question("a bad one"), skip_special_tokens=True) == "good a bad."
 
 
 @pytest.mark.parametrize(("template", "written"), [("so {{ messages[0]['content'] }} .", "so bad."), ("so .", None)])
 def test_a_chat_template_is_used(template: str, written: str | None, tmp_path: Path) -> None:
-    tokenizer = own.make("gpt2", WRITE).tokens.tokenizer
+    tokenizer = tiny.make("gpt2", WRITE).tokens.tokenizer
     tokenizer.chat_template = template
     tokenizer.save_pretrained(tmp_path)
     if written is None:
         with pytest.raises(SpecError, match="leaves out what a user says"):
-            own.make("gpt2", WRITE, tokenizer=str(tmp_path))
+            tiny.make("gpt2", WRITE, tokenizer=str(tmp_path))
         return
-    model = own.make("gpt2", WRITE, tokenizer=str(tmp_path), question_max_tokens=2)
+    model = tiny.make("gpt2", WRITE, tokenizer=str(tmp_path), question_max_tokens=2)
     prompts = [model.tokens.tokenizer.decode(model.question(text)) for text in ("bad", "bad bad bad")]
     assert prompts == [written, "so bad bad."]
 
 
 def test_weights_that_know_the_labels_keep_their_order(tmp_path: Path) -> None:
-    model = own.make("bert", LABEL)
+    model = tiny.make("bert", LABEL)
     hf.save(model, tmp_path)
     inverted = replace(LABEL, labels=LABEL.labels[::-1])
     for task in (inverted, replace(inverted, labels=tuple(label.upper() for label in inverted.labels))):
-        flipped = [row.flip(0) for row in own.predict(read(tmp_path, task), task, QUESTIONS)]
-        assert own.same(flipped, own.predict(model, LABEL, QUESTIONS))
+        flipped = [row.flip(0) for row in tiny.predict(read(tmp_path, task), task, QUESTIONS)]
+        assert tiny.same(flipped, tiny.predict(model, LABEL, QUESTIONS))
 
 
 def test_a_head_for_other_labels_starts_anew_and_nothing_else(tmp_path: Path) -> None:
-    hf.save(own.make("bert", LABEL), tmp_path)
+    hf.save(tiny.make("bert", LABEL), tmp_path)
     three = replace(LABEL, labels=("a", "b", "c"))
-    assert own.predict(read(tmp_path, three), three, ["bad"])[0].shape == (3,)
+    assert tiny.predict(read(tmp_path, three), three, ["bad"])[0].shape == (3,)
     with pytest.raises(WeightsError, match=r"missing: cls\.predictions"):
         read(tmp_path, WRITE)
 
@@ -116,20 +116,20 @@ def test_a_head_for_other_labels_starts_anew_and_nothing_else(tmp_path: Path) ->
 def test_a_question_longer_than_the_table_of_positions_is_refused(name: str, task: TaskFacts, most: int) -> None:
     """Two tokens stand around a text, or one in front and one behind, with 32 for an answer; RoBERTa has one position
     less, behind its padding."""
-    longest = own.make(name, task).base.config.max_position_embeddings + most
-    model = own.make(name, task, question_max_tokens=longest)
+    longest = tiny.make(name, task).base.config.max_position_embeddings + most
+    model = tiny.make(name, task, question_max_tokens=longest)
     batch = model.collate([], ["bad " * 3000], ["good " * 300] if task is WRITE else [])
     assert batch["input_ids"].shape[1] == longest + (34 if task is WRITE else 2)
     model.model(**batch)
     with pytest.raises(SpecError, match=f"question_max_tokens is {longest + 1}, .* at most {longest}, or"):
-        own.make(name, task, question_max_tokens=longest + 1)
-    assert own.make("llama", WRITE, question_max_tokens=10**4)
+        tiny.make(name, task, question_max_tokens=longest + 1)
+    assert tiny.make("llama", WRITE, question_max_tokens=10**4)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bart"])
 def test_an_answer_ends_where_the_positions_do(name: str) -> None:
     """Without an end of sentence, so that the answer would go on; the table has 64 positions."""
-    model = own.make(name, WRITE)
+    model = tiny.make(name, WRITE)
     model.base.generation_config.eos_token_id = None
     batch = model.collate([], QUESTIONS, [])
     for most in (3, 10_000):
@@ -137,26 +137,26 @@ def test_an_answer_ends_where_the_positions_do(name: str) -> None:
 
 
 def test_a_part_that_is_not_there_is_named() -> None:
-    model = own.make("bert", LABEL)
+    model = tiny.make("bert", LABEL)
     with pytest.raises(SpecError, match=r"no part 'decoder', only embeddings, encoder, head"):
-        own.put(model, {"decoder": "LoRA"}, LoRA=own.method("lora"))
+        tiny.put(model, {"decoder": "LoRA"}, LoRA=tiny.method("lora"))
     with pytest.raises(BenchError, match="decoder"):
-        own.put(model, {"decoder": "T"})
+        tiny.put(model, {"decoder": "T"})
 
 
 def test_declared_parts() -> None:
-    model = own.make("bert", LABEL, parts={"late": "bert.encoder.layer.1", "top": ["bert.pooler", "classifier"]})
+    model = tiny.make("bert", LABEL, parts={"late": "bert.encoder.layer.1", "top": ["bert.pooler", "classifier"]})
     assert list(model.part_facts) == ["late", "top"]
-    own.put(model, {"late": "LoRA", "top": "T"}, LoRA=own.method("lora", r=2))
+    tiny.put(model, {"late": "LoRA", "top": "T"}, LoRA=tiny.method("lora", r=2))
     trained = {name for name, p in model.module.named_parameters() if p.requires_grad}
     assert {name.split(".")[1] for name in trained if "lora" not in name} == {"bert", "classifier"}
     assert all("layer.1." in name for name in trained if "lora" in name)
     with pytest.raises(SpecError, match="names no module"):
-        own.make("bert", LABEL, parts={"late": "bert.encoder.layers.1"})
+        tiny.make("bert", LABEL, parts={"late": "bert.encoder.layers.1"})
 
 
 def test_a_text_is_cut_by_its_ids() -> None:
-    model = own.make("bert", LABEL, question_max_tokens=6)
+    model = tiny.make("bert", LABEL, question_max_tokens=6)
     for text in ("zzz yyy a good man so bad bad", "good <s> bad </s> a one bad bad", "zzz </s> a"):
         assert model.question(text) == [2, *model.tokens.encode(text, special=False)[:6], 3]
     assert model.question("zzz yyy a good man so bad")[1:3] == [1, 1], "unknown words stay"
@@ -165,22 +165,22 @@ def test_a_text_is_cut_by_its_ids() -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
 def test_the_prompt_around_a_cut_question_stays(name: str) -> None:
-    model = own.make(name, WRITE, prompt="so zzz {question} . bad", question_max_tokens=2)
+    model = tiny.make(name, WRITE, prompt="so zzz {question} . bad", question_max_tokens=2)
     longer, short = model.question("a </s> one one one"), model.question("a </s>")
     assert longer == short
     assert len(longer) == model.max_lengths().question_tokens
 
 
 def test_cut_texts_are_counted() -> None:
-    model = own.make("t5", WRITE, question_max_tokens=2, answer_max_tokens=2)
+    model = tiny.make("t5", WRITE, question_max_tokens=2, answer_max_tokens=2)
     assert model.cut_texts(["a good one", "so bad", "a a a"], ["pos", "neg neg"]) == CutTexts(questions=2, answers=1)
-    labels = own.make("bert", LABEL, question_max_tokens=3)
+    labels = tiny.make("bert", LABEL, question_max_tokens=3)
     assert labels.cut_texts(["a good", "bad"], [], ["one", "so long one"]) == CutTexts(questions=1, answers=0)
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert"])
 def test_a_pair_has_its_separator_and_token_types(name: str) -> None:
-    model = own.make(name, LABEL, question_max_tokens=5)
+    model = tiny.make(name, LABEL, question_max_tokens=5)
     firsts, seconds = ["a good one", "bad"], ["so bad", "a very long and bad one"]
     batch = model.collate([], firsts, [], seconds)
     words = [model.tokens.tokenizer.convert_ids_to_tokens(row.tolist()) for row in batch["input_ids"]]
@@ -190,12 +190,12 @@ def test_a_pair_has_its_separator_and_token_types(name: str) -> None:
     types = batch["token_type_ids"][0].tolist() if name == "bert" else batch.get("token_type_ids")
     assert types == ([0, 0, 0, 0, 0, 1, 1, 1] if name == "bert" else None), "ModernBERT has none"
     lengths = model.lengths(firsts, [], seconds)
-    assert own.shapes(model.meta_inputs(2, lengths, with_answers=False)) == own.shapes(batch)
+    assert tiny.shapes(model.meta_inputs(2, lengths, with_answers=False)) == tiny.shapes(batch)
     assert model.logits(batch).shape == (2, 2)
 
 
 def test_texts_that_would_run_into_one_are_no_pair() -> None:
-    model = own.make("bert", LABEL)
+    model = tiny.make("bert", LABEL)
     model.tokens.tokenizer.backend_tokenizer.post_processor = None
     with pytest.raises(SpecError, match=r"puts nothing between two texts.*remove data\.columns\.text_pair"):
         model.collate([], ["a"], [], ["good"])
@@ -222,8 +222,8 @@ def test_training_starts_an_answer_as_generation_does(name: str) -> None:
     """Whatever the library's own shift of the labels does."""
     if transformers.__version__.startswith("5.17.") and name in ("encoder-decoder", "fsmt"):
         pytest.skip("this release builds the first from no configuration; the audit refuses the second")
-    config = _TWO_MODELS if name == "encoder-decoder" else own.small(name)
-    model = own.build(hf.Settings(family="hf", config=config), WRITE, WORDS)
+    config = _TWO_MODELS if name == "encoder-decoder" else tiny.small(name)
+    model = tiny.build(hf.Settings(family="hf", config=config), WRITE, WORDS)
     model.module.eval()
     question, answer = WORDS[0], f"{WORDS[1]} {WORDS[2]}"
     batch = model.collate([], [question], [])
@@ -250,18 +250,18 @@ def test_tensors_without_a_part_in_the_loss_are_named_with_a_remedy_that_trains_
             loss = cross_entropy(model.logits(model.collate([], questions, [])), torch.tensor([0, 1]))
         loss.backward()
 
-    model = own.make_small(name, task)
+    model = tiny.make_small(name, task)
     parts = dict.fromkeys(model.part_facts, "T")
-    own.put(model, parts)
+    tiny.put(model, parts)
     backward(model)
     with pytest.raises(AuditError, match="They take no part in this task's loss; train the rest: part") as refused:
         check_gradients(model)
     methods = {}
     for part, shown in re.findall(r"part (\w+): a method {type: subset, exclude: \[(.*?)\]}", str(refused.value)):
         parts[part] = f"{part}_rest"
-        methods[parts[part]] = own.method("subset", exclude=[text.strip('"') for text in shown.split(", ")])
-    again = own.make_small(name, task)
-    own.put(again, parts, **methods)
+        methods[parts[part]] = tiny.method("subset", exclude=[text.strip('"') for text in shown.split(", ")])
+    again = tiny.make_small(name, task)
+    tiny.put(again, parts, **methods)
     backward(again)
     check_gradients(again)
     left = {name for name, p in again.module.named_parameters() if not p.requires_grad}

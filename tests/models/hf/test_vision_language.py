@@ -16,7 +16,7 @@ from bench.models import hf
 from bench.models.common.parts import PartView
 from bench.models.hf import architectures
 from bench.models.hf.default_parts import default_parts
-from tests.models.hf import models as own
+from tests.models.hf import models as tiny
 from tests.models.hf import vision_language_models
 from tests.models.hf.models import ASK, BEAMS, WRITE
 from tests.models.hf.vision_language_models import ANSWERS, IMAGES, MAKERS, QUESTIONS
@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def build(path: Path, device: str = "cpu", **changes: Any) -> Any:
-    return own.build(hf.Settings(family="hf", path=path, **changes), ASK, device=device)
+    return tiny.build(hf.Settings(family="hf", path=path, **changes), ASK, device=device)
 
 
 @ALL
@@ -39,13 +39,13 @@ def test_learns_answers_one_by_one_as_together_and_is_saved(
 ) -> None:
     model = build(folders[name])
     assert [part for part in model.part_facts if part != "connector"][:3] == ["embeddings", "encoder", "decoder"]
-    own.put(model, dict.fromkeys(model.part_facts, "T"))
+    tiny.put(model, dict.fromkeys(model.part_facts, "T"))
     batch = model.collate(IMAGES, QUESTIONS, ANSWERS)
     first = 1 if name == "blip" else 0  # its decoder's first token, which no token is in front of
     assert [int((row != -100).sum()) - first for row in batch["labels"]] == [2, 2, 2, 2], "a word and the end"
     model.loss(batch).backward()
     assert all(p.grad is not None for p in model.module.parameters())
-    before, after = own.train(model, lambda: model.loss(batch), steps=100, lr=3e-3)
+    before, after = tiny.train(model, lambda: model.loss(batch), steps=100, lr=3e-3)
     assert after < 0.1 * before
     together = model.generate(model.collate(IMAGES, QUESTIONS, []), BEAMS)
     assert together == ANSWERS
@@ -64,14 +64,14 @@ def test_lengths_and_shapes_are_those_of_a_batch(name: str, folders: dict[str, P
     lengths = on_meta.lengths(QUESTIONS, ANSWERS)
     for answers in ([], ANSWERS):
         batch = model.collate(IMAGES, QUESTIONS, answers)
-        assert own.shapes(on_meta.meta_inputs(4, lengths, with_answers=bool(answers))) == own.shapes(batch)
+        assert tiny.shapes(on_meta.meta_inputs(4, lengths, with_answers=bool(answers))) == tiny.shapes(batch)
 
 
 @ALL
 def test_lora_reaches_the_vision_tower(name: str, folders: dict[str, Path]) -> None:
     model = build(folders[name])
     parts = dict.fromkeys(model.part_facts, "F") | {"encoder": "LoRA", "decoder": "LoRA"}
-    own.put(model, parts, LoRA=own.method("lora", r=2, lora_dropout=0.0))
+    tiny.put(model, parts, LoRA=tiny.method("lora", r=2, lora_dropout=0.0))
     model.loss(model.collate(IMAGES, QUESTIONS, ANSWERS)).backward()
     trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
     assert any("vision" in n or "visual" in n for n in trained)
@@ -87,23 +87,23 @@ def test_a_question_keeps_the_tokens_that_are_set(folders: dict[str, Path]) -> N
 
 def test_without_a_processor_only_costs_are_counted(folders: dict[str, Path]) -> None:
     config = str(folders["llava"] / "config.json")
-    counted = own.build(hf.Settings(family="hf", config=config), ASK, device="meta")
+    counted = tiny.build(hf.Settings(family="hf", config=config), ASK, device="meta")
     with pytest.raises(WeightsError, match=r"needs a processor.*model\.tokenizer"):
         counted.meta_inputs(1, counted.max_lengths(), with_answers=False)
-    fresh = own.build(hf.Settings(family="hf", config=config, tokenizer=str(folders["llava"])), ASK)
+    fresh = tiny.build(hf.Settings(family="hf", config=config, tokenizer=str(folders["llava"])), ASK)
     assert fresh.loss(fresh.collate(IMAGES, QUESTIONS, ANSWERS)).isfinite()
 
 
 def test_a_model_with_a_decoder_of_its_own_is_refused() -> None:
     with pytest.raises(SpecError, match="'florence2' on images and questions"):
-        own.build(hf.Settings(family="hf", config={"model_type": "florence2"}), ASK, ["?"], "meta")
+        tiny.build(hf.Settings(family="hf", config={"model_type": "florence2"}), ASK, ["?"], "meta")
 
 
 def test_no_virtual_tokens_in_front_of_an_image(folders: dict[str, Path]) -> None:
     model = build(folders["llava"], parts={"model": ""})
     assert model.part_facts["model"].task_type is None
     with pytest.raises(BenchError):
-        own.put(model, {"model": "P"}, P=own.method("PROMPT_TUNING", num_virtual_tokens=2))
+        tiny.put(model, {"model": "P"}, P=tiny.method("PROMPT_TUNING", num_virtual_tokens=2))
 
 
 # Parts of every architecture: towers, text model, connector. All are built on meta with two layers, which takes no
@@ -129,7 +129,7 @@ def model_of(model_type: str) -> Any:
     auto: Any = transformers.AutoModelForImageTextToText
     try:
         with torch.device("meta"):
-            return auto.from_config(own.shallow(model_type))
+            return auto.from_config(tiny.shallow(model_type))
     except Exception:  # whatever its configuration and layers check
         return None
 
