@@ -28,22 +28,18 @@ def words_in(texts: Iterable[str], splitter: PreTokenizer) -> list[str]:
     return sorted({word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)})
 
 
-def word_tokenizer(
-    words: Sequence[str], splitter: PreTokenizer, special: Mapping[str, str], *, lowercase: bool = False
-) -> Any:
+def word_tokenizer(words: Sequence[str], splitter: PreTokenizer, special: Mapping[str, str]) -> Any:
     """A ``PreTrainedTokenizerFast`` with one token a word: the special tokens, then ``words``, in this order.
 
     ``special``: role -> token (``pad_token``, ``unk_token``, ``bos_token``, ``eos_token``). A text is put between the
     last two, a pair of texts has the last between them.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from tokenizers import Tokenizer, decoders, models, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: i for i, word in enumerate([*special.values(), *words])}
     begin, end = special["bos_token"], special["eos_token"]
     tokenizer: Any = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=special["unk_token"]))
-    if lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = splitter
     # A prefix that no word begins with: words are joined by spaces, without spaces in front of marks.
     tokenizer.decoder = decoders.WordPiece(prefix="\0", cleanup=True)

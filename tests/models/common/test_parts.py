@@ -53,18 +53,11 @@ class _Net(_parts.PartitionedModel):
 Net: Any = _Net  # of a whole model, it has what parts need
 
 
-def vit(device: str = "cpu", seed: int = 0) -> Any:
-    torch.manual_seed(seed)
+def vit(device: str = "cpu") -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
     with torch.device(device):
-        sizes: dict[str, Any] = {
-            "img_size": 16,
-            "patch_size": 8,
-            "embed_dim": 16,
-            "depth": 3,
-            "num_heads": 2,
-            "num_classes": 5,
-        }
-        return timm.create_model("vit_tiny_patch16_224", **sizes)
+        return timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes)
 
 
 def on_meta(name: str, **arguments: Any) -> Any:
@@ -127,15 +120,9 @@ def test_covering_takes_whole_modules_where_it_can() -> None:
     assert _parts.minimal_paths(model, names) == ("",)
     blocks = {name for name in names if name.startswith("blocks")}
     assert _parts.minimal_paths(model, blocks | {"cls_token"}) == ("cls_token", "blocks")
-    assert _parts.minimal_paths(model, blocks - {"blocks.1.mlp.fc1.bias"}) == (
-        "blocks.0",
-        "blocks.1.norm1",
-        "blocks.1.attn",
-        "blocks.1.norm2",
-        "blocks.1.mlp.fc1.weight",
-        "blocks.1.mlp.fc2",
-        "blocks.2",
-    )
+    of_second = [f"blocks.1.{path}" for path in ("norm1", "attn", "norm2", "mlp.fc1.weight", "mlp.fc2")]
+    without_one = _parts.minimal_paths(model, blocks - {"blocks.1.mlp.fc1.bias"})
+    assert without_one == ("blocks.0", *of_second, "blocks.2")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -154,17 +141,26 @@ def test_the_model_goes_through_what_a_method_trains(name: str) -> None:
     assert sum(own.total for own in params.by_part.values()) == params.total
 
 
+def restored(net: Any, again: Any, parts: dict[str, str], file: Path, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Output of a disturbed model, equal to that of ``again`` with what is stored; trained on ``rows`` before."""
+    found = adapted(net, parts)
+    for _ in () if rows is None else range(3):
+        net.module.train()
+        net.model(rows).square().sum().backward()
+    disturb([p for p in net.module.parameters() if p.requires_grad])
+    write_tensors(file, stored_tensors(net, parts, found))
+    load_stored(again, parts, adapted(again, parts), file)
+    given = images() if rows is None else rows
+    output: torch.Tensor = net.model.eval()(given)
+    assert torch.equal(output, again.model.eval()(given))
+    return output
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_stored_restores_the_model(name: str, tmp_path: Path) -> None:
     parts = {"stem": "F", "body": name, "rest": name if name in ("lora", "ia3", "bitfit") else "T"}
-    net, again = Net(vit(), PATTERNS), Net(vit(), PATTERNS)
-    found = adapted(net, parts)
-    disturb([p for p in net.module.parameters() if p.requires_grad])
-    file = tmp_path / "adapter.safetensors"
-    write_tensors(file, stored_tensors(net, parts, found))
-    load_stored(again, parts, adapted(again, parts), file)
-    assert torch.equal(net.model.eval()(images()), again.model.eval()(images()))
-    assert not torch.allclose(net.model(images()), vit().eval()(images()))
+    output = restored(Net(vit(), PATTERNS), Net(vit(), PATTERNS), parts, tmp_path / "adapter.safetensors")
+    assert not torch.allclose(output, vit().eval()(images()))
 
 
 @pytest.mark.parametrize("blocks", ["T", "lora", "bitfit", "norm_layers"])
@@ -173,22 +169,11 @@ def test_what_is_stored_restores_batch_norms(blocks: str, tmp_path: Path) -> Non
 
     def made() -> Any:
         torch.manual_seed(0)
-        sizes: dict[str, Any] = {"channels": [8, 8, 8, 8], "num_classes": 5}
-        patterns = {"stem": ["conv1", "bn1"], "blocks": "layer*", "head": "fc"}
-        return Net(timm.create_model("resnet18", **sizes), patterns)
+        resnet: Any = timm.create_model("resnet18", channels=[8, 8, 8, 8], num_classes=5)
+        return Net(resnet, {"stem": ["conv1", "bn1"], "blocks": "layer*", "head": "fc"})
 
-    parts = {"stem": "F", "blocks": blocks, "head": "T"}
-    net, again = made(), made()
-    found = adapted(net, parts)
-    net.module.train()
-    for _ in range(3):
-        net.model(torch.randn(4, 3, 32, 32)).square().sum().backward()
-    disturb([p for p in net.module.parameters() if p.requires_grad])
-    file = tmp_path / "adapter.safetensors"
-    write_tensors(file, stored_tensors(net, parts, found))
-    load_stored(again, parts, adapted(again, parts), file)
-    pictures = torch.randn(2, 3, 32, 32)
-    assert torch.equal(net.model.eval()(pictures), again.model.eval()(pictures))
+    net, parts = made(), {"stem": "F", "blocks": blocks, "head": "T"}
+    restored(net, made(), parts, tmp_path / "adapter.safetensors", torch.randn(4, 3, 32, 32))
     moved = {name for name, own in net.model.named_buffers() if name.endswith("_mean") and own.abs().sum() > 0}
     assert all(name.startswith("layer") for name in moved)
     assert bool(moved) == (blocks in ("T", "norm_layers"))
@@ -215,11 +200,8 @@ def test_loose_parameters_belong_to_their_part_on_every_device() -> None:
     parts = {"stem": "lora", "body": "T", "rest": "F"}
     found = adapted(net, parts)
     before = count_params(net, parts, found)
-    assert (
-        before.by_part["stem"].total
-        == sum(p.numel() for n, p in vit("meta").named_parameters() if n.startswith(("patch", "cls", "pos")))
-        + before.by_part["stem"].trainable
-    )
+    stem = sum(p.numel() for n, p in vit("meta").named_parameters() if n.startswith(("patch", "cls", "pos")))
+    assert before.by_part["stem"].total == stem + before.by_part["stem"].trainable
     net.module.to("meta", torch.bfloat16)
     assert all(p.dtype == torch.bfloat16 and p.device.type == "meta" for p in net.module.parameters())
     assert count_params(net, parts, found) == before
