@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.datasets import easy_vqa
 from bench.environment import Gpu
 from bench.execution.contracts import Executor, Progress
@@ -189,6 +191,19 @@ def maps(pid: int) -> str:
         return Path(f"/proc/{pid}/maps").read_text()
     except OSError:
         return ""
+
+
+def environ_of(process: psutil.Process) -> dict[str, str]:
+    """Empty for a process that is gone, ended, or another user's."""
+    try:
+        return {} if process.status() == psutil.STATUS_ZOMBIE else process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
+def processes_with(**environ: str) -> list[psutil.Process]:
+    """Living processes whose environment has these variables."""
+    return [one for one in psutil.process_iter() if environ.items() <= environ_of(one).items()]
 
 
 def _main(listed: str, results: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps import maps, wait_until
+from tests.sweeps import maps, processes_with, wait_until
 
 REPORT = ("specs/table1.yaml", "--scale", "demo", "--report-only", "--results", "results/gallery")
 
@@ -96,19 +96,8 @@ def test_an_interrupted_report_leaves_no_process(root: Path, tmp_path: Path) -> 
     argv = [sys.executable, "run_bench.py", *REPORT, "--reports", str(tmp_path)]
     for number in (signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen(argv, cwd=root, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_until(lambda: len(marked(mark)) > 1, timeout_s=60)
+        wait_until(lambda: len(processes_with(BENCH_TEST_MARK=mark)) > 1, timeout_s=60)
         process.send_signal(number)
         process.communicate(timeout=30)
         assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        wait_until(lambda: not marked(mark), timeout_s=3)
-
-
-def marked(mark: str) -> list[str]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and f"BENCH_TEST_MARK={mark}".encode() in (folder / "environ").read_bytes():
-                found.append(folder.name)
-        except OSError:
-            continue
-    return found
+        wait_until(lambda: not processes_with(BENCH_TEST_MARK=mark), timeout_s=3)

@@ -20,7 +20,7 @@ from bench.execution.processes import JOB_MARK
 from bench.records.record import CellRecord, Status
 from bench.records.store import ResultsFile
 from tests.conftest import ROOT
-from tests.sweeps import data_digest, maps
+from tests.sweeps import data_digest, environ_of, maps, processes_with
 
 SECONDS = float(os.environ.get("BENCH_KILLS_S", "80"))
 SEED = int(os.environ.get("BENCH_KILLS_SEED", "1"))
@@ -123,7 +123,7 @@ class Run:
             raise AssertionError(f"hangs after {how}:\n{self.said()}") from None
         assert "Traceback" not in self.said(), f"after {how}:\n{self.said()}"
         orphans = of_a_job(self.mark) if code < 0 else []  # of a killed runner they are ended by the next
-        left = [one for one in marked(self.mark) if one not in orphans]
+        left = [one for one in processes_with(**{MARK: self.mark}) if one not in orphans]
         _, alive = psutil.wait_procs(left, timeout=5)
         assert not alive, f"left after {how}: {[one.cmdline() for one in alive if one.is_running()]}"
         return code
@@ -167,21 +167,9 @@ def surroundings(folder: Path) -> dict[str, str]:
     }
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Living processes that a run has started."""
-    return [one for one in psutil.process_iter() if environ_of(one).get(MARK) == mark and one.status() != "zombie"]
-
-
 def of_a_job(mark: str) -> list[psutil.Process]:
     """Those that a worker has started: not bound to the life of anything."""
-    return [one for one in marked(mark) if environ_of(one).get(JOB_MARK) and "-S" in arguments(one)]
-
-
-def environ_of(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except (psutil.Error, OSError):
-        return {}
+    return [one for one in processes_with(**{MARK: mark}) if environ_of(one).get(JOB_MARK) and "-S" in arguments(one)]
 
 
 def arguments(process: psutil.Process) -> Sequence[str]:
