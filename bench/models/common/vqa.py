@@ -1,4 +1,4 @@
-"""The common half of MISS and OFA, models of parts of their own that answer a question about an image in words."""
+"""The common half of MISS and OFA: models whose parts are modules, which answer a question about an image in words."""
 
 from __future__ import annotations
 

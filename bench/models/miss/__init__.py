@@ -15,17 +15,7 @@ from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
 if TYPE_CHECKING:
     from bench.models.miss.model import MissModel
 
-__all__ = [
-    "PARTS",
-    "SEARCH",
-    "BundledWeights",
-    "ImageSettings",
-    "Settings",
-    "build",
-    "parts",
-    "save",
-    "weights_digest",
-]
+__all__ = ["PARTS", "SEARCH", "BundledWeights", "ImageSettings", "Settings", "build", "parts", "save", "weights_digest"]
 
 
 def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:

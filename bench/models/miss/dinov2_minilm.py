@@ -27,12 +27,12 @@ def load(model: BlipForQuestionAnswering) -> None:
     """Load both into a model of preset ``small``, strictly; new tensors keep their random values."""
     from safetensors.torch import load_file
 
-    own = model.state_dict()
+    initial = model.state_dict()
     tied = dict(model._tied_weights_keys or {})
-    state = {name: tensor for name, tensor in own.items() if _NEW.search(name) and name not in tied}
+    state = {name: tensor for name, tensor in initial.items() if _NEW.search(name) and name not in tied}
     state |= vision_state(weights.packaged(*weights.DINOV2))
     minilm = load_file(weights.packaged(*weights.MINILM))
-    rows = own["text_encoder.embeddings.word_embeddings.weight"].shape[0]
+    rows = initial["text_encoder.embeddings.word_embeddings.weight"].shape[0]
     for part in ("text_encoder.", "text_decoder.bert."):
         state |= {part + name: tensor for name, tensor in text_state(minilm, rows).items()}
     weights.load_state(model, state, "DINOv2-small and MiniLM-L6")

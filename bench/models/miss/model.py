@@ -157,8 +157,8 @@ def _states_mask(states: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:
     """Build with weights loaded; see ``bench.models.miss.build``."""
-    words, own = _words(settings, texts, device)
-    if not own and not texts and settings.text_config()["vocab_size"] is None:
+    words, has_vocabulary = _words(settings, texts, device)
+    if not has_vocabulary and not texts and settings.text_config()["vocab_size"] is None:
         raise WeightsError(
             "the vocabulary, and so the size of the embedding, comes from the data set's texts, which are not here; "
             "without them set model.text.vocab_size"
@@ -178,13 +178,13 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
     if settings.attention == "sdpa":
         patches.fuse_attention(module.vision_model)
     patches.add_drop_path(module.vision_model, settings.vision_config()["drop_path"])
-    return MissModel(settings, module, tokens, has_vocabulary=own)
+    return MissModel(settings, module, tokens, has_vocabulary=has_vocabulary)
 
 
 def _words(settings: Settings, texts: Sequence[str], device: str) -> tuple[list[str], bool]:
-    """The weights' vocabulary, or one built from the texts; and whether it is the run's own.
+    """The weights' vocabulary, or one built from the texts; and whether it is the one that the run will use.
 
-    On meta the weights need not be there: counting and estimating must work without them.
+    On meta the weights may be missing: counting and estimating must work without them.
     """
     if settings.weights is None:
         return build_vocabulary(texts), bool(texts)

@@ -79,45 +79,27 @@ class ImageSettings(Base):
 
 
 # Preprocessing of the released MISS code, with which MISS's own checkpoint was trained.
-_RELEASED_IMAGE: dict[str, Any] = {
-    "mean": (0, 0, 0),
-    "std": (1, 1, 1),
-    "divide_by_255": True,
-    "interpolation": "bilinear",
-}
-_BERT = TextSettings(
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    max_position_embeddings=512,
-    vocab_size=30524,
-    dropout=0.1,
-)
-PRESETS: dict[str, tuple[VisionSettings, TextSettings, int]] = {
+_RELEASED_IMAGE = {"mean": (0, 0, 0), "std": (1, 1, 1), "divide_by_255": True, "interpolation": "bilinear"}
+_BERT = {"num_attention_heads": 12, "max_position_embeddings": 512, "vocab_size": 30524, "dropout": 0.1}
+# Name -> fields of the ViT, fields of the text models, edge of the images in pixels.
+PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "base": (
-        VisionSettings(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, patch_size=16, drop_path=0.1),
-        _BERT,
+        {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 16, "drop_path": 0.1},
+        _BERT | {"hidden_size": 768, "num_hidden_layers": 12},
         480,
     ),
     "small": (
-        VisionSettings(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, drop_path=0.1),
-        _BERT.model_copy(update={"hidden_size": 384, "num_hidden_layers": 6}),
+        {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 14, "drop_path": 0.1},
+        _BERT | {"hidden_size": 384, "num_hidden_layers": 6},
         112,
     ),
     "tiny": (
-        VisionSettings(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, patch_size=8, drop_path=0.0),
-        TextSettings(
-            hidden_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=256,
-            max_position_embeddings=64,
-            dropout=0.0,
-        ),
+        {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8, "drop_path": 0.0},
+        {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256, "dropout": 0.0}
+        | {"max_position_embeddings": 64, "vocab_size": None},
         48,
     ),
 }
-"""Name -> ViT, text models, edge of the images in pixels."""
 
 
 class _WithAdapters(Base):
@@ -213,7 +195,7 @@ class Settings(ModelSettings):
         # Set here and not as a default, so that cells of other preprocessing have other ids and records show it.
         if isinstance(self.weights, CheckpointWeights):
             given = self.image.model_dump(include=self.image.model_fields_set)
-            object.__setattr__(self, "image", ImageSettings(**(_RELEASED_IMAGE | given)))
+            object.__setattr__(self, "image", ImageSettings.model_validate(_RELEASED_IMAGE | given))
         return self
 
     @model_validator(mode="after")
@@ -242,11 +224,11 @@ class Settings(ModelSettings):
     def text_config(self) -> dict[str, Any]:
         """Fields of ``transformers.BlipTextConfig``; ``vocab_size`` may be None."""
         _, preset, _ = PRESETS[self.preset]
-        fields = {"vocab_size": None} | _resolve(preset, self.text)
+        fields = _resolve(preset, self.text)
         fields["hidden_dropout_prob"] = fields["attention_probs_dropout_prob"] = fields.pop("dropout")
         return fields | {"encoder_hidden_size": fields["hidden_size"], "initializer_range": self.initializer_range}
 
 
-def _resolve(preset: Base, given: Base) -> dict[str, Any]:
-    fields = preset.model_dump(exclude_none=True) | given.model_dump(exclude_none=True)
+def _resolve(preset: dict[str, Any], given: Base) -> dict[str, Any]:
+    fields = preset | given.model_dump(exclude_none=True)
     return {"intermediate_size": 4 * fields["hidden_size"]} | fields

@@ -86,7 +86,7 @@ def words_of_weights(weights: Weights) -> list[str]:
 
 
 def words_without_weights(weights: Weights, rows: int) -> list[str] | None:
-    """The vocabulary where the weights may be missing: their own if it is here, else BERT's from the package if the
+    """The vocabulary where the weights may be missing: theirs if it is here, else BERT's from the package if the
     model has ``rows`` for exactly that vocabulary with ``[DEC]`` and ``[ENC]``. Never downloads."""
     try:
         folder = (

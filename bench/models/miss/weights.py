@@ -58,8 +58,8 @@ def digest(weights: Weights | None) -> str | None:
     without weights."""
     if weights is None:
         return None
-    own, parts = common.digest_of(files(weights)), " ".join(adapters(weights))
-    return hashlib.sha256(f"{own} {parts}".encode()).hexdigest() if parts else own
+    total, parts = common.digest_of(files(weights)), " ".join(adapters(weights))
+    return hashlib.sha256(f"{total} {parts}".encode()).hexdigest() if parts else total
 
 
 def adapters(weights: Weights) -> dict[str, Path]:
@@ -73,13 +73,13 @@ def files(weights: Weights) -> list[Path]:
         raise WeightsError(f"no weights at {weights.path}: give the .pth or .safetensors file, or weights: null")
     folder = vocabulary_folder(weights)
     if weights.kind == "checkpoint":
-        own = [weights.path]
+        paths = [weights.path]
     elif weights.kind == "dinov2_minilm":
-        own = [packaged(*DINOV2), packaged(*MINILM)]
+        paths = [packaged(*DINOV2), packaged(*MINILM)]
     else:
-        own = _folder_files(folder)
-    own += _existing(folder, _VOCABULARY)
-    return [*own, *(file for folder in adapters(weights).values() for file in _adapter_files(folder))]
+        paths = _folder_files(folder)
+    paths += _existing(folder, _VOCABULARY)
+    return [*paths, *(file for folder in adapters(weights).values() for file in _adapter_files(folder))]
 
 
 def _folder_files(folder: Path) -> list[Path]:
@@ -129,7 +129,7 @@ def vocabulary_folder(weights: Weights) -> Path:
 
 
 def _checkpoint_vocabulary(weights: CheckpointWeights) -> Path:
-    """The folder that is set, the file's own, or that of an installed package with BERT's vocabulary."""
+    """The folder that is set, the checkpoint's, or that of an installed package with BERT's vocabulary."""
     folder = weights.vocab or weights.path.parent
     if _existing(folder, _VOCABULARY):
         return folder
@@ -182,10 +182,10 @@ def load_state(model: BlipForQuestionAnswering, state: State, source: object) ->
     tied = dict(model._tied_weights_keys or {})
     state = {_library_name(name): tensor for name, tensor in state.items() if not _DROPPED.fullmatch(name)}
     state = merge_tied(state, tied, source)
-    own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     if _POSITIONS in state:
-        state[_POSITIONS] = interpolate_positions(state[_POSITIONS], own[_POSITIONS].shape[1])
-    load_strict(own, state, source, "")
+        state[_POSITIONS] = interpolate_positions(state[_POSITIONS], expected[_POSITIONS].shape[1])
+    load_strict(expected, state, source, "")
     model.tie_weights()
 
 
@@ -222,7 +222,7 @@ def _split_adapters(state: State) -> tuple[State, dict[str, State]]:
             plain[name] = tensor
         elif _ADAPTER.search(name):
             held[_PARTS[module]][rest.replace(".default", "")] = tensor
-        elif rest != "word_embeddings.weight":  # which peft's prompts hold beside the model: its own embedding
+        elif rest != "word_embeddings.weight":  # a second reference of peft's prompts to the model's embedding
             bare = re.sub(r"^base_model\.(model\.)?", "", rest).replace(".base_layer.", ".")
             plain[f"{module}.{bare}"] = tensor
     return plain, held
@@ -271,8 +271,8 @@ def _merged(module: torch.nn.Module, folder: Path, state: State) -> torch.nn.Mod
         kind = common.read_json(folder / _ADAPTER_CONFIG)["peft_type"]
         raise WeightsError(f"{kind} changes no weights, so that no other method could start from it; LoRA and IA3 do")
     adapted: Any = get_peft_model(module, config)
-    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    if wrong := sorted(own.keys() ^ state.keys()):
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if wrong := sorted(expected.keys() ^ state.keys()):
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise WeightsError(f"only one of both has {', '.join(wrong[:5])}{more}")
     set_peft_model_state_dict(adapted, state)

@@ -94,8 +94,8 @@ class EncoderLayer(_Layer):
     ) -> torch.Tensor:
         """States (batch, length, width) to the same shape."""
         normed = self.self_attn_layer_norm(states)
-        own = self.self_attn.keys_values(normed)
-        attended = self.self_attn(normed, _join(prefix, own), bias, allowed)
+        new = self.self_attn.keys_values(normed)
+        attended = self.self_attn(normed, _join(prefix, new), bias, allowed)
         return self._feed_forward(states + self._branch(self.attn_ln(attended)))
 
 
@@ -124,43 +124,33 @@ class DecoderLayer(_Layer):
         ``past``: those of earlier tokens or of a prefix; ``cross``: those of the encoder's states.
         """
         normed = self.self_attn_layer_norm(states)
-        own = self.self_attn.keys_values(normed)
-        kept = _join(past, own)
+        new = self.self_attn.keys_values(normed)
+        kept = _join(past, new)
         states = states + self._branch(self.self_attn_ln(self.self_attn(normed, kept, bias, allowed)))
         attended = self.encoder_attn(self.encoder_attn_layer_norm(states), cross, cross_bias, cross_allowed)
         states = states + self._branch(self.cross_attn_ln(attended))
         return self._feed_forward(states), kept
 
 
-def _join(past: KeysValues | None, own: KeysValues) -> KeysValues:
-    return own if past is None else (torch.cat([past[0], own[0]], dim=2), torch.cat([past[1], own[1]], dim=2))
+def _join(past: KeysValues | None, new: KeysValues) -> KeysValues:
+    return new if past is None else (torch.cat([past[0], new[0]], dim=2), torch.cat([past[1], new[1]], dim=2))
 
 
-class RelativeTables(nn.ModuleList):
+def relative_tables(layers: int, rows: int, heads: int) -> nn.ModuleList:
     """One table (rows, heads) per layer: a bias for each distance."""
-
-    def __init__(self, layers: int, rows: int, heads: int) -> None:
-        super().__init__(nn.Embedding(rows, heads) for _ in range(layers))
-
-    def bias(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
-        """Rows (queries, keys) -> values (heads, queries, keys)."""
-        table = self[layer]
-        assert isinstance(table, nn.Embedding)
-        return functional.embedding(rows, table.weight).permute(2, 0, 1)
+    return nn.ModuleList(nn.Embedding(rows, heads) for _ in range(layers))
 
 
-class AbsoluteBias(nn.Module):
-    """Product of two projections of positions, per head."""
+def relative_bias(table: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """Rows (queries, keys) of a table -> values (heads, queries, keys)."""
+    assert isinstance(table, nn.Embedding)
+    return functional.embedding(rows, table.weight).permute(2, 0, 1)
 
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.heads, self.scaling = sizes.num_attention_heads, _scaling(sizes)
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Queries (length, width) and keys (length', width) to (heads, length, length')."""
-        query, key = (x.view(len(x), self.heads, -1).transpose(0, 1) for x in (query, key))
-        bias: torch.Tensor = query @ key.transpose(1, 2) * self.scaling
-        return bias
+def absolute_bias(query: torch.Tensor, key: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Product, per head, of projected positions: (length, width) and (length', width) to (heads, length, length')."""
+    query, key = (x.view(len(x), sizes.num_attention_heads, -1).transpose(0, 1) for x in (query, key))
+    return query @ key.transpose(1, 2) * _scaling(sizes)
 
 
 def _scaling(sizes: Sizes) -> float:

@@ -58,7 +58,7 @@ class OfaModel(VqaModel):
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:
         """``pixel_values`` (batch, 3, size, size) fp32; ``question_ids``, ``question_mask`` (batch, longest question)
         int64; with answers, ``decoder_ids``, ``decoder_mask`` and ``labels`` (batch, longest question and answer): the
-        decoder reads question and answer, and is asked for the answer. All on the CPU.
+        decoder reads question and answer, and learns the answer. All on the CPU.
         """
         sources = [self.question_ids(text) for text in questions]
         ids, mask = pad(sources, PAD)
@@ -139,8 +139,8 @@ class OfaModel(VqaModel):
         ids, mask = (each.to(answers.device) for each in pad(read, PAD))
         logits = self.part("decoder")(input_ids=ids, attention_mask=mask, encoded=self._encoded(batch)).logits
         logits = logits[:, -ids.shape[1] :]  # behind virtual tokens
-        own = [row[length - 1 :][: answers.shape[1]] for row, length in zip(logits, lengths, strict=True)]
-        return torch.stack(own)
+        rows = zip(logits, lengths, strict=True)
+        return torch.stack([row[length - 1 :][: answers.shape[1]] for row, length in rows])
 
     def checkpoint_activations(self) -> None:
         """In every transformer layer. Not in the ResNet: its batch norms would count a batch twice."""
@@ -187,20 +187,20 @@ def constrained_loss(logits: torch.Tensor, batch: Batch, trie: Trie, smoothing: 
     scores = scores.masked_fill(~allowed, 0)
     right = scores.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     wrong = (scores.sum(1) - right) / (allowed.sum(1) - 1).clamp(min=1)
-    asked = labels != _IGNORED
-    return -((1 - smoothing) * right + smoothing * wrong).where(asked, 0).sum() / asked.sum()
+    counted = labels != _IGNORED
+    return -((1 - smoothing) * right + smoothing * wrong).where(counted, 0).sum() / counted.sum()
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
     """Build with weights loaded; see ``bench.models.ofa.build``."""
-    tokens, own = _tokens(settings, texts, device)
+    tokens, has_vocabulary = _tokens(settings, texts, device)
     sizes = settings.sizes()
     sizes = replace(sizes, vocab_size=sizes.vocab_size or tokens.size)
     if tokens.size > sizes.vocab_size:
         raise WeightsError(f"the tokenizer has {tokens.size} tokens, the model only vocab_size {sizes.vocab_size}")
     with torch.device("meta" if device == "meta" else "cpu"):
         module = Network(sizes, embedding=settings.embedding, initializer_range=settings.initializer_range, pad=PAD)
-    model = OfaModel(settings, module, sizes, tokens, has_vocabulary=own)
+    model = OfaModel(settings, module, sizes, tokens, has_vocabulary=has_vocabulary)
     if device == "meta":
         model.learn_answers([""])  # whatever the answers, a search with a trie takes the same steps
         return model
@@ -211,9 +211,9 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
 
 
 def _tokens(settings: Settings, texts: Sequence[str], device: str) -> tuple[Tokens, bool]:
-    """The weights' tokenizer, or one of the texts' words; and whether it is the run's own.
+    """The weights' tokenizer, or one of the texts' words; and whether it is the one that the run will use.
 
-    On meta the weights need not be there: counting and estimating must work without them.
+    On meta the weights may be missing: counting and estimating must work without them.
     """
     words = settings.question_max_words
     if settings.weights is None:

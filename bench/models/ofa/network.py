@@ -15,7 +15,11 @@ from transformers import Cache, PretrainedConfig
 
 from bench.models.common.parts import freeze_batch_norms
 from bench.models.ofa import layers as _layers
-from bench.models.ofa.layers import AbsoluteBias, DecoderLayer, EncoderLayer, KeysValues, RelativeTables
+from bench.models.ofa.layers import (
+    DecoderLayer,
+    EncoderLayer,
+    KeysValues,
+)
 from bench.models.ofa.settings import Sizes
 
 
@@ -96,25 +100,18 @@ class Stack(nn.Module):
     def __init__(self, sizes: Sizes, layers: int, embedding: nn.Embedding) -> None:
         super().__init__()
         width, heads = sizes.hidden_size, sizes.num_attention_heads
+        fields = {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": layers}
         # peft asks for the number and width of virtual keys and values.
-        self.config = PretrainedConfig.from_dict(
-            {
-                "hidden_size": width,
-                "num_attention_heads": heads,
-                "num_hidden_layers": layers,
-                "vocab_size": sizes.vocab_size,
-            }
-        )
+        self.config = PretrainedConfig.from_dict(fields | {"vocab_size": sizes.vocab_size})
         self.checkpointing = False
         self.embed_positions = nn.Embedding(sizes.max_positions + 2, width)  # two more rows, as fairseq makes them
         self.embed_image_positions = nn.Embedding(sizes.image_buckets**2 + 1, width)
         self.pos_ln, self.image_pos_ln = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.token_rel_pos_table_list = RelativeTables(layers, 2 * sizes.token_buckets - 1, heads)
-        self.image_rel_pos_table_list = RelativeTables(layers, (2 * sizes.image_buckets - 1) ** 2 + 3, heads)
+        self.token_rel_pos_table_list = _layers.relative_tables(layers, 2 * sizes.token_buckets - 1, heads)
+        self.image_rel_pos_table_list = _layers.relative_tables(layers, (2 * sizes.image_buckets - 1) ** 2 + 3, heads)
         self.layernorm_embedding, self.layer_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(sizes.dropout)
-        self.absolute = AbsoluteBias(sizes)
-        self.longest = sizes.max_positions
+        self.sizes, self.longest = sizes, sizes.max_positions
         rows = _layers.token_buckets(sizes.token_buckets, sizes.max_positions)
         self.register_buffer("token_rows", rows, persistent=False)
         self._embedding = (embedding,)  # in a tuple, which does not make it a module of this one
@@ -191,7 +188,7 @@ class Encoder(Stack):
         allowed = functional.pad(attention_mask[:, -n_text:].bool(), (n_image, 0), value=True)
         states = torch.cat([patches, text], dim=1) * allowed[:, :, None].to(patches.dtype)
         positions = self._positions(n_text)
-        shared = self.absolute(self.pos_q_linear(positions), self.pos_k_linear(positions))
+        shared = _layers.absolute_bias(self.pos_q_linear(positions), self.pos_k_linear(positions), self.sizes)
         for i, (layer, prefix) in enumerate(
             zip(self.layers, _prefixes(past_key_values, len(self.layers)), strict=True)
         ):
@@ -207,9 +204,9 @@ class Encoder(Stack):
     def _bias(self, shared: torch.Tensor, layer: int, n_image: int) -> torch.Tensor:
         """(heads, length, length): distances count within the image and within the question."""
         bias = shared.clone()
-        bias[:, :n_image, :n_image] += self.image_rel_pos_table_list.bias(layer, self.image_rows)
+        bias[:, :n_image, :n_image] += _layers.relative_bias(self.image_rel_pos_table_list[layer], self.image_rows)
         rows = self.distances(shared.shape[1] - n_image)
-        bias[:, n_image:, n_image:] += self.token_rel_pos_table_list.bias(layer, rows)
+        bias[:, n_image:, n_image:] += _layers.relative_bias(self.token_rel_pos_table_list[layer], rows)
         return bias
 
 
@@ -286,15 +283,15 @@ class Decoder(Stack):
         rows, cross_seen = self.distances(tokens), encoded.allowed[:, None, None]
         states, kept = self.dropout(self.layernorm_embedding(text)), []
         for i, (layer, earlier) in enumerate(zip(self.layers, past, strict=True)):
-            bias = shared + self.token_rel_pos_table_list.bias(i, rows)
+            bias = shared + _layers.relative_bias(self.token_rel_pos_table_list[i], rows)
             if place is None:
                 bias = bias[None]
             else:
                 bias = bias[:, place[:, :, None], so_far.places[:, None, :]].transpose(0, 1)
             columns = earlier[0].shape[2] + text.shape[1] - tokens if earlier else 0
             bias, seen = _behind(columns, bias, allowed)
-            states, own = self.run(layer, states, bias, seen, earlier, so_far.cross[i], cross_bias, cross_seen)
-            kept.append(own)
+            states, keys_values = self.run(layer, states, bias, seen, earlier, so_far.cross[i], cross_bias, cross_seen)
+            kept.append(keys_values)
         so_far.past = kept
         so_far.logits = functional.linear(self.layer_norm(states), self.embedding.weight)
         return so_far
@@ -302,8 +299,9 @@ class Decoder(Stack):
     def _shared_biases(self, tokens: int, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Absolute biases of all layers: to the tokens themselves, and to the encoder's states."""
         positions = self.pos_ln(self.embed_positions.weight[:tokens])
-        own = self.absolute(self.self_pos_q_linear(positions), self.self_pos_k_linear(positions))
-        return own, self.absolute(self.cross_pos_q_linear(positions), self.cross_pos_k_linear(source))
+        bias, sizes = _layers.absolute_bias, self.sizes
+        to_tokens = bias(self.self_pos_q_linear(positions), self.self_pos_k_linear(positions), sizes)
+        return to_tokens, bias(self.cross_pos_q_linear(positions), self.cross_pos_k_linear(source), sizes)
 
 
 class Network(nn.Module):

@@ -47,18 +47,13 @@ class Sizes:
     """Whether attention is torch's fused one."""
 
 
+_TINY = Sizes(hidden_size=256, encoder_layers=4, decoder_layers=4, num_attention_heads=4, resnet_layers=(3, 4, 6))
+_SMALL = replace(_TINY, hidden_size=512, num_attention_heads=8, resnet_layers=(3, 4, 23))
 PRESETS = {
-    "tiny": Sizes(hidden_size=256, encoder_layers=4, decoder_layers=4, num_attention_heads=4, resnet_layers=(3, 4, 6)),
-    "small": Sizes(
-        hidden_size=512, encoder_layers=4, decoder_layers=4, num_attention_heads=8, resnet_layers=(3, 4, 23)
-    ),
-    "base": Sizes(
-        hidden_size=768,
-        encoder_layers=6,
-        decoder_layers=6,
-        num_attention_heads=12,
-        resnet_layers=(3, 4, 23),
-        image_size=384,
+    "tiny": _TINY,
+    "small": _SMALL,
+    "base": replace(
+        _SMALL, hidden_size=768, encoder_layers=6, decoder_layers=6, num_attention_heads=12, image_size=384
     ),
     "micro": Sizes(
         hidden_size=64,

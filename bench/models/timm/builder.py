@@ -12,7 +12,7 @@ import timm
 import torch
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-from timm.layers import config as layers
+from timm.layers import config as layer_config
 from timm.models import get_pretrained_cfg, group_parameters, is_model, load_state_dict, split_model_name_tag
 from torch import nn
 
@@ -79,12 +79,12 @@ def _create(settings: Settings, classes: int, **loading: Any) -> Any:
 @contextmanager
 def _attention(kind: str) -> Iterator[None]:
     """Let timm build layers with this attention."""
-    before = layers.use_fused_attn()
-    layers.set_fused_attn(kind == "sdpa")
+    before = layer_config.use_fused_attn()
+    layer_config.set_fused_attn(kind == "sdpa")
     try:
         yield
     finally:
-        layers.set_fused_attn(bool(before))
+        layer_config.set_fused_attn(bool(before))
 
 
 def _nearest(settings: Settings) -> str:
@@ -187,8 +187,8 @@ def _data_config(settings: Settings, stored: dict[str, Any], model: Any) -> dict
 
 def classifier(model: Any) -> list[nn.Module]:
     """The layers that put out the labels, without hidden layers in front of them; distilled models have two."""
-    found = model.get_classifier()
-    tops = [top for top in (found if isinstance(found, tuple | list) else [found]) if list(top.parameters())]
+    layers = model.get_classifier()
+    tops = [top for top in (layers if isinstance(layers, tuple | list) else [layers]) if list(top.parameters())]
     modules = dict(model.named_modules())
     outputs = [modules[path] for path in _classifier_names(model.pretrained_cfg) if path in modules]
     return [layer for top in tops for layer in ([o for o in outputs if o in set(top.modules())] or [top])]
@@ -209,7 +209,11 @@ def default_paths(model: Any, architecture: str) -> parts.Paths:
     blocks = named.keys() - stem - head
     if not blocks:  # patterns of an older timm may name none of its modules
         raise SpecError(f"timm {timm.__version__} does not say what blocks {architecture} has; declare model.parts")
-    return {part: parts.minimal_paths(model, own) for part, own in (("stem", stem), ("blocks", blocks), ("head", head))}
+    return {
+        "stem": parts.minimal_paths(model, stem),
+        "blocks": parts.minimal_paths(model, blocks),
+        "head": parts.minimal_paths(model, head),
+    }
 
 
 def _is_input(name: str) -> bool:

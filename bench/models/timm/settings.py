@@ -125,18 +125,14 @@ def digest(weights: Weights | None) -> str | None:
 def tensors(weights: Weights) -> Path:
     """The file of tensors. Raises WeightsError if it is missing, or of quantised weights."""
     if weights.kind == "file":
-        path = weights.path
-        if not path.is_file():
-            raise WeightsError(f"no weights at {path}: give the file, or weights: null for random ones")
+        path: Path | None = weights.path if weights.path.is_file() else None
+        remedy = f"no weights at {weights.path}: give the file"
     else:
         folder = weights.path if weights.kind == "folder" else _hub_folder(weights)
-        found = _tensors_in(folder)
-        if found is None:
-            raise WeightsError(
-                f"no {' or '.join(_TENSORS)} in {folder}: give a folder that train.save_model or timm wrote, or "
-                "weights: null for random ones"
-            )
-        path = found
+        path = _tensors_in(folder)
+        remedy = f"no {' or '.join(_TENSORS)} in {folder}: give a folder that train.save_model or timm wrote"
+    if path is None:
+        raise WeightsError(f"{remedy}, or weights: null for random ones")
     _files.refuse_quantised_tensors([path])
     return path
 
