@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import OutputError, SpecError
-from bench.files import read_regular
+from bench.files import read_regular, write_atomic
 
 if TYPE_CHECKING:
     from bench.analysis.predictions import ExampleScores
-    from bench.analysis.rows import Row
     from bench.records.record import CellRecord
     from bench.report.table import Table
     from bench.spec.cell import Cell
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
     """By ``cell_id``, or in any order; the last of a cell counts."""
 
-
 TABLES = ("table.md", "table.tex", "table.csv")
+DRAWING = "drawing the Pareto plot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +42,9 @@ def build_table(
     examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
 ) -> Table:
-    """The table that all exporters print; with ``examples``, cells are compared on the examples they share.
+    """The table that all renderers print; with ``examples``, cells are compared on the examples they share.
 
-    ``stale``: of records that do not count (see ``bench.execution.inputs.stale``), shown in grey.
+    ``stale``: ids of records that do not count (see ``bench.execution.inputs.stale``), shown in grey.
 
     Raises SpecError for a column that is no part, axis or metric."""
     from bench.analysis.predictions import ExampleScores
@@ -53,9 +52,6 @@ def build_table(
     from bench.report.table import table_of
 
     return table_of(spec, scale, rows_of(spec, cells, _by_id(records), stale), examples or ExampleScores(None))
-
-
-DRAWING = "drawing the Pareto plot"
 
 
 @contextmanager
@@ -71,6 +67,22 @@ def warmed_up() -> Iterator[None]:
         background.end_all()
 
 
+def check_folder(out_dir: Path) -> None:
+    """Raises SpecError if it is known already that no report can be written there."""
+    from bench.report import html
+    from bench.report.pareto_plot import PICTURES
+
+    remedy = "choose another --reports"
+    existing = next(path for path in (out_dir, *out_dir.parents) if path.exists())
+    if not existing.is_dir():
+        raise SpecError(f"the report cannot be written to {out_dir}: {existing} is no folder; {remedy}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise SpecError(f"the report cannot be written to {out_dir}: {existing} is read-only; {remedy}")
+    for name in (html.PAGE, *TABLES, *PICTURES):
+        if (out_dir / name).is_dir():
+            raise SpecError(f"the report cannot be written: {out_dir / name} is a folder; remove it, or {remedy}")
+
+
 def write_report(
     spec: Spec,
     scale: str,
@@ -83,57 +95,32 @@ def write_report(
     """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once; ``stale`` as above.
 
     Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
-    from bench.analysis.rows import rows_of
-    from bench.report import background
-
-    try:
-        return _write(spec, scale, rows_of(spec, cells, _by_id(records), stale), out_dir, examples)
-    finally:
-        background.end_all()
-
-
-def check_folder(out_dir: Path) -> None:
-    """Raises SpecError if a report cannot be written there, as far as that can be known before there is one."""
-    from bench.report import html
-    from bench.report.pareto_plot import PICTURES
-
-    there = next(path for path in (out_dir, *out_dir.parents) if path.exists())
-    if not there.is_dir():
-        raise SpecError(f"the report cannot be written to {out_dir}: {there} is no folder; choose another --reports")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise SpecError(f"the report cannot be written to {out_dir}: {there} is read-only; choose another --reports")
-    for name in (html.PAGE, *TABLES, *PICTURES):
-        if (out_dir / name).is_dir():
-            raise SpecError(
-                f"the report cannot be written: {out_dir / name} is a folder; remove it, or choose another --reports"
-            )
-
-
-def _write(spec: Spec, scale: str, groups: Sequence[Row], out_dir: Path, examples: ExampleScores | None) -> Report:
     from bench.analysis.predictions import ExampleScores
+    from bench.analysis.rows import rows_of
     from bench.report import background, csv_file, html, latex, markdown, pareto_plot
     from bench.report.pareto import build_plot
     from bench.report.table import table_of
 
     examples = examples or ExampleScores(None)
-    plot = build_plot(spec, scale, groups, examples)
-    with _written(out_dir):
-        out_dir.mkdir(parents=True, exist_ok=True)
-    pictures = [out_dir / name for name in pareto_plot.PICTURES]
-    digest = pareto_plot.digest(plot)
-    drawn = None
-    if not _all_carry(pictures, digest):
-        background.start(DRAWING, pareto_plot.warm_up)
-        drawn = background.start(DRAWING, pareto_plot.render, plot, digest)
-    table = table_of(spec, scale, groups, examples)
-    for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
-        _replace(out_dir / name, render(table).encode())
-    page = out_dir / html.PAGE
-    if content := html.page(spec, table, groups, examples, page):
-        _replace(page, content)
-    if drawn:
-        for path, picture in zip(pictures, drawn(), strict=True):
-            _replace(path, picture)
+    rows = rows_of(spec, cells, _by_id(records), stale)
+    page, pictures = out_dir / html.PAGE, [out_dir / name for name in pareto_plot.PICTURES]
+    try:
+        with _written(out_dir):
+            out_dir.mkdir(parents=True, exist_ok=True)
+        plot = build_plot(spec, scale, rows, examples)
+        digest, drawn = pareto_plot.digest(plot), None
+        if not _all_carry(pictures, digest):
+            background.start(DRAWING, pareto_plot.warm_up)
+            drawn = background.start(DRAWING, pareto_plot.render, plot, digest)
+        table = table_of(spec, scale, rows, examples)
+        for name, render in zip(TABLES, (markdown.render, latex.render, csv_file.render), strict=True):
+            _write(out_dir / name, render(table).encode())
+        if content := html.page(spec, table, rows, examples, page):
+            _write(page, content)
+        for path, picture in zip(pictures, drawn(), strict=True) if drawn else ():
+            _write(path, picture)
+    finally:
+        background.end_all()
     return Report(table=table, files=[page, *(out_dir / name for name in TABLES), *pictures])
 
 
@@ -142,21 +129,16 @@ def _by_id(records: Records) -> Mapping[str, CellRecord]:
 
 
 def _all_carry(pictures: Sequence[Path], digest: str) -> bool:
-    """Whether the pictures there already show the plot of this digest."""
+    """Whether the pictures show the plot of this digest already."""
     try:
         return all(digest.encode() in read_regular(path) for path in pictures)
     except OSError:
         return False
 
 
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: Path, content: bytes) -> None:
     with _written(path):
-        try:
-            draft.write_bytes(content)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_atomic(path, content)
 
 
 @contextmanager

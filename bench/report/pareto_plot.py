@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PICTURES = tuple(f"{name}.{kind}" for name in ("pareto", "pareto_column") for kind in ("png", "svg", "pdf"))
 """Files, in the order in which they are drawn."""
 MEASURED, PUBLISHED, GREY = "#0072B2", "#D55E00", "#595959"
-"""From Okabe and Ito's palette, told apart with any colour vision."""
+"""From Okabe and Ito's palette, distinguishable with any colour vision."""
 MEASURED_TEXT, PUBLISHED_TEXT = "#003d5c", "#8a3b00"
 """The same hues, dark enough to read."""
 MAX_LABELS = 40
@@ -36,7 +36,7 @@ MAX_LABELS = 40
 LISTED_WIDTH = 40
 """Characters in a line of the list of cells without a score."""
 FAINT = 0.4
-"""Opacity of what the front leaves behind."""
+"""Opacity of dominated points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class Point:
     y: float
     on_front: bool = False
     within_noise: bool = False
-    """Beaten by others that cannot be told from it."""
+    """Dominated, but not significantly."""
     x_low: float | None = None
     """Bounds at 95 %; null where not known."""
     x_high: float | None = None
@@ -103,7 +103,7 @@ class Panel:
     """Measured score, predicted cost."""
     published: list[Point]
     baseline: float | None
-    """Score of the task's prior: nothing below it is on a front."""
+    """Score of the task's baseline: nothing below it is on a front."""
     baseline_label: str
 
     @property
@@ -172,7 +172,7 @@ def _panel(axes: Axes, plot: Plot, panel: Panel, style: Style, failures: list[st
         size = min(64, 420 / len(plot.tag)) * style.panel[0] / FULL.panel[0]
         across: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "alpha": 0.07, "zorder": 0}
         axes.text(0.5, 0.5, plot.tag, transform=axes.transAxes, fontsize=size, color="black", **across)
-    _floor(axes, panel)
+    _shade(axes, panel)
     _labels(axes, plot, panel, style, _failures(axes, failures, style))
 
 
@@ -183,83 +183,57 @@ def _series(axes: Axes, plot: Plot, panel: Panel, style: Style) -> None:
     _points(axes, panel, panel.measured, "Measured", MEASURED, **ours)
     _points(axes, panel, panel.predicted, "Cost predicted", MEASURED, front="--", markerfacecolor="white", **ours)
     _points(axes, panel, panel.published, "Published", PUBLISHED, **theirs)
-    near = [point for point in panel.ours if point.within_noise]
-    if near:
-        ring: dict[str, Any] = {
-            "marker": "o",
-            "markersize": size + 4,
-            "markerfacecolor": "none",
-            "markeredgewidth": 0.8,
-        }
-        axes.plot([p.x for p in near], [p.y for p in near], linestyle="none", color=MEASURED, zorder=4,
-                  label="Beaten only within the noise", **ring)  # fmt: skip
+    if near := [point for point in panel.ours if point.within_noise]:
+        axes.plot([p.x for p in near], [p.y for p in near], "o", color=MEASURED, zorder=4, markersize=size + 4,
+                  markerfacecolor="none", markeredgewidth=0.8, label="Dominated, but not significantly")  # fmt: skip
     if panel.baseline is not None:
-        label = f"{panel.baseline_label} (floor)"
+        label = f"{panel.baseline_label} (baseline)"
         axes.axhline(panel.baseline, color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=label)
     if not panel.ours:
         axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=GREY)
     if not plot.tag:
-        _links(axes, panel)
+        published = {point.label: point for point in panel.published}
+        for p in panel.ours:
+            if q := published.get(p.label):
+                axes.plot([p.x, q.x], [p.y, q.y], color="#999999", linewidth=0.8, linestyle=":", zorder=1)
     if axes.get_legend_handles_labels()[0]:
         below = -(style.font * 3.1) / (style.panel[1] * 72)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncol=3 if style.panel[0] > 5 else 2, frameon=False,
                     fontsize=style.font - 1, handlelength=1.6, columnspacing=1.2, borderpad=0.2)  # fmt: skip
 
 
-def _floor(axes: Axes, panel: Panel) -> None:
-    """Shade what is no better than the prior."""
+def _shade(axes: Axes, panel: Panel) -> None:
+    """Shade what is no better than the baseline."""
     if panel.baseline is not None and panel.ours:
         low, high = axes.get_ylim()
         axes.axhspan(min(low, panel.baseline), panel.baseline, color="black", alpha=0.05, linewidth=0, zorder=0)
         axes.set_ylim(low, high)
 
 
-def _links(axes: Axes, panel: Panel) -> None:
-    """Join what was measured and what was published of one cell."""
-    published = {point.label: point for point in panel.published}
-    for ours in panel.ours:
-        if theirs := published.get(ours.label):
-            axes.plot([ours.x, theirs.x], [ours.y, theirs.y], color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-
-
 def _points(
     axes: Axes, panel: Panel, points: list[Point], name: str, color: str, front: str = "-", **style: Any
 ) -> None:
-    """Those the front leaves behind faint, with bars where their interval is known."""
+    """Faint where the front dominates them, with bars where their interval is known."""
     bright = [p for p in points if p.on_front or p.within_noise]
     faint = [p for p in points if not (p.on_front or p.within_noise)]
-    for found, opacity in ((bright, 1.0), (faint, FAINT)):
-        label = name if found is bright or not bright else None
-        if not panel.front_line:
-            label = f"{name}, on the front over all" if found is bright else name
-        if not found:
+    for shown, opacity in ((bright, 1.0), (faint, FAINT)):
+        if not shown:
             continue
-        axes.plot([p.x for p in found], [p.y for p in found], linestyle="none", color=color, label=label, alpha=opacity,
+        label = name if shown is bright or not bright else None
+        if not panel.front_line:
+            label = f"{name}, on the front over all" if shown is bright else name
+        axes.plot([p.x for p in shown], [p.y for p in shown], linestyle="none", color=color, label=label, alpha=opacity,
                   **style)  # fmt: skip
-        _bars(axes, found, color=color, alpha=0.6 * opacity)
+        bar: dict[str, Any] = {"linewidth": 0.8, "colors": color, "alpha": 0.6 * opacity, "zorder": 2}
+        if upright := [(p.x, p.y_low, p.y_high) for p in shown if p.y_low is not None and p.y_high is not None]:
+            axes.vlines(*zip(*upright, strict=True), **bar)
+        if lying := [(p.y, p.x_low, p.x_high) for p in shown if p.x_low is not None and p.x_high is not None]:
+            axes.hlines(*zip(*lying, strict=True), **bar)
     best = sorted((p.x, p.y) for p in points if p.on_front)
     if len(best) > 1 and panel.front_line:
-        axes.plot(
-            *zip(*best, strict=True),
-            drawstyle="steps-post" if panel.lower_cost_is_better else "steps-pre",
-            color=color,
-            linestyle=front,
-            linewidth=1.2,
-            alpha=0.75,
-            label=f"{name}: Pareto front",
-            zorder=2,
-        )
-
-
-def _bars(axes: Axes, points: list[Point], *, color: str, alpha: float) -> None:
-    """Intervals, where they are known."""
-    bar: dict[str, Any] = {"linewidth": 0.8, "colors": color, "alpha": alpha, "zorder": 2}
-    upright = [(p.x, p.y_low, p.y_high) for p in points if p.y_low is not None and p.y_high is not None]
-    lying = [(p.y, p.x_low, p.x_high) for p in points if p.x_low is not None and p.x_high is not None]
-    if upright:
-        axes.vlines(*zip(*upright, strict=True), **bar)
-    if lying:
-        axes.hlines(*zip(*lying, strict=True), **bar)
+        steps: Any = "steps-post" if panel.lower_cost_is_better else "steps-pre"
+        axes.plot(*zip(*best, strict=True), drawstyle=steps, color=color, linestyle=front, linewidth=1.2, alpha=0.75,
+                  label=f"{name}: Pareto front", zorder=2)  # fmt: skip
 
 
 def _head(figure: Figure, plot: Plot, width: float, height: float) -> None:
@@ -288,23 +262,23 @@ def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
     if shown and beside:
         axes.text(x, 1.0, "No score", transform=axes.transAxes, fontsize=8, fontweight="bold", va="center")
     top = 1.0 - line if beside else sum(heights)
-    told = []
+    texts = []
     for failure, height in zip(shown, heights, strict=True):
         y = top - (line + gap) / 2
         axes.plot([1.0], [y], "x", color="black", transform=axes.transAxes, clip_on=False, markersize=style.marker)
-        told.append(axes.text(x, y + line / 2, failure, transform=axes.transAxes, fontsize=size, va="top", ha=align))
+        texts.append(axes.text(x, y + line / 2, failure, transform=axes.transAxes, fontsize=size, va="top", ha=align))
         top -= height
-    return told
+    return texts
 
 
-def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, told: list[Text]) -> None:
+def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, occupied: list[Text]) -> None:
     """Put every label at the best place near its point; where there is no room, only those of the front must be."""
     axes.get_xlim()  # settles the limits
     to_pixels = axes.transData.transform
     pixels = to_pixels([(p.x, p.y) for p in panel.ours + panel.published] or [(0, 0)])
     half = style.marker * 1.3 * axes.figure.dpi / 150
     taken = [Box(x - half, y - half, x + half, y + half) for x, y in pixels]
-    taken += [Box(*text.get_window_extent().extents) for text in told]
+    taken += [Box(*text.get_window_extent().extents) for text in occupied]
     ends = [end for p in panel.ours for end in _ends(p)]
     thin = Box(-1.5, -1.5, 1.5, 1.5)
     bars = boxes(to_pixels(ends)) + thin if ends else ()
