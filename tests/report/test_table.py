@@ -29,17 +29,16 @@ def test_columns_and_rows_are_in_the_order_of_the_spec(paper: Case) -> None:
     ]  # fmt: skip
     assert texts(table, 0)[4:] == ["0.161", "5.20", "3.54", "50.70", "19.32"]
     assert not table.with_status
+    assert "±" not in "".join(texts(table, 0))
+    assert "1 seed (42)" in table.caption
 
 
 def test_measured_published_and_deviation(paper: Case) -> None:
     memory = entry(paper.fill().table(), 2, "memory")
     assert (memory.text, memory.published_text, memory.deviation_text) == ("9.80", "26.63", f"{MINUS}16.83")
     assert memory.deviation == pytest.approx(9.8 - 26.63)
-
-
-def test_a_deviation_that_rounds_to_zero_has_no_sign(paper: Case) -> None:
     paper.put(0, make_record(paper.cells[0], accuracy=accuracy(25, 180)))
-    assert entry(paper.table(), 0, "closed").deviation_text == "0.00"
+    assert entry(paper.table(), 0, "closed").deviation_text == "0.00", "no sign where it rounds to zero"
 
 
 def test_what_was_not_measured_is_a_dash_and_zero_is_zero(demo: Case) -> None:
@@ -85,12 +84,6 @@ def test_one_row_per_cell_over_its_seeds(root: Path) -> None:
     assert table.rows[0].seeds == 3
     assert "±" not in entry(table, 0, "params").text
     assert "3 seeds (1, 2, 3, mean ± standard deviation)" in table.caption
-
-
-def test_one_seed_has_no_spread(paper: Case) -> None:
-    table = paper.fill().table()
-    assert "±" not in "".join(texts(table, 0))
-    assert "1 seed (42)" in table.caption
 
 
 def test_seeds_that_failed_are_told_and_not_averaged(root: Path) -> None:
@@ -156,16 +149,14 @@ def test_the_best_value_is_marked_in_its_direction_with_all_that_cannot_be_told_
     assert "With one seed a test does not know what another would change" in table.footnotes[1]
 
 
-def test_ties_as_printed_share_the_mark(paper: Case) -> None:
+def test_what_is_equal_or_alone_is_marked_as_printed(paper: Case) -> None:
     for i, cell in enumerate(paper.cells):
         correct = (500, 500, 3)[min(i, 2)]
         paper.put(i, make_record(cell, accuracy=accuracy(correct, 100, 1_000_000, 355)))
     assert entry(paper.table(), 0, "open").text == "0.05"
     assert best(paper.table(), "open") == [0, 1]
-    assert best(paper.table(), "closed") == []  # all equal: nothing to mark
-
-
-def test_a_lone_value_is_not_the_best(paper: Case) -> None:
+    assert best(paper.table(), "closed") == [], "all equal: nothing to mark"
+    paper.records.clear()
     paper.put(0, make_record(paper.cells[0]))
     paper.put(1, failed_record(paper.cells[1], Status.OOM, "train", 3))
     assert best(paper.table(), "global") == []
@@ -177,11 +168,8 @@ def test_baselines_stand_at_the_end(paper: Case) -> None:
     assert texts(table, 10) == ["Question only", "", "", "", "", "", "45.75", "70.99", "54.19"]
     assert (entry(table, 12, "closed").correct, entry(table, 12, "closed").n) == (180, 355)
     assert not any("baselines differ" in note for note in table.footnotes)
-
-
-def test_baselines_that_differ_are_told(paper: Case) -> None:
     other = accuracy(3, 3).model_copy(update={"baselines": baselines(50, 60)})
-    paper.fill().put(3, make_record(paper.cells[3], accuracy=other))
+    paper.put(3, make_record(paper.cells[3], accuracy=other))
     assert any("baselines differ" in note for note in paper.table().footnotes)
 
 
@@ -207,22 +195,22 @@ def test_devices_that_differ_are_told(paper: Case) -> None:
     assert any("different devices" in note for note in table.footnotes)
 
 
-def test_a_spec_without_columns_gets_the_usual_ones(paper: Case) -> None:
-    paper.respec(columns=[])
-    assert [c.value for c in paper.table().columns] == [
-        "vit", "jtm", "dec", "rank", "params", "memory", "open", "closed", "global",
-    ]  # fmt: skip
-
-
-def test_an_axis_may_be_named_by_its_place(paper: Case) -> None:
-    paper.respec(columns=[Column(value="methods.LoRA.r"), Column(value="seed"), Column(value="status")])
-    assert texts(paper.table(), 1) == ["8", "42", "not run"]
-    assert not paper.table().with_status
-
-
-def test_metrics_alone_get_a_column_of_cells(paper: Case) -> None:
-    paper.respec(columns=[Column(value="global")])
-    assert texts(paper.fill().table(), 0) == ["F-LoRA-LoRA rank=4", "19.32"]
+@pytest.mark.parametrize(
+    ("columns", "shown", "row"),
+    [
+        ([], ["vit", "jtm", "dec", "rank", "params", "memory", "open", "closed", "global"], ["F", "LoRA", "LoRA", "8"]),
+        (["methods.LoRA.r", "seed", "status"], ["methods.LoRA.r", "seed", "status"], ["8", "42", "not run"]),
+        (["global"], ["cell", "global"], ["F-LoRA-LoRA rank=8", DASH]),
+    ],
+)
+def test_columns_are_usual_ones_or_named_by_a_key_and_label_each_cell(
+    paper: Case, columns: list[str], shown: list[str], row: list[str]
+) -> None:
+    paper.respec(columns=[Column(value=name) for name in columns])
+    table = paper.table()
+    assert [column.value for column in table.columns] == shown
+    assert texts(table, 1)[: len(row)] == row
+    assert table.with_status == ("status" not in columns)
 
 
 def test_an_unknown_column_is_refused(paper: Case) -> None:
@@ -238,22 +226,21 @@ def skipped(paper: Case, index: int, gib: float) -> CellRecord:
     return record.model_copy(update={"estimate": estimate, "params": estimate.params, "environment": {}})
 
 
-def test_memory_that_was_not_measured_is_predicted_and_marked(paper: Case) -> None:
+def test_memory_is_predicted_and_marked_only_where_it_was_not_measured(paper: Case) -> None:
     table = paper.fill(cuda=False, estimate=make_estimate(5.0)).table()
     memory = entry(table, 0, "memory")
-    assert (memory.value, memory.predicted, memory.shows_prediction) == (None, 5.0, True)
+    assert (memory.value, memory.predicted, memory.shows_prediction, memory.deviation) == (None, 5.0, True, None)
     assert (memory.text, memory.published_text, memory.deviation_text) == ("≈ 5.00", "5.19", f"≈ {MINUS}0.19")
-    assert memory.deviation is None
     assert f"{PREDICTED} Predicted for a CUDA GPU, not measured: Memory (GiB)." in table.footnotes
     assert not any("Not measured on this device" in note for note in table.footnotes)
     assert not entry(table, 0, "params").shows_prediction
-
-
-def test_what_was_measured_is_shown_and_not_what_was_predicted(paper: Case) -> None:
     table = paper.fill(estimate=make_estimate(5.0)).table()
     memory = entry(table, 0, "memory")
     assert (memory.text, memory.predicted, memory.shows_prediction) == ("5.20", 5.0, False)
     assert not any(PREDICTED in note for note in table.footnotes)
+    failed = failed_record(paper.cells[0], Status.OOM, "train", 3)
+    paper.put(0, failed.model_copy(update={"estimate": make_estimate(44.0)}))
+    assert entry(paper.table(), 0, "memory").text == "≈ 44.00", "the peak until it failed is no measurement"
 
 
 def test_a_prediction_is_never_the_best(paper: Case) -> None:
@@ -283,12 +270,6 @@ def test_a_cell_that_does_not_fit_keeps_its_row(paper: Case) -> None:
     assert texts(table, 8)[5] == "23.60"
     assert not any("different devices" in note for note in table.footnotes)
     assert any(note.startswith(PREDICTED) for note in table.footnotes)
-
-
-def test_a_cell_that_ran_out_of_memory_shows_what_was_predicted(paper: Case) -> None:
-    record = failed_record(paper.cells[0], Status.OOM, "train", 3)
-    paper.put(0, record.model_copy(update={"estimate": make_estimate(44.0)}))
-    assert entry(paper.table(), 0, "memory").text == "≈ 44.00"
 
 
 def test_the_estimate_has_columns_of_its_own(paper: Case) -> None:

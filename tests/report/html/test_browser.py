@@ -157,7 +157,7 @@ def test_the_keyboard_reaches_everything_and_sees_where_it_is(opened: Opened) ->
             invisible.append(tag)
     assert reached == wanted
     assert invisible == []
-    assert "95 % interval" in card
+    assert "95 % CI" in card
 
 
 def test_hovering_a_point_shows_all_its_facts_and_its_cell(opened: Opened, report: Report) -> None:
@@ -165,7 +165,7 @@ def test_hovering_a_point_shows_all_its_facts_and_its_cell(opened: Opened, repor
     card = opened.text("#card")
     assert report.cells[5].label in card
     assert report.cells[5].cell_id in card
-    assert all(fact in card for fact in ("Memory (GiB)", "#Params (%)", "Energy (kJ)", "Seeds", "95 % interval"))
+    assert all(fact in card for fact in ("Memory (GiB)", "#Params (%)", "Energy (kJ)", "Seeds", "95 % CI"))
 
 
 def test_answers_are_filtered_and_shown_with_their_image(opened: Opened, report: Report) -> None:
@@ -363,7 +363,7 @@ def test_each_task_has_a_front_and_a_floor_of_its_own(browser: Browser, two: Cas
     made = Report(two.spec, two.cells, tmp_path, two.records)
     opened = Opened(browser, made.write(tmp_path / "two.html"))
     opened.page.select_option("#x-axis", value="params")
-    words = opened.text("#front-words").partition("Beaten, ")[0]
+    words = opened.text("#front-words").partition("Dominated, ")[0]
     llama, vit = words.removeprefix("On the front of llama: ").split("On the front of vit: ")
     assert two.cells[0].cell_id in llama
     assert two.cells[3].cell_id in vit

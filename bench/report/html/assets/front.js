@@ -1,6 +1,6 @@
 // The plot of any cost or score against another, and the front of what is shown.
 const FRAME = { left: 66, right: 18, top: 14, bottom: 52 };
-const NEAR = "not beaten clearly", BEATEN = "beaten", FRONT = "on the front";
+const NEAR = "dominated, but not significantly", BEATEN = "significantly dominated", FRONT = "on the front";
 let points = [];
 
 function buildFront() {
@@ -14,7 +14,7 @@ function buildFront() {
   }
   const keys = filterKeys().filter(([, values]) => values.length <= LIGHT.length);
   const most = Math.max(0, ...keys.map(([, values]) => values.length)), first = keys.find(([, values]) => values.length === most)?.[0];
-  byId("colour-by").append(option("", "nothing"), ...keys.map(([key]) => option(key, key, key === first)));
+  byId("colour-by").append(option("", "None"), ...keys.map(([key]) => option(key, key, key === first)));
   const published = DATA.rows.some((row) => Object.keys(row.published).length);
   byId("with-published").closest("label").hidden = !published;
   for (const id of ["colour-by", "x-log", "with-published"]) byId(id).addEventListener("change", drawFront);
@@ -237,9 +237,9 @@ function facts(point, x, y) {
   const interval = row.intervals[y.key];
   const said = { measured: "measured", predicted: "predicted", published: "published, not ours", failed: row.status };
   add("Values", `${said[point.kind]}${point.place ? `; ${point.below ? `not above ${prior}` : point.place}` : ""}`);
-  if (point.unsure) add("Floor", `not told apart from ${prior} (${shown(floorOf(point, y), y)})`);
+  if (point.unsure) add("Baseline", `not significantly above ${prior} (${shown(floorOf(point, y), y)})`);
   if (point.kind !== "failed") { add(x.title, shown(point.x, x)); add(y.title, shown(point.y, y)); }
-  if (interval && point.kind !== "published") add("95 % interval", `${shown(interval[0], y)} to ${shown(interval[1], y)}`);
+  if (interval && point.kind !== "published") add("95 % CI", `${shown(interval[0], y)} to ${shown(interval[1], y)}`);
   for (const axis of DATA.axes)
     if (row.values[axis.key] !== undefined && axis.key !== x.key && axis.key !== y.key) add(axis.title, shown(row.values[axis.key], axis));
   for (const [key, value] of Object.entries(row.keys)) add(key, value);
@@ -255,13 +255,13 @@ function frontLegend() {
   if (key) values.forEach((value, place) => {
     if (points.some((p) => p.category === place)) add(swatch(SHAPES[place], colours[place], colours[place]), `${key}: ${value}`);
   });
-  if (points.some((p) => p.low !== undefined && p.low !== p.high)) add(swatch("upright", soft, "none"), "interval at 95 %");
+  if (points.some((p) => p.low !== undefined && p.low !== p.high)) add(swatch("upright", soft, "none"), "95 % CI");
   if (kinds.has("measured") && kinds.has("predicted")) add(swatch("circle", soft, soft), "measured");
   if (kinds.has("predicted")) add(swatch("circle", soft, page), "hollow: predicted, not measured");
   if (kinds.has("published")) add(swatch("diamond", isDark() ? "#FFB27A" : "#A84300", page), "published");
-  if (kinds.has("failed")) add(swatch("cross", colour("--bad"), "none"), "did not end well (at the edge where a value is missing)");
+  if (kinds.has("failed")) add(swatch("cross", colour("--bad"), "none"), "failed (at the edge where a value is missing)");
   if (points.some((p) => p.place === FRONT)) add(swatch("line", soft, "none", "3 3"), "front");
-  if (points.some((p) => p.place === BEATEN)) items.push(make("li", {}, "faded: beaten beyond the noise, or not above the prior"));
+  if (points.some((p) => p.place === BEATEN)) items.push(make("li", {}, "faded: significantly dominated, or at/below baseline"));
   byId("front-legend").replaceChildren(...items);
 }
 
@@ -269,13 +269,13 @@ function frontWords(front, ours, x, y) {
   const words = byId("front-words"), near = ours.filter((point) => point.place === NEAR);
   const prior = (p) => priorOf(p.row).called.toLowerCase();
   const links = (p) => DATA.rows[p.row].cells.flatMap((c, i) => [i ? " " : "", cellLink(c)]);
-  const list = (some) => some.flatMap((p, i) => [i ? ", " : "", `${p.label} (${withUnit(p.x, x)}; ${withUnit(p.y, y)}${p.unsure ? `; not told apart from ${prior(p)}` : ""}) `, ...links(p)]);
+  const list = (some) => some.flatMap((p, i) => [i ? ", " : "", `${p.label} (${withUnit(p.x, x)}; ${withUnit(p.y, y)}${p.unsure ? `; not significantly above ${prior(p)}` : ""}) `, ...links(p)]);
   const none = (some) => (some.length && some.every((p) => p.below) ? `no row: none is above ${prior(some[0])}` : "no row");
   words.replaceChildren();
   for (const field of new Set(ours.map((p) => p.field))) {
     const own = front.filter((p) => p.field === field);
     words.append(field ? `On the front of ${field}: ` : "On the front: ", ...(own.length ? list(own) : [none(ours.filter((p) => p.field === field))]), ". ");
   }
-  if (near.length && near.length <= 8) words.append("Beaten, but inside the noise (intervals overlap): ", ...list(near), ".");
-  else if (near.length) words.append(`${near.length} more rows are beaten only inside the noise.`);
+  if (near.length && near.length <= 8) words.append("Dominated, but not significantly (intervals overlap): ", ...list(near), ".");
+  else if (near.length) words.append(`${near.length} more rows are dominated, but not significantly.`);
 }

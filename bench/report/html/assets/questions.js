@@ -22,8 +22,8 @@ function buildQuestions() {
   const types = [...new Set(DATA.questions.map((q) => q.t).filter(Boolean))];
   if (types.length > 1) select("type", "Type", [option("", "all"), ...types.map((type) => option(type, type))]);
   if (given.length > 1) {
-    select("a", "Right by", [option("", "any cell"), ...names()]);
-    select("b", "and wrong by", [option("", "any cell"), ...names()]);
+    select("a", "Correct in", [option("", "any cell"), ...names()]);
+    select("b", "and wrong in", [option("", "any cell"), ...names()]);
   }
   const search = make("input", { type: "search", id: "question-text", autocomplete: "off" });
   search.addEventListener("input", () => { asked.text = search.value.trim().toLowerCase(); findQuestions(); });
