@@ -19,7 +19,7 @@ from bench.plugins.settings import DataSettings
 
 SPLITS = ("train", "test")
 PUBLISHED = "5a70815ae3ad1d718a8061401c756024d10cbb77f07a13db4f6fbfb1e99d1409"
-"""``contents_digest`` of the images in easy-vqa 1.0."""
+"""SHA-256 over the names and contents of the images in easy-vqa 1.0."""
 _REMEDY = "  install it again: python -m pip install --force-reinstall --no-deps easy-vqa"
 
 

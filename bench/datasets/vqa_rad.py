@@ -19,7 +19,7 @@ from bench.plugins.settings import LocalPath
 
 PUBLIC = "VQA_RAD Dataset Public.json"
 PUBLISHED = "97efa059df7b10a306b2f8a636d585b0ccc3396812f239b98671769549ad9ddc"
-"""``contents_digest`` of the 314 images that the questions need."""
+"""SHA-256 over the names and contents of the 314 images that the questions need."""
 LEAKY_ROWS = 3064
 LEAKY_SHARE = 0.02
 """More test questions than this share also in training: a leak (the official split has 1 of 451)."""

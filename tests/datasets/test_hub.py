@@ -109,10 +109,8 @@ def test_a_configuration_is_chosen_and_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "d" / "README.md", f"{readme}---\n")
     data = hub.load(settings(tmp_path / "d", configuration="two"))
     assert [e.question() for e in data.split("test")] == ["two"]
-    asks = r"several configurations: one, two; choose one, e\.g\. `data\.configuration: one`$"
-    nearest = r"no configuration 'twoo'; did you mean 'two'\?.*correct data\.configuration$"
-    for chosen, expected in ((None, asks), ("twoo", nearest)):
-        with pytest.raises(DataError, match=expected):
+    for chosen in (None, "twoo"):
+        with pytest.raises(DataError, match=r"(?s)cannot be loaded.*'one', 'two'.*--set data\.configuration=NAME"):
             hub.load(settings(tmp_path / "d", configuration=chosen))
 
 

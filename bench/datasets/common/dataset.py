@@ -93,9 +93,6 @@ def package_folder(package: str, remedy: str) -> Path:
     return Path(spec.origin).parent
 
 
-# --- splits ----------------------------------------------------------------------------------------------------
-
-
 def splits_in_use(settings: DataSettings) -> list[str]:
     """Names of the splits that are trained on or evaluated; others need not be read."""
     return list(dict.fromkeys(name.strip() for name in f"{settings.train_split}+{settings.test_split}".split("+")))
@@ -147,9 +144,6 @@ def _content(example: Example) -> str:
 def _number(text: str) -> int:
     """Hash of a text, below 2**256."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-
-
-# --- classes ---------------------------------------------------------------------------------------------------
 
 
 def note_classes(splits: Iterable[Sequence[Example]], notes: Notes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,13 +16,14 @@ from bench.errors import DataError
 from bench.files import refuse_if_limited
 from bench.plugins.contracts import Example
 from bench.plugins.settings import DataSettings
-from bench.registry import did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NO_DATA = ("readme.md", "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "license")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_BATCH = 256
+_NO_CONFIGURATION = re.compile("Config name is missing|BuilderConfig .* not found")
 _DECLARED = re.compile(r"^configs:", re.MULTILINE)
 """In the front matter of a README: its author said which files belong to which split."""
 
@@ -41,9 +41,10 @@ class HubSettings(DataSettings):
 
     def unavailable(self, error: Exception) -> DataError:
         """The error to raise where the Hub or the folder does not give what is wanted."""
+        config = "\n  one of several configurations: --set data.configuration=NAME" if _NO_CONFIGURATION.search(str(error)) else ""
         demo = "\n  without it: python run_bench.py SPEC --scale demo" if self.HAS_DEMO else ""
         return DataError(
-            f"data set {self.name}: {self.id!r} cannot be loaded: {error}\n"
+            f"data set {self.name}: {self.id!r} cannot be loaded: {error}{config}\n"
             f"  a Hub id needs the network once; a local folder works without: --set data.id=FOLDER{demo}"
         )
 
@@ -87,7 +88,6 @@ class HubTables:
             *(OSError, ValueError, LookupError, RuntimeError, TypeError, ImportError),
             datasets.exceptions.DatasetsError,
         ) as error:
-            self._check_configuration(configuration, error)
             raise settings.unavailable(error) from error
 
     def _load(self, data_files: Mapping[str, str | list[str]] | None, configuration: str | None) -> dict[str, Any]:
@@ -111,25 +111,6 @@ class HubTables:
             if len(paths) != n and all(path.is_file() and images.is_image(path) for path in paths):
                 self.notes.add(f"of {len(paths):,} image files of the split {split}, {n:,} became rows")
         return tables
-
-    def _check_configuration(self, configuration: str | None, error: Exception) -> None:
-        """Raise DataError if the data set has several configurations and none, or an unknown one, is named."""
-        import datasets
-
-        source = self._settings.id
-        try:
-            known = list(datasets.get_dataset_config_names(source, revision=self._settings.revision))
-        except Exception:  # the first error says more
-            return
-        if configuration is None and len(known) > 1:
-            advice = f"choose one, e.g. `data.configuration: {known[0]}`"
-            problem = f"has several configurations: {', '.join(known)}; {advice}"
-        elif configuration is not None and configuration not in known:
-            hint = did_you_mean(configuration, known)
-            problem = f"has no configuration {configuration!r}{hint}; correct data.configuration"
-        else:
-            return
-        raise DataError(f"data set {self._settings.name}: {source!r} {problem}") from error
 
     def _check_all_in_splits(self, root: Path, image_suffixes: Sequence[str]) -> None:
         """Note data files of a local folder that are in no split. Raises DataError if these are images."""
@@ -160,19 +141,20 @@ class HubTables:
         return f"{self._settings.id} ({split})"
 
     def select(self, split: str, names: Iterable[str]) -> None:
-        """Keep these columns of a split (of a nested name its first step), with files as they are, not decoded."""
-        table = self.tables[split]
-        wanted = {name if name in table.column_names else name.partition(".")[0] for name in names}
-        table = table.select_columns([column for column in table.column_names if column in wanted])
-        for column, feature in table.features.items():
-            if (changed := _undecoded(feature)) != feature:
-                table = table.cast_column(column, changed)
-        self.tables[split] = table
+        """Keep these columns of a split, of a nested name its first step."""
+        known = self.tables[split].column_names
+        wanted = {name if name in known else name.partition(".")[0] for name in names}
+        self.tables[split] = self.tables[split].select_columns([column for column in known if column in wanted])
 
     def rows(self, split: str) -> Iterator[Row]:
         """Rows of a split, read as they are asked for."""
-        where = f"{self.source(split)}: record"
-        return (Row(f"{where} {number}", fields, number) for number, fields in enumerate(self.tables[split]))
+        # As Arrow: the library's own rows decode images, sounds and videos.
+        batches = self.tables[split].with_format("arrow").iter(_BATCH)
+        for number, fields in enumerate(fields for batch in batches for fields in batch.to_pylist()):
+            yield self._row(split, number, fields)
+
+    def _row(self, split: str, number: int, fields: Mapping[str, Any]) -> Row:
+        return Row(f"{self.source(split)}: record {number}", fields, number)
 
     def class_names(self, split: str, column: str) -> list[str] | None:
         """Names of the classes 0, 1, ... in a column; null if it holds no classes. Raises DataError if files of the
@@ -202,7 +184,7 @@ class HubTables:
 
         def image(example: Example) -> Image:
             split, number, column = self._stored[example.image_name]
-            row = Row(f"{self.source(split)}: record {number}", self.tables[split][number], number)
+            row = self._row(split, number, self.tables[split].with_format("arrow")[number].to_pylist()[0])
             content = self._content(column, row, row.value(column))
             return images.decode_image(content, f"{row.where} (question {example.question_id})", self.notes)
 
@@ -263,19 +245,6 @@ def _data_files(root: Path) -> list[Path]:
         return any(part.startswith((".", "__")) for part in file.relative_to(root).parts)
 
     return [f for f in root.rglob("*") if f.is_file() and f.name.lower() not in _NO_DATA and not is_hidden(f)]
-
-
-def _undecoded(feature: Any) -> Any:
-    """The same feature with files of every kind as bytes and path."""
-    if isinstance(feature, dict):
-        return {name: _undecoded(child) for name, child in feature.items()}
-    if isinstance(feature, list):
-        return [_undecoded(child) for child in feature]
-    if hasattr(feature, "decode"):  # Image, Audio, Video, ...
-        return dataclasses.replace(feature, decode=False)
-    if hasattr(feature, "feature"):  # a list
-        return dataclasses.replace(feature, feature=_undecoded(feature.feature))
-    return feature
 
 
 def _parquet_features(file: str) -> Any:

@@ -47,9 +47,6 @@ _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANS
 """EXIF orientation -> ``PIL.Image.Transpose``."""
 
 
-# --- decoding --------------------------------------------------------------------------------------------------
-
-
 def decode_image(file: Path | bytes, where: str, notes: Notes | None = None) -> Image:
     """Decode to RGB. Raises DataError that begins with ``where``: missing, truncated, too large, no image."""
     import PIL.Image
@@ -162,9 +159,6 @@ def _from_deep(image: Image, where: str) -> Image:
     return PIL.Image.fromarray(grey.astype(np.uint8)).convert("RGB")
 
 
-# --- folders ---------------------------------------------------------------------------------------------------
-
-
 class FolderSettings(DataSettings):
     """Settings of data sets with files below a folder."""
 
@@ -243,8 +237,8 @@ def files_digest(
 ) -> str:
     """SHA-256 over the bytes of the annotation files and the names and contents of the images.
 
-    ``published``: ``contents_digest`` of images that were published. Raises DataError if files are missing: how many,
-    and the first.
+    ``published``: SHA-256 over the names and SHA-256 of published images. Raises DataError if files are missing: how
+    many, and the first.
     """
     sha = hashlib.sha256()
     for path in annotations:
@@ -253,16 +247,11 @@ def files_digest(
     for name in ordered:
         check_image_name(images, name)
     contents = dict(zip(ordered, _hashes(images, ordered, "images", remedy), strict=True))
-    if published is not None and contents_digest(contents) == published:
+    if published == hashlib.sha256(_listed(contents)).hexdigest():
         # Stored records of published images hold a digest over names and sizes, which contents alone would change.
         contents = {name: str((images / name).stat().st_size) for name in ordered}
     sha.update(_listed(contents))
     return sha.hexdigest()
-
-
-def contents_digest(contents: Mapping[str, str]) -> str:
-    """SHA-256 (hex) over names of files and the SHA-256 of their contents."""
-    return hashlib.sha256(_listed(contents)).hexdigest()
 
 
 def _listed(values: Mapping[str, str]) -> bytes:

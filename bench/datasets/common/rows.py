@@ -21,9 +21,6 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _INDEX = re.compile(r"-?[0-9]{1,6}")
 
 
-# --- one row ---------------------------------------------------------------------------------------------------
-
-
 class MissingValueError(DataError):
     """A row lacks a value."""
 
@@ -127,9 +124,6 @@ def unique(made: Iterable[tuple[Row, Example]], column: str) -> list[Example]:
             raise row.error(column, f"{example.question_id!r:.80} is also the id at {before}")
         examples.append(example)
     return examples
-
-
-# --- files of rows ---------------------------------------------------------------------------------------------
 
 
 def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> list[Row]:
