@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from bench.plugins.contracts import Example, TaskFacts
-from bench.tasks import _labels
+from bench.tasks._base import LABEL_BASELINES, LABEL_METRICS, LabelTask, LabelTaskSettings
 
 FACTS = TaskFacts(name="image_classification", inputs=("image",), output="label")
-METRICS = {name: _labels.METRICS[name] for name in ("accuracy", "macro_f1")}
+METRICS = {name: LABEL_METRICS[name] for name in ("accuracy", "macro_f1")}
 MAIN = "accuracy"
-BASELINES = _labels.BASELINES
+BASELINES = LABEL_BASELINES
 
 
-class Settings(_labels.LabelTaskSettings):
+class Settings(LabelTaskSettings):
     """Classes of images."""
 
     name: Literal["image_classification"]
 
 
-def create(settings: Settings, evaluate: Any, train: Sequence[Example]) -> _labels.LabelTask:  # noqa: ARG001
-    """See ``TaskPlugin.create``."""
-    return _labels.LabelTask(FACTS, settings, tuple(METRICS), train)
+def create(settings: Settings, evaluate: Any, train: Sequence[Example]) -> LabelTask:  # noqa: ARG001
+    """The task, with the labels of the spec or of ``train``."""
+    return LabelTask(FACTS, settings, tuple(METRICS), train)

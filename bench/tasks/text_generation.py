@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from bench.plugins.contracts import Example, GenerateOptions, ScoreFacts, TaskFacts, TextModel
+from bench.plugins.contracts import Example, ScoreFacts, TaskFacts
 from bench.plugins.settings import TaskSettings
 from bench.records.scores import Score
-from bench.tasks import _normalise
-
-if TYPE_CHECKING:
-    import torch
+from bench.tasks._base import TextTask, most_common_answer
+from bench.tasks._normalise import Rule, form_of, words_of
 
 FACTS = TaskFacts(name="text_generation", inputs=("text",), output="text")
 METRICS = {
@@ -24,7 +22,7 @@ METRICS = {
 }
 MAIN = "exact_match"
 BASELINES = {"majority": "Most common answer"}
-_RULES: dict[_normalise.Rule, str] = {
+_RULES: dict[Rule, str] = {
     "squad": "without case, punctuation and articles, as SQuAD",
     "vqa": "without case, spaces beside punctuation and periods at the end",
     "none": "as they are",
@@ -35,7 +33,7 @@ class Settings(TaskSettings):
     """How answers are compared."""
 
     name: Literal["text_generation"]
-    normalise: _normalise.Rule = "squad"
+    normalise: Rule = "squad"
     """In which form answers are compared. ``squad``: lower case, without punctuation and articles, but with signs,
     decimal points and whatever else tells answers apart; ``vqa``: as the task generative_vqa, with punctuation and
     articles; ``none``: as they are."""
@@ -45,29 +43,17 @@ class Settings(TaskSettings):
         return f"Answers are compared {_RULES[self.normalise]}"
 
 
-class TextGeneration:
-    """See ``bench.plugins.contracts.Task``."""
+class TextGeneration(TextTask):
+    """Exact match and token F1 after normalisation."""
 
     facts = FACTS
 
-    def __init__(self, rule: _normalise.Rule) -> None:
-        self._form = _normalise.form_of(rule)
-        self._words = _normalise.words_of(rule)
+    def __init__(self, rule: Rule) -> None:
+        self._form = form_of(rule)
+        self._words = words_of(rule)
 
     def check(self, example: Example) -> None:
         """Every text can be compared."""
-
-    def targets(self, answers: Sequence[str]) -> dict[str, torch.Tensor]:  # noqa: ARG002 - the model tokenises them
-        """None: the model's own inputs hold the answers."""
-        return {}
-
-    def loss(self, model: TextModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The model's own, of the answer's tokens."""
-        return model.loss(batch)
-
-    def predict(self, model: TextModel, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
-        """Answers as the model generates them."""
-        return model.generate(batch, options)
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Share of exact matches and mean token F1."""
@@ -80,10 +66,8 @@ class TextGeneration:
         }
 
     def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
-        """The most common training answer for every prompt; of equally common ones the first in the alphabet."""
-        counts = Counter(example.answer for example in train)
-        majority = min(counts, key=lambda answer: (-counts[answer], answer))
-        return {"majority": self.score(test, [majority] * len(test))}
+        """The most common training answer for every prompt."""
+        return {"majority": self.score(test, [most_common_answer(train)] * len(test))}
 
     def details(self, example: Example, prediction: str) -> dict[str, Any]:
         """``correct`` and ``token_f1``."""
@@ -103,5 +87,5 @@ class TextGeneration:
 
 
 def create(settings: Settings, evaluate: Any, train: Sequence[Example]) -> TextGeneration:  # noqa: ARG001
-    """See ``TaskPlugin.create``."""
+    """The task with the rule of ``task.normalise``."""
     return TextGeneration(settings.normalise)

@@ -21,7 +21,7 @@ from bench.analysis.statistics import Difference, Interval, _bootstrapped, diffe
 from bench.records.record import Time
 from bench.spec.cell import Cell
 from bench.spec.sections import Spec
-from bench.tasks import _labels
+from bench.tasks import _base
 from tests.factories import load_cells, make_record
 from tests.report.answers import answered
 from tests.report.conftest import Case
@@ -151,7 +151,7 @@ def test_the_bootstrap_covers_the_truth(seeds: int, of_examples: float, of_seeds
     assert 0.92 <= covered / trials <= 0.98
 
 
-@pytest.mark.parametrize("influence", [_labels.f1_influence, _labels.mcc_influence])
+@pytest.mark.parametrize("influence", [_base.f1_influence, _base.mcc_influence])
 def test_scores_that_are_no_means_are_covered_as_well(influence: Influence) -> None:
     """Three classes, one of them rare, 300 examples of a known population: 95 % of 400 intervals, give or take 3."""
     rng, n, trials, covered = np.random.default_rng(1), 300, 400, 0

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example, GenerateOptions
-from bench.tasks import _labels, image_classification, text_classification
-
-OPTIONS = GenerateOptions(num_beams=1, max_new_tokens=1)
+from bench.plugins.contracts import Example
+from bench.tasks import text_classification
+from bench.tasks._base import f1_influence, mcc_influence
 
 
 def examples(*answers: str) -> list[Example]:
@@ -36,19 +35,18 @@ class Fixed:
         return self._logits
 
 
-def test_labels_are_the_training_answers_in_order() -> None:
-    facts = task(examples("cat", "dog", "cat", "ant")).facts
-    assert (facts.labels, facts.labels_from) == (("ant", "cat", "dog"), "data")
-
-
-def test_labels_of_the_spec_keep_their_order() -> None:
-    facts = task(examples("cat", "dog"), labels=["dog", "cat", "ant"]).facts
-    assert (facts.labels, facts.labels_from) == (("dog", "cat", "ant"), "spec")
-
-
-def test_without_data_the_number_is_the_spec_s_or_assumed() -> None:
-    assert (len(task([]).facts.labels), task([]).facts.labels_from) == (2, "assumed")
-    assert (len(task([], num_labels=7).facts.labels), task([], num_labels=7).facts.labels_from) == (7, "spec")
+@pytest.mark.parametrize(
+    ("train", "settings", "labels", "labels_from"),
+    [
+        (("cat", "dog", "cat", "ant"), {}, ("ant", "cat", "dog"), "data"),
+        (("cat", "dog"), {"labels": ["dog", "cat", "ant"]}, ("dog", "cat", "ant"), "spec"),
+        ((), {}, ("0", "1"), "assumed"),
+        ((), {"num_labels": 3}, ("0", "1", "2"), "spec"),
+    ],
+)
+def test_labels_are_the_data_s_the_spec_s_or_assumed(train: Any, settings: Any, labels: Any, labels_from: str) -> None:
+    facts = task(examples(*train), **settings).facts
+    assert (facts.labels, facts.labels_from) == (labels, labels_from)
 
 
 def test_a_number_of_labels_that_the_data_contradict_is_refused() -> None:
@@ -82,10 +80,6 @@ def test_the_loss_is_cross_entropy_and_smoothing_moves_it() -> None:
     assert float(task(examples("a", "b"), label_smoothing=0.5).loss(model, batch)) > plain
 
 
-def test_the_prediction_is_the_class_of_the_largest_logit() -> None:
-    assert task(examples("a", "b", "c")).predict(Fixed([[0, 3, 1], [5, 3, 1]]), {}, OPTIONS) == ["b", "a"]
-
-
 def test_scores_by_hand() -> None:
     """Confusion (gold, given): aa aa ab bb ba cc -> F1 of a 4/6, b 1/2, c 1."""
     gold, given = examples("a", "a", "a", "b", "b", "c"), ["a", "a", "b", "b", "a", "c"]
@@ -103,33 +97,9 @@ def test_every_class_counts_the_same_in_macro_f1_but_one_that_is_nowhere() -> No
     assert task(examples("a", "b", "c")).score(gold, ["a"] * 4)["macro_f1"].value == pytest.approx((6 / 7 + 0) / 2)
 
 
-def test_all_right_and_all_wrong() -> None:
-    gold = examples("a", "b")
-    right, wrong = task(gold).score(gold, ["a", "b"]), task(gold).score(gold, ["b", "a"])
-    assert [s.value for s in right.values()] == [1, 1, 1]
-    assert [s.value for s in wrong.values()] == [0, 0, -1]
-
-
-def test_a_prediction_too_few_is_no_score() -> None:
-    with pytest.raises(ValueError, match="1 predictions for 2 examples"):
-        task(examples("a", "b")).score(examples("a", "b"), ["a"])
-
-
 def test_majority_ties_go_to_the_first_in_the_alphabet() -> None:
     found = task(examples("b", "a")).baselines(examples("b", "a"), examples("a", "a", "b"))
     assert found["majority"]["accuracy"].correct == 2
-    assert set(found) == set(text_classification.BASELINES)
-
-
-def test_images_are_not_scored_by_correlation() -> None:
-    images = image_classification.create(
-        image_classification.Settings(name="image_classification"), None, examples("a", "b")
-    )
-    assert list(images.score(examples("a", "b"), ["a", "a"])) == list(image_classification.METRICS)
-    assert images.facts.inputs == ("image",)
-
-
-# --- influence -------------------------------------------------------------------------------------------------
 
 
 def scored(gold: list[str], told: list[str], weights: list[float]) -> tuple[float, float]:
@@ -145,7 +115,7 @@ def test_the_influence_is_the_derivative_by_the_weight_of_an_example(seed: int) 
     gold = [str(c) for c in random.integers(0, 4, 40)]
     told = [g if random.random() < 0.6 else str(random.integers(0, 5)) for g in gold]
     values = scored(gold, told, [1.0] * 40)
-    for value, influence in zip(values, (_labels.f1_influence, _labels.mcc_influence), strict=True):
+    for value, influence in zip(values, (f1_influence, mcc_influence), strict=True):
         found = influence(gold, told)
         assert found.mean() == pytest.approx(value)
         step = 1e-5
@@ -155,5 +125,5 @@ def test_the_influence_is_the_derivative_by_the_weight_of_an_example(seed: int) 
 
 
 def test_one_class_has_a_correlation_of_zero_and_no_influence() -> None:
-    assert _labels.mcc_influence(["a", "a"], ["a", "b"]).tolist() == [0.0, 0.0]
-    assert _labels.f1_influence(["a", "a"], ["a", "a"]).tolist() == [1.0, 1.0]
+    assert mcc_influence(["a", "a"], ["a", "b"]).tolist() == [0.0, 0.0]
+    assert f1_influence(["a", "a"], ["a", "a"]).tolist() == [1.0, 1.0]

@@ -41,7 +41,11 @@ class HubSettings(DataSettings):
 
     def unavailable(self, error: Exception) -> DataError:
         """The error to raise where the Hub or the folder does not give what is wanted."""
-        config = "\n  one of several configurations: --set data.configuration=NAME" if _NO_CONFIGURATION.search(str(error)) else ""
+        config = (
+            "\n  one of several configurations: --set data.configuration=NAME"
+            if _NO_CONFIGURATION.search(str(error))
+            else ""
+        )
         demo = "\n  without it: python run_bench.py SPEC --scale demo" if self.HAS_DEMO else ""
         return DataError(
             f"data set {self.name}: {self.id!r} cannot be loaded: {error}{config}\n"

@@ -1,4 +1,4 @@
-"""What the tasks share that choose one label per example: labels, cross-entropy, and scores by scikit-learn."""
+"""Base classes of the tasks: one label per example, or generated text; and the influence of examples on scores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts
+from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts, TextModel
 from bench.plugins.settings import TaskSettings
 from bench.records.scores import Score
 from bench.registry import did_you_mean
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+
+def most_common_answer(train: Sequence[Example]) -> str:
+    """The most common training answer; of equally common ones the first in the alphabet."""
+    counts = Counter(example.answer for example in train)
+    return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
 def f1_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[np.float64]:
@@ -35,21 +41,20 @@ def f1_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[
 
 
 def mcc_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[np.float64]:
-    """(examples,): Matthews' correlation of several classes (Gorodkin 2004) plus the influence of each example on it;
-    see ``ScoreFacts.influence``."""
+    """(examples,): Matthews' correlation of several classes (Gorodkin 2004) plus the influence of each example."""
     import numpy as np
 
     gold, given, classes = _indices(answers, predictions)
     n, right = len(gold), gold == given
-    true, told = np.bincount(gold, minlength=classes), np.bincount(given, minlength=classes)
-    above = float(right.sum() * n - true @ told)
-    of_true, of_told = float(n**2 - true @ true), float(n**2 - told @ told)
-    if not of_true or not of_told:
+    true, predicted = np.bincount(gold, minlength=classes), np.bincount(given, minlength=classes)
+    above = float(right.sum() * n - true @ predicted)
+    of_true, of_predicted = float(n**2 - true @ true), float(n**2 - predicted @ predicted)
+    if not of_true or not of_predicted:
         return np.zeros(n)  # a single class: 0 by convention
-    mcc = above / math.sqrt(of_true * of_told)
-    moved_above = right * n + right.sum() - true[given] - told[gold]
-    moved_below = (n - told[given]) / of_told + (n - true[gold]) / of_true
-    moved: NDArray[np.float64] = moved_above / math.sqrt(of_true * of_told) - mcc * moved_below
+    mcc = above / math.sqrt(of_true * of_predicted)
+    moved_above = right * n + right.sum() - true[given] - predicted[gold]
+    moved_below = (n - predicted[given]) / of_predicted + (n - true[gold]) / of_true
+    moved: NDArray[np.float64] = moved_above / math.sqrt(of_true * of_predicted) - mcc * moved_below
     return mcc + n * moved
 
 
@@ -61,13 +66,12 @@ def _indices(answers: Sequence[str], predictions: Sequence[str]) -> tuple[NDArra
     return both[: len(answers)], both[len(answers) :], len(classes)
 
 
-METRICS = {
+LABEL_METRICS = {
     "accuracy": ScoreFacts(header="Accuracy", outcome="correct"),
     "macro_f1": ScoreFacts(header="Macro F1", influence=f1_influence),
     "mcc": ScoreFacts(header="MCC", unit="", factor=1.0, digits=3, influence=mcc_influence, lowest=-1.0),
 }
-BASELINES = {"majority": "Majority class"}
-_ASSUMED_LABELS = 2
+LABEL_BASELINES = {"majority": "Majority class"}
 
 
 class LabelTaskSettings(TaskSettings):
@@ -81,7 +85,7 @@ class LabelTaskSettings(TaskSettings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _agree(self) -> LabelTaskSettings:
+    def _check_labels(self) -> Self:
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("names a label twice")
         if self.labels is not None and len(self.labels) < 2:
@@ -90,15 +94,33 @@ class LabelTaskSettings(TaskSettings):
             raise ValueError(f"num_labels is {self.num_labels}, but labels has {len(self.labels)}; remove num_labels")
         return self
 
+    def add_labels(self, facts: TaskFacts, train: Sequence[Example]) -> TaskFacts:
+        """The facts with the labels of the spec, of the training examples, or assumed ones. Raises DataError for
+        training examples of a single class, and for another number than ``num_labels``."""
+        if self.labels is not None:
+            return replace(facts, labels=tuple(self.labels), labels_from="spec")
+        if not train:
+            numbered = tuple(map(str, range(self.num_labels or 2)))
+            return replace(facts, labels=numbered, labels_from="spec" if self.num_labels else "assumed")
+        labels = tuple(sorted({example.answer for example in train}))
+        if len(labels) < 2:
+            raise DataError(f"all training examples are of the class {labels[0]!r}; give examples of a second one")
+        if self.num_labels not in (None, len(labels)):
+            raise DataError(
+                f"task.num_labels is {self.num_labels}, but the training data have {len(labels)} classes; remove it, "
+                "or name all classes in task.labels"
+            )
+        return replace(facts, labels=labels)
+
 
 class LabelTask:
-    """See ``bench.plugins.contracts.Task``; ``metrics`` are some of ``METRICS``."""
+    """See ``bench.plugins.contracts.Task``; ``metrics`` are some of ``LABEL_METRICS``."""
 
     def __init__(
         self, facts: TaskFacts, settings: LabelTaskSettings, metrics: Sequence[str], train: Sequence[Example]
     ) -> None:
-        self.facts = _with_labels(facts, settings, train)
-        self._settings = settings
+        self.facts = settings.add_labels(facts, train)
+        self._smoothing = settings.label_smoothing
         self._metrics = metrics
         self._index = {label: index for index, label in enumerate(self.facts.labels)}
 
@@ -117,7 +139,7 @@ class LabelTask:
         from torch.nn.functional import cross_entropy
 
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return cross_entropy(model.logits(inputs), batch["labels"], label_smoothing=self._settings.label_smoothing)
+        return cross_entropy(model.logits(inputs), batch["labels"], label_smoothing=self._smoothing)
 
     def predict(
         self,
@@ -135,23 +157,20 @@ class LabelTask:
         from sklearn.metrics import f1_score, matthews_corrcoef
 
         gold, given = [example.answer for example in examples], list(predictions)
+        correct = sum(a == b for a, b in zip(gold, given, strict=True))
         n = len(gold)
-        if len(given) != n:
-            raise ValueError(f"{len(given)} predictions for {n} examples")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a single class: the scores then are 1 or 0, as documented
-            found = {
-                "accuracy": Score.share(sum(a == b for a, b in zip(gold, given, strict=True)), n),
+            scores = {
+                "accuracy": Score.share(correct, n),
                 "macro_f1": Score(value=float(f1_score(gold, given, average="macro", zero_division=0)), n=n),
                 "mcc": Score(value=float(matthews_corrcoef(gold, given)), n=n),
             }
-        return {name: found[name] for name in self._metrics}
+        return {name: scores[name] for name in self._metrics}
 
     def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
-        """The most common training class for every example; of equally common ones the first in the alphabet."""
-        counts = Counter(example.answer for example in train)
-        majority = min(counts, key=lambda label: (-counts[label], label))
-        return {"majority": self.score(test, [majority] * len(test))}
+        """The most common training class for every example."""
+        return {"majority": self.score(test, [most_common_answer(train)] * len(test))}
 
     def details(self, example: Example, prediction: str) -> dict[str, Any]:
         """``correct``."""
@@ -164,20 +183,17 @@ class LabelTask:
         return self._index[answer]
 
 
-def _with_labels(facts: TaskFacts, settings: LabelTaskSettings, train: Sequence[Example]) -> TaskFacts:
-    if settings.labels is not None:
-        return replace(facts, labels=tuple(settings.labels), labels_from="spec")
-    if train:
-        labels = tuple(sorted({example.answer for example in train}))
-        if len(labels) < 2:
-            raise DataError(f"all training examples are of the class {labels[0]!r}; give examples of a second one")
-        if settings.num_labels not in (None, len(labels)):
-            raise DataError(
-                f"task.num_labels is {settings.num_labels}, but the training data have {len(labels)} classes; remove "
-                "it, or name all classes in task.labels"
-            )
-        return replace(facts, labels=labels)
-    count = settings.num_labels or _ASSUMED_LABELS
-    return replace(
-        facts, labels=tuple(map(str, range(count))), labels_from="spec" if settings.num_labels else "assumed"
-    )
+class TextTask:
+    """What the tasks share whose answers the model generates; see ``bench.plugins.contracts.Task``."""
+
+    def targets(self, answers: Sequence[str]) -> dict[str, torch.Tensor]:  # noqa: ARG002 - the model tokenises them
+        """None: the model's own inputs hold the answers."""
+        return {}
+
+    def loss(self, model: TextModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The model's loss over the tokens of the answers."""
+        return model.loss(batch)
+
+    def predict(self, model: TextModel, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
+        """Answers as the model generates them."""
+        return model.generate(batch, options)
