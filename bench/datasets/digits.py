@@ -13,8 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.datasets.common.dataset import DataSet, package_folder
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings
+from bench.plugins import DataSettings, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,8 +14,7 @@ from bench.datasets.common.dataset import DataSet, package_folder
 from bench.datasets.common.images import files_digest, open_folder
 from bench.datasets.common.rows import read_json
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings
+from bench.plugins import DataSettings, Example
 
 SPLITS = ("train", "test")
 PUBLISHED = "5a70815ae3ad1d718a8061401c756024d10cbb77f07a13db4f6fbfb1e99d1409"

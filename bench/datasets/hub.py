@@ -16,7 +16,7 @@ from bench.datasets.common.columns import ColumnSettings, Mapper
 from bench.datasets.common.dataset import DataSet, draw_split, splits_in_use
 from bench.datasets.common.hub import HubSettings, HubTables, opened_once
 from bench.errors import DataError
-from bench.plugins.contracts import Example
+from bench.plugins import Example
 from bench.registry import did_you_mean
 
 

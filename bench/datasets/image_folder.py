@@ -16,8 +16,7 @@ from typing import Literal
 from bench.datasets.common.dataset import DataSet, Notes, draw_split, note_classes, splits_in_use
 from bench.datasets.common.images import SUFFIXES, DrawnSplitSettings, is_image, open_folder
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import LocalPath
+from bench.plugins import Example, LocalPath
 from bench.registry import did_you_mean
 
 _Passed = defaultdict[str, list[str]]

@@ -20,8 +20,7 @@ from bench.datasets.common.dataset import DataSet, split_by_image
 from bench.datasets.common.images import FolderSettings, first_existing, open_folder
 from bench.datasets.common.rows import Row, read_records, unique
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import LocalPath
+from bench.plugins import Example, LocalPath
 
 if TYPE_CHECKING:
     from PIL.Image import Image

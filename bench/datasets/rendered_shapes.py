@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pydantic import Field, PositiveFloat
 
 from bench.datasets.common.dataset import DataSet
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings
-from bench.plugins.settings import Settings as Base
+from bench.plugins import DataSettings, Example
+from bench.plugins import Settings as Base
 
 if TYPE_CHECKING:
     from PIL.Image import Image

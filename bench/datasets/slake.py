@@ -16,8 +16,8 @@ from bench.datasets.common.dataset import DataSet, Notes
 from bench.datasets.common.images import FolderSettings, first_existing, image_path, open_folder
 from bench.datasets.common.rows import Row, read_records, unique
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import LocalPath, LocalPathMark
+from bench.plugins import Example, LocalPath
+from bench.plugins.settings import LocalPathMark
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,7 +17,7 @@ from bench.datasets.common.dataset import DataSet, encode_examples
 from bench.datasets.common.hub import HubSettings, HubTables, opened_once
 from bench.datasets.common.images import decode_image
 from bench.errors import DataError
-from bench.plugins.contracts import Example
+from bench.plugins import Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,8 +17,7 @@ from bench.datasets.common.dataset import DataSet, Notes, draw_split, splits_in_
 from bench.datasets.common.images import DrawnSplitSettings, check_image_name, files_digest, open_folder
 from bench.datasets.common.rows import Row, read_rows
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import LocalPath
+from bench.plugins import Example, LocalPath
 from bench.registry import did_you_mean
 
 
@@ -100,8 +99,9 @@ def load(settings: TableSettings) -> DataSet:
 
 def _paths(settings: TableSettings) -> Mapping[str, Path]:
     """Split -> file to read; a file for all splits under the empty name. Raises DataError for one that is not there."""
-    named = {"": settings.file} if settings.files is None else settings.files
-    paths = {split: path for split, path in named.items() if path and split in ("", *splits_in_use(settings))}
+    # In the order of the splits: the digest is one over the files in this order.
+    named = settings.files or {}
+    paths = {"": settings.file} if settings.file else {split: named[split] for split in splits_in_use(settings)}
     for path in paths.values():
         if not path.is_file():
             raise DataError(

@@ -14,8 +14,7 @@ from bench.datasets.common.dataset import DataSet, split_by_image
 from bench.datasets.common.images import FolderSettings, first_existing, open_folder
 from bench.datasets.common.rows import Row, read_records, unique
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import LocalPath
+from bench.plugins import Example, LocalPath
 
 PUBLIC = "VQA_RAD Dataset Public.json"
 PUBLISHED = "97efa059df7b10a306b2f8a636d585b0ccc3396812f239b98671769549ad9ddc"

@@ -10,7 +10,7 @@ from typing import Literal
 from bench.datasets import vqa_rad
 from bench.datasets.common.dataset import DataSet
 from bench.datasets.common.hub import HubSettings, HubTables, opened_once
-from bench.plugins.contracts import Example
+from bench.plugins import Example
 
 COLUMNS = ("image", "question", "answer")
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example, GenerateOptions, LabelModel, ScoreFacts, TaskFacts, TextModel
-from bench.plugins.settings import TaskSettings
-from bench.records.scores import Score
+from bench.plugins import Example, GenerateOptions, LabelModel, Score, ScoreFacts, TaskFacts, TaskSettings, TextModel
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:

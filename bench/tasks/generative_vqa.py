@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example, ScoreFacts, TaskFacts
-from bench.plugins.settings import TaskSettings
-from bench.records.scores import Score
+from bench.plugins import Example, Score, ScoreFacts, TaskFacts, TaskSettings
 from bench.tasks._base import TextTask
 from bench.tasks._normalise import vqa as normalise
 

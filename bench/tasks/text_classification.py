@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from bench.plugins.contracts import Example, TaskFacts
+from bench.plugins import Example, TaskFacts
 from bench.tasks._base import LABEL_BASELINES, LABEL_METRICS, LabelTask, LabelTaskSettings
 
 FACTS = TaskFacts(name="text_classification", inputs=("text",), output="label")

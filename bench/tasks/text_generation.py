@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from bench.plugins.contracts import Example, ScoreFacts, TaskFacts
-from bench.plugins.settings import TaskSettings
-from bench.records.scores import Score
+from bench.plugins import Example, Score, ScoreFacts, TaskFacts, TaskSettings
 from bench.tasks._base import TextTask, most_common_answer
 from bench.tasks._normalise import Rule, form_of, words_of
 

@@ -11,8 +11,7 @@ from pydantic import model_validator
 from bench.datasets.common.dataset import Notes, note_classes
 from bench.datasets.common.rows import MissingValueError, Row, column_names, delimiter_in, unique
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings, Settings
+from bench.plugins import DataSettings, Example, Settings
 from bench.registry import did_you_mean
 
 

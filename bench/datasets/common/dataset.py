@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import DataError
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings
+from bench.plugins import DataSettings, Example
 from bench.registry import did_you_mean
 
 if TYPE_CHECKING:

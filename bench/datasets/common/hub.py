@@ -14,8 +14,7 @@ from bench.datasets.common.dataset import DataSet, Notes, encode_examples
 from bench.datasets.common.rows import Row
 from bench.errors import DataError
 from bench.files import refuse_if_limited
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings
+from bench.plugins import DataSettings, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from bench.datasets.common.dataset import DataSet, Notes
 from bench.errors import DataError
 from bench.files import MissingFilesError, sha256_of_all
-from bench.plugins.contracts import Example
-from bench.plugins.settings import DataSettings, LocalPathMark
+from bench.plugins import DataSettings, Example
+from bench.plugins.settings import LocalPathMark
 
 if TYPE_CHECKING:
     from PIL.Image import Image

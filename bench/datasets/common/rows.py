@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench.errors import DataError
-from bench.plugins.contracts import AnswerType, Example
+from bench.plugins import AnswerType, Example
 from bench.registry import did_you_mean
 
 JSON = (".json", ".jsonl", ".ndjson", ".jsol")
