@@ -1,6 +1,6 @@
 """Any data set of the Hugging Face Hub, with a mapping from columns to what an example needs; extra ``[hub]``.
 
-The names of a ``ClassLabel`` column are the classes, as each split's own files say them. Images are a column of the
+The names of a ``ClassLabel`` column are the classes, as the files of each split name them. Images are a column of the
 library's ``Image``, of bytes, of ``{bytes, path}``, or of lists of one of these. No other columns are read.
 """
 

@@ -47,7 +47,7 @@ image/vqa-rad/synpic*.jpg     image/slake/...
     """Folder with the annotation file and ``image``."""
     evaluate_on: Literal["held_out", "vqa_rad", "slake"]
     """Split ``test``: the records of about a fifth of the images, none of them in ``train``, each with the first
-    prompt of its pool; or VQA-RAD's or SLAKE's own test questions as they are."""
+    prompt of its pool; or the test questions of VQA-RAD or SLAKE."""
     test_root: LocalPath | None = None
     """Folder of VQA-RAD or SLAKE, if evaluated on; null for its default."""
     allow_leaky: bool = False
@@ -78,13 +78,13 @@ def load(settings: MileInstructionSettings) -> DataSet:
         splits = {"train": _without_test(path, examples, other.split("test"), settings.evaluate_on)}
     notes = None if other is None else other.kept_notes
     remedy, follow = settings.remedy(root), settings.follow_links
-    own = open_folder(splits, root / "image", [path], remedy, follow_links=follow, notes=notes)
+    trained = open_folder(splits, root / "image", [path], remedy, follow_links=follow, notes=notes)
     if other is None:
-        return own
+        return trained
     if left_out := len(examples) - len(splits["train"]):
         problem = "records ask test questions and were left out of training"
-        own.kept_notes.add(f"{left_out:,} of {len(examples):,} {problem}")
-    return _joined(own, other)
+        trained.kept_notes.add(f"{left_out:,} of {len(examples):,} {problem}")
+    return _joined(trained, other)
 
 
 def _joined(train: DataSet, test: DataSet) -> DataSet:
@@ -161,7 +161,7 @@ def _without_test(path: Path, examples: Sequence[Example], test: Sequence[Exampl
     if evaluate_on == "slake" and odd:
         raise DataError(
             f"{path}: {odd[0]!r} is no name of a SLAKE image (slake_12.png or xmlab12/source.jpg): its questions "
-            "cannot be told from test questions; correct it, evaluate on held_out or vqa_rad, or set "
+            "cannot be compared with test questions; correct it, evaluate on held_out or vqa_rad, or set "
             "`data.allow_leaky: true`"
         )
     known = {_question_key(example.image_name, example.question()) for example in test}

@@ -163,26 +163,7 @@ def test_of_several_frames_the_first_is_used_and_that_is_said_once(kind: str) ->
     assert still.texts() == []
 
 
-KINDS = [
-    "AVIF",
-    "BMP",
-    "DDS",
-    "GIF",
-    "ICNS",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-    "TIFF",
-    "WEBP",
-]
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind in Image.SAVE])
+@pytest.mark.parametrize("kind", sorted({*images.FORMATS} & {*Image.SAVE} - {"BLP", "DIB", "MSP", "XBM"}))
 def test_every_kind_is_read_and_known_without_a_suffix(kind: str, tmp_path: Path) -> None:
     side = 64 if kind in ("ICNS", "ICO") else 16
     path = tmp_path / "picture"
@@ -200,12 +181,7 @@ def test_targa_is_known_by_its_suffix_alone_and_drawings_are_no_images(tmp_path:
     (tmp_path / "a").write_bytes((tmp_path / "a.tga").read_bytes())
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.txt").write_text("P1 is no picture")
-    assert [images.is_image(tmp_path / name) for name in ("a.tga", "a", "a.eps", "a.txt")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert [name for name in ("a.tga", "a", "a.eps", "a.txt") if images.is_image(tmp_path / name)] == ["a.tga"]
 
 
 def test_plain_pictures_decode_as_pillow_has_them() -> None:

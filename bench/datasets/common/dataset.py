@@ -31,7 +31,7 @@ class Notes:
 
     def add(self, text: str, place: str = "") -> None:
         """``text`` is a sentence without its full stop."""
-        # The smallest place, so that the order in which images are opened changes no record.
+        # The first by name: records must not depend on the order in which threads open images.
         self._places[text] = min(self._places.get(text, place), place)
 
     def texts(self) -> list[str]:
@@ -41,7 +41,7 @@ class Notes:
 
 @dataclass(kw_only=True)
 class DataSet:
-    """``OpenedData`` for every data set here; the functions differ."""
+    """An opened data set, see ``OpenedData``; data sets differ in the functions."""
 
     splits: Mapping[str, Sequence[Example]]
     image: Callable[[Example], Image]
@@ -49,7 +49,7 @@ class DataSet:
     digest: Callable[[], str]
     """SHA-256 (hex) over annotations and images."""
     image_digests: Callable[[Sequence[str]], list[str]] | None = None
-    """Names of images -> SHA-256 of each; null where the images are no files."""
+    """Names of images -> SHA-256 of each; null where images are not files."""
     known_texts: Sequence[str] | None = None
     """All texts; null: those of the examples."""
     kept_notes: Notes = field(default_factory=Notes)
@@ -86,7 +86,7 @@ def _encode(example: Example) -> str:
 
 def package_folder(package: str, remedy: str) -> Path:
     """Folder of an installed package, which is not imported. Raises DataError with the remedy."""
-    spec = find_spec(package)
+    spec = find_spec(package)  # importing scikit-learn takes a second, and lists ask for digests, too
     if spec is None or spec.origin is None:
         raise DataError(f"the package {package} is not installed\n{remedy}")
     return Path(spec.origin).parent

@@ -151,7 +151,7 @@ class HubTables:
 
     def rows(self, split: str) -> Iterator[Row]:
         """Rows of a split, read as they are asked for."""
-        # As Arrow: the library's own rows decode images, sounds and videos.
+        # As Arrow, since rows in the library's default format decode images, sounds and videos.
         batches = self.tables[split].with_format("arrow").iter(_BATCH)
         for number, fields in enumerate(fields for batch in batches for fields in batch.to_pylist()):
             yield self._row(split, number, fields)
@@ -164,10 +164,11 @@ class HubTables:
         split disagree."""
         names = _class_names(self.tables[split].features, column)
         stated: dict[tuple[str, ...], str] = {}
-        # The library takes the names in the first file for all splits: each split's own Parquet files count.
+        # The library takes the names in the first file for all splits, so that a split with another order of classes
+        # would be read wrongly: what the Parquet files of the split say counts.
         for file in self.files.get(split, ()) if names else ():
-            if file.endswith(".parquet") and (own := _class_names(_parquet_features(file), column)) is not None:
-                stated.setdefault(tuple(own), file)
+            if file.endswith(".parquet") and (found := _class_names(_parquet_features(file), column)) is not None:
+                stated.setdefault(tuple(found), file)
         if len(stated) > 1:
             (first, file), (second, other) = list(stated.items())[:2]
             raise DataError(

@@ -59,7 +59,7 @@ def decode_image(file: Path | bytes, where: str, notes: Notes | None = None) -> 
             if notes is not None and image.format != "PSD" and getattr(image, "is_animated", False):
                 place = f"{file.parent.name}/{file.name}" if isinstance(file, Path) else where
                 notes.add("of images with several frames the first one is used", place)
-            raw_mode = _raw_mode(image)
+            raw_mode = _raw_mode(image)  # Pillow forgets it when it loads the pixels
             image.load()
             return _rgb(_upright(image), raw_mode, where)
     except FileNotFoundError as error:
@@ -98,7 +98,7 @@ def _formats() -> list[str]:
 
 
 def _raw_mode(image: Image) -> str:
-    """How the pixels lie in the file, ``L;2``, ``RGB;16B``: known until it is loaded; empty where nothing says."""
+    """Layout of the pixels in the file, e.g. ``L;2`` or ``RGB;16B``; empty if unknown."""
     arguments = getattr(image, "tile", None) and image.tile[0][3]  # type: ignore[attr-defined]
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
@@ -172,7 +172,7 @@ class FolderSettings(DataSettings):
     they are an error. Where files lie cannot change a result, so it is no part of a cell's identity."""
 
     def remedy(self, root: Path) -> str:
-        """Where to get the data and how to lay them out, several lines."""
+        """Where to get the data and which layout is expected, several lines."""
         tree = "\n".join(f"    {line}" for line in self.LAYOUT.strip().splitlines())
         return (
             f"  where to get {self.name}: {self.SOURCE}\n"
@@ -248,7 +248,7 @@ def files_digest(
         check_image_name(images, name)
     contents = dict(zip(ordered, _hashes(images, ordered, "images", remedy), strict=True))
     if published == hashlib.sha256(_listed(contents)).hexdigest():
-        # Stored records of published images hold a digest over names and sizes, which contents alone would change.
+        # Stored records of published images hold a digest over names and sizes: it stays valid.
         contents = {name: str((images / name).stat().st_size) for name in ordered}
     sha.update(_listed(contents))
     return sha.hexdigest()

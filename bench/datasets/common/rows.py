@@ -44,24 +44,24 @@ class Row:
         return DataError(f"{self.where}: column {column!r}: {problem}")
 
     def value(self, name: str, *, required: bool = True) -> Any:
-        """The value of a column, or of a nested value by dots. Raises MissingValueError if it is required and absent,
-        and DataError for a step into a value that has no such steps."""
+        """Value of a column; dots lead into a nested value. Raises MissingValueError if it is required and absent, and
+        DataError for a step into a value that has no such steps."""
         value: Any = self.fields
         if name in self.fields:
             value = self.fields[name]
         else:
             steps = name.split(".")
-            for place, step in enumerate(steps):
-                above, value = value, self._step(value, steps[:place], step)
+            for depth, step in enumerate(steps):
+                above, value = value, self._step(value, steps[:depth], step)
                 if required and value is None and isinstance(above, Mapping) and step not in above:
-                    parent = ".".join(steps[:place]) or "the row"
+                    parent = ".".join(steps[:depth]) or "the row"
                     raise MissingValueError(self, name, f": {parent} has no {step!r}{did_you_mean(step, list(above))}")
-        if required and (value is None or value == "" or value != value):
+        if required and (value is None or value == "" or value != value):  # NaN alone differs from itself
             raise MissingValueError(self, name)
         return value
 
     def _step(self, value: Any, before: Sequence[str], step: str) -> Any:
-        """Null where a step leads to nothing."""
+        """Value behind one step; null if there is none."""
         column = ".".join(before)
         if isinstance(value, list):
             if not _INDEX.fullmatch(step):
@@ -88,7 +88,7 @@ class Row:
         return " ".join(self.text(name, required=required).split())
 
     def as_text(self, name: str, value: Any) -> str:
-        """Text of a value that stands at ``name``; empty where it is missing."""
+        """Text of a value found at ``name``; empty if it is missing."""
         if value is None or value != value:
             return ""
         if isinstance(value, bool):
