@@ -290,7 +290,7 @@ def print_methods(*, as_json: bool) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from bench.methods import catalogue
+    from bench.methods.common.catalogue import catalogue
 
     entries = catalogue()
     if as_json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
 from bench.layer_kinds import biases
-from bench.methods import _select
+from bench.methods.common import targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -27,9 +27,9 @@ def check(settings: Settings, part: PartFacts) -> None:
 
 def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
     """Names of the biases. Raises SpecError if there are none."""
-    targets = (settings.targets or {}).get(part.name)
-    owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
-    names = _select.parameters(module, (p for owner in owners for layer in owner.modules() for p in biases(layer)))
+    layers = targets.layers_of(settings, part, module)
+    names = targets.parameter_names(module, (p for layer in layers for p in biases(layer)))
     if not names:
-        raise SpecError(f"there is no bias in {targets or 'it'}: nothing would be trained")
+        where = (settings.targets or {}).get(part.name) or "it"
+        raise SpecError(f"there is no bias in {where}: nothing would be trained")
     return names

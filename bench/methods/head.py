@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
-from bench.methods import _select
+from bench.methods.common.targets import parameter_names, target_modules
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -32,15 +32,12 @@ def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[
     """Names of the head's parameters. Raises SpecError if there is none."""
     targets = (settings.targets or {}).get(part.name, part.targets.get(settings.type))
     if targets is None:
-        children = dict(module.named_children())
+        children = {name: own for name, own in module.named_children() if any(True for _ in own.parameters())}
         base = getattr(module, "base_model", module)
-        outside = [
-            name for name, child in children.items() if child is not base and any(True for _ in child.parameters())
-        ]
+        outside = [name for name, child in children.items() if child is not base]
         targets = outside if base is not module else [name for name in CUSTOMARY if name in children]
-    names = _select.parameters(
-        module, (p for own in _select.modules(module, targets, part.name).values() for p in own.parameters())
-    )
+    heads = target_modules(module, targets, part.name)
+    names = parameter_names(module, (p for head in heads for p in head.parameters()))
     if not names:
         raise SpecError(f"no head was found; name it: targets: {{{part.name}: [...]}}")
     return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
-from bench.methods import _shared
+from bench.methods.common import targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -24,10 +24,10 @@ class Settings(MethodSettings):
 
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if there is nothing to rescale, or a feed-forward module is not a target."""
-    targets, feedforward = _shared.known_targets(settings, part), _feedforward(settings, part)
-    if isinstance(targets, list) and (strangers := sorted(set(feedforward) - set(targets))):
+    known = targets.known_targets(settings, part)
+    if isinstance(known, list) and (others := sorted(set(_feedforward(settings, part)) - set(known))):
         raise SpecError(
-            f"ia3: feedforward_modules of part {part.name!r} must be among its targets {targets}; not so: {strangers}"
+            f"ia3: feedforward_modules of part {part.name!r} must be among its targets {known}; not so: {others}"
         )
 
 
@@ -36,8 +36,8 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     from peft import IA3Config
 
     return IA3Config(
-        task_type=_shared.task_type(part),
-        target_modules=_shared.targets(settings, part, module),
+        task_type=targets.task_type(part),
+        target_modules=targets.resolve_targets(settings, part, module),
         feedforward_modules=_feedforward(settings, part),
     )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bench.errors import SpecError
-from bench.methods import _blocks, _select
+from bench.methods.common.blocks import blocks_of
+from bench.methods.common.targets import parameter_names, target_modules
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -32,14 +33,12 @@ def check(settings: Settings, part: PartFacts) -> None:
 def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
     """Names of all parameters of the last blocks. Raises SpecError if there are fewer than ``k``, or none."""
     targets = (settings.targets or {}).get(part.name)
-    stacks = {"": module} if targets is None else _select.modules(module, targets, part.name)
-    found = [block for stack in stacks.values() for block in _blocks.blocks(stack)]
-    if targets is not None and not found:
-        found = [
-            child for stack in stacks.values() for child in stack.children() if any(True for _ in child.parameters())
-        ]
-    if not found:
+    stacks = [module] if targets is None else target_modules(module, targets, part.name)
+    blocks = [block for stack in stacks for block in blocks_of(stack)]
+    if targets is not None and not blocks:
+        blocks = [child for stack in stacks for child in stack.children() if any(True for _ in child.parameters())]
+    if not blocks:
         raise SpecError(f"no blocks were found; name what holds them: targets: {{{part.name}: [...]}}")
-    if len(found) < settings.k:
-        raise SpecError(f"k is {settings.k}, but there are {len(found)} blocks; lower k")
-    return _select.parameters(module, (p for block in found[-settings.k :] for p in block.parameters()))
+    if len(blocks) < settings.k:
+        raise SpecError(f"k is {settings.k}, but there are {len(blocks)} blocks; lower k")
+    return parameter_names(module, (p for block in blocks[-settings.k :] for p in block.parameters()))

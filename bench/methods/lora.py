@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bench.methods import _shared
+from bench.methods.common import targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -36,7 +36,7 @@ class Settings(MethodSettings):
 
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if there is nothing to put the update on."""
-    _shared.known_targets(settings, part)
+    targets.known_targets(settings, part)
 
 
 def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
@@ -44,8 +44,8 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     from peft import LoraConfig
 
     return LoraConfig(
-        task_type=_shared.task_type(part),
-        target_modules=_shared.targets(settings, part, module),
-        modules_to_save=_shared.saved((settings.modules_to_save or {}).get(part.name), part, module),
+        task_type=targets.task_type(part),
+        target_modules=targets.resolve_targets(settings, part, module),
+        modules_to_save=targets.saved_modules((settings.modules_to_save or {}).get(part.name), part, module),
         **settings.model_dump(exclude={*MethodSettings.model_fields, "modules_to_save"}),
     )

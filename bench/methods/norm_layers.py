@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.errors import SpecError
 from bench.layer_kinds import is_norm
-from bench.methods import _select
+from bench.methods.common import targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -29,10 +29,9 @@ def check(settings: Settings, part: PartFacts) -> None:
 
 def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[str]:
     """Names of the scales and shifts. Raises SpecError if there are none."""
-    targets = (settings.targets or {}).get(part.name)
-    owners = [module] if targets is None else list(_select.modules(module, targets, part.name).values())
-    layers = (layer for owner in owners for layer in owner.modules() if is_norm(layer))
-    names = _select.parameters(module, (p for layer in layers for p in layer.parameters(recurse=False)))
+    norms = (layer for layer in targets.layers_of(settings, part, module) if is_norm(layer))
+    names = targets.parameter_names(module, (p for layer in norms for p in layer.parameters(recurse=False)))
     if not names:
-        raise SpecError(f"there is no normalisation layer in {targets or 'it'}: nothing would be trained")
+        where = (settings.targets or {}).get(part.name) or "it"
+        raise SpecError(f"there is no normalisation layer in {where}: nothing would be trained")
     return names

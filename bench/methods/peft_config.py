@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bench.errors import SpecError
-from bench.methods import _defaults, _effects, _library, _shared
+from bench.methods.common import default_targets, effects, library, targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 from bench.registry import did_you_mean
@@ -61,7 +61,7 @@ class Settings(MethodSettings):
         own = {name: given[name] for name in given if name in MethodSettings.model_fields or name in cls.model_fields}
         peft_type = given.get("peft_type", "")
         try:
-            method = _library.method(str(peft_type))
+            method = library.method(str(peft_type))
         except SpecError as error:
             raise _errors([(("peft_type",), "value_error", {"error": str(error)}, peft_type)]) from None
         fields = _checked(method, {name: given[name] for name in given if name not in own})
@@ -96,8 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "peft_type" not in content:
         raise ValueError("names no peft_type; give a file that save_pretrained wrote")
-    method = _library.method(str(content["peft_type"]))
-    left_out = (*_library.NOT_OF_THE_METHOD, *_effects.SHAPE)
+    method = library.method(str(content["peft_type"]))
+    left_out = (*library.NOT_OF_THE_METHOD, *effects.SHAPE)
     fields = {name: value for name, value in content.items() if name not in left_out}
     return {"peft_type": method.peft_type, **_checked(method, fields)}
 
@@ -112,7 +112,7 @@ def _first(error: ValidationError) -> str:
     return f"field {place!r}: {first['msg']}"
 
 
-def _checked(method: _library.LibraryMethod, fields: dict[str, Any]) -> dict[str, Any]:
+def _checked(method: library.LibraryMethod, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that differ from the library's defaults, as JSON. Raises ValidationError with every one that is wrong.
 
     Strict, as the spec is; a null where the library's default is null is none given.
@@ -146,14 +146,14 @@ def _errors(found: list[tuple[tuple[int | str, ...], Any, dict[str, Any], Any]])
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if this takes virtual tokens and the part none, has targets and no module to put them on, lacks
     what it is made of, or is for another task than the part's model."""
-    method = _library.method(settings.peft_type)
+    method = library.method(settings.peft_type)
     if _MIXED in method.fields and not settings.fields().get(_MIXED):
         raise SpecError(
             f"{settings.peft_type} mixes LoRA adapters that were trained before; "
             f"name them: {_MIXED}: {{one: FOLDER, ...}}"
         )
     if method.takes_prompts:
-        _shared.check_prompts(method.peft_type, settings, part)
+        targets.check_prompts(method.peft_type, settings, part)
     elif settings.targets and part.name in settings.targets and "target_modules" not in method.fields:
         raise SpecError(f"{settings.peft_type} has no target modules; remove `targets`")
     known = part.task_type or part.model_task_type
@@ -170,18 +170,18 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import PeftType
 
-    method = _library.method(settings.peft_type)
+    method = library.method(settings.peft_type)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
     if settings.task_type and not (part.task_type or part.model_task_type):
         raise SpecError(f"task_type is {settings.task_type}, and this model has none in the library; remove task_type")
-    fields = _defaults.fields(method, settings, settings.fields(), part, module)
+    fields = default_targets.fields(method, settings, settings.fields(), part, module)
     if isinstance(names := fields.get("modules_to_save"), list):
-        _shared.saved(names, part, module)
-    fields = _effects.resolve(method.peft_type, fields, settings.fields(), part, module)
-    fields = {name: _shared.as_library_class(config_class, name, value) for name, value in fields.items()}
-    make = partial(config_class, task_type=_shared.task_type(part))
-    if any(fields.get(name) is not None for name in _effects.SHAPE if name in method.fields):
-        _effects.check_shape(fields, vars(_library_shape(make, fields, module)))
+        targets.saved_modules(names, part, module)
+    fields = effects.resolve(method.peft_type, fields, settings.fields(), part, module)
+    fields = {name: targets.as_library_class(config_class, name, value) for name, value in fields.items()}
+    make = partial(config_class, task_type=targets.task_type(part))
+    if any(fields.get(name) is not None for name in effects.SHAPE if name in method.fields):
+        effects.check_shape(fields, vars(_library_shape(make, fields, module)))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         made: PeftConfig = make(**fields)
@@ -191,14 +191,14 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
 
 def source(settings: Settings, part: PartFacts, module: torch.nn.Module | None = None) -> str:
     """Whose default the target modules are, in a few words; empty if the spec names them or the method has none."""
-    return _defaults.source(_library.method(settings.peft_type), settings, settings.fields(), part, module)
+    return default_targets.source(library.method(settings.peft_type), settings, settings.fields(), part, module)
 
 
 def _library_shape(make: Callable[..., PeftConfig], fields: dict[str, Any], module: torch.nn.Module) -> PeftConfig:
     """A configuration with the shape of the model as the library computes it."""
     from peft.utils.other import _prepare_prompt_learning_config
 
-    own = {name: value for name, value in fields.items() if name not in _effects.SHAPE}
+    own = {name: value for name, value in fields.items() if name not in effects.SHAPE}
     blank = make(**own)
     blank.num_transformer_submodules = 2 if blank.task_type == "SEQ_2_SEQ_LM" else 1  # type: ignore[attr-defined]
     made: PeftConfig = _prepare_prompt_learning_config(blank, module.config)  # type: ignore[no-untyped-call]
@@ -220,7 +220,7 @@ def finish(settings: Settings, wrapper: PeftModel) -> None:
     """
     if settings.fields().get("init_lora_weights") == "eva":
         raise SpecError("init_lora_weights: eva wants a pass over data before training, which is not made; remove it")
-    if not any(name in _library.method(settings.peft_type).fields for name in _TASK_COUNTS):
+    if not any(name in library.method(settings.peft_type).fields for name in _TASK_COUNTS):
         return
     if wrapper.active_peft_config.is_prompt_learning:  # whose encoder of prompts may be replaced later
         wrapper.get_prompt = partial(_prompt_of_first_task, wrapper, wrapper.get_prompt)  # type: ignore[method-assign]

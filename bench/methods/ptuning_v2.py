@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bench.methods import _shared
+from bench.methods.common import targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -24,7 +24,7 @@ class Settings(MethodSettings):
 
 def check(settings: Settings, part: PartFacts) -> None:
     """Raise SpecError if virtual tokens cannot be put on this part."""
-    _shared.check_prompts(settings.type, settings, part)
+    targets.check_prompts(settings.type, settings, part)
 
 
 def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> PeftConfig:  # noqa: ARG001
@@ -32,5 +32,5 @@ def config(settings: Settings, part: PartFacts, module: torch.nn.Module) -> Peft
     from peft import PrefixTuningConfig
 
     return PrefixTuningConfig(
-        task_type=_shared.task_type(part), num_virtual_tokens=settings.num_virtual_tokens, prefix_projection=False
+        task_type=targets.task_type(part), num_virtual_tokens=settings.num_virtual_tokens, prefix_projection=False
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bench.errors import SpecError
-from bench.methods import _select
+from bench.methods.common.targets import refuse_unknown
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -37,7 +37,7 @@ def select(settings: Settings, part: PartFacts, module: torch.nn.Module) -> set[
     names = [name for name, _ in module.named_parameters()]
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(name, pattern) for name in names):
-            _select.nothing(pattern, names, f"parameter of part {part.name!r}")
+            refuse_unknown(pattern, names, f"parameter of part {part.name!r}")
     kept = {name for name in names if any(fnmatchcase(name, pattern) for pattern in settings.include)}
     kept -= {name for name in kept if any(fnmatchcase(name, pattern) for pattern in settings.exclude)}
     if not kept:

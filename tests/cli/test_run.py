@@ -18,7 +18,7 @@ from bench.errors import OutputError, RecordError
 from bench.estimate.gpus import GPUS
 from bench.execution import inputs, runner
 from bench.execution.runner import RunSummary
-from bench.methods import catalogue
+from bench.methods.common.catalogue import catalogue
 from bench.records.record import CellRecord, Status
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from bench import registry
 from bench.execution import inputs
 from bench.execution.inputs import inputs_of, why_not_done
-from bench.methods import _library
+from bench.methods.common import library
 from bench.plugins.settings import LocalPathMark
 from bench.spec.cell import Cell
 from bench.spec.sections import EvaluateSettings, RunSettings, TrainSettings
@@ -364,11 +364,11 @@ def test_files_that_methods_name_are_digested(tmp_path: Path) -> None:
 def test_no_field_of_the_library_names_a_file_unseen() -> None:
     """Of the installed peft: a new field about a path fails here until ``inputs`` knows it."""
     unseen = []
-    for name in _library.types():
+    for name in library.types():
         helps = {
             f.name: f.metadata.get("help", "") for f in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)])
         }
-        for key, field in _library.method(name).own_fields.items():
+        for key, field in library.method(name).own_fields.items():
             about = re.search(r"\b(path|paths|file)\b", f"{key} {helps[key]}".replace("_", " ").lower())
             texts = "str" in str(field.annotation) or "dict" in str(field.annotation).lower()
             if about and texts and not inputs.METHOD_FILES.search(key):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import methods, registry
-from bench.methods import _library
+from bench import registry
+from bench.methods.common import library
+from bench.methods.common.catalogue import catalogue
 
-ENTRIES = {entry.name: entry for entry in methods.catalogue()}
+ENTRIES = {entry.name: entry for entry in catalogue()}
 
 
 def test_every_plugin_and_every_type_is_listed_once() -> None:
-    assert list(ENTRIES) == [*registry.names("methods"), *_library.types()]
+    assert list(ENTRIES) == [*registry.names("methods"), *library.types()]
 
 
 def test_an_entry_says_what_a_method_needs_and_where_it_applies() -> None:
@@ -31,8 +32,8 @@ def test_an_entry_says_what_a_method_needs_and_where_it_applies() -> None:
 
 def test_listing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from bench import methods\n"
-        "methods.catalogue(); print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
+        "import sys; from bench.methods.common.catalogue import catalogue\n"
+        "catalogue(); print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

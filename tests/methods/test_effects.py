@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from bench.errors import SpecError
-from bench.methods import _library, peft_config
+from bench.methods import peft_config
+from bench.methods.common import library
 from bench.models.common import parts
 from bench.patches.peft import get_peft_model
 from bench.plugins.contracts import PartFacts
@@ -201,8 +202,8 @@ def _holds_names(annotation: Any) -> bool:
 def fields_that_name() -> list[tuple[str, str]]:
     """Of every type of the installed library, so that one which a new release adds fails here until it is checked."""
     found = []
-    for name in _library.types():
-        for field, own in _library.method(name).own_fields.items():
+    for name in library.types():
+        for field, own in library.method(name).own_fields.items():
             if _holds_names(own.annotation) and field not in NOT_NAMES:
                 found.append((name, field))
     return found
@@ -213,7 +214,7 @@ def test_every_field_that_names_something_is_checked_for_every_type() -> None:
     module = llama()
     required: dict[str, Any] = {"token_indices": [1], "adapters": {"a": "b"}, "total_step": 9}
     for name, field in fields_that_name():
-        own = _library.method(name).own_fields
+        own = library.method(name).own_fields
         given = {key: value for key, value in required.items() if key in own}
         given |= {"cpt_token_ids": [1], "cpt_mask": [1], "cpt_tokens_type_mask": [1]} if name == "CPT" else {}
         value = BOGUS.get(field, {"nope": 2} if field.endswith("_pattern") and field != "layers_pattern" else ["nope"])

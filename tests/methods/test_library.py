@@ -23,19 +23,19 @@ from pydantic import BaseModel
 from bench import libraries
 from bench.errors import SpecError
 from bench.libraries import LibraryError
-from bench.methods import _library
+from bench.methods.common import library
 
 TYPES = sorted(kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
 
 
 def test_all_types_are_found() -> None:
-    assert list(_library.types()) == TYPES
+    assert list(library.types()) == TYPES
 
 
 @pytest.mark.parametrize("name", TYPES)
 def test_fields_types_and_defaults_are_those_of_the_class(name: str) -> None:
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
-    method = _library.method(name)
+    method = library.method(name)
     real = {field.name: field for field in dataclasses.fields(config_class) if field.init}
     assert list(method.fields) == list(real)
     assert method.config_class == config_class.__name__
@@ -43,7 +43,7 @@ def test_fields_types_and_defaults_are_those_of_the_class(name: str) -> None:
     assert method.takes_prompts == (told if isinstance(told, bool) else told.__get__(object()))
     hints = typing.get_type_hints(config_class)
     for field, own in method.fields.items():
-        assert own.default == _library.COMPUTED or own.default == default(real[field]), field
+        assert own.default == library.COMPUTED or own.default == default(real[field]), field
         if own.default is None:
             assert type(None) in typing.get_args(own.annotation), field
         assert shape(own.annotation) - {"None"} == shape(hints[field]) - {"None"}, field
@@ -53,7 +53,7 @@ def default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     if field.default is dataclasses.MISSING:
-        return _library.REQUIRED
+        return library.REQUIRED
     return field.default.value if isinstance(field.default, enum.Enum) else field.default
 
 
@@ -75,41 +75,41 @@ def shape(annotation: Any) -> set[str]:
 
 def test_few_defaults_are_left_open() -> None:
     """A reader that gave up on everything would pass the test above."""
-    fields = [own for name in TYPES for own in _library.method(name).fields.values()]
-    assert sum(own.default is _library.COMPUTED for own in fields) <= 0.01 * len(fields)
+    fields = [own for name in TYPES for own in library.method(name).fields.values()]
+    assert sum(own.default is library.COMPUTED for own in fields) <= 0.01 * len(fields)
     assert sum(own.annotation is Any for own in fields) == 0
 
 
 def test_nested_configurations_are_checked_too() -> None:
-    eva = _library.method("lora").fields["eva_config"].annotation
+    eva = library.method("lora").fields["eva_config"].annotation
     (nested,) = [option for option in typing.get_args(eva) if option is not type(None)]
     assert issubclass(nested, BaseModel)
     assert "rho" in nested.model_fields
 
 
 def test_layers_are_those_the_library_has_adapters_for() -> None:
-    assert {"Linear", "Conv2d", "Embedding", "MultiheadAttention"} <= set(_library.method("LORA").layers)
-    assert _library.method("VERA").layers == ("Linear",)
-    assert _library.method("PREFIX_TUNING").layers == ()
+    assert {"Linear", "Conv2d", "Embedding", "MultiheadAttention"} <= set(library.method("LORA").layers)
+    assert library.method("VERA").layers == ("Linear",)
+    assert library.method("PREFIX_TUNING").layers == ()
 
 
 def test_default_targets_by_architecture_are_the_librarys() -> None:
     for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
         for architecture, targets in getattr(tuner, "target_module_mapping", {}).items():
-            assert _library.default_modules(kind.value, architecture) == targets, (kind, architecture)
+            assert library.default_modules(kind.value, architecture) == targets, (kind, architecture)
     tables = (
         ("target_modules", constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING),
         ("feedforward_modules", constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING),
     )
     for field, table in tables:
-        assert {key: _library.default_modules("IA3", key, field) for key in table} == table
-    assert _library.default_modules("LORA", "no_such") is None is _library.default_modules("PREFIX_TUNING", "llama")
+        assert {key: library.default_modules("IA3", key, field) for key in table} == table
+    assert library.default_modules("LORA", "no_such") is None is library.default_modules("PREFIX_TUNING", "llama")
 
 
 def test_reading_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from bench.methods import _library\n"
-        "_library.types(); _library.method('lora')\n"
+        "import sys; from bench.methods.common import library\n"
+        "library.types(); library.method('lora')\n"
         "print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -118,7 +118,7 @@ def test_reading_imports_nothing_heavy() -> None:
 
 def test_an_unknown_type_names_the_nearest() -> None:
     with pytest.raises(SpecError, match="did you mean 'VERA'"):
-        _library.method("verra")
+        library.method("verra")
 
 
 def test_a_library_is_read_once_and_again_where_nothing_can_be_kept(

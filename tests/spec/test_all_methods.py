@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.methods import _library
+from bench.methods.common import library
 from bench.spec.cell import Cell
 from tests.factories import load_cells
 
@@ -36,7 +36,7 @@ def named(cells: list[Cell], field: str) -> set[str]:
 
 def test_every_type_of_the_installed_library_is_there_or_named_as_left_out(cells: list[Cell], root: Path) -> None:
     """A type that a new release brings belongs into the file, or with a reason into its head and ``LEFT_OUT``."""
-    there, known = named(cells, "peft_type"), set(_library.types())
+    there, known = named(cells, "peft_type"), set(library.types())
     assert sorted(known - there - LEFT_OUT.keys()) == []
     assert not there & LEFT_OUT.keys()
     head = (root / "specs/examples/all_methods.yaml").read_text().partition("name: ")[0]
@@ -53,7 +53,7 @@ def test_every_method_of_our_own_is_there(cells: list[Cell]) -> None:
 def test_both_models_have_all_that_fits_them(cells: list[Cell]) -> None:
     of = {name: {cell.parts["model"] for cell in cells if cell.labels["variant"] == name} for name in ("llama", "vit")}
     texts_alone = {"head", "SHADOW", "ADAPTION_PROMPT", "TRAINABLE_TOKENS"}
-    texts_alone |= {name for name in _library.types() if _library.method(name).takes_prompts}
+    texts_alone |= {name for name in library.types() if library.method(name).takes_prompts}
     assert of["llama"] - of["vit"] == texts_alone & of["llama"]
     assert of["vit"] - of["llama"] == {"F"}
 

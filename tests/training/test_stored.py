@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from bench.errors import BenchError
-from bench.methods import _library
+from bench.methods.common import library
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 from bench.spec.sections import AnyMethod
@@ -87,7 +87,7 @@ _LINEAR_ONLY = (
 )
 REFUSED: dict[tuple[str, str], str] = {
     **{("gpt2", name): "Conv1D" for name in _LINEAR_ONLY.split()},
-    **{("vit", name): "takes no virtual tokens" for name in _library.types() if _library.method(name).takes_prompts},
+    **{("vit", name): "takes no virtual tokens" for name in library.types() if library.method(name).takes_prompts},
     ("gpt2", "OSF"): "method M trains nothing on part net",
     ("bert", "ADAPTION_PROMPT"): "Unsupported model type for adaption prompt: 'bert'",
     ("vit", "ADAPTION_PROMPT"): "Unsupported model type for adaption prompt: 'vit'",
@@ -160,7 +160,7 @@ def make(make_cell: Make) -> Callable[[str], Any]:
     return made
 
 
-CASES = [(model, name) for model in MODELS for name in _library.types()]
+CASES = [(model, name) for model in MODELS for name in library.types()]
 
 
 @pytest.mark.parametrize(("model", "name"), CASES, ids=[f"{model}-{name}" for model, name in CASES])

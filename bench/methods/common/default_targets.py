@@ -4,13 +4,13 @@ architecture; where it knows none, those of the model family.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import SpecError
 from bench.layer_kinds import is_norm
-from bench.methods import _library, _shared
+from bench.methods.common import library
+from bench.methods.common.targets import matching, module_names, own_targets
 from bench.plugins.contracts import PartFacts
 from bench.plugins.settings import MethodSettings
 
@@ -25,7 +25,7 @@ _OF_NORMS = "ln_tuning"
 
 
 def fields(
-    method: _library.LibraryMethod,
+    method: library.LibraryMethod,
     settings: MethodSettings,
     given: Mapping[str, Any],
     part: PartFacts,
@@ -38,7 +38,7 @@ def fields(
     }
     if "hidden_size" in method.fields and (width := getattr(getattr(module, "config", None), "hidden_size", None)):
         own = {"hidden_size": width} | own
-    if (named := _shared.own_targets(settings, part, module)) is not None:
+    if (named := own_targets(settings, part, module)) is not None:
         given[_TARGETS] = named
     if _TARGETS not in method.fields:
         return own | given
@@ -49,7 +49,7 @@ def fields(
     architecture = _architecture(part, module)
     if (known := _of_library(method, architecture, module)) is not None:
         if _FEEDFORWARD in method.fields:
-            own[_FEEDFORWARD] = _library.default_modules(name, architecture, _FEEDFORWARD) or []
+            own[_FEEDFORWARD] = library.default_modules(name, architecture, _FEEDFORWARD) or []
         return own | {_TARGETS: known} | given
     if of_family := _of_family(method, part, module):
         return own | {_TARGETS: of_family} | given
@@ -59,7 +59,7 @@ def fields(
 
 
 def source(
-    method: _library.LibraryMethod,
+    method: library.LibraryMethod,
     settings: MethodSettings,
     given: Mapping[str, Any],
     part: PartFacts,
@@ -74,39 +74,36 @@ def source(
     architecture = part.architecture if module is None else _architecture(part, module)
     if module is not None and _of_library(method, architecture, module) is None:
         return "the model family's defaults (peft has none here)"
-    if _library.default_modules(method.peft_type, architecture) is not None:
+    if library.default_modules(method.peft_type, architecture) is not None:
         return f"peft's defaults for {architecture}"
     return "" if part.architecture == "" else "the model family's defaults (peft has none here)"
 
 
 def _of_library(
-    method: _library.LibraryMethod, architecture: str | None, module: torch.nn.Module
+    method: library.LibraryMethod, architecture: str | None, module: torch.nn.Module
 ) -> list[str] | str | None:
     """Null if the library has none for it, or none of them is in this part."""
-    targets = _library.default_modules(method.peft_type, architecture)
+    targets = library.default_modules(method.peft_type, architecture)
     if targets is None:
         return None
-    names = [name for name, _ in module.named_modules()]
+    names = module_names(module)
     if isinstance(targets, str):
-        return targets if any(re.fullmatch(targets, name) for name in names) else None
-    return [target for target in targets if any(_means(target, name) for name in names)] or None
+        return targets if matching(targets, names) else None
+    return [target for target in targets if matching([target], names)] or None
 
 
-def _of_family(method: _library.LibraryMethod, part: PartFacts, module: torch.nn.Module) -> list[str] | None:
+def _of_family(method: library.LibraryMethod, part: PartFacts, module: torch.nn.Module) -> list[str] | None:
     name = method.peft_type.lower()
     targets = part.targets.get(name)
     if targets is None and "Linear" in method.layers:
-        targets = [
-            target
-            for target in part.targets.get(_OF_FAMILY, [])
-            if any(_layer_kind(own) in method.layers for name, own in module.named_modules() if _means(target, name))
-        ]
+        fitting = [name for name, layer in module.named_modules() if _layer_kind(layer) in method.layers]
+        targets = [target for target in part.targets.get(_OF_FAMILY, []) if matching([target], fitting)]
     if name == _OF_NORMS:
         targets = targets or [own for own, layer in module.named_modules() if own and is_norm(layer)]
     return targets
 
 
-def _refuse_other_layers(method: _library.LibraryMethod, part: PartFacts) -> None:
+def _refuse_other_layers(method: library.LibraryMethod, part: PartFacts) -> None:
     """Raise SpecError if the layers that adapters usually go on here are of kinds that this method has none for."""
     if "Linear" in method.layers and part.targets.get(_OF_FAMILY):
         raise SpecError(
@@ -120,10 +117,6 @@ def _architecture(part: PartFacts, module: torch.nn.Module) -> str | None:
     """By which the library knows default targets; null for a part of no model of transformers."""
     of_module: str | None = getattr(getattr(module, "config", None), "model_type", None)
     return of_module or part.architecture
-
-
-def _means(target: str, name: str) -> bool:
-    return name == target or name.endswith(f".{target}")
 
 
 def _layer_kind(module: torch.nn.Module) -> str:

@@ -20,8 +20,8 @@ _STAGE = 0.5
 """Share of a stage's weights that its blocks hold at least; what is left joins stages, e.g. a downsampling layer."""
 
 
-def blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """All blocks in ``module``, the first one first."""
+def blocks_of(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """All blocks in ``module``, in order of execution."""
     found = list(_candidates(module, nested=False))
     kinds = {type(block) for block in found if not _is_list(block)}
     if not kinds:

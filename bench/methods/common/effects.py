@@ -5,12 +5,11 @@ and the method would then be another one than the spec says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import SpecError, TokenError
-from bench.methods import _select
-from bench.methods._shared import ALL_LINEAR
+from bench.methods.common.targets import ALL_LINEAR, matching, module_names, refuse_unknown
 from bench.plugins.contracts import PartFacts
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def resolve(
         return fields
     candidates = _targeted(targets, module)
     if "target_modules" in given and not _is_all_linear(targets):
-        _check(_entries(targets), candidates, _names(module), f"module of part {part.name!r} (target_modules)")
+        _check(_entries(targets), candidates, module_names(module), f"module of part {part.name!r} (target_modules)")
     kept = _without_excluded(fields.get("exclude_modules"), candidates)
     if fields.get(_LAYERS) in (None, []):
         if fields.get(_PATTERN):
@@ -107,7 +106,7 @@ def _targeted(targets: Sequence[str] | str, module: torch.nn.Module) -> list[str
     """Names of the modules that the library would put an adapter on."""
     if _is_all_linear(targets):
         return [n for n, own in module.named_modules() if n and _is_linear(own) and own is not _output(module)]
-    return _meant(targets, _names(module))
+    return matching(targets, module_names(module))
 
 
 def _is_all_linear(targets: object) -> bool:
@@ -125,13 +124,6 @@ def _output(module: torch.nn.Module) -> torch.nn.Module | None:
     return get() if get is not None else None
 
 
-def _meant(targets: Sequence[str] | str, names: Iterable[str]) -> list[str]:
-    """Of ``names``: those whose end is one of ``targets``, or that it means as one regular expression."""
-    if isinstance(targets, str):
-        return [name for name in names if re.fullmatch(targets, name)]
-    return [name for name in names if any(name == end or name.endswith(f".{end}") for end in targets)]
-
-
 def _entries(given: Sequence[str] | str | None) -> list[Sequence[str] | str]:
     """Each name of a list by itself; a text is one regular expression."""
     return [given] if isinstance(given, str) else [[name] for name in given or ()]
@@ -140,15 +132,15 @@ def _entries(given: Sequence[str] | str | None) -> list[Sequence[str] | str]:
 def _check(entries: Sequence[Sequence[str] | str], candidates: Sequence[str], known: Sequence[str], what: str) -> None:
     """Raise SpecError, with the nearest of the ``known`` names, for an entry that means none of the candidates."""
     for entry in entries:
-        if not _meant(entry, candidates):
-            _select.nothing("".join(entry), known, what)
+        if not matching(entry, candidates):
+            refuse_unknown("".join(entry), known, what)
 
 
 def _without_excluded(excluded: Sequence[str] | str | None, candidates: list[str]) -> list[str]:
     left = candidates
     _check(_entries(excluded), candidates, candidates, "target module (exclude_modules)")
     for entry in _entries(excluded):
-        left = [name for name in left if name not in _meant(entry, candidates)]
+        left = [name for name in left if name not in matching(entry, candidates)]
     if not left:
         raise SpecError("exclude_modules leaves nothing of target_modules; narrow it")
     return left
@@ -232,7 +224,7 @@ def _check_patterns(fields: Fields, kept: list[str]) -> None:
         for key in fields[field]:
             means = [name for name in kept if re.match(rf"(.*\.)?({key})$", name)]
             if not means:
-                _select.nothing(key, kept, f"target module ({field})")
+                refuse_unknown(key, kept, f"target module ({field})")
             if all(any(re.match(rf"(.*\.)?({other})$", name) for other in earlier) for name in means):
                 raise SpecError(f"{key!r} of {field} has no effect: what stands before it means the same modules")
             earlier.append(key)
@@ -242,7 +234,7 @@ def _check_patterns(fields: Fields, kept: list[str]) -> None:
     for field in _BLOCKS:
         for name in blocks.get(field) or () if isinstance(blocks, dict) else ():
             if not any(name in own for own in kept):
-                _select.nothing(name, kept, f"target module (use_bdlora.{field})")
+                refuse_unknown(name, kept, f"target module (use_bdlora.{field})")
 
 
 def _check_parameters(names: Sequence[str] | None, part: PartFacts, module: torch.nn.Module) -> None:
@@ -268,7 +260,7 @@ def _rows(name: str, module: torch.nn.Module, field: str) -> int | None:
 
     embeddings = {n: own for n, own in module.named_modules() if isinstance(own, nn.Embedding)}
     if name:
-        meant = _meant([name], embeddings) or list(_select.nothing(name, embeddings, f"embedding ({field})"))
+        meant = matching([name], embeddings) or refuse_unknown(name, embeddings, f"embedding ({field})")
         return int(embeddings[meant[0]].weight.shape[0])
     get = getattr(module, "get_input_embeddings", None)
     own = get() if get is not None else None

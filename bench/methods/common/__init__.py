@@ -1,0 +1,1 @@
+"""What methods share: names of modules and parameters, the installed library, default targets, blocks."""
