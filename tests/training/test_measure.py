@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.nvml import Device
 from bench.records.record import PhaseMemory, Time
 from bench.training.measure import GpuMeter, HostMemory, TrainLog, cuda_peaks, open_gpu_meter
 
@@ -81,76 +82,44 @@ class FakeError(Exception):
     """As ``pynvml.NVMLError``."""
 
 
-class FakeNvml:
-    """One board with some processes and an energy counter."""
+def fake_nvml(
+    processes: list[tuple[int, int | None]] | None = None,
+    millijoules: list[int] | None = None,
+    used: int | None = None,
+) -> Any:
+    """``pynvml`` with one board that has some processes and an energy counter."""
+    counter = iter(millijoules or ())
 
-    NVMLError = FakeError
-    nvmlMemory_v2 = 2  # noqa: N815
+    def memory(_handle: Any, version: int) -> Any:
+        assert version == 2, "the first version counts what the driver keeps as in use"
+        return answer(None if used is None else SimpleNamespace(used=used))
 
-    def __init__(
-        self,
-        processes: list[tuple[int, int | None]] | None = None,
-        millijoules: list[int] | None = None,
-        used: int | None = None,
-    ) -> None:
-        self.processes = processes or []
-        self.millijoules = iter(millijoules) if millijoules is not None else None
-        self.used = used
-
-    def nvmlDeviceGetMemoryInfo(self, _handle: Any, version: int) -> SimpleNamespace:  # noqa: N802
-        if self.used is None:
-            raise FakeError("Function Not Found")
-        assert version == self.nvmlMemory_v2, "the first version counts what the driver keeps as in use"
-        return SimpleNamespace(used=self.used)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, _handle: Any) -> list[SimpleNamespace]:  # noqa: N802
-        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, _handle: Any) -> int:  # noqa: N802
-        if self.millijoules is None:
+    def answer(value: Any) -> Any:
+        if value is None:
             raise FakeError("Not Supported")
-        return next(self.millijoules)
+        return value
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        """Nothing to shut down."""
-
-
-class MigNvml(FakeNvml):
-    """A board in MIG mode with the second of seven places taken, and its neighbours' energy in its counter."""
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        """Nothing to start."""
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
-        return f"board {index}"
-
-    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
-        return "GPU-aaaa" if handle == "board 0" else "MIG-bbbb"
-
-    def nvmlDeviceGetMigMode(self, _handle: str) -> list[int]:  # noqa: N802
-        return [1, 1]
-
-    def nvmlDeviceGetMaxMigDeviceCount(self, _handle: str) -> int:  # noqa: N802
-        return 7
-
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, _handle: str, index: int) -> str:  # noqa: N802
-        if index != 1:
-            raise FakeError("Not Found")
-        return "instance 1"
+    return SimpleNamespace(
+        NVMLError=FakeError,
+        nvmlMemory_v2=2,
+        nvmlDeviceGetMemoryInfo=memory,
+        nvmlDeviceGetComputeRunningProcesses=lambda _: [
+            SimpleNamespace(pid=pid, usedGpuMemory=used_by) for pid, used_by in processes or ()
+        ],
+        nvmlDeviceGetTotalEnergyConsumption=lambda _: answer(next(counter, None)),
+        nvmlShutdown=lambda: None,
+    )
 
 
-def meter(nvml: FakeNvml, every_s: float = 60.0) -> GpuMeter:
+def meter(nvml: Any, every_s: float = 60.0) -> GpuMeter:
     return GpuMeter(nvml, "board 0", pid=42, every_s=every_s)
 
 
 def test_the_peak_is_of_our_process_alone() -> None:
-    nvml = FakeNvml()
-    gpu = meter(nvml)
+    processes: list[tuple[int, int | None]] = [(7, 10**10)]
+    gpu = meter(fake_nvml(processes))
     for used in (300, 900, 500):
-        nvml.processes = [(7, 10**10), (42, used)]
+        processes[1:] = [(42, used)]
         gpu.sample()
     assert gpu.process_peak_bytes(at_least=800) == 900
 
@@ -165,13 +134,13 @@ def test_the_peak_is_of_our_process_alone() -> None:
     ],
 )
 def test_without_our_process_there_is_no_peak(processes: list[tuple[int, int | None]]) -> None:
-    gpu = meter(FakeNvml(processes))
+    gpu = meter(fake_nvml(processes))
     gpu.sample()
     assert gpu.process_peak_bytes(at_least=800) is None
 
 
 def test_the_thread_samples_until_stopped() -> None:
-    gpu = meter(FakeNvml([(42, 900)]), every_s=0.001)
+    gpu = meter(fake_nvml([(42, 900)]), every_s=0.001)
     gpu.start()
     while gpu.process_peak_bytes(at_least=0) is None:
         pass
@@ -180,14 +149,14 @@ def test_the_thread_samples_until_stopped() -> None:
 
 @pytest.mark.parametrize(("millijoules", "joules"), [([5_000, 12_500], 7.5), (None, None)])
 def test_energy_is_the_difference_of_the_counter(millijoules: list[int] | None, joules: float | None) -> None:
-    gpu = meter(FakeNvml(millijoules=millijoules))
+    gpu = meter(fake_nvml(millijoules=millijoules))
     gpu.mark_energy("start")
     gpu.mark_energy("end")
     assert gpu.energy_j == joules
 
 
 def test_energy_is_null_where_nothing_was_timed() -> None:
-    gpu = meter(FakeNvml(millijoules=[5_000]))
+    gpu = meter(fake_nvml(millijoules=[5_000]))
     gpu.mark_energy("end")
     assert gpu.energy_j is None
 
@@ -214,11 +183,11 @@ def test_without_a_gpu_or_driver_nothing_is_measured(device: str, monkeypatch: p
 
 @pytest.mark.parametrize("used", [3 << 30, None])
 def test_memory_of_others_is_known_where_the_driver_knows_it(used: int | None) -> None:
-    assert meter(FakeNvml(used=used)).bytes_in_use() == used
+    assert meter(fake_nvml(used=used)).bytes_in_use() == used
 
 
 def test_nothing_is_missing_where_all_is_measured() -> None:
-    gpu = meter(FakeNvml([(42, 900)], millijoules=[0, 1]))
+    gpu = meter(fake_nvml([(42, 900)], millijoules=[0, 1]))
     gpu.mark_energy("start")
     gpu.sample()
     gpu.mark_energy("end")
@@ -227,18 +196,16 @@ def test_nothing_is_missing_where_all_is_measured() -> None:
     assert gpu.not_measured(at_least=800, timed=False) == {"energy_j": "no training step was timed"}
 
 
-@pytest.mark.parametrize("visible", [None, "MIG-bbbb", "0", "GPU-aaaa"])
-def test_a_mig_instance_is_metered_as_itself(visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = MigNvml(millijoules=[0, 10**6], used=5 << 20)
-    monkeypatch.setattr("bench.nvml.start", lambda: nvml)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+def test_a_mig_instance_is_metered_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter of energy is of the board, with all its instances."""
+    instance = Device(uuid="MIG-bbbb", handle="instance 1")
+    monkeypatch.setattr("bench.nvml.start", lambda: fake_nvml(millijoules=[0, 10**6], used=5 << 20))
+    monkeypatch.setattr("bench.nvml.visible", lambda *_: {"0": instance})
     gpu = open_gpu_meter(torch.device("cuda"))
     assert gpu._handle == "instance 1"
     gpu.mark_energy("start")
     gpu.mark_energy("end")
-    assert gpu.energy_j is None, "the counter is of the board, with all its instances"
+    assert gpu.energy_j is None
     assert "MIG instance" in gpu.not_measured(at_least=0, timed=True)["energy_j"]
     assert gpu.bytes_in_use() == 5 << 20
 

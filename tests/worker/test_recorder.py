@@ -14,7 +14,7 @@ from bench.execution.contracts import PhaseEnd, Progress, Step
 from bench.spec.cell import Cell
 from bench.worker import recorder
 from bench.worker.recorder import EventLog, Heartbeat
-from tests.training.test_measure import FakeNvml, meter
+from tests.training.test_measure import fake_nvml, meter
 
 
 def step(number: int) -> Step:
@@ -85,7 +85,7 @@ def test_memory_of_this_process_is_not_taken_for_that_of_others(
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: has_context)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(recorder, "describe_environment", lambda _: {})
-    monkeypatch.setattr(recorder, "open_gpu_meter", lambda _: meter(FakeNvml(used=5 << 30)))
+    monkeypatch.setattr(recorder, "open_gpu_meter", lambda _: meter(fake_nvml(used=5 << 30)))
     running = recorder.Recorder(make_cell(), tmp_path)
     running.use(torch.device("cuda"))
     assert running.record().memory.foreign_bytes == foreign

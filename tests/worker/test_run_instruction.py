@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from bench.records.record import CellRecord
 from bench.spec.cell import Cell, expand
 from bench.spec.load import read_spec
 from bench.worker.run import run_cell
+from tests.datasets.conftest import picture, write_json
 
 SETS = (
     "model={family: miss, preset: tiny, vision: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2}, "
@@ -30,12 +30,12 @@ def data(tmp_path: Path) -> tuple[str, str]:
     records += [_record(f"slake/slake_{n}.png", 50 + n, f"is lung {n} seen") for n in range(2)]
     folder, slake = tmp_path / "instruction", tmp_path / "slake"
     for record in records:
-        _picture(folder / "image" / record["img_name"])
-    _write(folder / "instruction_data.json", records)
+        picture(folder / "image" / record["img_name"])
+    write_json(folder / "instruction_data.json", records)
     for split, number in (("train", 0), ("test", 1)):
-        _picture(slake / "imgs" / f"xmlab{number}" / "source.jpg")
+        picture(slake / "imgs" / f"xmlab{number}" / "source.jpg")
         questions = [("is it red ?", "no"), ("what organ is it ?", "left lung")]
-        _write(slake / f"{split}.json", [_slake(number, i, *both) for i, both in enumerate(questions)])
+        write_json(slake / f"{split}.json", [_slake(number, i, *both) for i, both in enumerate(questions)])
     return f"data.root={folder}", f"data.test_root={slake}"
 
 
@@ -50,16 +50,6 @@ def _slake(image: int, number: int, question: str, answer: str) -> dict[str, Any
     name = f"xmlab{image}/source.jpg"
     known = {"img_name": name, "qid": 10 * image + number, "q_lang": "en", "answer_type": kind}
     return known | {"question": question, "answer": answer}
-
-
-def _picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (20, 16), (200, 10, 10)).save(path)
-
-
-def _write(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(records), encoding="utf-8")
 
 
 def first_cell(root: Path, table: int, sets: tuple[str, ...]) -> Cell:
