@@ -30,9 +30,7 @@ class Heartbeat:
     """Writes progress for the runner at most every ``interval_s`` seconds; the file's age is the sign of life."""
 
     def __init__(self, path: Path, *, interval_s: float = 0.5, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
-        self._interval_s = interval_s
-        self._clock = clock
+        self._path, self._interval_s, self._clock = path, interval_s, clock
         self._written_at: float | None = None
         self._phase: str | None = None
 
@@ -51,14 +49,13 @@ class Heartbeat:
 
 
 class EventLog:
-    """Appends events for trackers to a file that the runner reads, at most every ``interval_s`` seconds."""
+    """Appends events for trackers to a file that the runner reads, at most every ``interval_s`` seconds.
 
-    # No tracker runs in a worker: its memory, threads and network would count as the cell's.
+    No tracker runs in a worker: its memory, threads and network would count as the cell's.
+    """
 
     def __init__(self, path: Path, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
-        self._interval_s = interval_s
-        self._clock = clock
+        self._path, self._interval_s, self._clock = path, interval_s, clock
         self._lines: list[str] = []
         self._written_at = clock()
 
