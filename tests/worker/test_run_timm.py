@@ -100,7 +100,7 @@ def test_what_was_left_of_the_data_is_noted(make_cell: Make, tmp_path: Path) -> 
     record = run_cell(Cell.model_validate(base), tmp_path / "job")
     assert record.status is Status.OK
     first, second = record.notes or []
-    assert first == "1 file was left out, as Pillow reads no image in it: 1 without suffix (e.g. test/dog/readme)"
+    assert first == "left out, as Pillow reads no image in it: 1 (1 without suffix) (e.g. test/dog/readme)"
     assert second.startswith("of images with several frames the first one is used")
 
 
