@@ -15,7 +15,7 @@ from bench.estimate.gpus import GPUS, cublas_of
 from bench.estimate.validation import cases, cpu, gpu, paper
 from bench.files import write_atomic
 from bench.records.costs import PredictedMemory
-from bench.units import UNITS
+from bench.units import gib
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -118,14 +118,9 @@ def _gpu_row(line: Mapping[str, Any]) -> list[str]:
     return [f"{line['spec']}: {line['label']}", *peaks, gib(process) if process else "–", measured["status"]]
 
 
-def gib(nbytes: float) -> str:
-    """``26.31``."""
-    return f"{nbytes / UNITS['GiB']:.2f}"
-
-
 def mib(nbytes: float) -> str:
     """``1,245.3``."""
-    return f"{nbytes / UNITS['MiB']:,.1f}"
+    return f"{nbytes / 2**20:,.1f}"
 
 
 def percent(error: float, digits: int = 1) -> str:
