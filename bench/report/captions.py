@@ -41,7 +41,7 @@ def scale_tag(scale: str) -> str:
 
 
 def tag(scale: str, rows: Sequence[Row]) -> str:
-    """``scale_tag``, and whether all scores are of training examples; empty for held-out ones at the own scale."""
+    """``scale_tag``, and whether all scores are of training examples; else empty at the spec's own scale."""
     scored = [bool(cell.data.trained_and_scored()) for row in rows for cell in row.cells]
     return f"{format.one_line(scale).upper()}, TRAINING SPLIT" if scored and all(scored) else scale_tag(scale)
 

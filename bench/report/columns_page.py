@@ -23,7 +23,7 @@ so is a value in a column whose values are of different types.
 
 
 def render() -> str:
-    """The whole page: what stands alone, then what stands together."""
+    """The whole page: single columns, then columns by their group."""
     alone = [column for column in columns() if column.name == column.group]
     lines = [HEAD, "## The cell and its run", *_table([(column, column.about) for column in alone])]
     together = [column for column in columns() if column.name != column.group]
@@ -36,7 +36,7 @@ def render() -> str:
 
 
 def _table(members: Sequence[tuple[Column, Sequence[str]]]) -> list[str]:
-    """Columns with what is to be said of each."""
+    """Columns with their meanings."""
     lines = ["", "| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
     for column, about in members:
         kind = {"any": "as the values", "json": "text (JSON)"}.get(column.kind, column.kind)
@@ -45,7 +45,7 @@ def _table(members: Sequence[tuple[Column, Sequence[str]]]) -> list[str]:
 
 
 def _marked(words: str) -> str:
-    """Escaped, but for code."""
+    """Markdown in which only code is marked up."""
     pieces = words.split("`")
     return "".join(f"`{piece}`" if index % 2 else escape(piece) for index, piece in enumerate(pieces))
 

@@ -56,6 +56,8 @@ def test_numbers_are_those_of_the_estimate(paper: Case) -> None:
     assert "Fits" not in text
     assert "Largest" not in text
     assert "CUDA context (512 MiB)" in text
+    assert text.startswith("Table 1\nScale: paper; predicted for an ampere GPU.\n")
+    assert printed(costs(paper, make_estimate()), scale="demo").startswith("DEMO: Table 1\nScale: demo;")
 
 
 def test_the_budget_says_fits_and_by_how_much(paper: Case) -> None:
@@ -153,12 +155,9 @@ def test_assumptions_are_told_once_if_equal_and_refusals_by_name(paper: Case) ->
     assert "batches [[24, 35]]" in text
     assert f"Not modelled ({three}): 8-bit [bold]state[/]" in text
     assert f"Not modelled ({four}): the process that estimated it ended" in text
-
-
-def test_a_long_assumption_has_a_line_of_its_own(paper: Case) -> None:
     text = printed(costs(paper, make_estimate(assumed={"a": 1, "source": "x" * 80, "b": 2})), width=120)
     assert "Assumed: a 1; b 2." in text
-    assert f"\nAssumed: source {'x' * 80}." in text
+    assert f"\nAssumed: source {'x' * 80}." in text, "a long one has a line of its own"
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 120, 200])
@@ -181,11 +180,6 @@ def test_nothing_is_cut_off_at_any_width(paper: Case, width: int, terminal: bool
     if not terminal or width >= 120:
         values = row(text, "Peak GPU memory", paper.cells[5].label)
         assert values == ["5.00", "5.25", "1.00", "1.25", "5.75", "yes", "+18.25", "7"]
-
-
-def test_a_demo_is_tagged(paper: Case) -> None:
-    assert printed(costs(paper, make_estimate()), scale="demo").startswith("DEMO: Table 1\nScale: demo;")
-    assert printed(costs(paper, make_estimate())).startswith("Table 1\nScale: paper; predicted for an ampere GPU.\n")
 
 
 def test_json_is_whole(paper: Case) -> None:

@@ -59,9 +59,8 @@ def test_an_overlap_is_told_with_its_counts(paper: Case) -> None:
 
 def test_cut_texts_are_told_with_their_counts(paper: Case) -> None:
     cut = {"train_questions": CutCount(cut=560, n=1000), "test_questions": CutCount(cut=0, n=10)}
-    for place, cell in enumerate(paper.cells):
-        paper.put(place, make_record(cell, place, texts_cut=cut))
-    assert "Longer than the model takes, and cut: 560 of 1,000 training texts." in paper.table().footnotes
+    notes = paper.fill(texts_cut=cut).table().footnotes
+    assert "Longer than the model takes, and cut: 560 of 1,000 training texts." in notes
 
 
 def test_nothing_is_told_of_held_out_data(paper: Case) -> None:

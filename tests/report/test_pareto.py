@@ -58,13 +58,15 @@ def test_the_chosen_metrics_are_plotted(paper: Case) -> None:
     assert drawn.baseline == pytest.approx(100 * 252 / 355)
 
 
-def test_cells_that_failed_are_listed_not_drawn(paper: Case) -> None:
+def test_cells_that_failed_or_do_not_fit_are_listed_not_drawn(paper: Case) -> None:
     paper.fill().put(8, failed_record(paper.cells[8], Status.OOM, "train", 3))
+    record = failed_record(paper.cells[7], Status.SKIPPED).model_copy(update={"estimate": make_estimate(25.5)})
+    paper.put(7, record)
     del paper.records[paper.cells[9].cell_id]
     drawn = plot(paper)
-    assert drawn_of(paper).failures == ["T-T-LoRA rank=4: OOM (train, step 3)"]
-    assert len(drawn.measured) == 8
-    assert len(drawn.published) == 10
+    listed = drawn_of(paper).failures
+    assert [words.partition(": ")[2] for words in listed] == ["skipped (needs ≈ 26.25 GiB)", "OOM (train, step 3)"]
+    assert (len(drawn.measured), len(drawn.published), drawn.predicted) == (7, 10, [])
 
 
 def test_nothing_measured_shows_the_paper_alone(paper: Case) -> None:
@@ -76,12 +78,6 @@ def test_nothing_measured_shows_the_paper_alone(paper: Case) -> None:
 def test_a_score_of_zero_is_drawn(paper: Case) -> None:
     paper.put(0, make_record(paper.cells[0], accuracy=accuracy(0, 0)))
     assert plot(paper).measured[0].y == 0.0
-
-
-def test_a_demo_is_tagged(demo: Case) -> None:
-    drawn = drawn_of(demo.fill(cuda=False))
-    assert drawn.tag == "DEMO"
-    assert drawn.subtitle.startswith("Scale: demo")
 
 
 def test_a_cost_that_was_not_measured_is_predicted_and_told(paper: Case) -> None:
@@ -96,24 +92,14 @@ def test_a_cost_that_was_not_measured_is_predicted_and_told(paper: Case) -> None
 
 
 def test_measured_and_predicted_costs_are_different_series(paper: Case) -> None:
-    paper.fill(estimate=make_estimate(5.0)).put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
+    drawn = plot(paper.fill(estimate=make_estimate(5.0)))
+    assert (drawn.x_label, drawn.predicted) == ("Memory (GiB)", []), "a measured cost is not predicted"
+    paper.put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
     drawn = plot(paper)
     assert drawn.x_label == "Memory (GiB), measured (filled) or predicted (hollow)"
     assert (len(drawn.measured), len(drawn.predicted)) == (9, 1)
     assert drawn.predicted[0].x == 1.0
     assert drawn.measured[6].on_front, "a prediction beats no measurement"
-
-
-def test_a_measured_cost_is_not_predicted(paper: Case) -> None:
-    drawn = plot(paper.fill(estimate=make_estimate(5.0)))
-    assert (drawn.x_label, drawn.predicted) == ("Memory (GiB)", [])
-
-
-def test_a_cell_that_does_not_fit_is_listed_with_what_it_needs(paper: Case) -> None:
-    record = failed_record(paper.cells[8], Status.SKIPPED).model_copy(update={"estimate": make_estimate(25.5)})
-    paper.fill().put(8, record)
-    assert drawn_of(paper).failures == ["T-T-LoRA rank=4: skipped (needs ≈ 26.25 GiB)"]
-    assert plot(paper).predicted == []
 
 
 def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
@@ -127,9 +113,11 @@ def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
     assert paper.cells[9].label in {text.get_text() for text in axes.texts}
 
 
-def test_the_demo_keeps_its_cost(demo: Case) -> None:
-    drawn = plot(demo.fill(cuda=False, estimate=make_estimate(5.0)))
-    assert (drawn.x_label, drawn.predicted) == ("#Params (%)", [])
+def test_a_demo_is_tagged_and_keeps_its_cost(demo: Case) -> None:
+    drawn = drawn_of(demo.fill(cuda=False, estimate=make_estimate(5.0)))
+    assert drawn.tag == "DEMO"
+    assert drawn.subtitle.startswith("Scale: demo")
+    assert (drawn.panels[0].x_label, drawn.panels[0].predicted) == ("#Params (%)", [])
 
 
 def answers(right: int, n: int = 400) -> list[bool]:
