@@ -64,14 +64,14 @@ def _of_weights(family: Mapping[str, Any], task: TaskFacts, impossible: TaskFact
     )
 
 
-MISS = {
+MISS: dict[str, Any] = {
     "family": "miss",
     "preset": "tiny",
     "vision": {"hidden_size": 32, "num_hidden_layers": 2},
     "text": {"hidden_size": 32},
     "image": {"size": 32},
 }
-OFA = {
+OFA: dict[str, Any] = {
     "family": "ofa",
     "preset": "micro",
     "network": {"hidden_size": 32, "resnet_channels": [8, 8, 8]},

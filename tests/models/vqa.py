@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from bench import registry
 from bench.models import miss, ofa
@@ -15,27 +13,15 @@ from bench.models.miss.model import MissModel
 from bench.models.ofa.model import OfaModel
 from bench.plugins.contracts import GenerateOptions
 from bench.training.adapt import adapt
+from tests.contracts.model_cases import ANSWERS as TEXTS
+from tests.contracts.model_cases import MISS, OFA, QUESTIONS, images
 
+__all__ = ["MISS", "OFA", "QUESTIONS", "images"]
 Batch = dict[str, torch.Tensor]
-QUESTIONS = ["what is it?", "is there a red circle in the image?", "color", "Is it a lung - or not?"]
-ANSWERS = ["red", "yes", "left lung", "a b c d"]
 METHODS = ("lora", "ia3", "prefix", "ptuning_v2")
 BEAMS = GenerateOptions(num_beams=3, max_new_tokens=5)
 GREEDY = GenerateOptions(num_beams=1, max_new_tokens=5)
-MISS: dict[str, Any] = {
-    "family": "miss",
-    "preset": "tiny",
-    "vision": {"hidden_size": 32, "num_hidden_layers": 2},
-    "text": {"hidden_size": 32},
-    "image": {"size": 32},
-}
-OFA: dict[str, Any] = {
-    "family": "ofa",
-    "preset": "micro",
-    "network": {"hidden_size": 32, "resnet_channels": [8, 8, 8]},
-    "image_size": 48,
-    "constrain": "none",
-}
+ANSWERS = TEXTS["text"]
 
 
 def tiny_miss(**changes: Any) -> MissModel:
@@ -59,11 +45,6 @@ def micro_ofa(**changes: Any) -> OfaModel:
             parameter.add_(torch.randn_like(parameter), alpha=0.25)
     model.module.eval()
     return model
-
-
-def images() -> Sequence[Image.Image]:
-    rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)) for _ in QUESTIONS]
 
 
 def batch_of(model: MissModel | OfaModel) -> Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,35 +17,51 @@ if TYPE_CHECKING:
 Batch = dict[str, torch.Tensor]
 
 
-class VqaTokens(ABC):
+class VqaTokens:
     """Texts to token ids and back."""
 
-    def __init__(self, tokenizer: Any, size: int, *, end: int, special: Collection[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        size: int,
+        files: Mapping[str, bytes],
+        *,
+        question_start: Sequence[int],
+        answer_start: Sequence[int],
+        end: int,
+        special: Collection[int],
+    ) -> None:
+        """``size``: rows that an embedding needs; ``files``: name -> content of the tokenizer's files."""
         self.size = size
-        """Rows that an embedding needs."""
         self.end = end
-        """Id of the token that ends a text."""
         self._tokenizer = tokenizer
+        self._files = files
+        self._starts = question_start, answer_start
         self._special = frozenset(special)
         self._pieces: dict[str, list[int]] = {}
 
-    @abstractmethod
     def question(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """Ids of a question with its special tokens, cut to ``max_tokens``."""
+        """Ids of a question between its special tokens, cut to ``max_tokens``; null: uncut."""
+        return self._framed(self._starts[0], text, max_tokens)
 
-    @abstractmethod
     def answer(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """Ids of an answer with its special tokens, cut to ``max_tokens``."""
+        """Ids of an answer between its special tokens, cut to ``max_tokens``; null: uncut."""
+        return self._framed(self._starts[1], text, max_tokens)
 
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files."""
+    def _framed(self, start: Sequence[int], text: str, max_tokens: int | None) -> list[int]:
+        room = None if max_tokens is None else max_tokens - len(start) - 1
+        return [*start, *self.pieces(text)[:room], self.end]
 
-    def pieces(self, text: str, most: int | None = None) -> list[int]:
-        """The first ``most`` ids of a text without special tokens."""
+    def pieces(self, text: str) -> list[int]:
+        """Ids of a text without special tokens."""
         if text not in self._pieces:
             self._pieces[text] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return self._pieces[text][:most]
+        return self._pieces[text]
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first end token, special tokens removed."""

@@ -34,20 +34,15 @@ class Tokens(VqaTokens):
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(cleanup=True)
-        special = [ids[token] for token in SPECIAL if token in ids]
-        super().__init__(tokenizer, len(words), end=self.sep, special=special)
-
-    def question(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """``[ENC] ... [SEP]``."""
-        return [self.enc, *self.pieces(text, None if max_tokens is None else max_tokens - 2), self.sep]
-
-    def answer(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """``[DEC] ... [SEP]``."""
-        return [self.dec, *self.pieces(text, None if max_tokens is None else max_tokens - 2), self.sep]
-
-    def save(self, folder: Path) -> None:
-        """Write ``vocab.txt``, one token a line."""
-        (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in self.words), encoding="utf-8")
+        super().__init__(
+            tokenizer,
+            len(words),
+            {"vocab.txt": "".join(f"{word}\n" for word in words).encode()},
+            question_start=[self.enc],
+            answer_start=[self.dec],
+            end=self.sep,
+            special=[ids[token] for token in SPECIAL if token in ids],
+        )
 
 
 def read_words(folder: Path) -> list[str] | None:

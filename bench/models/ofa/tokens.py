@@ -23,31 +23,23 @@ class Tokens(VqaTokens):
     """A question is ``<s> ... </s>``, an answer ``... </s>``."""
 
     def __init__(self, tokenizer: Any, size: int, files: Mapping[str, bytes], *, prefix: str, max_words: int) -> None:
-        """``files``: name -> content; ``prefix``: text in front of every text; ``max_words``: of a question."""
-        super().__init__(tokenizer, size, end=EOS, special=range(len(SPECIAL)))
-        self._files = files
+        """``prefix``: text in front of every text; ``max_words``: of a question."""
+        special = range(len(SPECIAL))
+        super().__init__(tokenizer, size, files, question_start=[BOS], answer_start=[], end=EOS, special=special)
         self._prefix = prefix
         self._max_words = max_words
 
     def question(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """``<s> ... </s>`` of the cleaned question, cut to ``max_words`` and ``max_tokens``; null: uncut."""
-        cut = None if max_tokens is None else max_tokens - 2
-        cleaned = clean_question(text, None if max_tokens is None else self._max_words)
-        return [BOS, *self.pieces(cleaned, cut), EOS]
+        """Ids of the cleaned question, cut to ``max_words`` and ``max_tokens``; null: uncut."""
+        return super().question(clean_question(text, None if max_tokens is None else self._max_words), max_tokens)
 
     def answer(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """``... </s>``."""
-        cut = None if max_tokens is None else max_tokens - 1
-        return [*self.pieces(" ".join(text.split()), cut), EOS]
+        """Ids of an answer without superfluous blanks."""
+        return super().answer(" ".join(text.split()), max_tokens)
 
-    def pieces(self, text: str, most: int | None = None) -> list[int]:
-        """The first ``most`` ids of a text without special tokens."""
-        return [i if i < self.size else UNK for i in super().pieces(f"{self._prefix}{text}", most)]
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files."""
-        for name, content in self._files.items():
-            (folder / name).write_bytes(content)
+    def pieces(self, text: str) -> list[int]:
+        """Ids of a text without special tokens."""
+        return [i if i < self.size else UNK for i in super().pieces(f"{self._prefix}{text}")]
 
 
 def read(files: Sequence[Path], max_words: int) -> Tokens:
