@@ -27,7 +27,9 @@ from bench.sweep import Purpose, Sweep, estimate_costs
 from bench.units import parse_size
 
 if TYPE_CHECKING:
-    from bench.analysis.compare.changes import CompareOptions
+    from pandas import DataFrame
+
+    from bench.analysis.tolerances import CompareOptions
 
 Load = Callable[[Path, Purpose], Sweep]
 """Loads a spec file with the options of the command line."""
@@ -107,8 +109,7 @@ def bench(
 
 def compare_rules(alpha: float, tolerances: Sequence[str], shown: Sequence[str]) -> CompareOptions:
     """What counts as a change, and which metrics are compared. Raises SpecError for what is not known."""
-    from bench.analysis.compare.changes import CompareOptions
-    from bench.analysis.compare.tolerance import parse
+    from bench.analysis.tolerances import CompareOptions, parse
 
     if not 0 < alpha < 1:
         raise SpecError(f"--alpha {alpha:g}: write a probability between 0 and 1, such as 0.05")
@@ -162,8 +163,8 @@ def compare_published(names: Sequence[str], load: Load, rules: CompareOptions, *
     """Print verdicts on the numbers that specs say were published; the exit code."""
     from rich.console import Console
 
-    from bench.analysis.compare.published import reproduce, without_counts
     from bench.analysis.predictions import ExampleScores
+    from bench.analysis.reproduction import reproduce, without_counts
     from bench.analysis.rows import rows_of
     from bench.report.compare import print_reproduction, reproduction_json
 
@@ -230,14 +231,20 @@ def export(
         stale, examples = sweep.stale(records), ExampleScores(sweep.results)
         grid = view(sweep.spec, sweep.scale, sweep.cells, records, wanted, examples, stale)
         return (latex_text(grid) if form == "tex" else markdown_text(grid)).encode()
-    from bench.analysis.flat import flatten
-    from bench.analysis.flat_files import csv_bytes, parquet_bytes
+    from bench.analysis.frame import csv_bytes, parquet_bytes
 
     refuse(about_tables, f"is for tables ({', '.join(TABLE_FORMATS)}); {form} has every record as it is")
+    frame = frame_of(names, load, columns)
+    return csv_bytes(frame) if form == "csv" else parquet_bytes(frame)
+
+
+def frame_of(names: Sequence[str], load: Load, columns: Sequence[str] = ()) -> DataFrame:
+    """Records of all sources and specs, one row each; ``columns``: names or globs, empty: all."""
+    from bench.analysis.frame import to_frame
+
     with ExitStack() as stack:
         read = [found for name in names for found in _records_of(name, load, stack)]
-        flat = flatten([record for record, _ in read], columns, [why for _, why in read])
-    return csv_bytes(flat) if form == "csv" else parquet_bytes(flat)
+        return to_frame([record for record, _ in read], columns, [why for _, why in read])
 
 
 def write_output(content: bytes, output: Path | None) -> None:

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli, commands, metrics
-from bench.analysis.compare.changes import COSTS, CompareOptions
-from bench.analysis.compare.published import MEASURED
-from bench.analysis.compare.tolerance import default
+from bench.analysis.compare import COSTS
+from bench.analysis.reproduction import MEASURED
+from bench.analysis.tolerances import CompareOptions, default
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "compare-and-export.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What ``--estimate`` says of a cell: its estimate beside the budget, what was measured, and the other cells."""
+"""Costs of cells as ``--estimate`` shows them: estimate, budget, measured peaks, and time relative to other cells."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.records.costs import Estimate, PredictedMemory
-from bench.records.record import CellRecord, Status
+from bench.records.record import CellRecord, Memory, Status
 from bench.spec.cell import Cell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """One cell's."""
+    """Costs of one cell."""
 
     cell: Cell
     estimate: Estimate
     measured: Mapping[str, int]
-    """Peaks of a run that ended well, bytes, under the names of ``--json``; empty if there was none on a GPU."""
+    """Peaks of a completed run, bytes, under the names of ``--json``; empty if there was none on a GPU."""
     budget_bytes: int | None
     relative_train_time: float | None
     """FLOPs of a training step, divided by those of the costliest cell shown; null if not counted."""
@@ -37,11 +37,8 @@ class Costs:
     def relative_error(self) -> dict[str, float]:
         """Predicted minus measured, divided by measured, of every peak that was measured and predicted."""
         predicted = _peaks(self.estimate.memory) if self.estimate.memory else {}
-        return {
-            name: predicted[name] / measured - 1
-            for name, measured in self.measured.items()
-            if measured and name in predicted
-        }
+        pairs = {name: (predicted[name], peak) for name, peak in self.measured.items() if peak and name in predicted}
+        return {name: ours / theirs - 1 for name, (ours, theirs) in pairs.items()}
 
     def as_json(self) -> dict[str, Any]:
         """An element of ``records``."""
@@ -62,47 +59,30 @@ def compare(
     *,
     budget_bytes: int | None,
 ) -> list[Costs]:
-    """The costs of cells beside each other."""
-    steps = {cell.cell_id: _train_step(estimates[cell.cell_id]) for cell in cells}
-    most = max((flops for flops in steps.values() if flops is not None), default=0)
-    return [
-        Costs(
-            cell=cell,
-            estimate=estimates[cell.cell_id],
-            measured=_measured(records.get(cell.cell_id)),
-            budget_bytes=budget_bytes,
-            relative_train_time=flops / most if most and (flops := steps[cell.cell_id]) is not None else None,
+    """The costs of cells beside each other; ``estimates`` and ``records`` by ``cell_id``."""
+    steps = {key: found.flops.train_step if found.flops else None for key, found in estimates.items()}
+    most = max((steps[cell.cell_id] or 0 for cell in cells), default=0)
+    costs = []
+    for cell in cells:
+        step, record = steps[cell.cell_id], records.get(cell.cell_id)
+        costs.append(
+            Costs(
+                cell=cell,
+                estimate=estimates[cell.cell_id],
+                measured=_peaks(record.memory) if record and record.status is Status.OK else {},
+                budget_bytes=budget_bytes,
+                relative_train_time=None if step is None or not most else step / most,
+            )
         )
-        for cell in cells
-    ]
+    return costs
 
 
-def _train_step(estimate: Estimate) -> int | None:
-    return estimate.flops.train_step if estimate.flops else None
-
-
-def _peaks(memory: PredictedMemory) -> dict[str, int]:
-    train, evaluation = memory.train, memory.eval
-    trained = {
-        "train_allocated_peak_bytes": train.allocated_peak_bytes,
-        "train_reserved_peak_bytes": train.reserved_peak_bytes,
-    } if train else {}  # fmt: skip
-    return trained | {
-        "eval_allocated_peak_bytes": evaluation.allocated_peak_bytes,
-        "eval_reserved_peak_bytes": evaluation.reserved_peak_bytes,
-        "nvml_process_peak_bytes": memory.process_peak_bytes,
-    }
-
-
-def _measured(record: CellRecord | None) -> dict[str, int]:
-    if record is None or record.status is not Status.OK:
-        return {}
-    train, evaluation = record.memory.train, record.memory.eval
-    peaks = {
-        "train_allocated_peak_bytes": train.allocated_peak_bytes,
-        "train_reserved_peak_bytes": train.reserved_peak_bytes,
-        "eval_allocated_peak_bytes": evaluation.allocated_peak_bytes,
-        "eval_reserved_peak_bytes": evaluation.reserved_peak_bytes,
-        "nvml_process_peak_bytes": record.memory.nvml_process_peak_bytes,
-    }
+def _peaks(memory: Memory | PredictedMemory) -> dict[str, int]:
+    """Peaks that are known, bytes."""
+    peaks: dict[str, int | None] = {}
+    for name, phase in (("train", memory.train), ("eval", memory.eval)):
+        for kind in ("allocated", "reserved"):
+            peaks[f"{name}_{kind}_peak_bytes"] = getattr(phase, f"{kind}_peak_bytes", None)
+    process = memory.nvml_process_peak_bytes if isinstance(memory, Memory) else memory.process_peak_bytes
+    peaks["nvml_process_peak_bytes"] = process
     return {name: peak for name, peak in peaks.items() if peak is not None}

@@ -1,39 +1,33 @@
-"""What became of each test example: the raw material of every statement about uncertainty.
+"""Scores of single test examples, from the file of predictions that a worker writes for each cell.
 
-A worker writes one line per example into the cell's file of predictions; the task's ``ScoreFacts`` say which field of
-it a score is the mean of, or how an answer and a prediction move it. Files are read when they are asked for, once.
+A file has one line per example. The task's ``ScoreFacts`` say which field of it a score is the mean of, or how an
+answer and a prediction move the score. A file is read when it is first needed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench import metrics
 from bench.files import read_regular
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from bench.analysis.rows import Row
-    from bench.plugins.contracts import ScoreFacts
-    from bench.records.record import CellRecord
-    from bench.records.scores import Score
-
-Found = TypeVar("Found")
+from bench.plugins.contracts import ScoreFacts
+from bench.records.record import CellRecord
+from bench.records.scores import Score
 
 TOLERANCE = 1e-6
-"""By how much the mean of the examples may differ from the recorded raw value."""
+"""By how much the mean over the examples may differ from the recorded raw score."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The examples of one record by one metric."""
+    """Scores of the examples of one record by one metric."""
 
     ids: tuple[str, ...]
     """Of the examples, sorted; the same object for the same examples."""
@@ -43,49 +37,53 @@ class Sample:
 
 
 class ExampleScores:
-    """Of the records of one spec; ``folder`` is its results folder, null where there are no files to read."""
+    """Example scores of the records of one spec; ``folder`` is its results folder, null where there are no files.
 
-    def __init__(self, folder: Path | None) -> None:
+    ``folders``: ``id`` of a record object -> another results folder, for records that lie elsewhere.
+    """
+
+    def __init__(self, folder: Path | None, folders: Mapping[int, Path] | None = None) -> None:
         self.folder = folder
-        self.remembered: dict[tuple[Hashable, ...], Any] = {}
-        """See the decorator."""
-        self._samples: dict[str, dict[str, Sample]] = {}
+        self._folders = folders or {}
+        self._samples: dict[tuple[Path, str, str | None, str], dict[str, Sample]] = {}
         self._orders: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.intp]]] = {}
         self._ids: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def of(self, record: CellRecord, metric: str) -> Mapping[str, float] | None:
-        """``question_id`` -> what the example gives to the mean: 0 or 1, or a share such as token F1.
+        """``question_id`` -> the example's share of the mean: 0 or 1, or a share such as token F1.
 
-        Null for a metric that is no score, and where the file is missing, damaged, or does not add up to
-        the recorded score (it is then another run's).
+        Null for a metric that is no score, and where the file is missing, damaged, or does not add up to the recorded
+        score (it is then another run's).
         """
         sample = self.sample(record, metric)
         return None if sample is None else dict(zip(sample.ids, sample.values.tolist(), strict=True))
 
     def sample(self, record: CellRecord, metric: str) -> Sample | None:
-        """The same as arrays. ``score`` and ``over_prior`` have the examples of the task's main metric."""
+        """The same as arrays. ``score`` and ``over_prior`` have the scores of the task's main metric."""
         name = metrics.underlying_score(record, metric)
-        if name is None or self.folder is None or record.predictions is None:
+        folder = self._folders.get(id(record), self.folder)
+        if name is None or folder is None or record.predictions is None:
             return None
-        key = f"{record.cell_id} {record.finished_at} {record.predictions}"
+        key = (folder, record.cell_id, record.finished_at, record.predictions)
         if key not in self._samples:
-            self._samples[key] = self._read(record)
+            self._samples[key] = self._read(record, folder)
         return self._samples[key].get(name)
 
-    def _read(self, record: CellRecord) -> dict[str, Sample]:
-        """All metrics of the record's task at once."""
-        lines = _lines(self.folder, record.predictions)
+    def _read(self, record: CellRecord, folder: Path) -> dict[str, Sample]:
+        """Samples of all metrics of the record's task."""
+        try:
+            # One call for all lines takes a third of the time of a call each.
+            lines = json.loads(b"[" + b",".join(prediction_lines(record, folder)) + b"]")
+        except (OSError, ValueError, RecursionError):
+            return {}
         samples = {}
-        for name in metrics.of_task(record.task) if lines else ():
-            facts, score = metrics.task_scores()[name], record.score(name)
-            sample = self._sample(lines, facts)
+        for name in metrics.of_task(record.task) if lines and {type(line) for line in lines} == {dict} else ():
+            score, sample = record.score(name), self._sample(lines, metrics.task_scores()[name])
             if sample is not None and score is not None and _agree(sample, score):
                 samples[name] = sample
         return samples
 
     def _sample(self, lines: Sequence[Mapping[str, Any]], facts: ScoreFacts) -> Sample | None:
-        import numpy as np
-
         try:
             if facts.only is not None:
                 field, wanted = facts.only
@@ -104,9 +102,7 @@ class ExampleScores:
         return Sample(ids, values[order])
 
     def _sorted(self, ids: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-        """The ids in their canonical order, and the places they come from. All cells of a data set share an order."""
-        import numpy as np
-
+        """The ids sorted, and the positions they come from; cells of a data set mostly share an order."""
         if ids not in self._orders:
             order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.intp)
             sorted_ids = tuple(ids[index] for index in order)
@@ -114,35 +110,21 @@ class ExampleScores:
         return self._orders[ids]
 
 
-def remembered(
-    compute: Callable[[Row, metrics.Metric, ExampleScores], Found],
-) -> Callable[[Row, metrics.Metric, ExampleScores], Found]:
-    """Computed once for each group and metric, as long as the examples live: tables, plot and page ask for the same."""
-
-    @wraps(compute)
-    def known(group: Row, metric: metrics.Metric, examples: ExampleScores) -> Found:
-        key = (compute, group, metric.name)
-        if key not in examples.remembered:
-            examples.remembered[key] = compute(group, metric, examples)
-        found: Found = examples.remembered[key]
-        return found
-
-    return known
+def predictions_path(record: CellRecord, folder: Path | None) -> Path | None:
+    """The record's file of predictions, whether it is there or not; null for a path outside ``folder``."""
+    if folder is None or record.predictions is None:
+        return None
+    inside = PurePosixPath(record.predictions)
+    return None if inside.is_absolute() or ".." in inside.parts else folder / inside
 
 
-def _lines(folder: Path | None, predictions: str | None) -> list[dict[str, Any]]:
-    """The objects of a file of predictions below ``folder``; none if it is missing, damaged, or elsewhere."""
-    if folder is None or predictions is None:
-        return []
-    inside = PurePosixPath(predictions)
-    if inside.is_absolute() or ".." in inside.parts:
-        return []
-    try:
-        text = read_regular(folder / inside)
-        found = json.loads(b"[" + b",".join(text.splitlines()) + b"]")  # one call: a third of the time of many
-    except (OSError, ValueError, RecursionError):
-        return []
-    return found if {type(line) for line in found} <= {dict} else []
+def prediction_lines(record: CellRecord, folder: Path | None) -> list[bytes]:
+    """Lines of the record's file of predictions. Raises ValueError for a path outside ``folder``, OSError if the file
+    cannot be read."""
+    path = predictions_path(record, folder)
+    if path is None:
+        raise ValueError("not below the results folder")
+    return read_regular(path).splitlines()
 
 
 def _agree(sample: Sample, score: Score) -> bool:

@@ -1,14 +1,16 @@
-"""How sure a number is, and whether two numbers differ: intervals at 95 %, paired tests.
+"""Uncertainty and significance: 95 % intervals of a metric, tests of differences, correction for many tests.
 
-What is random about a score: which examples make up the test set, and which seed trained the model. Examples are
-resampled with replacement, the same ones for every cell that was asked the same questions; seeds likewise where there
-are several. With one seed nothing is known of the seeds: interval and test then speak of the examples alone.
+Two things are random about a score: which examples make up the test set, and which seed trained the model. Examples are
+resampled with replacement, the same ones for every cell scored on them; seeds likewise where there are several. With
+one seed, interval and test cover the examples alone.
 
-Sources: Wilson (1927) for the interval of a share; McNemar (1947), in its exact form, and Bonett and Price (2012) for
-the difference of two shares of the same examples; bootstrap of examples and seeds as crossed factors after Owen (2007,
-"The pigeonhole bootstrap"), widened for few seeds after Hesterberg (2015, "What Teachers Should Know About the
-Bootstrap", expanded percentile interval) with the degrees of freedom of Welch and Satterthwaite.
+Sources: Wilson (1927) for the interval of a share; McNemar's exact test (1947), and Bonett and Price (2012) for the
+interval of a paired difference of shares; bootstrap of examples and seeds as crossed factors after Owen (2007, "The
+pigeonhole bootstrap"), widened for few seeds after Hesterberg (2015, expanded percentile interval) with the degrees of
+freedom of Welch and Satterthwaite; Holm (1979) for many tests.
 """
+
+# scipy.stats takes more than a second to import, so its formulas stand here; tests compare the two on random input.
 
 from __future__ import annotations
 
@@ -18,101 +20,85 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench import metrics
-from bench.analysis.predictions import ExampleScores, remembered
+from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import Row
 from bench.metrics import Metric
 from bench.records.scores import Score
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-
-CONFIDENCE = 0.95
-ALPHA = 1 - CONFIDENCE
+Array = NDArray[np.float64]
+ALPHA = 0.05
 Z = statistics.NormalDist().inv_cdf(1 - ALPHA / 2)
 RESAMPLES = 2000
-FINITE = 5000
-"""With more examples than this their bootstrap distribution is drawn from the normal one it comes to."""
+MAX_RESAMPLED = 5000
+"""With more examples, their bootstrap distribution is drawn from its normal limit."""
+REMEMBERED = 1 << 14
+"""Results kept: table, plot and page ask for the same ones."""
 
-SpreadKind = Literal["wilson", "examples", "examples and seeds", "counts and seeds", "seeds", "none"]
+IntervalKind = Literal["wilson", "examples", "examples and seeds", "counts and seeds", "seeds", "none"]
 DifferenceKind = Literal["mcnemar", "paired", "unpaired", "seeds"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """A metric of a group over its seeds, in the metric's unit."""
+    """A metric's mean over the seeds of a row with its 95 % interval, in the metric's unit."""
 
     mean: float
     std: float | None
     """Standard deviation over the seeds; null with one."""
     seeds: int
     low: float | None
-    """Bounds of the interval at 95 %; null where nothing is known of it."""
+    """Bounds; null where the noise is unknown."""
     high: float | None
     n: int | None
     """Examples per seed (the fewest, if seeds differ); null for what is no score."""
-    kind: SpreadKind
-    """Where the interval comes from. ``wilson``: one seed, a share of ``n``; ``examples``: one seed, bootstrap;
-    ``examples and seeds``: bootstrap of both; ``counts and seeds``: Student's t, where the examples of single examples
-    are not known; ``seeds``: Student's t over the seeds alone; ``none``: there is none."""
+    kind: IntervalKind
+    """Its source. ``wilson``: one seed, a share of ``n``; ``examples``: one seed, bootstrap; ``examples and seeds``:
+    bootstrap of both; ``counts and seeds``: Student's t, where scores of single examples are unknown; ``seeds``:
+    Student's t over the seeds alone; ``none``: no interval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One group's metric minus another's, in the metric's unit."""
+    """A row's metric minus another's, in the metric's unit."""
 
     mean: float
     low: float
-    """Bounds of the interval at 95 %. Where it and the test disagree, at the very border, the test counts."""
+    """Bounds of the 95 % interval. Where it and the test disagree, at the very border, the test counts."""
     high: float
     p: float
-    """Of a difference so large, in either direction, between groups that do not differ; no correction for more than one
-    comparison."""
+    """Two-sided p value, not corrected for several comparisons."""
     kind: DifferenceKind
     """``mcnemar``: exact, right or wrong on the same examples, one seed each; ``paired``: bootstrap over the same
-    examples, and over the seeds where there are several; ``unpaired``: examples that differ or are not known;
-    ``seeds``: over the seeds alone (Welch's t test)."""
+    examples, and over the seeds where there are several; ``unpaired``: examples that differ or are unknown;
+    ``seeds``: Welch's t test over the seeds."""
 
     @property
-    def distinct(self) -> bool:
-        """Whether the groups can be told apart, if this is the only comparison made."""
+    def significant(self) -> bool:
+        """Whether the rows differ at the 5 % level, if this is the only comparison made."""
         return self.p < ALPHA
 
 
-@remembered
-def interval(group: Row, metric: Metric, examples: ExampleScores) -> Interval | None:
-    """Mean, deviation and interval of a group; null if it was not measured."""
-    found = _evidence(group, metric, examples)
-    if found is None:
-        return None
-    low, high, kind = _interval(found)
-    if found.bounds and low is not None and high is not None:
-        low, high = max(low, found.bounds[0]), min(high, found.bounds[1])
-    std = statistics.stdev(found.values) if len(found.values) > 1 else None
-    return Interval(mean=found.mean, std=std, seeds=len(found.values), low=low, high=high, n=found.n, kind=kind)
+@dataclass(frozen=True, slots=True)
+class VarianceTerm:
+    """One source of the variance of a mean, with the degrees of freedom of its estimate."""
 
+    variance: float
+    dof: float
 
-def difference(a: Row, b: Row, metric: Metric, examples: ExampleScores) -> Difference | None:
-    """``a`` minus ``b`` with interval and test; null if either was not measured, or nothing is known of the noise."""
-    ours, theirs = _evidence(a, metric, examples), _evidence(b, metric, examples)
-    if ours is None or theirs is None:
-        return None
-    if ours.matrix is not None and theirs.matrix is not None and ours.ids == theirs.ids:
-        if ours.right_or_wrong and theirs.right_or_wrong:
-            return _mcnemar(ours, theirs)
-        if len(ours.ids) > 1:
-            return _paired(ours, theirs, ours.matrix, theirs.matrix)
-    return _unpaired(ours, theirs)
+    @classmethod
+    def of_mean(cls, values: Array) -> VarianceTerm:
+        return cls(float(values.var(ddof=1)) / len(values), len(values) - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Evidence:
-    """What is known of a group; variances and values in the metric's unit."""
+class Observations:
+    """All measurements of a row by one metric; values and variances in the metric's unit."""
 
     values: list[float]
     """One per seed."""
@@ -121,12 +107,12 @@ class _Evidence:
     scores: list[Score]
     """One per seed; empty for what is no score."""
     factor: float
-    """From an outcome to the unit; 0 for what is no score."""
+    """From an example's score to the unit; 0 for what is no score."""
     bounds: tuple[float, float] | None
-    """What the score can be; null for what is none, and where it is not known."""
+    """Least and largest possible score; null where unknown."""
     ids: tuple[str, ...]
     matrix: Array | None
-    """(seeds, examples), examples; null if not known, or if the seeds were scored on different examples."""
+    """(seeds, examples): scores of single examples; null if unknown, or if the seeds differ in their examples."""
 
     @property
     def mean(self) -> float:
@@ -137,52 +123,38 @@ class _Evidence:
         return min((score.n for score in self.scores), default=None)
 
     @property
-    def share(self) -> bool:
+    def is_share(self) -> bool:
         return bool(self.scores) and all(score.correct is not None and score.n for score in self.scores)
 
     @property
-    def right_or_wrong(self) -> bool:
-        """One seed, examples of 0 and 1."""
-        return len(self.values) == 1 and self.share and self.matrix is not None
-
-    @property
-    def raw(self) -> float:
+    def share(self) -> float:
         """Mean over the seeds, without the unit."""
         return statistics.fmean(score.value or 0.0 for score in self.scores)
 
     @property
-    def of_seeds(self) -> _Part | None:
-        """Null with one seed."""
-        several = len(self.values) > 1
-        return _Part(statistics.variance(self.values) / len(self.values), len(self.values) - 1) if several else None
+    def agresti_caffo_share(self) -> float:
+        """The share with one more right and one more wrong (Agresti and Caffo 2000): a share of 0 or 1 is not
+        certain."""
+        return (self.share * self.n + 1) / (self.n + 2) if self.n is not None else self.share
 
-    @property
-    def of_examples(self) -> _Part | None:
-        """As the test set might have been another; null if it cannot be told."""
-        if self.share and self.n is not None:
-            return _Part(self.factor**2 * self.shrunk * (1 - self.shrunk) / (self.n + 2), math.inf)
+    def seed_variance(self) -> VarianceTerm | None:
+        """Null with one seed."""
+        n = len(self.values)
+        return VarianceTerm(statistics.variance(self.values) / n, n - 1) if n > 1 else None
+
+    def example_variance(self) -> VarianceTerm | None:
+        """Null where scores of single examples are unknown."""
+        if self.is_share and self.n is not None:
+            share = self.agresti_caffo_share
+            return VarianceTerm(self.factor**2 * share * (1 - share) / (self.n + 2), math.inf)
         if self.matrix is not None and len(self.ids) > 1:
-            return _variance_of_mean(self.factor * self.matrix.mean(axis=0))
+            return VarianceTerm.of_mean(self.factor * self.matrix.mean(axis=0))
         return None
 
-    @property
-    def shrunk(self) -> float:
-        """A share with one more right and one more wrong, after Agresti and Caffo (2000): without them a share of 0 or
-        1 would look certain."""
-        return (self.raw * self.n + 1) / (self.n + 2) if self.n is not None else self.raw
 
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A share of the variance of a mean, with the degrees of freedom it was estimated with."""
-
-    variance: float
-    freedom: float
-
-
-@remembered
-def _evidence(group: Row, metric: Metric, examples: ExampleScores) -> _Evidence | None:
-    records = [record for record in group.ok if metric.value(record) is not None]
+@lru_cache(maxsize=REMEMBERED)
+def _observe(row: Row, metric: Metric, examples: ExampleScores) -> Observations | None:
+    records = [record for record in row.ok if metric.value(record) is not None]
     if not records:
         return None
     name = metrics.underlying_score(records[0], metric.name)
@@ -190,7 +162,7 @@ def _evidence(group: Row, metric: Metric, examples: ExampleScores) -> _Evidence 
     scores = [score for record in records if name and (score := record.score(name)) is not None]
     samples = [sample for record in records if (sample := examples.sample(record, metric.name)) is not None]
     same = len(samples) == len(records) and all(sample.ids is samples[0].ids for sample in samples)
-    return _Evidence(
+    return Observations(
         values=[value for record in records if (value := metric.value(record)) is not None],
         seeds=[record.seed for record in records],
         cells=[record.cell_id for record in records],
@@ -198,34 +170,42 @@ def _evidence(group: Row, metric: Metric, examples: ExampleScores) -> _Evidence 
         factor=facts.factor if facts else 0.0,
         bounds=(facts.factor * facts.lowest, facts.factor) if facts and name == metric.name else None,
         ids=samples[0].ids if same else (),
-        matrix=_stacked([sample.values for sample in samples]) if same else None,
+        matrix=np.stack([sample.values for sample in samples]) if same else None,
     )
 
 
-def _stacked(rows: Sequence[Array]) -> Array:
-    import numpy as np
-
-    return np.stack(rows)
+# --- intervals -------------------------------------------------------------------------------------------------
 
 
-def _interval(found: _Evidence) -> tuple[float | None, float | None, SpreadKind]:
+@lru_cache(maxsize=REMEMBERED)
+def interval(row: Row, metric: Metric, examples: ExampleScores) -> Interval | None:
+    """Mean, standard deviation and 95 % interval of a row; null if it was not measured."""
+    found = _observe(row, metric, examples)
+    if found is None:
+        return None
+    low, high, kind = _bounds(found)
+    if found.bounds and low is not None and high is not None:
+        low, high = max(low, found.bounds[0]), min(high, found.bounds[1])
+    std = statistics.stdev(found.values) if len(found.values) > 1 else None
+    return Interval(mean=found.mean, std=std, seeds=len(found.values), low=low, high=high, n=found.n, kind=kind)
+
+
+def _bounds(found: Observations) -> tuple[float | None, float | None, IntervalKind]:
     several = len(found.values) > 1
-    if found.share and found.n and (not several or found.raw in (0, 1)):
-        # Of one seed; or of several that agree on every example, of which a bootstrap would know no spread.
-        base, (low, high) = found.mean - found.factor * found.raw, wilson(found.raw, found.n)
+    if found.is_share and found.n and (not several or found.share in (0, 1)):
+        # Seeds that agree on every example have no spread to bootstrap, so Wilson's interval serves them, too.
+        base, (low, high) = found.mean - found.factor * found.share, wilson(found.share, found.n)
         return base + found.factor * low, base + found.factor * high, "examples and seeds" if several else "wilson"
-    if found.matrix is not None and len(found.ids) > 1 and (several or _varied(found.matrix)):
-        low, high, _ = _bootstrapped(found.factor * found.matrix.mean(axis=0), [found.values], found.ids, found.cells)
+    # Where all examples score alike, resampling them would look like certainty.
+    varied = found.matrix is not None and float(found.matrix.max() - found.matrix.min()) > 1e-12
+    if found.matrix is not None and len(found.ids) > 1 and (several or varied):
+        low, high, _ = bootstrap(found.factor * found.matrix.mean(axis=0), [found.values], found.ids, found.cells)
         return found.mean + low, found.mean + high, "examples and seeds" if several else "examples"
-    if found.of_seeds is None:
+    if (seeds := found.seed_variance()) is None:
         return None, None, "none"
-    half = _half_width(parts := [part for part in (found.of_examples, found.of_seeds) if part is not None])
-    return found.mean - half, found.mean + half, "counts and seeds" if len(parts) > 1 else "seeds"
-
-
-def _varied(matrix: Array) -> bool:
-    """Whether examples differ; where they do not, resampling them would look like certainty."""
-    return float(matrix.max() - matrix.min()) > 1e-12
+    of_examples = found.example_variance()
+    half = _half_width([of_examples, seeds] if of_examples else [seeds])
+    return found.mean - half, found.mean + half, "counts and seeds" if of_examples else "seeds"
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -235,107 +215,122 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def _mcnemar(ours: _Evidence, theirs: _Evidence) -> Difference:
-    assert ours.matrix is not None
-    assert theirs.matrix is not None
-    apart = ours.matrix[0] - theirs.matrix[0]
+# --- tests -----------------------------------------------------------------------------------------------------
+
+
+def difference(a: Row, b: Row, metric: Metric, examples: ExampleScores) -> Difference | None:
+    """``a`` minus ``b`` with interval and test; null if either was not measured, or the noise is unknown."""
+    ours, theirs = _observe(a, metric, examples), _observe(b, metric, examples)
+    if ours is None or theirs is None:
+        return None
+    if ours.matrix is not None and theirs.matrix is not None and ours.ids == theirs.ids:
+        if all(len(found.values) == 1 and found.is_share for found in (ours, theirs)):
+            return _right_or_wrong(ours, theirs, ours.matrix[0] - theirs.matrix[0])
+        if len(ours.ids) > 1:
+            return _paired(ours, theirs, ours.matrix.mean(axis=0) - theirs.matrix.mean(axis=0))
+    return _unpaired(ours, theirs)
+
+
+def _right_or_wrong(ours: Observations, theirs: Observations, apart: Array) -> Difference:
     more, fewer, n = int((apart > 0).sum()), int((apart < 0).sum()), len(apart)
     # Bonett and Price: one more example of each kind, so that few differing examples do not look like certainty.
     up, down = (more + 1) / (n + 2), (fewer + 1) / (n + 2)
     half = Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    mean, shift = ours.mean - theirs.mean, ours.factor * (up - down)
-    low, high = (max(-ours.factor, shift - ours.factor * half), min(ours.factor, shift + ours.factor * half))
+    mean, centre = ours.mean - theirs.mean, ours.factor * (up - down)
+    low, high = max(-ours.factor, centre - ours.factor * half), min(ours.factor, centre + ours.factor * half)
     return Difference(mean=mean, low=low, high=high, p=mcnemar(more, fewer), kind="mcnemar")
 
 
 def mcnemar(more: int, fewer: int) -> float:
-    """Two-sided p of McNemar's exact test: ``more`` examples that only one answers, ``fewer`` that only the other does.
+    """Two-sided p of McNemar's exact test, as ``scipy.stats.binomtest(more, more + fewer)``.
 
-    As ``scipy.stats.binomtest(more, more + fewer)``, whose module takes a second to import.
+    ``more``: examples that only one row answers; ``fewer``: that only the other does.
     """
     from scipy.special import bdtr
 
     return min(1.0, 2 * float(bdtr(min(more, fewer), more + fewer, 0.5))) if more != fewer else 1.0
 
 
-def _paired(ours: _Evidence, theirs: _Evidence, a: Array, b: Array) -> Difference:
-    """Over examples as pairs; over seeds, too, if both groups have the same."""
-    apart = ours.factor * (a.mean(axis=0) - b.mean(axis=0))
+def _paired(ours: Observations, theirs: Observations, apart: Array) -> Difference:
+    """Over examples as pairs; over seeds, too, if both rows have the same."""
     mean = ours.mean - theirs.mean
     if sorted(ours.seeds) == sorted(theirs.seeds):
         other = dict(zip(theirs.seeds, theirs.values, strict=True))
         by_seed = [[value - other[seed] for seed, value in zip(ours.seeds, ours.values, strict=True)]]
     else:
         by_seed = [ours.values, theirs.values]
-    low, high, parts = _bootstrapped(apart, by_seed, ours.ids, [*ours.cells, *theirs.cells])
-    differing = int((abs(apart) > 1e-12).sum())
-    p = max(_two_sided(mean, parts), 0.5 ** (differing - 1)) if differing else 1.0  # what flipping signs can reach
+    low, high, terms = bootstrap(ours.factor * apart, by_seed, ours.ids, [*ours.cells, *theirs.cells])
+    differing = int((abs(ours.factor * apart) > 1e-12).sum())
+    # No exact test that flips the signs of the differing examples has a smaller p.
+    p = max(_two_sided(mean, terms), 0.5 ** (differing - 1)) if differing else 1.0
     return Difference(mean=mean, low=mean + low, high=mean + high, p=p, kind="paired")
 
 
-def _unpaired(ours: _Evidence, theirs: _Evidence) -> Difference | None:
-    """Over the examples of each, if known, and the seeds of each; one seed is taken to vary as the other group's do."""
-    examples = [part for part in (ours.of_examples, theirs.of_examples) if part is not None]
-    parts = list(examples) if len(examples) == 2 else []
-    seeds = [part for part in (ours.of_seeds, theirs.of_seeds) if part is not None]
+def _unpaired(ours: Observations, theirs: Observations) -> Difference | None:
+    """Over the examples of each, if known, and the seeds of each; one seed is taken to vary as the other row's do."""
+    examples = [term for term in (ours.example_variance(), theirs.example_variance()) if term is not None]
+    terms = examples if len(examples) == 2 else []
+    seeds = [term for term in (ours.seed_variance(), theirs.seed_variance()) if term is not None]
     if len(seeds) == 1:
-        several = max(len(ours.values), len(theirs.values))
-        seeds.append(_Part(seeds[0].variance * several, seeds[0].freedom))
-    if not parts and not seeds:
+        n = max(len(ours.values), len(theirs.values))
+        seeds.append(VarianceTerm(seeds[0].variance * n, seeds[0].dof))
+    if not terms and not seeds:
         return None
-    mean, half = ours.mean - theirs.mean, _half_width([*parts, *seeds])
+    mean, half = ours.mean - theirs.mean, _half_width([*terms, *seeds])
     centre = mean
-    if parts and ours.share and theirs.share:
-        centre += ours.factor * (ours.shrunk - ours.raw - theirs.shrunk + theirs.raw)
-    p = _two_sided(centre, [*parts, *seeds])
-    return Difference(mean=mean, low=centre - half, high=centre + half, p=p, kind="unpaired" if parts else "seeds")
+    if terms and ours.is_share and theirs.is_share:
+        centre += ours.factor * (ours.agresti_caffo_share - ours.share - theirs.agresti_caffo_share + theirs.share)
+    p = _two_sided(centre, [*terms, *seeds])
+    return Difference(mean=mean, low=centre - half, high=centre + half, p=p, kind="unpaired" if terms else "seeds")
+
+
+def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
+    """p values corrected step-down for ``tests`` tests, of which these are some (null: all)."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, p_values[i] * ((tests or len(p_values)) - rank)))
+        adjusted[i] = least
+    return adjusted
 
 
 # --- bootstrap -------------------------------------------------------------------------------------------------
 
 
-def _bootstrapped(
-    of_examples: Array, by_seed: Sequence[Sequence[float]], ids: tuple[str, ...], cells: Sequence[str]
-) -> tuple[float, float, list[_Part]]:
-    """Bounds of the deviation of a mean at 95 %, and the parts of its variance.
+def bootstrap(
+    by_example: Array, by_seed: Sequence[Sequence[float]], ids: tuple[str, ...], cells: Sequence[str]
+) -> tuple[float, float, list[VarianceTerm]]:
+    """95 % bounds of a mean's deviation, and the terms of its variance.
 
-    ``of_examples``: (examples,), over the seeds; ``by_seed``: values of independent sets of seeds, resampled each; of a
-    set of one the noise is that of the largest.
+    ``by_example``: (examples,), means over the seeds; ``by_seed``: values of independent sets of seeds, each resampled
+    by itself; a set of one seed has the noise of the largest set.
     """
-    import numpy as np
-
-    pool = max(by_seed, key=len)
-    drawn = _over_examples(of_examples, ids)
-    parts = [_variance_of_mean(of_examples)]
+    largest = max(by_seed, key=len)
+    drawn = _resampled_means(by_example, ids)
+    terms = [VarianceTerm.of_mean(by_example)]
     random = np.random.default_rng(_seed(sorted(cells)))
-    for values in by_seed if len(pool) > 1 else ():
-        known = np.array(values if len(values) > 1 else pool, dtype=np.float64)
+    for values in by_seed if len(largest) > 1 else ():
+        known = np.array(values if len(values) > 1 else largest, dtype=np.float64)
         picks = random.integers(0, len(known), (RESAMPLES, len(values)))
         unbiased = math.sqrt(len(known) / (len(known) - 1))
         drawn = drawn + unbiased * (known - known.mean())[picks].mean(axis=1)
-        parts.append(_Part(float(known.var(ddof=1)) / len(values), len(known) - 1))
-    wider = _quantile(parts) / Z
+        terms.append(VarianceTerm(float(known.var(ddof=1)) / len(values), len(known) - 1))
+    wider = _quantile(_error(terms)[1]) / Z
     low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
-    return wider * float(low), wider * float(high), parts
+    return wider * float(low), wider * float(high), terms
 
 
-def _over_examples(values: Array, ids: tuple[str, ...]) -> Array:
+def _resampled_means(values: Array, ids: tuple[str, ...]) -> Array:
     """(resamples,): how far the mean of resampled examples is from that of all."""
-    import numpy as np
-
-    n = len(values)
-    if n > FINITE:
-        error = math.sqrt(_variance_of_mean(values).variance)
+    if len(values) > MAX_RESAMPLED:
+        error = math.sqrt(VarianceTerm.of_mean(values).variance)
         return np.random.default_rng(_seed(ids)).normal(0.0, error, RESAMPLES)
-    deviations: Array = _counts(ids) @ (values - values.mean()) / n
+    deviations: Array = _draw_counts(ids) @ (values - values.mean()) / len(values)
     return deviations
 
 
 @lru_cache(maxsize=6)
-def _counts(ids: tuple[str, ...]) -> Array:
+def _draw_counts(ids: tuple[str, ...]) -> Array:
     """(resamples, examples): how often each example is drawn; the same for all cells that share the examples."""
-    import numpy as np
-
     n = len(ids)
     random = np.random.default_rng(_seed(ids))
     return np.stack([np.bincount(random.integers(0, n, n), minlength=n) for _ in range(RESAMPLES)]).astype(np.float32)
@@ -345,43 +340,39 @@ def _seed(names: Sequence[str]) -> int:
     return int.from_bytes(hashlib.blake2b("\n".join(names).encode("utf-8", "replace"), digest_size=8).digest())
 
 
-# --- variances -------------------------------------------------------------------------------------------------
+# --- Student's t -----------------------------------------------------------------------------------------------
+
+_NORMAL_DOF = 1e9
+"""With more degrees of freedom, Student's t is the normal distribution."""
 
 
-def _variance_of_mean(values: Array) -> _Part:
-    return _Part(float(values.var(ddof=1)) / len(values), len(values) - 1)
+def _error(terms: Sequence[VarianceTerm]) -> tuple[float, float]:
+    """Standard error of a mean, and its degrees of freedom after Welch and Satterthwaite."""
+    variance = sum(term.variance for term in terms)
+    below = sum(term.variance**2 / term.dof for term in terms)
+    return math.sqrt(variance), variance**2 / below if below else math.inf
 
 
-def _error(parts: Sequence[_Part]) -> float:
-    return math.sqrt(sum(part.variance for part in parts))
-
-
-def _freedom(parts: Sequence[_Part]) -> float:
-    """Welch and Satterthwaite's."""
-    below = sum(part.variance**2 / part.freedom for part in parts)
-    return sum(part.variance for part in parts) ** 2 / below if below else math.inf
-
-
-def _quantile(parts: Sequence[_Part]) -> float:
+def _quantile(dof: float) -> float:
     """Student's t at 97.5 %."""
-    freedom = _freedom(parts)
-    if freedom > 1e9:
+    if dof > _NORMAL_DOF:
         return Z
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 1 - ALPHA / 2))
+    return float(stdtrit(dof, 1 - ALPHA / 2))
 
 
-def _half_width(parts: Sequence[_Part]) -> float:
-    return _quantile(parts) * _error(parts)
+def _half_width(terms: Sequence[VarianceTerm]) -> float:
+    error, dof = _error(terms)
+    return _quantile(dof) * error
 
 
-def _two_sided(mean: float, parts: Sequence[_Part]) -> float:
-    error, freedom = _error(parts), _freedom(parts)
+def _two_sided(mean: float, terms: Sequence[VarianceTerm]) -> float:
+    error, dof = _error(terms)
     if abs(mean) < 1e-9 or not error:
         return 1.0 if abs(mean) < 1e-9 else 0.0
-    if freedom > 1e9:
+    if dof > _NORMAL_DOF:
         return 2 * statistics.NormalDist().cdf(-abs(mean) / error)
     from scipy.special import stdtr
 
-    return 2 * float(stdtr(freedom, -abs(mean) / error))
+    return 2 * float(stdtr(dof, -abs(mean) / error))

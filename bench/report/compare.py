@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from bench import format
-from bench.analysis.compare import Comparison, RowChanges
-from bench.analysis.compare.changes import Change
-from bench.analysis.compare.published import COUNTED, Reproduction, Verdict
+from bench.analysis.compare import Change, ComparedRow, Comparison, Pair
+from bench.analysis.reproduction import COUNTED, PublishedCheck, Reproduction
 from bench.report.terminal import Grid, GridRow, fit, heading, print_grid, text
 
 STYLES = {
@@ -55,7 +54,7 @@ def comparison_summary(found: Comparison) -> str:
     parts = _counts(counts, order)
     parts += [f"{format.counted(len(found.missing), 'cell')} missing"] if found.missing else []
     parts += [f"{format.counted(len(found.new), 'cell')} new"] if found.new else []
-    return f"{format.counted(sum(len(row.row.pairs) for row in found.rows), 'cell')} compared: {', '.join(parts)}"
+    return f"{format.counted(sum(len(row.pairs) for row in found.rows), 'cell')} compared: {', '.join(parts)}"
 
 
 def _counts(counts: Counter[str], order: Sequence[str]) -> list[str]:
@@ -66,11 +65,11 @@ def _comparison_notes(found: Comparison) -> list[str]:
     """What may explain a change, or kept it from being compared."""
     rows: dict[str, list[str]] = {}
     for row in found.rows:
-        for difference in row.row.differences():
+        for difference in row.differences:
             hidden = " and ".join(_KINDS[kind] for kind in difference.hides)
             effect = f"{hidden} cannot be compared" if hidden else "may cause changes"
             note = f"Differs: {format.one_line(difference)} ({effect})"
-            rows.setdefault(note, []).append(format.one_line(row.row.label))
+            rows.setdefault(note, []).append(format.one_line(row.label))
     every = len(found.rows)
     lines = [f"{note}: {'all cells' if len(of) == every > 1 else ', '.join(of)}" for note, of in rows.items()]
     if found.environments:
@@ -79,25 +78,30 @@ def _comparison_notes(found: Comparison) -> list[str]:
     return [
         *lines,
         "Costs: beyond noise if larger than the value after ± (tolerance, spread of the steps, seeds). "
-        f"Scores: p < {found.rules.alpha:g}, corrected for {tests} (Holm); ± half of the 95 % CI.",
+        f"Scores: p < {found.options.alpha:g}, corrected for {tests} (Holm); ± half of the 95 % CI.",
     ]
 
 
 def _changes_grid(found: Comparison, everything: bool) -> Grid:
-    several = len({(row.row.spec, row.row.scale) for row in found.rows}) > 1
+    several = len({(row.spec, row.scale) for row in found.rows}) > 1
     rows = [line for row in found.rows for line in _changes_rows(row, everything, with_spec=several)]
     return Grid(headers=["Cell", "A", "B", "Change", "Noise", "p", "Verdict"], rows=rows)
 
 
-def _changes_rows(row: RowChanges, everything: bool, *, with_spec: bool) -> Iterator[GridRow]:
-    lines = [(f"status (seed {s.seed})", str(s.a), str(s.b), "", "", "", s.verdict) for s in row.statuses]
+def _changes_rows(row: ComparedRow, everything: bool, *, with_spec: bool) -> Iterator[GridRow]:
+    lines = [_status(pair) for pair in row.pairs if pair.status_verdict]
     lines += [_change(c) for c in row.changes if everything or c.verdict in ("worse", "better", "changed")]
     if lines:
-        label = f"{row.row.label} ({row.row.spec}, {row.row.scale})" if with_spec else row.row.label
+        label = f"{row.label} ({row.spec}, {row.scale})" if with_spec else row.label
         yield GridRow(texts=[text(format.one_line(label), "bold")])
     for number, (metric, *values, verdict) in enumerate(lines, start=1):
         texts = [text(f"  {metric}"), *map(text, values), text(verdict, STYLES.get(verdict, ""))]
         yield GridRow(texts=texts, ends_section=number == len(lines))
+
+
+def _status(pair: Pair) -> tuple[str, str, str, str, str, str, str]:
+    a, b = pair.a.record, pair.b.record
+    return f"status (seed {a.seed})", str(a.status), str(b.status), "", "", "", pair.status_verdict
 
 
 def _change(found: Change) -> tuple[str, str, str, str, str, str, str]:
@@ -122,7 +126,7 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     return {
         "a": found.a,
         "b": found.b,
-        "alpha": found.rules.alpha,
+        "alpha": found.options.alpha,
         "worse": found.count("worse"),
         "better": found.count("better"),
         "rows": [_row_json(row) for row in found.rows],
@@ -133,13 +137,13 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _row_json(row: RowChanges) -> dict[str, Any]:
-    pairs = [(pair.a.record, pair.b.record) for pair in row.row.pairs]
+def _row_json(row: ComparedRow) -> dict[str, Any]:
+    pairs = [(pair.a.record, pair.b.record) for pair in row.pairs]
     keys = ("a", "b", "change", "noise", "low", "high", "p", "verdict", "reason")
     return {
-        "spec": row.row.spec,
-        "scale": row.row.scale,
-        "label": row.row.label,
+        "spec": row.spec,
+        "scale": row.scale,
+        "label": row.label,
         "cells": [
             {
                 "seed": a.seed,
@@ -148,7 +152,7 @@ def _row_json(row: RowChanges) -> dict[str, Any]:
             }
             for a, b in pairs
         ],
-        "differs": [{"what": d.what, "a": d.a, "b": d.b, "hides": list(d.hides)} for d in row.row.differences()],
+        "differs": [{"what": d.what, "a": d.a, "b": d.b, "hides": list(d.hides)} for d in row.differences],
         "changes": [
             {"metric": c.metric.name, "unit": c.metric.unit} | {key: getattr(c, key) for key in keys}
             for c in row.changes
@@ -161,7 +165,7 @@ def _row_json(row: RowChanges) -> dict[str, Any]:
 
 def print_reproduction(console: Console, found: Reproduction) -> None:
     """A row per cell, a column per published metric; then the tolerances, and the paper's inconsistencies."""
-    grid = _verdicts_grid(found) if found.verdicts and found.comparable else None
+    grid = _verdicts_grid(found) if found.checks and found.comparable else None
     if grid:
         fit(console, grid)
     console.print(heading(found.scale, f"{format.one_line(found.spec)} against {format.one_line(found.source)}"))
@@ -178,11 +182,11 @@ def print_reproduction(console: Console, found: Reproduction) -> None:
 
 def reproduction_summary(found: Reproduction) -> str:
     """``50 published numbers: 40 reproduced, 2 off, 8 not measured``."""
-    counts: Counter[str] = Counter(verdict.outcome for verdict in found.verdicts)
+    counts: Counter[str] = Counter(check.verdict for check in found.checks)
     parts = _counts(counts, ("reproduced", "off", "not measured", "not comparable"))
     parts += ["nothing could be compared"] if found.nothing_compared else []
     parts += [f"{len(found.inconsistencies)} inconsistent in the paper"] if found.inconsistencies else []
-    return f"{format.counted(len(found.verdicts), 'published number')}: {', '.join(parts) or 'none'}"
+    return f"{format.counted(len(found.checks), 'published number')}: {', '.join(parts) or 'none'}"
 
 
 def _reproduction_notes(found: Reproduction) -> list[str]:
@@ -192,17 +196,17 @@ def _reproduction_notes(found: Reproduction) -> list[str]:
             "the paper's. Run the scale paper, and choose it with --scale."
         ]
     rules: dict[str, list[float]] = {}
-    for v in found.verdicts:
+    for v in found.checks:
         if v.rule and v.tolerance is not None:
             rules.setdefault(f"{v.metric.header}: {v.rule}", []).append(v.tolerance)
     ranges = [f"{rule} (± {_range(sizes)})" for rule, sizes in rules.items()]
     notes = [f"Reproduced if not further off than: {'; '.join(ranges)}."] if ranges else []
-    if any(v.predicted is not None for v in found.verdicts):
+    if any(v.predicted is not None for v in found.checks):
         notes.append(f"{format.PREDICTED} predicted, not measured: no verdict.")
     if found.counted:
         cells = format.counted(found.counted, "cell")
         notes.append(f"Parameters of {cells} were counted just now, on the adapted model without weights.")
-    if all(v.outcome == "not measured" or v.metric.name in COUNTED for v in found.verdicts):
+    if all(v.verdict == "not measured" or v.metric.name in COUNTED for v in found.checks):
         notes.append("Nothing was run: run the spec first, or name the folder of its records with --results.")
     return notes
 
@@ -213,26 +217,26 @@ def _range(sizes: Sequence[float]) -> str:
 
 
 def _verdicts_grid(found: Reproduction) -> Grid:
-    headers = {v.metric.name: v.metric.titled for v in found.verdicts}
-    rows: dict[str, dict[str, Verdict]] = {}
-    for v in found.verdicts:
+    headers = {v.metric.name: v.metric.titled for v in found.checks}
+    rows: dict[str, dict[str, PublishedCheck]] = {}
+    for v in found.checks:
         rows.setdefault(v.label, {})[v.metric.name] = v
     lines = []
     for label, verdicts in rows.items():
         known = [verdicts.get(name) for name in headers]
-        texts = [text(verdict_text(v), STYLES.get(v.outcome, "dim")) if v else text("") for v in known]
+        texts = [text(verdict_text(v), STYLES.get(v.verdict, "dim")) if v else text("") for v in known]
         lines.append(GridRow(texts=[text(label), *texts]))
     return Grid(headers=["Cell", *headers.values()], rows=lines)
 
 
-def verdict_text(verdict: Verdict) -> str:
+def verdict_text(check: PublishedCheck) -> str:
     """``reproduced``, ``off by +1.20``, ``not measured (≈ −0.31)``, ``not comparable``."""
-    if verdict.outcome == "off":
-        return f"off by {format.deviation(verdict.off_by, verdict.metric.digits)}"
-    if verdict.outcome == "not measured" and verdict.predicted is not None:
-        against = format.deviation(verdict.predicted - verdict.published, verdict.metric.digits)
+    if check.verdict == "off":
+        return f"off by {format.deviation(check.off_by, check.metric.digits)}"
+    if check.verdict == "not measured" and check.predicted is not None:
+        against = format.deviation(check.predicted - check.published, check.metric.digits)
         return f"not measured ({format.predicted(against)})"
-    return verdict.outcome
+    return check.verdict
 
 
 def reproduction_json(found: Reproduction) -> dict[str, Any]:
@@ -243,9 +247,9 @@ def reproduction_json(found: Reproduction) -> dict[str, Any]:
         "scale": found.scale,
         "source": found.source,
         "verdicts": [
-            {"label": v.label, "metric": v.metric.name, "unit": v.metric.unit, "verdict": v.outcome}
+            {"label": v.label, "metric": v.metric.name, "unit": v.metric.unit, "verdict": v.verdict}
             | {key: getattr(v, key) for key in keys}
-            for v in found.verdicts
+            for v in found.checks
         ],
         "counted": found.counted,
         "inconsistencies": [{"row": i.row, "metric": i.metric, "problem": i.problem} for i in found.inconsistencies],

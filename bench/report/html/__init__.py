@@ -102,9 +102,9 @@ def _texts(table: Table) -> list[Any]:
 
 def _sizes(rows: Sequence[Row], examples: ExampleScores) -> str:
     """Of the files of predictions, which intervals are taken from as a whole."""
-    from bench.report.html.questions import file_of
+    from bench.analysis.predictions import predictions_path
 
-    paths = [file_of(record, examples.folder) for row in rows for record in row.records if record]
+    paths = [predictions_path(record, examples.folder) for row in rows for record in row.records if record]
     return repr([path.stat().st_size if path and path.is_file() else None for path in paths])
 
 

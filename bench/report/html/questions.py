@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from bench.files import not_regular
+from bench.analysis.predictions import prediction_lines
 from bench.format import visible
 from bench.records.record import CellRecord
 
@@ -79,28 +79,13 @@ def read(records: Sequence[CellRecord | None], folder: Path | None) -> Questions
         scores = record.scores or (record.accuracy.scores() if record.accuracy else {})
         total = max(total, *(score.n for score in scores.values()), 0)
         try:
-            with _regular(file_of(record, folder)).open(encoding="utf-8", errors="replace") as lines:
-                for line in islice(lines, most):
-                    _add(questions, place, record, json.loads(line))
+            for line in prediction_lines(record, folder)[:most]:
+                _add(questions, place, record, json.loads(line.decode(errors="replace")))
         except _DAMAGED as problem:
             name = visible(record.predictions, TEXT_LENGTH)
             problems.append(f"{name} of cell {record.cell_id}: {type(problem).__name__}")
     shown = list(islice(questions.values(), most))
     return Questions(shown=shown, total=max(total, len(shown)), problems=problems)
-
-
-def file_of(record: CellRecord, folder: Path | None) -> Path | None:
-    """The record's file of predictions, whether it exists or not; null for a path outside ``folder``."""
-    if folder is None or record.predictions is None:
-        return None
-    inside = PurePosixPath(record.predictions)
-    return None if inside.is_absolute() or ".." in inside.parts else folder / inside
-
-
-def _regular(path: Path | None) -> Path:
-    if path is None or not_regular(path):
-        raise ValueError("not a regular file below the results folder")
-    return path
 
 
 def _add(

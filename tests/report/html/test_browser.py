@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.records.record import Failure, LossPoint, Status
+from tests.analysis.test_eval_sets import record, two  # noqa: F401 - a fixture
 from tests.factories import failed_record, make_estimate
 from tests.report.conftest import Case
 from tests.report.html.conftest import OOM, Report
 from tests.report.html.test_page import HOSTILE, VISIBLE
-from tests.report.test_fields import record, two  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

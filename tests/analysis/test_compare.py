@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.compare import Comparison, compare
-from bench.analysis.compare.changes import Change, CompareOptions
-from bench.analysis.compare.tolerance import parse
+from bench.analysis.compare import Change, Comparison, compare
+from bench.analysis.tolerances import CompareOptions, parse
 from bench.errors import SpecError
 from bench.records.record import Memory, PhaseMemory, Status, Time
 from bench.sources import open_records
 from bench.spec.cell import Cell
-from tests.compare.conftest import Folder, usual
+from tests.analysis.conftest import Folder, usual
 from tests.factories import load_cells
 
 GIB = 2**30
@@ -133,7 +132,7 @@ def test_seeds_that_vary_hide_a_difference(tmp_path: Path, seeded: list[Cell]) -
             a.put(place, time=steps(100 + apart * (place - 1), 100 + apart * (place - 1)))
             b.put(place, time=steps(120 - apart * (place - 1), 120 - apart * (place - 1)))
         found = compared(a, b)
-        assert [[pair.a.record.seed for pair in row.row.pairs] for row in found.rows] == [[1, 2, 3]]
+        assert [[pair.a.record.seed for pair in row.pairs] for row in found.rows] == [[1, 2, 3]]
         assert change(found, "step_time").a == pytest.approx(100)
         assert change(found, "step_time").b == pytest.approx(120)
         assert change(found, "step_time").verdict == verdict
@@ -144,7 +143,7 @@ def test_seeds_are_matched(tmp_path: Path, seeded: list[Cell]) -> None:
     for place, folder in ((0, a), (1, a), (1, b), (2, b)):
         folder.put(place, time=steps(100 * (place + 1), 100 * (place + 1)))
     found = compared(a, b)
-    assert [pair.a.record.seed for pair in found.rows[0].row.pairs] == [2]
+    assert [pair.a.record.seed for pair in found.rows[0].pairs] == [2]
     assert ([r.seed for r in found.missing], [r.seed for r in found.new]) == ([1], [3])
     assert change(found, "step_time").change == 0
 
@@ -173,7 +172,7 @@ def test_a_cell_that_ends_another_way(a: Folder, b: Folder, before: Status, afte
         folder.put(0, status=status)
         folder.put(1)
     found = compared(a, b)
-    assert [status.verdict for row in found.rows for status in row.statuses] == [verdict]
+    assert [p.status_verdict for row in found.rows for p in row.pairs if p.status_verdict] == [verdict]
     assert change(found, "global").verdict == "not measured"
     assert change(found, "params").verdict == "within noise"
     assert found.exit_code == (verdict == "worse")
@@ -201,7 +200,7 @@ def test_settings_that_differ_are_named(root: Path, tmp_path: Path, a: Folder) -
     sets = ["train.steps=600", "evaluate.closed=answer_type"]
     other = load_cells(root / "specs" / "table1.yaml", "demo", sets=sets)[1]
     found = compared(a.fill(), Folder(tmp_path / "b", other).fill())
-    differences = {d.what: (d.a, d.b, d.hides) for d in found.rows[0].row.differences()}
+    differences = {d.what: (d.a, d.b, d.hides) for d in found.rows[0].differences}
     assert differences == {
         "train.steps": ("300", "600", ()),
         "evaluate.closed": ("'yes_no'", "'answer_type'", ("score",)),
@@ -215,7 +214,7 @@ def test_defaults_that_came_later_are_no_difference(a: Folder, b: Folder, cells:
     del old["train"]["gradient_checkpointing"], old["task"]
     a.put(0, settings=old, cell_id="0" * 16)
     b.put(0)
-    assert compared(a, b).rows[0].row.differences() == []
+    assert compared(a, b).rows[0].differences == []
 
 
 def test_the_last_run_of_a_label_counts(a: Folder, b: Folder) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from bench.analysis.compare import Comparison, compare_with_cell
-from bench.analysis.compare.changes import CompareOptions
+from bench.analysis.tolerances import CompareOptions
 from bench.errors import SpecError
 from bench.sources import open_records
 from bench.spec.cell import Cell
-from tests.compare.conftest import Folder, usual
-from tests.compare.test_compare import change
+from tests.analysis.conftest import Folder, usual
+from tests.analysis.test_compare import change
 
 REFERENCE = "F-LoRA-LoRA rank=4"
 
@@ -30,7 +30,7 @@ def better(cell: int, question: int) -> bool:
 
 def test_every_other_cell_is_tested_on_the_questions_it_shares(a: Folder) -> None:
     found = against(a.fill(better))
-    assert [row.row.label for row in found.rows] == [cell.label for cell in a.cells[1:3]]
+    assert [row.label for row in found.rows] == [cell.label for cell in a.cells[1:3]]
     one, same = change(found, "global", 0), change(found, "global", 1)
     assert one.change == pytest.approx(20.0)
     assert (one.verdict, one.reason) == ("better", "mcnemar")
@@ -42,23 +42,23 @@ def test_every_other_cell_is_tested_on_the_questions_it_shares(a: Folder) -> Non
 def test_the_other_way_round(a: Folder) -> None:
     found = against(a.fill(better), a.cells[1].label, only=[REFERENCE])
     [row] = found.rows
-    assert row.row.label == REFERENCE
+    assert row.label == REFERENCE
     assert change(found, "global").change == pytest.approx(-20.0)
 
 
 def test_settings_are_meant_to_differ_and_not_told(a: Folder) -> None:
     found = against(a.fill())
-    assert not any(row.row.differences() for row in found.rows)
+    assert not any(row.differences for row in found.rows)
     a.put(2, environment={"device": "cpu", "cpu": "EPYC"})
     found = against(a)
-    assert [one.what for one in found.rows[1].row.differences()] == ["device"]
+    assert [one.what for one in found.rows[1].differences] == ["device"]
     assert change(found, "step_time", 1).verdict == "not comparable"
 
 
 def test_seeds_are_paired(tmp_path: Path, seeded: list[Cell]) -> None:
     folder = Folder(tmp_path / "s", seeded).fill(cells=5)
     [row] = against(folder).rows
-    assert [(pair.a.record.seed, pair.b.record.seed) for pair in row.row.pairs] == [(1, 1), (2, 2)]
+    assert [(pair.a.record.seed, pair.b.record.seed) for pair in row.pairs] == [(1, 1), (2, 2)]
 
 
 def test_a_cell_that_there_is_not(a: Folder, tmp_path: Path) -> None:

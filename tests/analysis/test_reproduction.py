@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.compare.inconsistencies import inconsistencies
-from bench.analysis.compare.published import Reproduction, Verdict, reproduce, without_counts
-from bench.analysis.compare.tolerance import parse
 from bench.analysis.predictions import ExampleScores
+from bench.analysis.published import inconsistencies
+from bench.analysis.reproduction import PublishedCheck, Reproduction, reproduce, without_counts
 from bench.analysis.rows import rows_of
+from bench.analysis.tolerances import parse
 from bench.records.costs import Params
 from bench.records.record import Memory, PhaseMemory
 from bench.report.compare import reproduction_summary, verdict_text
@@ -40,25 +40,25 @@ def memory(gib: float) -> Memory:
     return Memory(train=PhaseMemory(allocated_peak_bytes=int(gib * 2**30)))
 
 
-def first(found: Reproduction, metric: str) -> Verdict:
-    return next(verdict for verdict in found.verdicts if verdict.metric.name == metric)
+def first(found: Reproduction, metric: str) -> PublishedCheck:
+    return next(verdict for verdict in found.checks if verdict.metric.name == metric)
 
 
 def test_verdicts(table1: Path) -> None:
     """Published: #Params 0.163, Memory 5.19, Open 3.57, Closed 50.70, Global 20.34; ours 26 of 706 and 180 of 355."""
     found = reproduced(table1)
-    texts = {verdict.metric.name: verdict_text(verdict) for verdict in found.verdicts[:5]}
+    texts = {verdict.metric.name: verdict_text(verdict) for verdict in found.checks[:5]}
     assert texts == {
         "params": "reproduced", "memory": "reproduced", "open": "reproduced", "closed": "reproduced",
         "global": "reproduced",
     }  # fmt: skip
     assert found.exit_code == 0
-    assert {verdict.outcome for verdict in found.verdicts[5:]} == {"not measured"}
+    assert {verdict.verdict for verdict in found.checks[5:]} == {"not measured"}
     assert (
         reproduction_summary(found)
         == "50 published numbers: 5 reproduced, 45 not measured, 7 inconsistent in the paper"
     )
-    assert all(verdict.cells for verdict in found.verdicts)
+    assert all(verdict.cells for verdict in found.checks)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_the_tolerance_of_a_score_is_half_of_its_interval(table1: Path) -> None:
     assert one.tolerance == pytest.approx(5.17, abs=0.05)
     assert one.rule == "half of our interval at 95 %"
     changes: dict[str, Any] = {"accuracy": accuracy(26, 190)}
-    assert first(reproduced(table1, **changes), "closed").outcome == "reproduced"
-    assert first(reproduced(table1, tolerances=("closed=1",), **changes), "closed").outcome == "off"
-    assert first(reproduced(table1, tolerances=("memory=1%",)), "memory").outcome == "off"
-    assert first(reproduced(table1, tolerances=("params=0",)), "params").outcome == "reproduced"
+    assert first(reproduced(table1, **changes), "closed").verdict == "reproduced"
+    assert first(reproduced(table1, tolerances=("closed=1",), **changes), "closed").verdict == "off"
+    assert first(reproduced(table1, tolerances=("memory=1%",)), "memory").verdict == "off"
+    assert first(reproduced(table1, tolerances=("params=0",)), "params").verdict == "reproduced"
 
 
 def test_parameters_agree_to_the_digit_that_the_paper_prints(root: Path) -> None:
@@ -102,14 +102,14 @@ def test_parameters_agree_to_the_digit_that_the_paper_prints(root: Path) -> None
 
 def test_a_scale_that_may_be_the_published_setting_is_compared(table1: Path) -> None:
     found = reproduced(table1, "instruction")
-    assert [verdict_text(verdict) for verdict in found.verdicts[:5]] == ["reproduced"] * 5
+    assert [verdict_text(verdict) for verdict in found.checks[:5]] == ["reproduced"] * 5
     assert (found.comparable, found.exit_code) == (True, 0)
 
 
 def test_nothing_measured_is_no_success(table1: Path) -> None:
     spec, cells = load_cells(table1)
     found = reproduce(spec, "paper", rows_of(spec, cells, {}), ExampleScores(None), parse(()))
-    assert {verdict.outcome for verdict in found.verdicts} == {"not measured"}
+    assert {verdict.verdict for verdict in found.checks} == {"not measured"}
     assert found.exit_code == 1
 
 
@@ -127,7 +127,7 @@ def test_cells_that_need_counting_are_those_without_any_count(table1: Path) -> N
 
 def test_a_demo_is_compared_with_nothing(table1: Path) -> None:
     found = reproduced(table1, "demo")
-    assert {verdict_text(verdict) for verdict in found.verdicts} == {"not comparable"}
+    assert {verdict_text(verdict) for verdict in found.checks} == {"not comparable"}
     assert found.exit_code == 1, "nothing could be compared"
     assert reproduction_summary(found).startswith("50 published numbers: 50 not comparable, nothing could be compared")
     assert first(found, "closed").tolerance is None

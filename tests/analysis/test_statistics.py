@@ -17,7 +17,7 @@ from scipy import stats
 from bench import metrics
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import Row, rows_of
-from bench.analysis.statistics import Difference, Interval, _bootstrapped, difference, interval, mcnemar, wilson
+from bench.analysis.statistics import Difference, Interval, bootstrap, difference, interval, mcnemar, wilson
 from bench.records.record import Time
 from bench.spec.cell import Cell
 from bench.spec.sections import Spec
@@ -146,7 +146,7 @@ def test_the_bootstrap_covers_the_truth(seeds: int, of_examples: float, of_seeds
         scores = (
             rng.normal(0, of_examples, n) + rng.normal(0, of_seeds, (seeds, 1)) + rng.normal(0, of_both, (seeds, n))
         )
-        low, high, _ = _bootstrapped(scores.mean(axis=0), [scores.mean(axis=1).tolist()], ids, [str(trial)])
+        low, high, _ = bootstrap(scores.mean(axis=0), [scores.mean(axis=1).tolist()], ids, [str(trial)])
         covered += scores.mean() + low <= 0 <= scores.mean() + high
     assert 0.92 <= covered / trials <= 0.98
 
@@ -163,7 +163,7 @@ def test_scores_that_are_no_means_are_covered_as_well(influence: Influence) -> N
     for trial in range(trials):
         drawn = [pairs[i] for i in rng.choice(9, n, p=shares.ravel())]
         values = influence([a for a, _ in drawn], [p for _, p in drawn])
-        low, high, _ = _bootstrapped(values, [[float(values.mean())]], ids, [str(trial)])
+        low, high, _ = bootstrap(values, [[float(values.mean())]], ids, [str(trial)])
         covered += values.mean() + low <= truth <= values.mean() + high
     assert 0.92 <= covered / trials <= 0.98
 
@@ -174,15 +174,15 @@ def test_cells_of_equal_skill_are_told_apart_no_more_often_than_stated(bench: Be
     for _ in range(100):
         hard = rng.random(120)
         a, b = ([(rng.random(120) < hard).tolist() for _ in range(3)] for _ in range(2))
-        wrong += bench.difference(a, b).distinct
+        wrong += bench.difference(a, b).significant
     assert wrong <= 9
 
 
 def test_pairing_finds_what_two_samples_hide(bench: Bench) -> None:
     right = draw(0, 400, 0.5)
     better = [hit or i < 40 for i, hit in enumerate(right)]
-    assert bench.difference([better], [right]).distinct
-    assert not bench.difference([better], [right], predictions=False).distinct
+    assert bench.difference([better], [right]).significant
+    assert not bench.difference([better], [right], predictions=False).significant
 
 
 def test_more_examples_narrow_the_interval_as_their_root(bench: Bench) -> None:
@@ -193,7 +193,7 @@ def test_more_examples_narrow_the_interval_as_their_root(bench: Bench) -> None:
 
 def test_many_examples_are_drawn_from_the_normal_distribution() -> None:
     values = np.random.default_rng(0).random(6000)
-    low, high, _ = _bootstrapped(values, [[0.5]], tuple(map(str, range(6000))), ["a"])
+    low, high, _ = bootstrap(values, [[0.5]], tuple(map(str, range(6000))), ["a"])
     assert (low, high) == pytest.approx(np.array([-1.96, 1.96]) * values.std() / np.sqrt(6000), rel=0.06)
 
 
@@ -215,14 +215,14 @@ def test_identical_cells_are_never_different(
 @pytest.mark.parametrize("predictions", [True, False])
 def test_one_question_tells_nothing_apart(bench: Bench, seeds: int, predictions: bool) -> None:
     found = bench.difference([[True]] * seeds, [[False]] * seeds, predictions=predictions)
-    assert (found.mean, found.distinct) == (100.0, False)
+    assert (found.mean, found.significant) == (100.0, False)
     assert found.low <= 0
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_four_questions_tell_nothing_apart(bench: Bench, seeds: int) -> None:
-    assert not bench.difference([[True] * 4] * seeds, [[False] * 4] * seeds).distinct
-    assert bench.difference([[True] * 12] * seeds, [[False] * 12] * seeds).distinct
+    assert not bench.difference([[True] * 4] * seeds, [[False] * 4] * seeds).significant
+    assert bench.difference([[True] * 12] * seeds, [[False] * 12] * seeds).significant
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -257,7 +257,7 @@ def test_a_cell_of_one_seed_beside_one_of_three(bench: Bench) -> None:
     alone, all_three = bench.difference(three, [draw(7, 300, 0.3)]), bench.difference(three, three)
     assert alone.kind == "paired"
     assert alone.high - alone.low > all_three.high - all_three.low
-    assert not alone.distinct
+    assert not alone.significant
 
 
 def test_intervals_stay_within_what_a_score_can_be(bench: Bench) -> None:

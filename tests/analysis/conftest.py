@@ -13,6 +13,9 @@ from bench.records.scores import Accuracy, Score, Share
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell
 from tests.factories import load_cells, make_record
+from tests.report.conftest import _table1, demo, paper
+
+__all__ = ["_table1", "demo", "paper"]
 
 QUESTIONS = 200
 """The first half open, the second closed."""

@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet
 import pytest
 import torch
+from pandas import DataFrame
 
-from bench.analysis.flat import Flat, Value, flatten
-from bench.analysis.flat_files import csv_bytes, parquet_bytes
+from bench.analysis.frame import csv_bytes, parquet_bytes, to_frame
 from bench.errors import SpecError
 from bench.metrics import task_scores
 from bench.records.columns import columns, describe
@@ -41,8 +42,9 @@ def record(root: Path) -> CellRecord:
     return make_record(cell, estimate=make_estimate(), settings=cell.model_dump(mode="json"))
 
 
-def value(flat: Flat, name: str, row: int = 0) -> Value:
-    return flat.values[[field.name for field in flat.fields].index(name)][row]
+def value(flat: DataFrame, name: str, row: int = 0) -> Any:
+    found = flat[name].tolist()[row]
+    return None if found is pd.NA else found
 
 
 def test_the_page_of_columns_is_current(root: Path) -> None:
@@ -66,14 +68,14 @@ def test_all_that_a_worker_notes_of_its_environment_is_documented(record: CellRe
     noted = describe_environment(torch.device("cpu"))
     unknown = {key: "" for key, value in noted.items() if value is None and key != "git"}
     revision = {"git": {"commit": "a" * 40, "dirty": False}}
-    flat = flatten([record.model_copy(update={"environment": noted | unknown | revision})])
-    names = [field.name for field in flat.fields if field.name.startswith("environment.")]
+    flat = to_frame([record.model_copy(update={"environment": noted | unknown | revision})])
+    names = [name for name in flat.columns if name.startswith("environment.")]
     assert {"environment.tested_versions.python", "environment.tested_versions.below.torch"} <= set(names)
     assert [name for name in names if describe(name).name == "environment.<place>"] == []
 
 
 def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) -> None:
-    names = [field.name for field in flatten(gallery).fields]
+    names = list(to_frame(gallery).columns)
     assert len(names) == len(set(names)) > 200
     for name in names:
         column = describe(name)
@@ -84,7 +86,7 @@ def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) ->
 
 
 def test_values_are_those_of_the_record(record: CellRecord) -> None:
-    flat = flatten([record])
+    flat = to_frame([record])
     assert value(flat, "cell_id") == record.cell_id
     assert value(flat, "labels.rank") == 4
     assert value(flat, "parts.jtm") == "LoRA"
@@ -101,7 +103,7 @@ def test_values_are_those_of_the_record(record: CellRecord) -> None:
 def test_scores_are_in_the_same_columns_whichever_program_wrote_them(record: CellRecord) -> None:
     assert record.accuracy is not None
     older, newer = record, record.model_copy(update={"scores": {"accuracy": Score.share(3, 4)}, "accuracy": None})
-    flat = flatten([older, newer])
+    flat = to_frame([older, newer])
     share = record.accuracy.closed
     assert value(flat, "scores.closed.correct") == share.correct
     assert value(flat, "scores.closed.value") == share.correct / share.n
@@ -115,27 +117,26 @@ def test_a_column_has_one_type(record: CellRecord) -> None:
     ranks: tuple[list[Any], ...] = [4, 4.5, None], [4, "all", {"a": [1]}], [True, False, None], [2**70, 1, None]
     for raw, kind, shown in zip(
         ranks,
-        ("number", "text", "boolean", "text"),
+        ("Float64", "string", "boolean", "string"),
         ([4.0, 4.5, None], ["4", "all", None], [True, False, None], [str(2**70), "1", None]),
         strict=True,
     ):
-        flat = flatten([record.model_copy(update={"labels": {"rank": rank}}) for rank in raw])
-        field = next(field for field in flat.fields if field.name == "labels.rank")
-        assert (field.kind, [value(flat, "labels.rank", row) for row in range(3)]) == (kind, shown)
-    assert value(flatten([record.model_copy(update={"labels": {"rank": {"a": [1]}}})]), "labels.rank.a") == "[1]"
+        flat = to_frame([record.model_copy(update={"labels": {"rank": rank}}) for rank in raw])
+        assert (str(flat["labels.rank"].dtype), [value(flat, "labels.rank", row) for row in range(3)]) == (kind, shown)
+    assert value(to_frame([record.model_copy(update={"labels": {"rank": {"a": [1]}}})]), "labels.rank.a") == "[1]"
 
 
 def test_a_name_with_dots_is_no_place(record: CellRecord) -> None:
-    flat = flatten([record.model_copy(update={"labels": {"a.b": 1, "a": {"b": 2}}})])
+    flat = to_frame([record.model_copy(update={"labels": {"a.b": 1, "a": {"b": 2}}})])
     assert (value(flat, "labels.'a.b'"), value(flat, "labels.a.b")) == (1, 2)
 
 
 def test_chosen_columns(record: CellRecord) -> None:
-    flat = flatten([record], ["label", "params.*", "label", "scores.global.value"])
-    assert [field.name for field in flat.fields][:3] == ["label", "params.trainable", "params.total"]
-    assert flat.fields[-1].name == "scores.global.value"
+    flat = to_frame([record], ["label", "params.*", "label", "scores.global.value"])
+    assert list(flat.columns)[:3] == ["label", "params.trainable", "params.total"]
+    assert flat.columns[-1] == "scores.global.value"
     with pytest.raises(SpecError, match=r"did you mean 'params\.pct'"):
-        flatten([record], ["params.pc"])
+        to_frame([record], ["params.pc"])
 
 
 HOSTILE = ["=1+1", " @SUM(1)", "-3", "a,b\n\"c\"", "\ud800", "|x", "plain"]  # fmt: skip
@@ -147,7 +148,7 @@ def test_csv_keeps_every_value_and_runs_nothing(record: CellRecord) -> None:
         record.model_copy(update={"label": text, "status": Status.ERROR, "error": failure, "energy_j": -0.1})
         for text in HOSTILE
     ]
-    flat = flatten(records)
+    flat = to_frame(records)
     rows = list(csv.DictReader(io.StringIO(csv_bytes(flat).decode(), newline="")))
     assert [row["label"] for row in rows] == [
         "'=1+1", "' @SUM(1)", "'-3", 'a,b\n"c"', "\\ud800", "'|x", "plain",
@@ -159,7 +160,7 @@ def test_csv_keeps_every_value_and_runs_nothing(record: CellRecord) -> None:
 
 
 def test_parquet_is_typed_and_says_what_its_columns_mean(gallery: list[CellRecord]) -> None:
-    flat = flatten(gallery)
+    flat = to_frame(gallery)
     table = pyarrow.parquet.read_table(io.BytesIO(parquet_bytes(flat)))
     assert table.num_rows == len(gallery)
     assert table.column("cell_id").to_pylist() == [record.cell_id for record in gallery]
@@ -169,34 +170,34 @@ def test_parquet_is_typed_and_says_what_its_columns_mean(gallery: list[CellRecor
     metadata = table.schema.field("time.step_median_s").metadata
     assert metadata[b"unit"] == b"s"
     assert metadata[b"description"].decode() == "Measured times. Median of the timed training steps."
-    for field, values in zip(flat.fields, flat.values, strict=True):
-        assert table.column(field.name).to_pylist() == values
+    for name in flat.columns:
+        assert table.column(name).to_pylist() == [None if one is pd.NA else one for one in flat[name].tolist()]
 
 
 def test_lone_surrogates_do_not_stop_parquet(record: CellRecord) -> None:
     table = pyarrow.parquet.read_table(
-        io.BytesIO(parquet_bytes(flatten([record.model_copy(update={"label": "\ud800"})])))
+        io.BytesIO(parquet_bytes(to_frame([record.model_copy(update={"label": "\ud800"})])))
     )
     assert table.column("label").to_pylist() == ["\\ud800"]
 
 
 def test_the_same_records_give_the_same_bytes(gallery: list[CellRecord]) -> None:
     again = [CellRecord.model_validate(record.model_dump(mode="json", by_alias=True)) for record in gallery]
-    assert csv_bytes(flatten(gallery)) == csv_bytes(flatten(again))
-    assert parquet_bytes(flatten(gallery)) == parquet_bytes(flatten(again))
+    assert csv_bytes(to_frame(gallery)) == csv_bytes(to_frame(again))
+    assert parquet_bytes(to_frame(gallery)) == parquet_bytes(to_frame(again))
 
 
 def test_without_pyarrow(record: CellRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SpecError, match=re.escape("peft-freeze-bench[parquet]")):
-        parquet_bytes(flatten([record]))
+        parquet_bytes(to_frame([record]))
 
 
 @pytest.mark.benchmark
 def test_a_thousand_records_take_less_than_five_seconds(gallery: list[CellRecord]) -> None:
     records = (gallery * 40)[:1000]
     before = time.process_time()
-    flat = flatten(records)
+    flat = to_frame(records)
     csv_bytes(flat)
     parquet_bytes(flat)
     assert time.process_time() - before < 5

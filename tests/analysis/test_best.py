@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import metrics
-from bench.analysis.best import _rejected, mark_best
+from bench.analysis.best import mark_best
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import rows_of
 from bench.report import build_table
@@ -71,14 +71,6 @@ def test_a_column_whose_noise_nobody_knows_is_not_marked(case: Case) -> None:
     assert "No best value marked, as one run does not tell its noise: Training time (s)." in table.footnotes
     assert [row.values[2].best for row in table.rows if not row.baseline] == [True] + [False] * 9
     assert any(note.startswith("Bold: the best value (Memory (GiB)") for note in table.footnotes)
-
-
-def test_holm_rejects_step_by_step() -> None:
-    assert _rejected({0: 0.04, 1: 0.01, 2: 0.02}, 3) == {0, 1, 2}
-    assert _rejected({0: 0.06, 1: 0.01, 2: 0.03}, 3) == {1}
-    assert _rejected({0: 0.001, 1: 0.04, 2: 0.03}, 3) == {0}
-    assert _rejected({0: 0.04, 1: 0.01, 2: 0.02}, 6) == set()
-    assert _rejected({}, 1) == set()
 
 
 def test_noise_is_rarely_bold(demo: Case, tmp_path: Path) -> None:
