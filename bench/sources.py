@@ -1,6 +1,4 @@
-"""Stored records as ``compare`` and ``export`` take them: a file or folder, as it is, as git has it, or as one commit
-of the program made it.
-"""
+"""Stored records by the name that a user gives them: a path, a git revision of it, or one commit's part of it."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import io
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +24,14 @@ SYNTAX = """\
   REV:PATH     the same as git has it at a revision (main:results/gallery, HEAD~3:results/gallery/table1/demo.jsonl)
   PATH@COMMIT  of the file's lines those that this commit of the program made, by the start of its hash; a rerun with
                --fresh keeps the older ones, though not their predictions"""
-"""What a source may be, for help texts."""
-_LOOKED_AT = 1 << 16
-"""Bytes at a file's start by which it is known as a records file."""
+"""Names of sources, for help texts."""
+_HEAD_BYTES = 1 << 16
+"""By which a records file is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredRecord:
-    """A record and where it lies."""
+    """A record and its folder."""
 
     record: CellRecord
     folder: Path
@@ -42,7 +40,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """What a user named, read."""
+    """The records of one name."""
 
     name: str
     """As the user wrote it."""
@@ -61,7 +59,7 @@ def open_records(name: str) -> Iterator[Source]:
     Raises SpecError if there is no such thing or no record in it, RecordError if a file cannot be read.
     """
     with TemporaryDirectory() as scratch:
-        stored = _stored(name, Path(scratch))
+        stored = _read(name, Path(scratch))
         if not stored:
             raise SpecError(
                 f"{printable(name)}: no records there; name a records file such as results/table1/demo.jsonl, or a "
@@ -70,58 +68,57 @@ def open_records(name: str) -> Iterator[Source]:
         yield Source(name=name, stored=tuple(stored))
 
 
-def _stored(name: str, scratch: Path) -> list[StoredRecord]:
-    if Path(name).exists():
-        return _read(Path(name), lambda file: list(file.read().values()))
+def _read(name: str, scratch: Path) -> list[StoredRecord]:
     path, at, commit = name.rpartition("@")
-    if at and Path(path).exists():
-        return _read(Path(path), lambda file: _made_by(file, _commit_start(commit, name)))
-    revision, colon, path = name.partition(":")
-    if colon:
-        return _read(_checked_out(revision, Path(path), scratch), lambda file: list(file.read().values()))
-    raise SpecError(f"{printable(name)}: no such file or folder; write one of\n{SYNTAX}")
+    revision, colon, of_revision = name.partition(":")
+    if Path(name).exists():
+        files = _files(Path(name))
+    elif at and Path(path).exists():
+        return at_commit(_files(Path(path)), _commit_start(commit, name))
+    elif colon:
+        files = _files(_check_out(revision, Path(of_revision), scratch))
+    else:
+        raise SpecError(f"{printable(name)}: no such file or folder; write one of\n{SYNTAX}")
+    return [StoredRecord(record=r, folder=file.parent) for file in files for r in ResultsFile(file).read().values()]
 
 
-def _read(path: Path, records: Callable[[ResultsFile], list[CellRecord]]) -> list[StoredRecord]:
-    files = _files(path) if path.is_dir() else [path]
-    return [StoredRecord(record=record, folder=file.parent) for file in files for record in records(ResultsFile(file))]
+def at_commit(files: Sequence[Path], commit: str) -> list[StoredRecord]:
+    """Of each cell the record that counts among those that this commit of the program made."""
+    found = []
+    for file in files:
+        made = [record for record in ResultsFile(file).history() if _commit_of(record).startswith(commit)]
+        found += [StoredRecord(record=record, folder=file.parent) for record in latest(made).values()]
+    return found
 
 
-def _files(folder: Path) -> list[Path]:
-    """Records files of a spec's folder, or of all specs' folders; no files of predictions or the like."""
-    return [
-        path for pattern in ("*.jsonl", "*/*.jsonl") for path in sorted(folder.glob(pattern)) if _holds_records(path)
-    ]
+def _commit_of(record: CellRecord) -> str:
+    revision = record.environment.get("git")
+    return str(revision.get("commit", "")) if isinstance(revision, dict) else ""
+
+
+def _files(path: Path) -> list[Path]:
+    """The file; or the records files of a spec's folder, or of all specs' folders, not the predictions or the like."""
+    if not path.is_dir():
+        return [path]
+    return [file for glob in ("*.jsonl", "*/*.jsonl") for file in sorted(path.glob(glob)) if _holds_records(file)]
 
 
 def _holds_records(path: Path) -> bool:
-    """Says so of what is neither a records file nor one of other JSON lines."""
+    """Warns of a file that holds neither records nor other JSON lines."""
+    head = b""
     try:
         kind = not_regular(path)
-        head = b"" if kind else _head(path)
+        if not kind:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
     except OSError as problem:
-        kind, head = f"unreadable ({problem.strerror})", b""
+        kind = f"unreadable ({problem.strerror})"
     if holds_records(head):
         return True
     if kind or head.strip()[:1] not in (b"", b"{"):
         found = kind or describe_bytes(head)
         print(f"warning: {printable(str(path))} is {found}, no records file; left out", file=sys.stderr)
     return False
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_LOOKED_AT)
-
-
-def _made_by(file: ResultsFile, commit: str) -> list[CellRecord]:
-    """The record of each cell that counts among those of this commit."""
-
-    def of_commit(record: CellRecord) -> bool:
-        revision = record.environment.get("git")
-        return isinstance(revision, dict) and str(revision.get("commit", "")).startswith(commit)
-
-    return list(latest(filter(of_commit, file.history())).values())
 
 
 def _commit_start(commit: str, name: str) -> str:
@@ -134,7 +131,7 @@ def _commit_start(commit: str, name: str) -> str:
     return commit
 
 
-def _checked_out(revision: str, path: Path, scratch: Path) -> Path:
+def _check_out(revision: str, path: Path, scratch: Path) -> Path:
     """The path below ``scratch``, as git has it; of a file its folder, too, which holds the predictions."""
     shown = f"{printable(revision)}:{printable(str(path))}"
     commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")

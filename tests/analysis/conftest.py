@@ -9,23 +9,28 @@ from typing import Any
 
 import pytest
 
-from bench.records.scores import Accuracy, Score, Share
+from bench.records.scores import Score
 from bench.records.store import ResultsFile
 from bench.spec.cell import Cell
-from tests.factories import load_cells, make_record
+from tests.factories import accuracy, load_cells, make_record
 from tests.report.conftest import _table1, demo, paper
 
 __all__ = ["_table1", "demo", "paper"]
 
-QUESTIONS = 200
-"""The first half open, the second closed."""
+QUESTIONS, OPEN = 200, 100
+"""Questions of each cell; the first hundred are open, the others closed."""
 Right = Callable[[int, int], bool]
-"""Whether the cell (place, from 0) answers the question (place, from 0)."""
+"""Whether the cell answers the question; both by index."""
 
 
-def usual(cell: int, question: int) -> bool:
-    """Half of each kind of questions."""
+def half(cell: int, question: int) -> bool:
+    """Half of the questions of each kind."""
     return (cell + question) % 2 == 0
+
+
+def near(expected: float, within: float | None = None) -> Any:
+    """``pytest.approx``, comparable within tuples."""
+    return pytest.approx(expected, abs=within)
 
 
 class Folder:
@@ -34,49 +39,37 @@ class Folder:
     def __init__(self, path: Path, cells: Sequence[Cell]) -> None:
         self.path, self.cells = path, cells
 
-    def put(self, place: int, right: Right = usual, *, predictions: bool = True, **changes: Any) -> None:
+    def put(self, index: int, right: Right = half, **changes: Any) -> None:
         """One record, and its file of predictions."""
-        cell = self.cells[place]
-        answers = [right(place, question) for question in range(QUESTIONS)]
+        cell = self.cells[index]
+        answers = [right(index, question) for question in range(QUESTIONS)]
         where = f"{cell.scale}/{cell.cell_id}/predictions.jsonl"
+        kinds = {"open": answers[:OPEN], "closed": answers[OPEN:], "global": answers}
         values: dict[str, Any] = {
             "settings": cell.model_dump(mode="json"),
             "predictions": where,
-            "scores": _scores(answers),
-            "accuracy": _accuracy(answers),
+            "scores": {name: Score.share(sum(some), len(some)) for name, some in kinds.items()},
+            "accuracy": accuracy(sum(answers[:OPEN]), sum(answers[OPEN:]), OPEN, QUESTIONS - OPEN),
             "environment": {"device": "NVIDIA A100", "cpu": "EPYC"},
             "data_digest": "d" * 64,
-            "adapter_bytes": 4_000 * (place + 1),
+            "adapter_bytes": 4_000 * (index + 1),
         } | changes
         folder = self.path / cell.spec
-        ResultsFile(folder / f"{cell.scale}.jsonl").append(make_record(cell, place, **values))
-        if predictions:
-            (folder / where).parent.mkdir(parents=True, exist_ok=True)
-            (folder / where).write_text("".join(map(_line, range(QUESTIONS), answers)), encoding="utf-8")
+        ResultsFile(folder / f"{cell.scale}.jsonl").append(make_record(cell, index, **values))
+        (folder / where).parent.mkdir(parents=True, exist_ok=True)
+        lines = [
+            {"question_id": f"q{i}", "answer_type": "open" if i < OPEN else "closed", "correct": correct}
+            for i, correct in enumerate(answers)
+        ]
+        (folder / where).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
-    def fill(self, right: Right = usual, *, cells: int = 3, **changes: Any) -> Folder:
-        for place in range(cells):
-            self.put(place, right, **changes)
+    def fill(self, right: Right = half, *, cells: int = 3, **changes: Any) -> Folder:
+        for index in range(cells):
+            self.put(index, right, **changes)
         return self
 
     def __str__(self) -> str:
         return str(self.path)
-
-
-def _scores(answers: Sequence[bool]) -> dict[str, Score]:
-    half = QUESTIONS // 2
-    shares = {"open": answers[:half], "closed": answers[half:], "global": answers}
-    return {name: Score.share(sum(some), len(some)) for name, some in shares.items()}
-
-
-def _accuracy(answers: Sequence[bool]) -> Accuracy:
-    shares = {name: Share(correct=s.correct or 0, n=s.n) for name, s in _scores(answers).items()}
-    return Accuracy(open=shares["open"], closed=shares["closed"], overall=shares["global"])
-
-
-def _line(question: int, correct: bool) -> str:
-    kind = "open" if question < QUESTIONS // 2 else "closed"
-    return json.dumps({"question_id": f"q{question}", "answer_type": kind, "correct": correct}) + "\n"
 
 
 @pytest.fixture(scope="session")

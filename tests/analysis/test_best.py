@@ -8,50 +8,47 @@ import numpy as np
 import pytest
 
 from bench import metrics
-from bench.analysis.best import mark_best
+from bench.analysis.best import BestMarks, mark_best
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import rows_of
 from bench.report import build_table
+from bench.spec.cell import Cell
 from bench.spec.sections import Column
 from tests.report.answers import answered
 from tests.report.conftest import Case, entry
-
-
-def answers(n: int, wrong: int) -> list[bool]:
-    return [i >= wrong for i in range(n)]
 
 
 @pytest.fixture
 def case(demo: Case, tmp_path: Path) -> Case:
     """Ten cells that get 60, and 2, 4, ... 18 more questions wrong than the best, and no other."""
     for i, cell in enumerate(demo.cells):
-        demo.put(i, answered(tmp_path, cell, answers(200, 60 + 2 * i), closed=100))
+        demo.put(i, answered(tmp_path, cell, [question >= 60 + 2 * i for question in range(200)], closed=100))
     return demo
 
 
-def test_what_pairing_cannot_tell_from_the_best_is_marked(case: Case, tmp_path: Path) -> None:
+def marks(case: Case, folder: Path | None, cells: list[Cell] | None = None) -> BestMarks:
+    rows = rows_of(case.spec, cells or case.cells, case.records)
+    return mark_best(rows, metrics.get("global"), ExampleScores(folder))
+
+
+def test_what_is_statistically_tied_with_the_best_is_marked(case: Case, tmp_path: Path) -> None:
     """12 more wrong: p = 2 * 0.5 ** 12 = 0.00049, and Holm asks for 0.05 / 43 = 0.0012; 10 more: 0.0020."""
-    groups = rows_of(case.spec, case.cells, case.records)
-    found = mark_best(groups, metrics.get("global"), ExampleScores(tmp_path))
-    assert found.best == set(range(6))
-    assert found.pairs == 45
-    assert found.kinds == {"mcnemar"}
+    found = marks(case, tmp_path)
+    assert (set(found.best), found.pairs, set(found.kinds)) == (set(range(6)), 45, {"mcnemar"})
 
 
-def test_cells_of_other_data_have_a_contest_of_their_own(case: Case, tmp_path: Path) -> None:
+def test_rows_of_other_data_are_compared_among_themselves(case: Case, tmp_path: Path) -> None:
     other = case.cells[0].data.model_copy(update={"test_limit": 7})
     cells = [*case.cells[:2], *(cell.model_copy(update={"data": other}) for cell in case.cells[2:])]
-    found = mark_best(rows_of(case.spec, cells, case.records), metrics.get("global"), ExampleScores(tmp_path))
+    found = marks(case, tmp_path, cells)
     assert 2 in found.best, "the best of its data, though the first two are better"
-    assert 0 not in found.best, "2 more wrong of 200 tell nothing"
+    assert 0 not in found.best, "2 more wrong of 200 are not significant"
     assert found.pairs == 1 + 28
 
 
-def test_without_the_answers_less_can_be_told(case: Case) -> None:
-    groups = rows_of(case.spec, case.cells, case.records)
-    found = mark_best(groups, metrics.get("global"), ExampleScores(None))
-    assert found.best == set()
-    assert found.kinds == {"unpaired"}
+def test_without_predictions_the_tests_have_less_power(case: Case) -> None:
+    found = marks(case, None)
+    assert (len(found.best), list(found.kinds)) == (0, ["unpaired"])
 
 
 def test_the_footnote_names_the_tests(case: Case, tmp_path: Path) -> None:
@@ -64,7 +61,7 @@ def test_the_footnote_names_the_tests(case: Case, tmp_path: Path) -> None:
     assert entry(table, 0, "global").low == pytest.approx(63.32, abs=0.01)
 
 
-def test_a_column_whose_noise_nobody_knows_is_not_marked(case: Case) -> None:
+def test_a_column_of_unknown_noise_is_not_marked(case: Case) -> None:
     case.respec(columns=[Column(value="train_time"), Column(value="memory")])
     table = case.fill().table()
     assert [row.values[1].best for row in table.rows if not row.baseline] == [False] * 10
@@ -75,11 +72,10 @@ def test_a_column_whose_noise_nobody_knows_is_not_marked(case: Case) -> None:
 
 def test_noise_is_rarely_bold(demo: Case, tmp_path: Path) -> None:
     """Ten cells of the same skill: in 60 tables at most 6 leave a cell unmarked (3 expected)."""
-    rng, told = np.random.default_rng(5), 0
+    rng, marked = np.random.default_rng(5), 0
     for _ in range(60):
         hard = rng.random(150)
         for i, cell in enumerate(demo.cells):
             demo.put(i, answered(tmp_path, cell, (rng.random(150) < hard).tolist()))
-        groups = rows_of(demo.spec, demo.cells, demo.records)
-        told += bool(mark_best(groups, metrics.get("global"), ExampleScores(tmp_path)).best)
-    assert told <= 6
+        marked += bool(marks(demo, tmp_path).best)
+    assert marked <= 6

@@ -1,4 +1,4 @@
-"""A table of several tasks or test sets: each is a field of its own, with its baselines, its best and its front."""
+"""A table of several tasks or test sets: each has its own baselines, best values and Pareto front."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def two(root: Path) -> Case:
 
 def record(cell: Cell, *, correct: int, params: int) -> CellRecord:
     label = cell.task.name == "image_classification"
-    main = "accuracy" if label else "exact_match"
-    n = 364 if label else 210
+    main, n = ("accuracy", 364) if label else ("exact_match", 210)
     return make_record(
         cell,
         accuracy=None,
@@ -42,48 +41,40 @@ def record(cell: Cell, *, correct: int, params: int) -> CellRecord:
     )
 
 
-def test_a_field_is_a_task_and_a_test_set(two: Case, paper: Case) -> None:
-    fields = eval_sets(rows_of(two.spec, two.cells, two.records))
-    assert [(one.name, one.task, len(one.rows)) for one in fields] == [
+def test_an_eval_set_is_a_task_and_a_test_set(two: Case, paper: Case) -> None:
+    sets = eval_sets(rows_of(two.spec, two.cells, two.records))
+    assert [(one.name, one.task, len(one.rows)) for one in sets] == [
         ("llama", "text_generation", 3), ("vit", "image_classification", 3),
     ]  # fmt: skip
-    assert fields[1].short("F-T variant=vit") == "F-T"
+    assert sets[1].short("F-T variant=vit") == "F-T"
     (one,) = eval_sets(rows_of(paper.spec, paper.cells, {}))
     assert (one.name, dict(one.distinguishing_labels), len(one.rows)) == ("", {}, 10)
-
-
-def test_less_training_data_is_the_same_field(paper: Case) -> None:
     less = paper.cells[1].data.model_copy(update={"train_limit": 100})
     fewer = paper.cells[2].data.model_copy(update={"test_limit": 100})
-    own = [paper.cells[0].data, less, fewer]
-    cells = [cell.model_copy(update={"data": data}) for cell, data in zip(paper.cells[:3], own, strict=True)]
+    data = [paper.cells[0].data, less, fewer]
+    cells = [cell.model_copy(update={"data": d}) for cell, d in zip(paper.cells[:3], data, strict=True)]
     assert [len(one.rows) for one in eval_sets(rows_of(paper.spec, cells, {}))] == [2, 1]
 
 
-def test_each_field_has_its_baselines_in_the_table(two: Case) -> None:
+def test_each_has_its_baselines_in_the_table(two: Case) -> None:
     table = two.table()
-    rows = {row.label: place for place, row in enumerate(table.rows) if row.baseline}
+    rows = {row.label: i for i, row in enumerate(table.rows) if row.baseline}
     assert list(rows) == ["Most common answer, llama", "Majority class, vit"]
-    assert [entry(table, place, "score").text for place in rows.values()] == ["33.33", "10.16"]
+    assert [entry(table, i, "score").text for i in rows.values()] == ["33.33", "10.16"]
     assert not any("baselines differ" in note for note in table.footnotes)
-
-
-def test_a_metric_of_one_task_has_a_baseline_of_that_task_only(two: Case) -> None:
     two.respec(columns=[Column(value="variant"), Column(value="accuracy")])
     table = two.table()
-    assert [entry(table, place, "accuracy").text for place in (6, 7)] == ["", "10.16"]
+    assert [entry(table, i, "accuracy").text for i in (6, 7)] == ["", "10.16"], "of the task that has the metric"
 
 
-def test_each_field_has_a_front_of_its_own(two: Case) -> None:
+def test_each_has_its_front(two: Case) -> None:
     plot = build_plot(two.spec, two.scale, rows_of(two.spec, two.cells, two.records))
     assert [panel.y_label for panel in plot.panels] == ["Score (%), llama", "Score (%), vit"]
     assert [panel.baseline for panel in plot.panels] == [pytest.approx(100 / 3), pytest.approx(3700 / 364)]
     assert [panel.baseline_label for panel in plot.panels] == ["Most common answer", "Majority class"]
-    for panel in plot.panels:
-        assert len(panel.measured) == 3
-        assert all("variant" not in point.label for point in panel.measured)
+    assert not any("variant" in point.label for panel in plot.panels for point in panel.measured)
     llama, vit = ([point.on_front for point in panel.measured] for panel in plot.panels)
-    assert llama == [False, False, False], "none is above the prior"
+    assert llama == [False, False, False], "none is above the baseline"
     assert vit == [True, True, False]
 
 

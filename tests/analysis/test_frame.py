@@ -1,4 +1,4 @@
-"""Records as flat files: every column documented, every value as in the record, the same bytes every time."""
+"""Records as a frame: every column documented, every value as in the record, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,8 +16,8 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 import torch
-from pandas import DataFrame
 
+import bench
 from bench.analysis.frame import csv_bytes, parquet_bytes, to_frame
 from bench.errors import SpecError
 from bench.metrics import task_scores
@@ -42,9 +43,11 @@ def record(root: Path) -> CellRecord:
     return make_record(cell, estimate=make_estimate(), settings=cell.model_dump(mode="json"))
 
 
-def value(flat: DataFrame, name: str, row: int = 0) -> Any:
-    found = flat[name].tolist()[row]
-    return None if found is pd.NA else found
+def values(frame: pd.DataFrame, name: str) -> list[Any]:
+    return [None if value is pd.NA else value for value in frame[name].tolist()]
+
+
+# --- columns ---------------------------------------------------------------------------------------------------
 
 
 def test_the_page_of_columns_is_current(root: Path) -> None:
@@ -52,26 +55,21 @@ def test_the_page_of_columns_is_current(root: Path) -> None:
     assert (root / "docs" / "columns.md").read_text(encoding="utf-8") == render()
 
 
-def test_every_column_says_what_it_means_and_in_which_unit() -> None:
+def test_every_field_of_a_record_has_a_column_with_meaning_and_unit() -> None:
+    assert {column.group for column in columns()} == set(record_schema()["properties"]) - {"accuracy"} | {"stale"}
     without = {"schema_version", "seed", "error.step", "environment.cores", "environment.torch_threads"}
     for column in columns():
         assert column.meaning.strip(". "), column.name
         assert column.unit or column.kind not in ("integer", "number") or column.name in without, column.name
 
 
-def test_every_field_of_a_record_has_a_column() -> None:
-    top = {column.group for column in columns()}
-    assert top == set(record_schema()["properties"]) - {"accuracy"} | {"stale"}
-
-
 def test_all_that_a_worker_notes_of_its_environment_is_documented(record: CellRecord) -> None:
     noted = describe_environment(torch.device("cpu"))
     unknown = {key: "" for key, value in noted.items() if value is None and key != "git"}
     revision = {"git": {"commit": "a" * 40, "dirty": False}}
-    flat = to_frame([record.model_copy(update={"environment": noted | unknown | revision})])
-    names = [name for name in flat.columns if name.startswith("environment.")]
-    assert {"environment.tested_versions.python", "environment.tested_versions.below.torch"} <= set(names)
-    assert [name for name in names if describe(name).name == "environment.<place>"] == []
+    frame = to_frame([record.model_copy(update={"environment": noted | unknown | revision})], ["environment.*"])
+    assert {"environment.tested_versions.python", "environment.tested_versions.below.torch"} <= set(frame.columns)
+    assert [name for name in frame.columns if describe(name).name == "environment.<place>"] == []
 
 
 def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) -> None:
@@ -85,100 +83,104 @@ def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) ->
     assert [name for name in names if name in always] == always
 
 
-def test_values_are_those_of_the_record(record: CellRecord) -> None:
-    flat = to_frame([record])
-    assert value(flat, "cell_id") == record.cell_id
-    assert value(flat, "labels.rank") == 4
-    assert value(flat, "parts.jtm") == "LoRA"
-    assert value(flat, "memory.train.allocated_peak_bytes") == record.memory.train.allocated_peak_bytes
-    assert value(flat, "memory.load.allocated_peak_bytes") is None
-    assert value(flat, "estimate.memory.train.by_kind.activations") == 3 * 2**30
-    assert value(flat, "settings.train.optimizer.lr") == 1e-3
-    assert value(flat, "settings.methods.LoRA.r") == 4
-    assert json.loads(str(value(flat, "settings.model.image.std"))) == [5, 5, 5]
-    assert value(flat, "params.by_part.vit.total") == 1
-    assert json.loads(str(value(flat, "loss_curve"))) == []
-
-
-def test_scores_are_in_the_same_columns_whichever_program_wrote_them(record: CellRecord) -> None:
-    assert record.accuracy is not None
-    older, newer = record, record.model_copy(update={"scores": {"accuracy": Score.share(3, 4)}, "accuracy": None})
-    flat = to_frame([older, newer])
-    share = record.accuracy.closed
-    assert value(flat, "scores.closed.correct") == share.correct
-    assert value(flat, "scores.closed.value") == share.correct / share.n
-    assert value(flat, "baselines.always_no.closed.correct") == 180
-    assert [value(flat, "scores.accuracy.value", row) for row in (0, 1)] == [None, 0.75]
-    assert value(flat, "scores.closed.value", 1) is None
-    assert set(record.accuracy.scores()) <= set(task_scores())
-
-
-def test_a_column_has_one_type(record: CellRecord) -> None:
-    ranks: tuple[list[Any], ...] = [4, 4.5, None], [4, "all", {"a": [1]}], [True, False, None], [2**70, 1, None]
-    for raw, kind, shown in zip(
-        ranks,
-        ("Float64", "string", "boolean", "string"),
-        ([4.0, 4.5, None], ["4", "all", None], [True, False, None], [str(2**70), "1", None]),
-        strict=True,
-    ):
-        flat = to_frame([record.model_copy(update={"labels": {"rank": rank}}) for rank in raw])
-        assert (str(flat["labels.rank"].dtype), [value(flat, "labels.rank", row) for row in range(3)]) == (kind, shown)
-    assert value(to_frame([record.model_copy(update={"labels": {"rank": {"a": [1]}}})]), "labels.rank.a") == "[1]"
-
-
-def test_a_name_with_dots_is_no_place(record: CellRecord) -> None:
-    flat = to_frame([record.model_copy(update={"labels": {"a.b": 1, "a": {"b": 2}}})])
-    assert (value(flat, "labels.'a.b'"), value(flat, "labels.a.b")) == (1, 2)
-
-
 def test_chosen_columns(record: CellRecord) -> None:
-    flat = to_frame([record], ["label", "params.*", "label", "scores.global.value"])
-    assert list(flat.columns)[:3] == ["label", "params.trainable", "params.total"]
-    assert flat.columns[-1] == "scores.global.value"
+    frame = to_frame([record], ["label", "params.*", "label", "scores.global.value"])
+    assert list(frame.columns)[:3] == ["label", "params.trainable", "params.total"]
+    assert frame.columns[-1] == "scores.global.value"
     with pytest.raises(SpecError, match=r"did you mean 'params\.pct'"):
         to_frame([record], ["params.pc"])
 
 
-HOSTILE = ["=1+1", " @SUM(1)", "-3", "a,b\n\"c\"", "\ud800", "|x", "plain"]  # fmt: skip
+# --- values ----------------------------------------------------------------------------------------------------
+
+
+def test_values_are_those_of_the_record(record: CellRecord) -> None:
+    expected = {
+        "cell_id": record.cell_id,
+        "labels.rank": 4,
+        "parts.jtm": "LoRA",
+        "memory.train.allocated_peak_bytes": record.memory.train.allocated_peak_bytes,
+        "memory.load.allocated_peak_bytes": None,
+        "estimate.memory.train.by_kind.activations": 3 * 2**30,
+        "settings.train.optimizer.lr": 1e-3,
+        "settings.methods.LoRA.r": 4,
+        "params.by_part.vit.total": 1,
+        "loss_curve": "[]",
+    }
+    frame = to_frame([record])
+    assert {name: values(frame, name)[0] for name in expected} == expected
+    assert json.loads(values(frame, "settings.model.image.std")[0]) == [5, 5, 5]
+
+
+def test_scores_are_in_the_same_columns_whichever_program_wrote_them(record: CellRecord) -> None:
+    assert record.accuracy is not None
+    newer = record.model_copy(update={"scores": {"accuracy": Score.share(3, 4)}, "accuracy": None})
+    frame, share = to_frame([record, newer]), record.accuracy.closed
+    assert values(frame, "scores.closed.correct") == [share.correct, None]
+    assert values(frame, "scores.closed.value") == [share.correct / share.n, None]
+    assert values(frame, "scores.accuracy.value") == [None, 0.75]
+    assert values(frame, "baselines.always_no.closed.correct")[0] == 180
+    assert set(record.accuracy.scores()) <= set(task_scores())
+
+
+@pytest.mark.parametrize(
+    ("raw", "dtype", "shown"),
+    [
+        ([4, 4.5, None], "Float64", [4.0, 4.5, None]),
+        ([4, "all", {"a": [1]}], "string", ["4", "all", None]),
+        ([True, False, None], "boolean", [True, False, None]),
+        ([2**70, 1, None], "string", [str(2**70), "1", None]),
+        ([2**53 + 1, None, 0], "Int64", [2**53 + 1, None, 0]),
+    ],
+)
+def test_a_column_has_one_type(record: CellRecord, raw: list[Any], dtype: str, shown: list[Any]) -> None:
+    frame = to_frame([record.model_copy(update={"labels": {"rank": rank}}) for rank in raw])
+    assert (str(frame["labels.rank"].dtype), values(frame, "labels.rank")) == (dtype, shown)
+
+
+def test_a_key_with_dots_is_no_path(record: CellRecord) -> None:
+    frame = to_frame([record.model_copy(update={"labels": {"a.b": 1, "a": {"b": [2]}}})])
+    assert (values(frame, "labels.'a.b'"), values(frame, "labels.a.b")) == ([1], ["[2]"])
+
+
+# --- files -----------------------------------------------------------------------------------------------------
 
 
 def test_csv_keeps_every_value_and_runs_nothing(record: CellRecord) -> None:
+    hostile = {
+        "=1+1": "'=1+1",
+        " @SUM(1)": "' @SUM(1)",
+        "-3": "'-3",
+        'a,b\n"c"': 'a,b\n"c"',
+        "\ud800": "\\ud800",
+        "|x": "'|x",
+        "plain": "plain",
+    }
     failure = Failure(type="E", message="m", log_tail='line 1\nline 2, "quoted"')
-    records = [
-        record.model_copy(update={"label": text, "status": Status.ERROR, "error": failure, "energy_j": -0.1})
-        for text in HOSTILE
-    ]
-    flat = to_frame(records)
-    rows = list(csv.DictReader(io.StringIO(csv_bytes(flat).decode(), newline="")))
-    assert [row["label"] for row in rows] == [
-        "'=1+1", "' @SUM(1)", "'-3", 'a,b\n"c"', "\\ud800", "'|x", "plain",
-    ]  # fmt: skip
-    assert rows[0]["error.log_tail"] == failure.log_tail
-    assert (rows[0]["energy_j"], rows[0]["time.step_median_s"], rows[0]["time.load_s"]) == ("-0.1", "0.12", "")
+    changes = {"status": Status.ERROR, "error": failure, "energy_j": -0.1}
+    frame = to_frame([record.model_copy(update={"label": text} | changes) for text in hostile])
+    rows = list(csv.DictReader(io.StringIO(csv_bytes(frame).decode(), newline="")))
+    assert [row["label"] for row in rows] == list(hostile.values())
+    names = ("error.log_tail", "energy_j", "time.step_median_s", "time.load_s")
+    assert [rows[0][name] for name in names] == [failure.log_tail, "-0.1", "0.12", ""]
     assert record.params is not None
     assert float(rows[0]["params.pct"]) == record.params.pct
+    texts = pyarrow.parquet.read_table(io.BytesIO(parquet_bytes(frame))).column("label").to_pylist()
+    assert texts == [text.encode("utf-8", "backslashreplace").decode() for text in hostile]
 
 
-def test_parquet_is_typed_and_says_what_its_columns_mean(gallery: list[CellRecord]) -> None:
-    flat = to_frame(gallery)
-    table = pyarrow.parquet.read_table(io.BytesIO(parquet_bytes(flat)))
-    assert table.num_rows == len(gallery)
-    assert table.column("cell_id").to_pylist() == [record.cell_id for record in gallery]
+def test_parquet_is_typed_and_documents_its_columns(gallery: list[CellRecord]) -> None:
+    frame = to_frame(gallery)
+    table = pyarrow.parquet.read_table(io.BytesIO(parquet_bytes(frame)))
     for name, kind in (("params.total", "int64"), ("memory.load.reserved_peak_bytes", "int64"), ("energy_j", "double"),
                        ("labels.rank", "int64"), ("environment.git.dirty", "bool"), ("task", "string")):  # fmt: skip
         assert str(table.schema.field(name).type) == kind, name
     metadata = table.schema.field("time.step_median_s").metadata
     assert metadata[b"unit"] == b"s"
     assert metadata[b"description"].decode() == "Measured times. Median of the timed training steps."
-    for name in flat.columns:
-        assert table.column(name).to_pylist() == [None if one is pd.NA else one for one in flat[name].tolist()]
-
-
-def test_lone_surrogates_do_not_stop_parquet(record: CellRecord) -> None:
-    table = pyarrow.parquet.read_table(
-        io.BytesIO(parquet_bytes(to_frame([record.model_copy(update={"label": "\ud800"})])))
-    )
-    assert table.column("label").to_pylist() == ["\\ud800"]
+    names = list(frame.columns)
+    assert [table.column(name).to_pylist() for name in names] == [values(frame, name) for name in names]
+    assert values(frame, "cell_id") == [record.cell_id for record in gallery]
 
 
 def test_the_same_records_give_the_same_bytes(gallery: list[CellRecord]) -> None:
@@ -193,11 +195,34 @@ def test_without_pyarrow(record: CellRecord, monkeypatch: pytest.MonkeyPatch) ->
         parquet_bytes(to_frame([record]))
 
 
+def test_load_reads_folders_and_specs(root: Path) -> None:
+    folder = root / "results" / "gallery"
+    of_folder = bench.load(folder / "table5")
+    of_spec = bench.load(root / "specs" / "table5.yaml", scale="demo", results=folder)
+    assert values(of_folder, "cell_id") == values(of_spec, "cell_id")
+    with pytest.raises(SpecError, match="no such file or folder"):
+        bench.load("nowhere")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "specs/table1.yaml --list", "compare a b"])
+def test_only_frames_import_pandas(root: Path, arguments: str) -> None:
+    program = (
+        "import sys, bench; assert 'bench.commands' not in sys.modules\n"
+        f"sys.argv = ['run_bench.py', *{arguments.split()!r}]\n"
+        "from bench.start import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'pandas' not in sys.modules and 'scipy.stats' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 @pytest.mark.benchmark
 def test_a_thousand_records_take_less_than_five_seconds(gallery: list[CellRecord]) -> None:
     records = (gallery * 40)[:1000]
     before = time.process_time()
-    flat = to_frame(records)
-    csv_bytes(flat)
-    parquet_bytes(flat)
+    frame = to_frame(records)
+    csv_bytes(frame)
+    parquet_bytes(frame)
     assert time.process_time() - before < 5

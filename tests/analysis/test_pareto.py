@@ -1,4 +1,4 @@
-"""The front is what nothing beats, in any number of objectives; noise and floor are told from it."""
+"""The front is what nothing dominates, in any number of objectives, beyond noise and above the baseline."""
 
 from __future__ import annotations
 
@@ -7,39 +7,38 @@ from hypothesis import strategies as st
 
 from bench.analysis.pareto import pareto_status
 
-PLACES = st.integers(1, 4).flatmap(lambda k: st.lists(st.tuples(*[st.integers(0, 6)] * k), min_size=0, max_size=25))
+POINTS = st.integers(1, 4).flatmap(lambda k: st.lists(st.tuples(*[st.integers(0, 6)] * k), min_size=0, max_size=25))
 
 
-def beats(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def dominates(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
-@given(PLACES)
-def test_the_front_is_what_nothing_beats(places: list[tuple[int, ...]]) -> None:
-    found = pareto_status(places, [False] * len(places), lambda *_: True)
-    wanted = ["dominated" if any(beats(other, place) for other in places) else "front" for place in places]
-    assert found == wanted
+@given(POINTS)
+def test_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> None:
+    found = pareto_status(points, [False] * len(points), lambda *_: True)
+    assert found == ["dominated" if any(dominates(o, p) for o in points) else "front" for p in points]
 
 
-@given(PLACES, st.data())
-def test_what_is_on_the_floor_neither_stands_on_the_front_nor_beats(
-    places: list[tuple[int, ...]], data: st.DataObject
+@given(POINTS, st.data())
+def test_what_is_at_the_baseline_is_not_on_the_front_and_dominates_nothing(
+    points: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
-    floored = data.draw(st.lists(st.booleans(), min_size=len(places), max_size=len(places)))
-    found = pareto_status(places, floored, lambda *_: True)
-    above = [place for place, low in zip(places, floored, strict=True) if not low]
-    kept = [standing for standing, low in zip(found, floored, strict=True) if not low]
+    low = data.draw(st.lists(st.booleans(), min_size=len(points), max_size=len(points)))
+    found = list(zip(pareto_status(points, low, lambda *_: True), points, low, strict=True))
+    above = [point for _, point, at_baseline in found if not at_baseline]
+    kept = [status for status, _, at_baseline in found if not at_baseline]
     assert kept == pareto_status(above, [False] * len(above), lambda *_: True)
-    assert all((standing == "baseline") == low for standing, low in zip(found, floored, strict=True))
+    assert all((status == "baseline") == at_baseline for status, _, at_baseline in found)
 
 
-@given(PLACES)
-def test_where_nothing_can_be_told_apart_nothing_is_beaten(places: list[tuple[int, ...]]) -> None:
-    assert "dominated" not in pareto_status(places, [False] * len(places), lambda *_: False)
+@given(POINTS)
+def test_where_nothing_is_significant_nothing_is_dominated(points: list[tuple[int, ...]]) -> None:
+    assert "dominated" not in pareto_status(points, [False] * len(points), lambda *_: False)
 
 
-def test_one_sure_winner_is_enough() -> None:
-    """Both first places beat the last; it cannot be told from one of them in the second objective."""
-    places = [(1.0, 3.0), (2.0, 2.0), (3.0, 3.5)]
-    assert pareto_status(places, [False] * 3, lambda _, j, k: (j, k) != (0, 1)) == ["front", "front", "dominated"]
-    assert pareto_status(places, [False] * 3, lambda _, __, k: k != 1) == ["front", "front", "noise"]
+def test_one_significant_winner_is_enough() -> None:
+    """Both first points dominate the last, not significantly the one in the second objective."""
+    points = [(1.0, 3.0), (2.0, 2.0), (3.0, 3.5)]
+    assert pareto_status(points, [False] * 3, lambda _, j, k: (j, k) != (0, 1)) == ["front", "front", "dominated"]
+    assert pareto_status(points, [False] * 3, lambda _, __, k: k != 1) == ["front", "front", "noise"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,11 @@ def record(demo: Case, tmp_path: Path) -> CellRecord:
     return answered(tmp_path, demo.cells[0], RIGHT, closed=2)
 
 
+def written(case: Case, folder: Path, lines: list[dict[str, Any]], task: str, scores: dict[str, Score]) -> CellRecord:
+    (folder / "p.jsonl").write_text("\n".join(json.dumps({"question_id": str(i)} | x) for i, x in enumerate(lines)))
+    return make_record(case.cells[0], accuracy=None, task=task, scores=scores, predictions="p.jsonl")
+
+
 def test_a_metric_counts_its_own_questions(record: CellRecord, tmp_path: Path) -> None:
     examples = ExampleScores(tmp_path)
     assert examples.of(record, "open") == {"q0": 1, "q1": 0, "q2": 1}
@@ -32,26 +38,19 @@ def test_a_metric_counts_its_own_questions(record: CellRecord, tmp_path: Path) -
 
 
 def test_a_mean_of_shares(demo: Case, tmp_path: Path) -> None:
-    lines = [{"question_id": str(i), "correct": f1 == 1, "token_f1": f1} for i, f1 in enumerate((1.0, 0.5, 0.0))]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     scores = {"exact_match": Score.share(1, 3), "token_f1": Score(value=0.5, n=3)}
-    record = make_record(demo.cells[0], accuracy=None, task="text_generation", scores=scores, predictions="p.jsonl")
+    lines = [{"correct": f1 == 1, "token_f1": f1} for f1 in (1.0, 0.5, 0.0)]
+    record = written(demo, tmp_path, lines, "text_generation", scores)
     assert ExampleScores(tmp_path).of(record, "token_f1") == {"0": 1.0, "1": 0.5, "2": 0.0}
     assert ExampleScores(tmp_path).of(record, "exact_match") == {"0": 1.0, "1": 0.0, "2": 0.0}
 
 
 def test_a_score_that_is_no_mean_is_one_of_influences(demo: Case, tmp_path: Path) -> None:
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
-    lines = [
-        {"question_id": str(i), "correct": gold == told, "answer": gold, "prediction": told}
-        for i, (gold, told) in enumerate(pairs)
-    ]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    lines = [{"correct": answer == told, "answer": answer, "prediction": told} for answer, told in pairs]
     f1 = (2 / 3 + 4 / 5) / 2
     scores = {"accuracy": Score.share(3, 4), "macro_f1": Score(value=f1, n=4)}
-    record = make_record(
-        demo.cells[0], accuracy=None, task="image_classification", scores=scores, predictions="p.jsonl"
-    )
+    record = written(demo, tmp_path, lines, "image_classification", scores)
     assert ExampleScores(tmp_path).of(record, "accuracy") == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 1.0}
     found = ExampleScores(tmp_path).of(record, "macro_f1")
     assert found is not None
@@ -61,8 +60,8 @@ def test_a_score_that_is_no_mean_is_one_of_influences(demo: Case, tmp_path: Path
     assert ExampleScores(tmp_path).of(stale, "macro_f1") is None
 
 
-def test_the_same_examples_are_known_as_the_same(demo: Case, tmp_path: Path) -> None:
-    first, second = (answered(tmp_path, cell, RIGHT) for cell in demo.cells[:2])
+def test_the_same_examples_in_another_order_share_their_ids(demo: Case, tmp_path: Path) -> None:
+    first, second = (answered(tmp_path, cell, RIGHT, closed=2) for cell in demo.cells[:2])
     path = tmp_path / str(second.predictions)
     path.write_text("\n".join(reversed(path.read_text().splitlines())))
     examples = ExampleScores(tmp_path)
@@ -75,30 +74,23 @@ def test_the_same_examples_are_known_as_the_same(demo: Case, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "nonsense", '{"question_id": "q0"', "[1]\n", '{"question_id": "q0", "correct": true}\n', "[" * 100_000],
+    ["", "nonsense", '{"question_id": "q0"', "[1]\n", '{"question_id": "q0", "correct": true}\n', "[" * 100_000, None],
 )
 def test_a_file_that_does_not_add_up_to_the_score_is_not_believed(
-    record: CellRecord, tmp_path: Path, content: str
+    record: CellRecord, tmp_path: Path, content: str | None
 ) -> None:
-    (tmp_path / str(record.predictions)).write_text(content)
-    assert ExampleScores(tmp_path).of(record, "global") is None
-
-
-def test_another_run_s_answers_are_not_believed(record: CellRecord, tmp_path: Path) -> None:
+    """The last is another run's, with every answer right."""
     path = tmp_path / str(record.predictions)
-    path.write_text(path.read_text().replace("false", "true"))
+    path.write_text(path.read_text().replace("false", "true") if content is None else content)
     assert ExampleScores(tmp_path).of(record, "global") is None
 
 
-def test_no_file_no_folder_no_outcomes(record: CellRecord, tmp_path: Path) -> None:
-    assert ExampleScores(None).of(record, "global") is None
-    assert ExampleScores(tmp_path / "elsewhere").of(record, "global") is None
-    assert ExampleScores(tmp_path).of(record.model_copy(update={"predictions": None}), "global") is None
-
-
-@pytest.mark.parametrize("outside", ["../p.jsonl", "/etc/passwd"])
-def test_files_outside_the_folder_are_not_read(record: CellRecord, tmp_path: Path, outside: str) -> None:
+@pytest.mark.parametrize("predictions", [None, "elsewhere.jsonl", "../p.jsonl", "/etc/passwd"])
+def test_without_a_file_inside_the_folder_nothing_is_known(
+    record: CellRecord, tmp_path: Path, predictions: str | None
+) -> None:
     (tmp_path / "p.jsonl").write_text((tmp_path / str(record.predictions)).read_text())
     (tmp_path / "inside").mkdir()
-    moved = record.model_copy(update={"predictions": outside})
+    moved = record.model_copy(update={"predictions": predictions})
     assert ExampleScores(tmp_path / "inside").of(moved, "global") is None
+    assert ExampleScores(None).of(record, "global") is None

@@ -17,53 +17,48 @@ from scipy import stats
 from bench import metrics
 from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import Row, rows_of
-from bench.analysis.statistics import Difference, Interval, bootstrap, difference, interval, mcnemar, wilson
+from bench.analysis.statistics import Difference, Interval, bootstrap, difference, holm, interval, mcnemar, wilson
 from bench.records.record import Time
 from bench.spec.cell import Cell
 from bench.spec.sections import Spec
 from bench.tasks import _base
+from tests.analysis.conftest import near
 from tests.factories import load_cells, make_record
 from tests.report.answers import answered
 from tests.report.conftest import Case
 
 GLOBAL = metrics.get("global")
+STEP = metrics.get("step_time")
 Influence = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
+Answers = Sequence[bool]
 
 
-class Bench:
-    """Groups made of what their seeds answered."""
+class Lab:
+    """Rows made of what their seeds answered."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        self.folder = folder
-        self._root = root
+        self.folder, self._root = folder, root
 
-    @property
-    def examples(self) -> ExampleScores:
-        """Anew: the files change between two calls."""
-        return ExampleScores(self.folder)
-
-    def groups(self, *groups: Sequence[Sequence[bool]], predictions: bool = True) -> list[Row]:
+    def rows(self, *rows: Sequence[Answers], predictions: bool = True) -> list[Row]:
         """Each a list of seeds, each a list of questions."""
-        seeds = list(range(max(len(seeds) for seeds in groups)))
-        spec, cells = _cells(self._root, len(seeds))
+        n = max(len(seeds) for seeds in rows)
+        spec, cells = _cells(self._root, n)
         case = Case(spec, cells)
-        for i, group in enumerate(groups):
-            for j, right in enumerate(group):
-                cell = cells[i * len(seeds) + j]
-                record = answered(self.folder, cell, right)
-                kept = record if predictions else record.model_copy(update={"predictions": None})
-                case.put(i * len(seeds) + j, kept)
-        return rows_of(spec, cells, case.records)[: len(groups)]
+        for i, seeds in enumerate(rows):
+            for j, right in enumerate(seeds):
+                record = answered(self.folder, cells[i * n + j], right)
+                case.put(i * n + j, record if predictions else record.model_copy(update={"predictions": None}))
+        return rows_of(spec, cells, case.records)[: len(rows)]
 
-    def difference(self, a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], **kwargs: bool) -> Difference:
-        one, other = self.groups(a, b, **kwargs)
-        found = difference(one, other, GLOBAL, self.examples)
+    def difference(self, a: Sequence[Answers], b: Sequence[Answers], *, predictions: bool = True) -> Difference:
+        one, other = self.rows(a, b, predictions=predictions)
+        found = difference(one, other, GLOBAL, ExampleScores(self.folder))
         assert found is not None
         return found
 
-    def spread(self, *seeds: Sequence[bool], **kwargs: bool) -> Interval:
-        (group,) = self.groups(seeds, **kwargs)
-        found = interval(group, GLOBAL, self.examples)
+    def interval(self, *seeds: Answers) -> Interval:
+        (row,) = self.rows(seeds)
+        found = interval(row, GLOBAL, ExampleScores(self.folder))
         assert found is not None
         return found
 
@@ -74,15 +69,15 @@ def _cells(root: Path, seeds: int) -> tuple[Spec, list[Cell]]:
 
 
 @pytest.fixture
-def bench(root: Path, tmp_path: Path) -> Bench:
-    return Bench(root, tmp_path)
+def lab(root: Path, tmp_path: Path) -> Lab:
+    return Lab(root, tmp_path)
 
 
 def draw(seed: int, n: int, share: float) -> list[bool]:
     return [bool(hit) for hit in np.random.default_rng(seed).random(n) < share]
 
 
-# --- against known values --------------------------------------------------------------------------------------
+# --- SciPy's results -------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -103,35 +98,40 @@ def test_wilson_s_interval_is_scipy_s(correct: int, n: int) -> None:
     assert wilson(correct / n, n) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
-def test_costs_are_compared_by_welch_s_test(root: Path) -> None:
-    spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
-    case, times = Case(spec, cells), [(0.10, 0.11, 0.13), (0.12, 0.15, 0.16)]
-    for i, seconds in enumerate(itertools.chain(*times)):
-        case.put(i, make_record(cells[i], time=Time(step_median_s=seconds)))
-    groups, step = rows_of(spec, cells, case.records), metrics.get("step_time")
-    found, one = (
-        difference(groups[1], groups[0], step, ExampleScores(None)),
-        interval(groups[0], step, ExampleScores(None)),
-    )
+@pytest.mark.parametrize("seed", range(10))
+def test_costs_are_compared_by_welch_s_test(root: Path, seed: int) -> None:
+    times = np.random.default_rng(seed).normal([[0.10], [0.13]], [[0.02], [0.01]], (2, 3))
+    spec, cells = _cells(root, 3)
+    records = {
+        cell.cell_id: make_record(cell, time=Time(step_median_s=s)) for cell, s in zip(cells, times.flat, strict=False)
+    }
+    rows, none = rows_of(spec, cells, records), ExampleScores(None)
+    found, one = difference(rows[1], rows[0], STEP, none), interval(rows[0], STEP, none)
     wanted = stats.ttest_ind(times[1], times[0], equal_var=False)
     assert found is not None
     assert one is not None
-    assert found.kind == "seeds"
-    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.kind, found.p) == ("seeds", near(wanted.pvalue))
     assert (found.low, found.high) == pytest.approx([1000 * bound for bound in wanted.confidence_interval()])
     inner = stats.t.interval(0.95, 2, np.mean(times[0]), stats.sem(times[0]))
     assert (one.kind, one.n, one.low, one.high) == ("seeds", None, *(pytest.approx(1000 * bound) for bound in inner))
 
 
-def test_one_measurement_says_nothing_of_its_noise(paper: Case) -> None:
-    groups, step = rows_of(paper.spec, paper.cells, paper.fill().records), metrics.get("step_time")
-    found = interval(groups[0], step, ExampleScores(None))
-    assert found is not None
-    assert (found.std, found.low, found.high, found.kind) == (None, None, None, "none")
-    assert difference(groups[0], groups[1], step, ExampleScores(None)) is None
+@pytest.mark.parametrize(
+    ("p_values", "tests", "adjusted"),
+    [
+        ([0.04, 0.01, 0.02], 3, [0.04, 0.03, 0.04]),
+        ([0.06, 0.01, 0.03], None, [0.06, 0.03, 0.06]),
+        ([0.001, 0.04, 0.03], 3, [0.003, 0.06, 0.06]),
+        ([0.04, 0.01, 0.02], 6, [0.16, 0.06, 0.10]),
+        ([0.9, 0.5], None, [1.0, 1.0]),
+        ([], 1, []),
+    ],
+)
+def test_holm_corrects_step_by_step(p_values: list[float], tests: int | None, adjusted: list[float]) -> None:
+    assert holm(p_values, tests) == pytest.approx(adjusted)
 
 
-# --- on simulated data -----------------------------------------------------------------------------------------
+# --- simulated data --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -168,25 +168,25 @@ def test_scores_that_are_no_means_are_covered_as_well(influence: Influence) -> N
     assert 0.92 <= covered / trials <= 0.98
 
 
-def test_cells_of_equal_skill_are_told_apart_no_more_often_than_stated(bench: Bench) -> None:
+def test_cells_of_equal_skill_differ_no_more_often_than_stated(lab: Lab) -> None:
     """Of 100 pairs of three seeds each, which find the same questions hard."""
     rng, wrong = np.random.default_rng(3), 0
     for _ in range(100):
         hard = rng.random(120)
         a, b = ([(rng.random(120) < hard).tolist() for _ in range(3)] for _ in range(2))
-        wrong += bench.difference(a, b).significant
+        wrong += lab.difference(a, b).significant
     assert wrong <= 9
 
 
-def test_pairing_finds_what_two_samples_hide(bench: Bench) -> None:
+def test_pairing_finds_what_two_samples_hide(lab: Lab) -> None:
     right = draw(0, 400, 0.5)
     better = [hit or i < 40 for i, hit in enumerate(right)]
-    assert bench.difference([better], [right]).significant
-    assert not bench.difference([better], [right], predictions=False).significant
+    assert lab.difference([better], [right]).significant
+    assert not lab.difference([better], [right], predictions=False).significant
 
 
-def test_more_examples_narrow_the_interval_as_their_root(bench: Bench) -> None:
-    few, many = bench.spread(draw(0, 100, 0.5)), bench.spread(draw(0, 10_000, 0.5))
+def test_more_examples_narrow_the_interval_as_their_root(lab: Lab) -> None:
+    few, many = (lab.interval(draw(0, n, 0.5)) for n in (100, 10_000))
     assert None not in (few.low, few.high, many.low, many.high)
     assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.05)  # type: ignore[operator]
 
@@ -204,67 +204,62 @@ def test_many_examples_are_drawn_from_the_normal_distribution() -> None:
 def test_identical_cells_are_never_different(
     tmp_path_factory: pytest.TempPathFactory, root: Path, seeds: int, n: int, seed: int, predictions: bool
 ) -> None:
-    bench = Bench(root, tmp_path_factory.mktemp("same"))
     right = [draw(seed + i, n, 0.5) for i in range(seeds)]
-    found = bench.difference(right, right, predictions=predictions)
+    found = Lab(root, tmp_path_factory.mktemp("same")).difference(right, right, predictions=predictions)
     assert (found.mean, found.p) == (0.0, 1.0)
     assert found.low <= 0 <= found.high
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize("predictions", [True, False])
-def test_one_question_tells_nothing_apart(bench: Bench, seeds: int, predictions: bool) -> None:
-    found = bench.difference([[True]] * seeds, [[False]] * seeds, predictions=predictions)
-    assert (found.mean, found.significant) == (100.0, False)
-    assert found.low <= 0
-
-
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_four_questions_tell_nothing_apart(bench: Bench, seeds: int) -> None:
-    assert not bench.difference([[True] * 4] * seeds, [[False] * 4] * seeds).significant
-    assert bench.difference([[True] * 12] * seeds, [[False] * 12] * seeds).significant
+def test_few_questions_are_never_significant(lab: Lab, seeds: int) -> None:
+    for predictions in (True, False):
+        found = lab.difference([[True]] * seeds, [[False]] * seeds, predictions=predictions)
+        assert (found.mean, found.significant) == (100.0, False)
+        assert found.low <= 0
+    assert not lab.difference([[True] * 4] * seeds, [[False] * 4] * seeds).significant
+    assert lab.difference([[True] * 12] * seeds, [[False] * 12] * seeds).significant
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_a_perfect_score_is_not_a_certain_one(bench: Bench, seeds: int) -> None:
-    found = bench.spread(*[[True] * 20] * seeds)
+def test_a_perfect_score_is_not_a_certain_one(lab: Lab, seeds: int) -> None:
+    found = lab.interval(*[[True] * 20] * seeds)
     assert found.high == 100.0
     assert found.low == pytest.approx(100 * stats.binomtest(20, 20).proportion_ci(method="wilson").low)
 
 
-def test_no_questions_no_score(bench: Bench) -> None:
-    group = bench.groups([[]])[0]
-    assert interval(group, GLOBAL, bench.examples) is None
-    assert difference(group, group, GLOBAL, bench.examples) is None
+def test_one_measurement_leaves_its_noise_unknown(paper: Case) -> None:
+    rows, none = rows_of(paper.spec, paper.cells, paper.fill().records), ExampleScores(None)
+    found = interval(rows[0], STEP, none)
+    assert found is not None
+    assert (found.std, found.low, found.high, found.kind) == (None, None, None, "none")
+    assert difference(rows[0], rows[1], STEP, none) is None
 
 
-def test_questions_that_differ_are_not_paired(bench: Bench) -> None:
-    found = bench.difference([draw(0, 100, 0.5)], [draw(0, 101, 0.5)])
-    assert found.kind == "unpaired"
+def test_no_questions_no_score(lab: Lab) -> None:
+    (row,), examples = lab.rows([[]]), ExampleScores(lab.folder)
+    assert interval(row, GLOBAL, examples) is None
+    assert difference(row, row, GLOBAL, examples) is None
 
 
-def test_seeds_that_differ_in_their_questions(bench: Bench) -> None:
-    found = bench.spread(draw(0, 100, 0.5), draw(1, 120, 0.5), draw(2, 110, 0.5))
+def test_questions_that_differ_are_not_paired(lab: Lab) -> None:
+    assert lab.difference([draw(0, 100, 0.5)], [draw(0, 101, 0.5)]).kind == "unpaired"
+    found = lab.interval(draw(0, 100, 0.5), draw(1, 120, 0.5), draw(2, 110, 0.5))
     assert (found.kind, found.n, found.seeds) == ("counts and seeds", 100, 3)
     assert found.low is not None
     assert found.high is not None
     assert found.low < found.mean < found.high
 
 
-def test_a_cell_of_one_seed_beside_one_of_three(bench: Bench) -> None:
-    """Its own noise of the seeds is taken to be that of the other."""
+def test_a_cell_of_one_seed_beside_one_of_three(lab: Lab) -> None:
+    """It is taken to have the other's noise of seeds."""
     three = [draw(i, 300, 0.4 + 0.1 * i) for i in range(3)]
-    alone, all_three = bench.difference(three, [draw(7, 300, 0.3)]), bench.difference(three, three)
+    alone, all_three = lab.difference(three, [draw(7, 300, 0.3)]), lab.difference(three, three)
     assert alone.kind == "paired"
     assert alone.high - alone.low > all_three.high - all_three.low
     assert not alone.significant
 
 
-def test_intervals_stay_within_what_a_score_can_be(bench: Bench) -> None:
-    found = bench.spread(*([i != j for i in range(40)] for j in range(2)))
-    assert found.high == 100.0
-
-
-def test_the_same_cells_give_the_same_interval(bench: Bench) -> None:
-    three = [draw(i, 50, 0.5) for i in range(3)]
-    assert bench.spread(*three) == bench.spread(*three)
+def test_intervals_stay_within_what_a_score_can_be_and_repeat(lab: Lab) -> None:
+    seeds = [[i != j for i in range(40)] for j in range(2)]
+    assert lab.interval(*seeds).high == 100.0
+    assert lab.interval(*seeds) == lab.interval(*seeds)
