@@ -17,7 +17,7 @@ from bench.spec.diagnostics import dotted
 
 # pandas takes a second to import, so only what makes a frame does it.
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 SETTINGS = ("model", "task", "data", "train", "evaluate", "methods", "run")
 """Of ``settings``; the rest of it are columns of their own."""
@@ -59,13 +59,10 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
 
 def csv_bytes(frame: DataFrame) -> bytes:
     """UTF-8; a null is empty, numbers have full precision, and no text runs in a spreadsheet (see ``csv_text``)."""
-    shown = frame.copy()
-    for name, column in frame.items():
-        if column.dtype == "string":
-            shown[name] = column.map(csv_text, na_action="ignore")
-        elif column.dtype == "boolean":
-            shown[name] = column.map({True: "true", False: "false"})
-    shown.columns = [csv_text(name) for name in frame.columns]
+    import pandas as pd
+
+    data = {csv_text(str(name)): [_csv_value(value) for value in _values(column)] for name, column in frame.items()}
+    shown = pd.DataFrame(data, index=range(len(frame)), dtype=object)
     return shown.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
 
 
@@ -90,15 +87,20 @@ def parquet_bytes(frame: DataFrame) -> bytes:
         metadata = {"unit": about.unit, "description": about.meaning}
         fields.append(pyarrow.field(name, types[str(column.dtype)], metadata=metadata))
         # Parquet's texts are UTF-8, which has no lone surrogates.
-        kept = column.map(_utf8, na_action="ignore") if column.dtype == "string" else column
-        arrays.append(pyarrow.array(kept, type=fields[-1].type))
+        values = [v.encode("utf-8", "backslashreplace") if isinstance(v, str) else v for v in _values(column)]
+        arrays.append(pyarrow.array(values, type=fields[-1].type))
     out = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(arrays, schema=pyarrow.schema(fields)), out)
     return out.getvalue()
 
 
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+def _values(column: Series[Any]) -> list[Any]:
+    """With ``None`` for a null."""
+    return [value if known else None for value, known in zip(column.tolist(), column.notna(), strict=True)]
+
+
+def _csv_value(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else csv_text(value) if isinstance(value, str) else value
 
 
 def _content(record: CellRecord) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The columns of exported records: a record's own fields, flattened. A column's name is its place in the record."""
+"""Columns of records as a table: their fields flattened, named by their dotted keys, with type, unit and meaning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,7 +14,8 @@ from pydantic import BaseModel
 from bench.records.record import CellRecord
 
 Kind = Literal["text", "integer", "number", "boolean", "json", "any"]
-"""``json``: a list as JSON text. ``any``: as the values are; of mixed ones their JSON."""
+"""``json``: a list as JSON text; ``any``: the type of the values, or JSON text if they differ."""
+_KINDS: dict[type, Kind] = {str: "text", bool: "boolean", int: "integer", float: "number"}
 KEYS = {
     "labels": "axis",
     "parts": "part",
@@ -29,9 +29,9 @@ KEYS = {
     "baselines": "baseline",
     "baselines.<baseline>": "metric",
 }
-"""Mapping -> what its keys are: columns there depend on the records."""
+"""Mapping -> what its keys are; its columns depend on the records."""
 LEFT_OUT = ("accuracy",)
-"""The same numbers as in ``scores`` and ``baselines``, which are filled in for records that have only this."""
+"""Its numbers are in ``scores`` and ``baselines``, also for records that have only this."""
 UNITS = (
     (r"samples_per_s$", "samples/s"),
     (r"_bytes$|\.by_kind\.", "bytes"),
@@ -47,9 +47,7 @@ UNITS = (
     (r"^steps$|_steps$", "steps"),
     (r"\.max_batch$", "examples"),
 )
-"""By name: a record's fields say their unit in it."""
-
-
+"""Pattern of a column's name -> unit."""
 ENVIRONMENT: dict[str, tuple[Kind, str]] = {
     "device": ("text", "`cpu` or the name of the GPU the cell ran on"),
     "versions.<package>": ("text", "Version of a package the result may depend on, and of Python"),
@@ -78,7 +76,7 @@ ENVIRONMENT: dict[str, tuple[Kind, str]] = {
     "cuda": ("text", "Version of CUDA that PyTorch was built with; null on a CPU"),
     "torch_threads": ("integer", "CPU threads of PyTorch"),
 }
-"""What ``environment`` holds: key -> kind and meaning."""
+"""Key of ``environment`` -> kind and meaning."""
 SETTINGS = (
     "A setting of the cell under its dotted place in the spec, such as `settings.train.optimizer.lr`; "
     "`specs/spec.schema.json` describes each. One that is null in all records has no column"
@@ -92,28 +90,22 @@ class Column:
     name: str
     kind: Kind
     unit: str
-    """Empty for what has none."""
+    """Empty for a column without."""
     about: tuple[str, ...]
-    """Sentences: of the fields it lies in, outermost first, then its own."""
+    """Sentences about the fields that hold it, outermost first, then its own."""
 
     @property
     def meaning(self) -> str:
-        """All of them."""
         return " ".join(self.about)
 
     @property
     def group(self) -> str:
-        """The record's field that it lies in, or is."""
+        """The record's top-level field."""
         return self.name.partition(".")[0]
-
-    def matches(self, name: str) -> bool:
-        """Whether this is the column of that name."""
-        pattern = ".+".join(re.escape(piece) for piece in re.split(r"<\w+>", self.name))
-        return re.fullmatch(pattern, name) is not None
 
     @property
     def fixed(self) -> bool:
-        """Whether every export has it."""
+        """Whether its name does not depend on the records."""
         return "<" not in self.name
 
 
@@ -126,12 +118,12 @@ STALE = Column(
         "were exported without their spec.",
     ),
 )
-"""The one column that is no field of the record."""
+"""The only column that is no field of the record."""
 
 
 @cache
 def columns() -> tuple[Column, ...]:
-    """All columns in the order of an export."""
+    """All columns in the order of a table."""
     return (*_of_model(CellRecord, "", ()), STALE)
 
 
@@ -139,7 +131,8 @@ def columns() -> tuple[Column, ...]:
 def describe(name: str) -> Column:
     """The column, or pattern of columns, that a name belongs to. Raises KeyError if there is none."""
     for column in columns():
-        if column.matches(name):
+        pattern = ".+".join(re.escape(piece) for piece in re.split(r"<\w+>", column.name))
+        if re.fullmatch(pattern, name):
             return column
     raise KeyError(name)
 
@@ -150,42 +143,30 @@ def _of_model(model: type[BaseModel], prefix: str, about: tuple[str, ...]) -> It
         if name == "settings":
             yield Column("settings.<place>", "any", "", (_sentence(SETTINGS),))
         elif name == "environment":
-            yield from _of_environment(_sentence(info.description))
+            about_it = _sentence(info.description)
+            for key, (kind, meaning) in ENVIRONMENT.items():
+                yield Column(f"{name}.{key}", kind, _unit(f"{name}.{key}"), (about_it, _sentence(meaning)))
+            yield Column(f"{name}.<place>", "any", "", (about_it, "Anything else that the worker noted."))
         elif name not in LEFT_OUT:
             yield from _of_type(info.annotation, name, (*about, _sentence(info.description)))
 
 
-def _of_environment(about: str) -> Iterator[Column]:
-    for key, (kind, meaning) in ENVIRONMENT.items():
-        name = f"environment.{key}"
-        yield Column(name, kind, _unit(name), (about, _sentence(meaning)))
-    yield Column("environment.<place>", "any", "", (about, "Anything else that the worker noted."))
-
-
 def _of_type(annotation: Any, name: str, about: tuple[str, ...]) -> Iterator[Column]:
-    kind = _bare(annotation)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield from _of_model(kind, f"{name}.", about)
-    elif get_origin(kind) is dict:
-        yield from _of_type(get_args(kind)[1], f"{name}.<{KEYS[name]}>", about)
-    else:
-        yield Column(name, _kind(kind), _unit(name), about)
-
-
-def _bare(annotation: Any) -> Any:
-    """Without ``| None`` and bounds."""
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _kind(annotation: Any) -> Kind:
-    if annotation is Any:
-        return "any"
-    if get_origin(annotation) is list:
-        return "json"
-    kinds: dict[type, Kind] = {str: "text", StrEnum: "text", bool: "boolean", int: "integer", float: "number"}
-    return next(kind for known, kind in kinds.items() if issubclass(annotation, known))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is dict:
+        yield from _of_type(get_args(annotation)[1], f"{name}.<{KEYS[name]}>", about)
+    elif get_origin(annotation) is list:
+        yield Column(name, "json", _unit(name), about)
+    elif annotation is Any:
+        yield Column(name, "any", _unit(name), about)
+    elif issubclass(annotation, BaseModel):
+        yield from _of_model(annotation, f"{name}.", about)
+    else:
+        kind = next(kind for known, kind in _KINDS.items() if issubclass(annotation, known))
+        yield Column(name, kind, _unit(name), about)
 
 
 def _unit(name: str) -> str:

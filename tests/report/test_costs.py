@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_estimate(paper: Case) -> None:
     assert printed(costs(paper, make_estimate()), scale="demo").startswith("DEMO: Table 1\nScale: demo;")
 
 
-def test_the_budget_says_fits_and_by_how_much(paper: Case) -> None:
+def test_budget_and_largest_batch(paper: Case) -> None:
     shown = costs(paper, make_estimate(5.0), make_estimate(30.0), make_estimate(memory=None), budget_bytes=24 * GIB)
     text = printed(shown)
     assert "24 GiB" in text
@@ -71,9 +71,6 @@ def test_the_budget_says_fits_and_by_how_much(paper: Case) -> None:
     assert budgets[0] == {"bytes": 24 * GIB, "fits": True, "margin_bytes": 24 * GIB - 5 * GIB - GIB * 3 // 4}
     assert budgets[1]["fits"] is False
     assert budgets[2] == {"bytes": 24 * GIB, "fits": None, "margin_bytes": None}
-
-
-def test_the_largest_batch_is_shown_where_it_was_looked_for(paper: Case) -> None:
     text = printed(costs(paper, make_estimate(max_batch=0), make_estimate(max_batch=1024), make_estimate()))
     assert [row(text, "Peak GPU memory", cell.label)[-1] for cell in paper.cells[:3]] == ["0", "1,024", "—"]
 
@@ -95,13 +92,10 @@ def test_measured_peaks_stand_beside_the_predicted(paper: Case) -> None:
     assert first["relative_error"]["train_allocated_peak_bytes"] == pytest.approx(0.1)
     assert first["relative_error"].keys() == first["measured"].keys()
     assert (second["measured"], second["relative_error"]) == (None, None)
-
-
-@pytest.mark.parametrize("changes", [{"status": Status.OOM}, {"memory": Memory()}])
-def test_what_a_run_did_not_finish_or_measure_is_no_measurement(paper: Case, changes: dict[str, Any]) -> None:
-    record = make_record(paper.cells[0], **changes)
-    [one] = costs(paper, make_estimate(), records={record.cell_id: record})
-    assert one.as_json()["measured"] is None
+    for changes in ({"status": Status.OOM}, {"memory": Memory()}):
+        unfinished = record.model_copy(update=changes)
+        [one] = costs(paper, make_estimate(), records={record.cell_id: unfinished})
+        assert one.as_json()["measured"] is None
 
 
 def test_relative_times_are_of_the_costliest_shown(paper: Case) -> None:
@@ -112,12 +106,10 @@ def test_relative_times_are_of_the_costliest_shown(paper: Case) -> None:
 
 def test_small_models_are_told_in_smaller_units(paper: Case) -> None:
     small = [make_estimate(gib, **flops(5 * 10**9)) for gib in (0.25, 0.125)]
-    memory = small[0].memory
-    assert memory is not None
+    memories = [one.memory for one in small if one.memory]
     small = [
-        one.model_copy(update={"memory": one.memory.model_copy(update={"eval": memory.train})})
-        for one in small
-        if one.memory
+        one.model_copy(update={"memory": memory.model_copy(update={"eval": memories[0].train})})
+        for one, memory in zip(small, memories, strict=True)
     ]
     text = printed(costs(paper, *small, budget_bytes=GIB))
     assert "(GFLOPs)" in text.partition("Peak")[0]
