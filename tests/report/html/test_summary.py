@@ -14,11 +14,11 @@ from bench.records.scores import Score
 from bench.records.store import ResultsFile
 from bench.report.html.page_data import axes_of, baselines_json
 from bench.report.html.summary import Statement, summary
+from tests.analysis.test_eval_sets import record, two  # noqa: F401 - a fixture
 from tests.conftest import ROOT
 from tests.factories import load_cells, make_estimate
 from tests.report.conftest import Case
 from tests.report.html.conftest import N_CLOSED, N_OPEN, OOM, Report, above, half
-from tests.report.test_fields import record, two  # noqa: F401 - a fixture
 
 ALL = N_OPEN + N_CLOSED
 PAGES = sorted((ROOT / "reports" / "gallery").glob("*/index.html"))
