@@ -76,7 +76,7 @@ def _cost_columns(costs: Sequence[Costs]) -> list[Column]:
     return [
         ("#Params\n(%)", lambda c: format.number(p.pct if (p := c.estimate.params) else None, 3)),
         ("Trainable\n(M)", lambda c: _scaled(p.trainable if (p := c.estimate.params) else None, 10**6, 3)),
-        ("StoredRecord\n(M)", lambda c: _scaled(p.stored if (p := c.estimate.params) else None, 10**6, 3)),
+        ("Stored\n(M)", lambda c: _scaled(p.stored if (p := c.estimate.params) else None, 10**6, 3)),
         ("Adapter\n(MB)", lambda c: _scaled(c.estimate.adapter_bytes, 10**6, 2)),
         (f"Step\n({unit})", lambda c: _scaled(f.train_step if (f := c.estimate.flops) else None, size, 3)),
         ("Answer\n(GFLOPs)", lambda c: _scaled(f.eval_sample if (f := c.estimate.flops) else None, 10**9, 3)),
