@@ -7,16 +7,11 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from bench.analysis.predictions import ExampleScores
-from bench.analysis.rows import rows_of
 from bench.records.store import ResultsFile, encode
-from bench.report import build_table
-from bench.report.pareto import build_plot
 from tests.factories import load_cells
 from tests.report.answers import answered
 from tests.report.conftest import Case
@@ -102,24 +97,3 @@ def test_a_first_report_on_a_thousand_records_takes_seconds(root: Path, tmp_path
 
     assert any(seconds() < 11 for _ in range(3))
     assert "LoRA-LoRA-LoRA lr=0.01 rank=8" in (tmp_path / "reports" / "big" / "table.md").read_text()
-
-
-@pytest.mark.benchmark
-def test_a_thousand_records_with_their_answers_take_seconds(demo: Case, tmp_path: Path) -> None:
-    """1,061 questions each, as SLAKE has: read, compared, and put into table and front in less than 5 s of a core."""
-    rng, first = random.Random(0), demo.cells[0]
-    models = []
-    for i in range(20):
-        cell = first.model_copy(update={"cell_id": f"{i:016d}"})
-        models.append(answered(tmp_path, cell, [rng.random() < 0.3 + i / 50 for _ in range(1061)], closed=355))
-    demo.cells = [
-        first.model_copy(update={"cell_id": f"{i:016d}", "label": str(i), "labels": {"rank": i}}) for i in range(1000)
-    ]
-    for i, cell in enumerate(demo.cells):
-        demo.put(i, models[i % 20].model_copy(update={"cell_id": cell.cell_id, "label": cell.label}))
-    examples, before = ExampleScores(tmp_path), time.process_time()
-    table = build_table(demo.spec, demo.scale, demo.cells, demo.records, examples)
-    plot = build_plot(demo.spec, demo.scale, rows_of(demo.spec, demo.cells, demo.records), examples)
-    assert time.process_time() - before < 5.0
-    assert "499,500 pairs of cells" in " ".join(table.footnotes)
-    assert any(point.on_front for point in plot.panels[0].measured)
