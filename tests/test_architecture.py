@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grimp
 import pytest
 
 from bench import registry
@@ -21,6 +22,7 @@ from bench.plugins import contracts
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 SOURCES = sorted(BENCH.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 PLUGIN_FOLDERS = ("models", "methods", "datasets", "tasks", "trackers")
 CONTRACTS = {
     "models": contracts.ModelPlugin,
@@ -48,9 +50,22 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(BENCH)))
-def test_no_file_is_longer_than_400_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400
+def test_files_have_at_most_400_lines_and_functions_75() -> None:
+    long = [str(path) for path in SOURCES if len(path.read_text().splitlines()) > 400]
+    long += [
+        f"{path}:{node.lineno} {node.name}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 75
+    ]
+    assert not long
+
+
+def test_no_import_leads_in_a_circle() -> None:
+    """Neither between the modules of a package nor between packages, and not for types alone."""
+    graph = grimp.build_graph("bench", exclude_type_checking_imports=False, cache_dir=None)
+    circles = {name: graph.nominate_cycle_breakers(name) for name in graph.modules if graph.find_children(name)}
+    assert {name: imports for name, imports in circles.items() if imports} == {}
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
@@ -92,19 +107,15 @@ def test_plugins_import_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def _core_files() -> list[Path]:
-    return [path for path in SOURCES if path.relative_to(BENCH).parts[0] not in PLUGIN_FOLDERS]
-
-
-@pytest.mark.parametrize("path", _core_files(), ids=lambda path: str(path.relative_to(BENCH)))
-def test_the_core_names_no_plugin(path: Path) -> None:
+def test_the_core_names_no_plugin() -> None:
     """No ``if name == "miss"``: a plugin's name as a string literal in the core is such a branch in the making."""
     names = {name for kind in CONTRACTS for name in registry.names(kind)}
-    if path.name in ("environment.py", "versions.py"):
-        names -= set(PACKAGES)  # libraries whose versions are recorded: a family has the name of its library
-    tree = ast.parse(path.read_text())
-    literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert not literals & names
+    for path, tree in TREES.items():
+        if path.relative_to(BENCH).parts[0] not in PLUGIN_FOLDERS:
+            # libraries whose versions are recorded: a family has the name of its library
+            libraries = set(PACKAGES) if path.name in ("environment.py", "versions.py") else set()
+            literals = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            assert not literals & names - libraries, path
 
 
 MAP = (BENCH.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")

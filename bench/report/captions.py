@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench import format
@@ -11,12 +12,12 @@ from bench.analysis.best import BestMarks
 from bench.analysis.published import OWN_SCALES
 from bench.analysis.rows import Row, baselines_of, eval_sets
 from bench.analysis.statistics import DifferenceKind
+from bench.metrics import Metric
 from bench.records.record import CellRecord, Status
 from bench.units import gib
 from bench.versions import OLDEST as LIBRARIES
 
 if TYPE_CHECKING:
-    from bench.report.table import TableColumn
     from bench.spec.cell import Cell
     from bench.spec.sections import Spec
 
@@ -33,6 +34,17 @@ _TESTS: dict[DifferenceKind, str] = {
     "seeds": "Welch's t test over the seeds",
 }
 _TEXTS = {"train_questions": "training texts", "train_answers": "training answers", "test_questions": "test texts"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableColumn:
+    """One column of the spec; ``metric`` is null for a column of labels."""
+
+    value: str
+    header: str
+    metric: Metric | None = None
+    published: bool = False
+    """Whether any row has a published value here."""
 
 
 def scale_tag(scale: str) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.format import DASH
-from bench.report.table import Table, TableColumn, TableRow, Value
+from bench.report.captions import TableColumn
+from bench.report.table import Table, TableRow, Value
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORECASE)

@@ -17,23 +17,13 @@ from bench.metrics import Metric
 from bench.records.scores import Score
 from bench.registry import did_you_mean
 from bench.report import captions
+from bench.report.captions import TableColumn
 
 if TYPE_CHECKING:
     from bench.spec.sections import Spec
 
 USUAL_METRICS = ("params", "memory")
 """Columns of a spec that names none, before those of its task."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableColumn:
-    """One column of the spec; ``metric`` is null for a column of labels."""
-
-    value: str
-    header: str
-    metric: Metric | None = None
-    published: bool = False
-    """Whether any row has a published value here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
