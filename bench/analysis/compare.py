@@ -251,16 +251,11 @@ def _compared(a: str, b: str, pairs: Mapping[Key, Pair], options: CompareOptions
 # --- one change ------------------------------------------------------------------------------------------------
 
 
-def kind_of(metric: Metric, record: CellRecord) -> Kind:
-    """Whether the pattern decides a metric, a run measures it, or it is a score."""
-    if not metric.rankable:
-        return "exact"
-    return "score" if metrics.underlying_score(record, metric.name) else "measured"
-
-
 def _change(row: ComparedRow, metric: Metric, examples: ExampleScores, options: CompareOptions) -> Change:
     """A score's p is not corrected yet."""
-    kind = kind_of(metric, row.pairs[0].b.record)
+    kind: Kind = "score" if metrics.underlying_score(row.pairs[0].b.record, metric.name) else "measured"
+    if not metric.rankable:
+        kind = "exact"
     hidden = [str(diff) for diff in row.differences if kind in diff.hides]
     pairs = [(p.a.record, p.b.record) for p in row.pairs]
     measured = [(a, b) for a, b in pairs if metric.value(a) is not None and metric.value(b) is not None]

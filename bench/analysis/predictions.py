@@ -49,17 +49,12 @@ class ExampleScores:
         self._orders: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.intp]]] = {}
         self._ids: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def of(self, record: CellRecord, metric: str) -> Mapping[str, float] | None:
-        """``question_id`` -> the example's share of the mean: 0 or 1, or a share such as token F1.
+    def sample(self, record: CellRecord, metric: str) -> Sample | None:
+        """Scores of the record's examples; ``score`` and ``over_prior`` have those of the task's main metric.
 
         Null for a metric that is no score, and where the file is missing, damaged, or does not add up to the recorded
         score (it is then another run's).
         """
-        sample = self.sample(record, metric)
-        return None if sample is None else dict(zip(sample.ids, sample.values.tolist(), strict=True))
-
-    def sample(self, record: CellRecord, metric: str) -> Sample | None:
-        """The same as arrays. ``score`` and ``over_prior`` have the scores of the task's main metric."""
         name = metrics.underlying_score(record, metric)
         folder = self._folders.get(id(record), self.folder)
         if name is None or folder is None or record.predictions is None:

@@ -51,7 +51,6 @@ class Interval:
     mean: float
     std: float | None
     """Standard deviation over the seeds; null with one."""
-    seeds: int
     low: float | None
     """Bounds; null where the noise is unknown."""
     high: float | None
@@ -187,7 +186,7 @@ def interval(row: Row, metric: Metric, examples: ExampleScores) -> Interval | No
     if found.bounds and low is not None and high is not None:
         low, high = max(low, found.bounds[0]), min(high, found.bounds[1])
     std = statistics.stdev(found.values) if len(found.values) > 1 else None
-    return Interval(mean=found.mean, std=std, seeds=len(found.values), low=low, high=high, n=found.n, kind=kind)
+    return Interval(mean=found.mean, std=std, low=low, high=high, n=found.n, kind=kind)
 
 
 def _bounds(found: Observations) -> tuple[float | None, float | None, IntervalKind]:

@@ -176,19 +176,30 @@ def test_a_cell_that_ends_another_way(a: Folder, b: Folder, before: Status, afte
 # --- what must not be compared ---------------------------------------------------------------------------------
 
 
-def test_another_device_hides_what_it_measures(a: Folder, b: Folder) -> None:
+@pytest.mark.parametrize(
+    ("changes", "expected", "reason"),
+    [
+        (
+            {"environment": {"device": "cpu", "cpu": "EPYC"}},
+            ["not comparable", "within noise", "worse"],
+            "device: NVIDIA A100 → cpu (EPYC)",
+        ),
+        (
+            {"data_digest": "e" * 64},
+            ["not comparable", "within noise", "not comparable"],
+            f"data: {'d' * 12} → {'e' * 12}",
+        ),
+    ],
+)
+def test_other_devices_and_data_hide_what_depends_on_them(
+    a: Folder, b: Folder, changes: dict[str, Any], expected: list[str], reason: str
+) -> None:
     a.fill()
-    b.fill(losing(30), time=steps(900, 900), environment={"device": "cpu", "cpu": "EPYC"})
+    b.fill(losing(30), time=steps(900, 900), **changes)
     found = compared(a, b)
-    expected = ["not comparable", "not comparable", "within noise", "worse"]
-    assert verdicts(found, "step_time", "memory", "params", "global") == expected
-    assert change(found, "step_time").reason == "device: NVIDIA A100 → cpu (EPYC)"
-
-
-def test_other_data_hide_scores_too(a: Folder, b: Folder) -> None:
-    found = compared(a.fill(), b.fill(losing(30), data_digest="e" * 64))
-    assert {*verdicts(found, "step_time", "open", "global")} == {"not comparable"}
-    assert (change(found, "params").verdict, found.exit_code) == ("within noise", 0)
+    assert verdicts(found, "step_time", "params", "global") == expected
+    assert change(found, "memory").reason == reason
+    assert found.exit_code == ("worse" in expected)
 
 
 def test_settings_that_differ_are_named(root: Path, tmp_path: Path, a: Folder) -> None:
