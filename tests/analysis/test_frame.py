@@ -204,11 +204,20 @@ def test_load_reads_folders_and_specs(root: Path) -> None:
         bench.load("nowhere")
 
 
-@pytest.mark.parametrize("arguments", ["--help", "specs/table1.yaml --list", "compare a b"])
-def test_only_frames_import_pandas(root: Path, arguments: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "specs/table1.yaml --list",
+        "compare results/gallery/table5 results/gallery/table5",
+        "specs/table5.yaml --report-only --scale demo --results results/gallery --reports",
+    ],
+)
+def test_only_frames_import_pandas(root: Path, tmp_path: Path, arguments: str) -> None:
+    words = [*arguments.split(), *[str(tmp_path)] * arguments.endswith("--reports")]
     program = (
         "import sys, bench; assert 'bench.commands' not in sys.modules\n"
-        f"sys.argv = ['run_bench.py', *{arguments.split()!r}]\n"
+        f"sys.argv = ['run_bench.py', *{words!r}]\n"
         "from bench.start import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
