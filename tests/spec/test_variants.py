@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from bench.errors import SpecError
 from bench.report import build_table
 from bench.spec.cell import Cell, expand
 from bench.spec.diagnostics import Diagnostics
-from bench.spec.load import SpecSource, read_spec
+from bench.spec.load import SpecSource
 from bench.spec.yaml_tree import merge, parse
-
-Write = Callable[[str], SpecSource]
+from tests.spec.conftest import Write
 
 SPEC = """\
 data: {name: easy_vqa}
@@ -40,17 +36,6 @@ matrix:
 columns: [variant, jtm, decoder, params]
 """
 BARE = SPEC.replace("  exclude:\n    - {variant: ofa, decoder: VeRA}\n", "  exclude: []\n")
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    monkeypatch.chdir(tmp_path)
-
-    def write_and_read(text: str) -> SpecSource:
-        Path("s.yaml").write_text(text)
-        return read_spec(Path("s.yaml"))
-
-    return write_and_read
 
 
 def cells(source: SpecSource, *sets: str, scale: str = "default") -> dict[str, Cell]:
