@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -199,14 +198,10 @@ def run(
 
     Runs the cells of each SPEC; writes records to results/, tables and plots to reports/.
     """
-    with endings(RUN_CODES), ExitStack() as stack:
-        names = specs or []
-        if report_only and not all((reports / Path(name).stem / "pareto.png").is_file() for name in names):
-            from bench.report import warmed_up  # first: it works beside the imports below
-
-            stack.enter_context(warmed_up())
+    with endings(RUN_CODES):
         from bench import commands
 
+        names = specs or []
         if version:
             print(commands.version_text(as_json=as_json))
         elif methods:

@@ -88,7 +88,7 @@ def bench(
             case "forget":
                 return 0, sweep.forget()
             case "report":
-                return sweep.report(show=show)
+                return sweep.report_stored(show=show)
         limit = None if gpu is None or budget is None else (gpu, budget)
         return sweep.run(executor=executor, fresh=given["--fresh"], budget=limit, show=show)
 

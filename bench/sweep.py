@@ -142,18 +142,21 @@ class Sweep:
         code, shown = self.report(records, show=show)
         return max(summary.exit_code, code), shown
 
-    def report(self, records: Mapping[str, CellRecord] | None = None, *, show: bool) -> tuple[int, dict[str, Any]]:
-        """Write the report, and print it with ``show``; 1 if that fails, and records as JSON.
+    def report_stored(self, *, show: bool) -> tuple[int, dict[str, Any]]:
+        """``report`` of the stored records."""
+        from bench.report import warmed_up
 
-        ``records``: the stored ones unless given.
-        """
-        from bench.analysis.predictions import ExampleScores
-        from bench.report import write_report
-
-        if records is None:
+        with warmed_up(self.reports):
             records = self.records()
             if not records:
                 say(f"no records of these cells under {self.results}; run without --report-only to make some")
+            return self.report(records, show=show)
+
+    def report(self, records: Mapping[str, CellRecord], *, show: bool) -> tuple[int, dict[str, Any]]:
+        """Write the report, and print it with ``show``; the exit code, 1 if that fails, and the records as JSON."""
+        from bench.analysis.predictions import ExampleScores
+        from bench.report import write_report
+
         code, examples, stale = 0, ExampleScores(self.results), self.stale(records)
         try:
             report = write_report(self.spec, self.scale, self.cells, records, self.reports, examples, stale)

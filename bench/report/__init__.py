@@ -55,13 +55,14 @@ def build_table(
 
 
 @contextmanager
-def warmed_up() -> Iterator[None]:
-    """Begin what takes longest beside the rest, before it is known what there is to report."""
+def warmed_up(out_dir: Path) -> Iterator[None]:
+    """Start the processes of a report while the records are read, unless ``out_dir`` has pictures to keep."""
     from bench.report import background, html, pareto_plot
 
     try:
-        background.start(DRAWING, pareto_plot.warm_up)
-        html.start_bundling()
+        if not (out_dir / pareto_plot.PICTURES[0]).is_file():
+            background.start(DRAWING, pareto_plot.warm_up)
+            html.start_bundling()
         yield
     finally:
         background.end_all()

@@ -101,12 +101,14 @@ def test_a_process_that_fails_ends_the_report(
 
 
 def test_processes_warmed_up_are_used_or_ended(demo: Case, tmp_path: Path) -> None:
-    with warmed_up():
+    out = tmp_path / "out"
+    with warmed_up(out):
         assert len(active_children()) == 2
-        first = write(demo, tmp_path / "out")
-    with warmed_up():
-        assert write(demo, tmp_path / "out") == first
-    with warmed_up():
+        first = write(demo, out)
+    with warmed_up(out):
+        assert not active_children(), "there are pictures to keep"
+        assert write(demo, out) == first
+    with warmed_up(tmp_path):
         pass
     assert not active_children()
 
@@ -114,9 +116,10 @@ def test_processes_warmed_up_are_used_or_ended(demo: Case, tmp_path: Path) -> No
 ORPHANS = """
 import os, signal
 from multiprocessing import active_children
+from pathlib import Path
 from bench.report import warmed_up
 if __name__ == "__main__":
-    with warmed_up():
+    with warmed_up(Path("nowhere")):
         print(*[child.pid for child in active_children()], flush=True)
         os.killpg(0, signal.SIGINT) if {interrupted} else os.kill(os.getpid(), signal.SIGKILL)
 """
