@@ -1,4 +1,4 @@
-"""The machine and the process: versions, hardware, source revision, host memory, without importing torch."""
+"""The machine and the process: versions, hardware, source revision and host memory, without importing torch."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ VARIABLES = (
     "TORCH_CUBLAS_WORKSPACE_CACHE",
     "NVIDIA_TF32_OVERRIDE",
 )
-"""Variables that decide which GPU computes, how exactly, and with how much memory of cuBLAS; recorded as they are."""
-_SIGNS = re.compile(
+"""Environment variables, recorded as set, that choose the GPU, its precision and the size of cuBLAS's workspaces."""
+_OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory: you tried|[Cc]annot allocate memory(?! in static TLS)|std::bad_alloc"
     r"|failed to map segment from shared object(?!: Operation not permitted)"
     r"|Memory allocation still failed|^(?:[\w.]*[._])?(?:Array)?MemoryError\b",
     re.MULTILINE,
 )
-"""Of torch's allocator, the C library, C++, the dynamic linker, OpenBLAS, and Python and NumPy."""
+"""Out-of-memory messages of torch's allocator, the C library, C++, the dynamic linker, OpenBLAS, Python and NumPy."""
 _LAST_LINES = 8
-"""Of a log: what stands further up was survived."""
+"""Lines at the end of a log that are searched; the process survived what is above them."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,18 +51,18 @@ class Gpu:
     """A CUDA device this process may use."""
 
     token: str
-    """What ``CUDA_VISIBLE_DEVICES`` must hold for this device alone."""
+    """Entry of ``CUDA_VISIBLE_DEVICES`` that selects this device."""
     name: str
-    """As NVML and torch print it."""
+    """Name that NVML and torch print."""
     memory_bytes: int | None = None
-    """Total memory; null if NVML does not say."""
+    """Total memory; None if NVML does not report it."""
     capability: tuple[int, int] | None = None
-    """Compute capability; null if NVML does not say."""
+    """Compute capability; None if NVML does not report it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Revision:
-    """The source that ran."""
+    """Revision of the source."""
 
     commit: str
     dirty: bool
@@ -88,9 +88,9 @@ def describe() -> dict[str, Any]:
 
 
 def usable_gpus(device: Device = "auto") -> list[Gpu]:
-    """GPUs a cell with this ``run.device`` may be pinned to; none: it runs on the CPU.
+    """GPUs that a cell with this ``run.device`` may be pinned to; empty if it runs on the CPU.
 
-    Raises SpecError if ``cuda`` is asked for and there is none, or if it is not clear which ones were meant.
+    Raises SpecError if ``cuda`` is set without a visible GPU, or if ``CUDA_VISIBLE_DEVICES`` is ambiguous.
     """
     gpus = [] if device == "cpu" or not torch_has_cuda() else visible_gpus()
     if device == "cuda" and not gpus:
@@ -101,9 +101,8 @@ def usable_gpus(device: Device = "auto") -> list[Gpu]:
 
 
 def _check_numbers() -> None:
-    """CUDA counts GPUs from the fastest on by a rule of its own, NVML and we by their place on the bus: a number means
-    the same to all only where all GPUs are of one model or CUDA is told to count like us.
-    """
+    # CUDA numbers GPUs from the fastest on, NVML by bus order: they agree only among GPUs of one model or with
+    # CUDA_DEVICE_ORDER=PCI_BUS_ID.
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or not any(c.strip().isdecimal() for c in chosen.split(",")):
         return
@@ -117,7 +116,7 @@ def _check_numbers() -> None:
 
 
 def torch_has_cuda() -> bool:
-    """Whether the installed torch may use CUDA at all, told by its version only (``2.11.0+cpu`` may not)."""
+    """Whether the installed torch can use CUDA, judged by its version alone (``2.11.0+cpu`` cannot)."""
     try:
         return "+cpu" not in version("torch")
     except PackageNotFoundError:
@@ -125,7 +124,7 @@ def torch_has_cuda() -> bool:
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """What NVML lists, in the order of ``CUDA_VISIBLE_DEVICES`` where that is set; empty without a working driver."""
+    """GPUs that NVML lists, in the order of ``CUDA_VISIBLE_DEVICES`` if it is set; empty without a working driver."""
     with nvml.session() as library:
         if library is None:
             return []
@@ -137,7 +136,7 @@ def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
 
 
 def git_revision() -> Revision | None:
-    """Commit of the checkout this package runs from; null for an installed package or without git."""
+    """Commit of the checkout that this package runs from; None for an installed package or without git."""
     return _git_revision(Path(__file__).resolve().parents[1])
 
 
@@ -153,7 +152,7 @@ def _git_revision(root: Path) -> Revision | None:
 
 
 def child_environ() -> dict[str, str]:
-    """Our environment for a Python process that imports this package, also from a checkout that is not installed."""
+    """Environment variables for a child that imports this package, also from a checkout that is not installed."""
     environ, root = dict(os.environ), Path(__file__).resolve().parents[1]
     if (root / "pyproject.toml").exists():
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environ.get("PYTHONPATH")]))
@@ -198,14 +197,14 @@ def _driver() -> str | None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Installed versions of this package, Python and the libraries that a result may depend on."""
-    found = {"peft-freeze-bench": __version__, "python": platform.python_version()}
+    """Installed versions of this package, Python and the libraries that may affect a result."""
+    installed = {"peft-freeze-bench": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache
@@ -224,32 +223,32 @@ def usable_cores() -> int:
 
 
 def is_out_of_host_memory(error: BaseException) -> bool:
-    """Whether an exception says that the host's memory, or what this process may have of it, is used up."""
+    """Whether an exception reports that host memory, or this process's limit of it, is exhausted."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError | ImportError | OSError) and bool(_SIGNS.search(str(error)))
+    return isinstance(error, RuntimeError | ImportError | OSError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
-def last_words(log: str) -> str | None:
-    """The line at the end of a dead process's log that says that host memory ran out; None if there is none."""
+def out_of_memory_line(log: str) -> str | None:
+    """Line at the end of a dead process's log that reports host memory exhausted; None without one."""
     lines = log.splitlines()[-_LAST_LINES:]
-    return next((line.strip() for line in reversed(lines) if _SIGNS.search(line)), None)
+    return next((line.strip() for line in reversed(lines) if _OUT_OF_MEMORY.search(line)), None)
 
 
 def address_space_limit() -> str:
-    """``; its address space is limited to 4 GiB (ulimit -v)``; empty where it is not."""
+    """``; its address space is limited to 4 GiB (ulimit -v)``; empty without a limit."""
     try:
         import resource
-    except ImportError:  # no Unix
+    except ImportError:  # Windows
         return ""
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return "" if soft == resource.RLIM_INFINITY else f"; its address space is limited to {size_text(soft)} (ulimit -v)"
 
 
 def die_with_parent(parent: str | None) -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed runner leaves no worker behind.
+    """Have Linux kill this process when its parent dies, so that a killed runner leaves no worker behind.
 
-    ``parent`` is the process id the runner passes: a runner that died before we asked would be missed without it.
+    ``parent``: process id of the runner, to notice that it died before this call.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Errors a user can act on. Everything else is a fault of ours and keeps its traceback."""
+"""Errors that a user can act on; all others are faults of this program and keep their traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ INTERRUPTED = 130
 
 
 class BenchError(Exception):
-    """Something the user can put right: the message says what is wrong, where, and what to do next."""
+    """Something that the user can correct; the message says what is wrong, where, and what to do next."""
 
 
 class SpecError(BenchError):
@@ -35,7 +35,7 @@ class OutputError(BenchError):
 
 
 class AuditError(BenchError):
-    """What is trained does not agree with the freeze pattern; names part and tensors."""
+    """The trained tensors do not match the freeze pattern; names part and tensors."""
 
 
 class DivergedError(BenchError):
@@ -47,4 +47,4 @@ class EstimateError(BenchError):
 
 
 class LibraryMismatchError(BenchError):
-    """Two installed libraries do not fit together, or not this package; names their versions."""
+    """Installed libraries do not fit each other or this package; names their versions."""

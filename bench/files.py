@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, described by their first bytes, and hashed once.
+"""Files: written atomically, described by their first bytes, and hashed once.
 
-SHA-256 sums are remembered between runs, so that a second look at ten thousand images takes a fraction of a second. A
-remembered sum counts only as long as the file's size, times of modification and change, and inode are the same.
+SHA-256 sums are cached between runs, so that hashing ten thousand images again takes a fraction of a second. A cached
+sum is used as long as the file's size, modification and change times, and inode stay the same.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _MODES = {
 }
 _CACHE_FOLDER = "peft-freeze-bench"
 LIMIT_BYTES = 128 << 20
-"""What a list or a report may read of files whose sums are not remembered: a fraction of a second's work."""
+"""Bytes of files without a cached sum that a list or a report may read, in a fraction of a second."""
 _SETTLED_NS = 2_000_000_000
-"""Age of a file's last change from which its times show a further change on any file system (FAT counts in 2 s)."""
+"""Age of a file's last change from which its times show any further change (FAT has a resolution of 2 s)."""
 _THREADS = 8
 
 State = tuple[int, int, int, int]
@@ -61,7 +61,7 @@ State = tuple[int, int, int, int]
 
 
 class UnreadError(BenchError):
-    """A digest needs more work than a list or a report may do."""
+    """A digest would take longer than a list or a report may."""
 
 
 class MissingFilesError(Exception):
@@ -76,7 +76,7 @@ class MissingFilesError(Exception):
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader, or a machine that lost power, sees the old or the new content, whole."""
+    """Replace a file atomically: a reader, also after a power cut, sees the old or the new content."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -91,12 +91,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a new file's name survives a power cut."""
+    """Flush a folder's entries to the disk, so that the name of a new file survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as problem:
-        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush folders
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush folders
             raise
     finally:
         os.close(descriptor)
@@ -128,12 +128,12 @@ def what_is(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
             return describe_bytes(file.read(_HEAD))
-    except OSError as problem:
-        return f"unreadable ({problem.strerror or problem})"
+    except OSError as error:
+        return f"unreadable ({error.strerror or error})"
 
 
 def describe_bytes(head: bytes) -> str:
-    """What ``what_is`` says of a file that begins with these bytes."""
+    """Kind of file by its first bytes, as ``what_is`` returns it."""
     head = head[:_HEAD]
     if not head:
         return "an empty file"
@@ -154,18 +154,18 @@ def describe_bytes(head: bytes) -> str:
 def _describe_text(head: bytes) -> str:
     try:
         text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
+    except UnicodeDecodeError as error:
         # Only an error in the last bytes of a full head is a character that the head cuts in two.
-        if len(head) < _HEAD or problem.start < len(head) - 4:
+        if len(head) < _HEAD or error.start < len(head) - 4:
             return BINARY
-        text = head[: problem.start].decode("utf-8-sig")
+        text = head[: error.start].decode("utf-8-sig")
     if any(ord(character) < 32 and character not in "\t\r\n\f\x1b" for character in text):
         return BINARY
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return f"a text that begins with {first[:40]!a}" if first else "a blank text"
 
 
-# --- SHA-256, remembered -------------------------------------------------------------------------------------
+# --- SHA-256, cached -------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True, slots=True)
@@ -178,12 +178,10 @@ _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 
 @contextmanager
-def limited_reading(most_bytes: int = LIMIT_BYTES, *, patient: bool = False) -> Iterator[None]:
-    """Within the block, a digest that would read more than this raises UnreadError.
-
-    Unless ``patient``, so does one that needs the Hub or a slow library.
-    """
-    token = _limit.set(_Limit(left_bytes=most_bytes, patient=patient))
+def limited_reading(max_bytes: int = LIMIT_BYTES, *, patient: bool = False) -> Iterator[None]:
+    """Within the block, a digest that would read more than ``max_bytes`` raises UnreadError; so does one that needs the
+    Hub or a slow library, unless ``patient``."""
+    token = _limit.set(_Limit(left_bytes=max_bytes, patient=patient))
     try:
         yield
     finally:
@@ -191,26 +189,26 @@ def limited_reading(most_bytes: int = LIMIT_BYTES, *, patient: bool = False) -> 
 
 
 def refuse_if_limited(work: str) -> None:
-    """Called before slow work for a digest. Raises UnreadError within ``limited_reading``, unless it is patient."""
+    """To be called before slow work for a digest. Raises UnreadError within ``limited_reading``, unless ``patient``."""
     limit = _limit.get()
     if limit is not None and not limit.patient:
         raise UnreadError(f"{work} takes long")
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of one file's content. Raises as ``sha256_of_all`` does."""
+    """SHA-256 (hex) of a file's content. Raises as ``sha256_of_all`` does."""
     return sha256_of_all(path.parent, [path.name])[0]
 
 
 def sha256_of_all(root: Path, names: Sequence[str]) -> list[str]:
     """SHA-256 (hex) of the contents of files below ``root``, in the order of ``names``.
 
-    Raises MissingFilesError, before any is read, if some do not exist, and UnreadError within ``limited_reading``.
+    Raises MissingFilesError, before reading, for files that do not exist, and UnreadError within ``limited_reading``.
     """
     # Strings, since ten thousand Path objects would take longer than everything else here.
     paths = [os.path.join(root, name) for name in names]  # noqa: PTH118
     states = _states(names, paths)
-    cache = _cache_path(root)
+    cache = cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]}.json"
     known = _read_cache(cache)
     sums = {name: known[name][1] for name, state in states.items() if name in known and known[name][0] == state}
     if todo := {name: path for name, path in zip(names, paths, strict=True) if name not in sums}:
@@ -238,25 +236,25 @@ def _state(status: os.stat_result) -> State:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _spend(wanted: int) -> None:
+def _spend(nbytes: int) -> None:
     limit = _limit.get()
     if limit is None:
         return
-    if wanted > limit.left_bytes:
-        raise UnreadError(f"{wanted:,} bytes were not read")
-    limit.left_bytes -= wanted
+    if nbytes > limit.left_bytes:
+        raise UnreadError(f"{nbytes:,} bytes were not read")
+    limit.left_bytes -= nbytes
 
 
 def _hash_all(todo: dict[str, str]) -> dict[str, tuple[str, State | None]]:
     with ThreadPoolExecutor(min(_THREADS, len(todo))) as threads:
         hashed = dict(zip(todo, threads.map(_hash, todo.values()), strict=True))
-    if missing := [name for name, one in hashed.items() if one is None]:
+    if missing := [name for name, result in hashed.items() if result is None]:
         raise MissingFilesError(missing)
-    return {name: one for name, one in hashed.items() if one is not None}
+    return {name: result for name, result in hashed.items() if result is not None}
 
 
 def _hash(path: str) -> tuple[str, State | None] | None:
-    """Digest and state; no state where the content may change again without a change of its times."""
+    """Digest and state; no state if the content may change again without changing its times; None if unreadable."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             before = _state(os.fstat(file.fileno()))
@@ -284,11 +282,6 @@ def _write_cache(path: Path, entries: dict[str, tuple[State, str]]) -> None:
     with suppress(OSError):  # a cache that cannot be kept costs time only
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-
-def _cache_path(root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
-    return cache_folder() / "digests" / f"{name}.json"
 
 
 def cache_folder() -> Path:

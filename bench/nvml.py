@@ -1,4 +1,4 @@
-"""NVIDIA's management library: the devices that CUDA shows a process, in its order, found without CUDA itself."""
+"""NVML, NVIDIA's management library: the devices that CUDA shows a process, in CUDA's order, without CUDA itself."""
 
 from __future__ import annotations
 
@@ -10,24 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """A GPU, or an instance of one that is split (MIG)."""
+    """A GPU or a MIG instance."""
 
     uuid: str
     handle: Any
-    """NVML's."""
+    """NVML's handle."""
 
     @property
     def is_instance(self) -> bool:
-        """Whether it is part of a GPU in MIG mode."""
+        """Whether the device is a MIG instance."""
         return self.uuid.startswith("MIG-")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Board:
-    """A GPU as NVML counts it, and what CUDA can use of it: itself, or in MIG mode its instances."""
-
-    uuid: str
-    devices: tuple[Device, ...]
 
 
 @contextmanager
@@ -42,7 +34,7 @@ def session() -> Iterator[Any]:
 
 
 def start() -> Any:
-    """As ``session``, for a use that ends elsewhere."""
+    """Like ``session``, but the caller calls ``nvmlShutdown``."""
     import pynvml
 
     try:
@@ -53,54 +45,58 @@ def start() -> Any:
 
 
 def visible(nvml: Any, chosen: str | None) -> dict[str, Device]:
-    """Entry for ``CUDA_VISIBLE_DEVICES`` -> device, in the order of ``chosen``, that variable; all if it is null.
+    """Entry for ``CUDA_VISIBLE_DEVICES`` -> device, in the order of ``chosen``, that variable; all if it is None.
 
-    An entry that names no device, or several, hides those after it, as for CUDA. An entry that names a GPU in MIG mode
-    means its first instance, the only one that CUDA would show; a device named twice counts once. Raises NVMLError.
+    As in CUDA, an entry that names no device, or several, hides those after it, an entry that names a GPU in MIG mode
+    means its first instance, and a device named twice counts once. Raises NVMLError.
     """
-    boards = list(_boards(nvml))
+    boards = _boards(nvml)
     if chosen is None:
-        return {device.uuid: device for board in boards for device in board.devices}
-    found: dict[str, Device] = {}
-    for entry in (each.strip() for each in chosen.split(",")):
+        return {device.uuid: device for devices in boards.values() for device in devices}
+    chosen_devices: dict[str, Device] = {}
+    for entry in (part.strip() for part in chosen.split(",")):
         device = _named(boards, entry)
         if device is None:
             break
-        if device not in found.values():
-            found[device.uuid if device.is_instance else entry] = device
-    return found
+        if device not in chosen_devices.values():
+            chosen_devices[device.uuid if device.is_instance else entry] = device
+    return chosen_devices
 
 
-def _named(boards: list[_Board], entry: str) -> Device | None:
+def _named(boards: dict[str, list[Device]], entry: str) -> Device | None:
     if entry.isdecimal():
-        of_board = boards[int(entry)].devices if int(entry) < len(boards) else ()
-        return of_board[0] if of_board else None
-    if not entry.startswith(("GPU-", "MIG-")):
+        matches = list(boards.values())[int(entry) : int(entry) + 1]
+    elif entry.startswith(("GPU-", "MIG-")):
+        matches = [devices for uuid, devices in boards.items() if uuid.startswith(entry)]
+        instances = [device for devices in boards.values() for device in devices if device.is_instance]
+        matches += [[instance] for instance in instances if instance.uuid.startswith(entry)]
+    else:
         return None
-    named = [board.devices for board in boards if board.uuid.startswith(entry)]
-    named += [(d,) for board in boards for d in board.devices if d.is_instance and d.uuid.startswith(entry)]
-    return named[0][0] if len(named) == 1 and named[0] else None
+    return matches[0][0] if len(matches) == 1 and matches[0] else None
 
 
-def _boards(nvml: Any) -> Iterator[_Board]:
+def _boards(nvml: Any) -> dict[str, list[Device]]:
+    """UUID of each GPU, as NVML orders them -> devices that CUDA can use on it: itself, or its MIG instances."""
+    boards = {}
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = str(nvml.nvmlDeviceGetUUID(handle))
         instances = _instances(nvml, handle)
-        yield _Board(uuid=uuid, devices=(Device(uuid=uuid, handle=handle),) if instances is None else instances)
+        boards[uuid] = [Device(uuid=uuid, handle=handle)] if instances is None else instances
+    return boards
 
 
-def _instances(nvml: Any, handle: Any) -> tuple[Device, ...] | None:
-    """Of a GPU in MIG mode; null for any other."""
+def _instances(nvml: Any, handle: Any) -> list[Device] | None:
+    """MIG instances of a GPU; None if it is not in MIG mode."""
     try:
         if not nvml.nvmlDeviceGetMigMode(handle)[0]:
             return None
-        most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except nvml.NVMLError:  # a GPU, or a driver, without MIG
+        limit = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except nvml.NVMLError:  # a GPU or a driver without MIG
         return None
-    found = []
-    for index in range(most):
-        with suppress(nvml.NVMLError):  # none at this place, or one that is not ours to use
+    instances = []
+    for index in range(limit):
+        with suppress(nvml.NVMLError):  # no instance at this index, or one that this user may not use
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-            found.append(Device(uuid=str(nvml.nvmlDeviceGetUUID(instance)), handle=instance))
-    return tuple(found)
+            instances.append(Device(uuid=str(nvml.nvmlDeviceGetUUID(instance)), handle=instance))
+    return instances

@@ -1,7 +1,7 @@
-"""A plugin's name is its file's name; installed packages add theirs through entry points.
+"""Plugins by kind and name: modules in the folder of their kind, and those of installed packages.
 
-Kinds are the folders ``models``, ``methods``, ``datasets``, ``tasks``, ``executors`` and ``trackers``. A package
-outside this one registers a module under the entry point group ``bench.<kind>``.
+A plugin's name is its file's name. Kinds are the folders ``models``, ``methods``, ``datasets``, ``tasks``,
+``executors`` and ``trackers``; another package registers a module under the entry point group ``bench.<kind>``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.plugins.contracts import DataPlugin, MethodPlugin, ModelPlugin, TaskPlugin
 
 SHARED = "common"
-"""The package in a kind's folder that holds what its plugins share."""
+"""Package in a kind's folder with the code that its plugins share."""
 Kind = Literal["models", "methods", "datasets", "tasks", "executors", "trackers"]
 
 
@@ -28,8 +28,8 @@ Kind = Literal["models", "methods", "datasets", "tasks", "executors", "trackers"
 def names(kind: Kind) -> tuple[str, ...]:
     """Sorted names of all plugins of one kind."""
     package = importlib.import_module(f"bench.{kind}")
-    own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")} - {SHARED}
-    return tuple(sorted(own | _installed(kind).names))
+    built_in = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")} - {SHARED}
+    return tuple(sorted(built_in | _installed(kind).names))
 
 
 @cache
@@ -48,10 +48,8 @@ def load(kind: Literal["tasks"], name: str) -> TaskPlugin: ...
 @overload
 def load(kind: Kind, name: str) -> Any: ...
 def load(kind: Kind, name: str) -> Any:
-    """The plugin's module. Raises SpecError, with the nearest known name, if there is none.
-
-    Executors and trackers have their contracts in ``bench.execution.contracts``, above this module.
-    """
+    """The plugin's module. Raises SpecError, with the nearest known name, if there is none."""
+    # The contracts of executors and trackers are above this module, in bench.execution.contracts: hence Any.
     return _load(kind, name)
 
 
@@ -67,7 +65,7 @@ def _load(kind: Kind, name: str) -> ModuleType:
 
 
 def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """``; did you mean 'x'? (known: ...)``, to be put behind an error; of many known words the first 15."""
+    """``; did you mean 'x'? (known: ...)``, to end an error with; of many known words the first 15."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     more = f", ... {len(known) - 15} more" if len(known) > 15 else ""

@@ -117,7 +117,7 @@ def _holds_records(path: Path) -> bool:
         return True
     if kind or head.strip()[:1] not in (b"", b"{"):
         found = kind or describe_bytes(head)
-        print(f"warning: {printable(str(path))} is {found}, no records file; left out", file=sys.stderr)
+        print(f"warning: {printable(str(path))} is {found}, not a records file; left out", file=sys.stderr)
     return False
 
 

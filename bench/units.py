@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them: ``24GiB``, ``24GB``, ``24000MiB``."""
+"""Memory sizes with units: ``24GiB``, ``24GB``, ``24000MiB``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]+)", re.ASCII)
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes. Raises SpecError, which names ``option``, for anything but a positive number and a unit."""
-    found = _SIZE.fullmatch(text.strip())
-    unit = _UNIT_OF.get(found[2].lower()) if found else None
-    size = int(Decimal(found[1]) * unit) if found and unit else 0
+    """Bytes of a size. Raises SpecError, which names ``option``, for anything but a positive number with a unit."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNIT_OF.get(match[2].lower()) if match else None
+    size = int(Decimal(match[1]) * unit) if match and unit else 0
     if size <= 0:
         known = ", ".join(UNITS)
         raise SpecError(

@@ -1,7 +1,7 @@
-"""Which versions of Python and of the libraries that decide a result were tested, and whether the installed ones are.
+"""Tested versions of Python and of the libraries that determine a result, and the check of the installed versions.
 
-``.ci/run`` tests the newest allowed release of each library with the whole suite and the oldest with a fast part; the
-bounds in ``pyproject.toml`` are the same as those here (a test compares them).
+``.ci/run`` runs the whole suite with the newest allowed release of each library and a fast part with the oldest. A test
+compares these bounds with those in ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ PYTHON = ("3.11", "3.12", "3.13")
 OLDEST = {"torch": "2.11.0", "transformers": "5.17.0", "peft": "0.21.0", "timm": "1.0.26"}
 NEWEST = {"torch": "2.14.1", "transformers": "5.24.0", "peft": "0.21.2", "timm": "1.0.31"}
 BELOW = {"torch": "2.15", "transformers": "5.25", "peft": "0.22", "timm": "1.0.32"}
-"""The first release of each that is refused: nothing says that it works."""
+"""First release of each library that is refused, as untested."""
 REMEDY = "install a version that this package allows (python run_bench.py --version lists them)"
-"""What to do about an installed library that does not fit."""
+"""Remedy for an installed library that does not fit."""
 ALLOW_UNTESTED = "PEFT_FREEZE_BENCH_ALLOW_UNTESTED"
-"""Environment variable that lets other versions run, to try them out; records tell the versions all the same."""
+"""Environment variable that allows untested versions; records hold the versions in any case."""
 
 
 def describe() -> dict[str, Any]:
-    """What was tested, for the environment of a record and for ``--version --json``."""
+    """Tested versions, for the environment of a record and for ``--version --json``."""
     return {"python": list(PYTHON), "oldest": OLDEST, "newest": NEWEST, "below": BELOW}
 
 
 @cache
 def check() -> None:
-    """Raises LibraryMismatchError, with every version that was not tested and the remedy, before anything is loaded."""
+    """Raise LibraryMismatchError for installed versions that were not tested, before anything is loaded."""
     if os.environ.get(ALLOW_UNTESTED):
         return
     wrong = [
         f"{package} {found}, tested from {OLDEST[package]} to {NEWEST[package]}"
         for package in OLDEST
-        if (found := _installed(package)) and not _is_tested(package, found)
+        if (found := _installed(package))
+        and not _release(OLDEST[package]) <= _release(found) < _release(BELOW[package])
     ]
     if wrong:
         wanted = " ".join(f'"{package}>={OLDEST[package]},<{BELOW[package]}"' for package in OLDEST)
@@ -55,11 +56,7 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _is_tested(package: str, found: str) -> bool:
-    return _release(OLDEST[package]) <= _release(found) < _release(BELOW[package])
-
-
 def _release(text: str) -> tuple[int, ...]:
-    """The numbers of a version, without what says that it is a build or a preview of it."""
+    """Release numbers of a version, without its pre-release and build tags."""
     numbers = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(number) for number in numbers[0].split(".")) if numbers else ()

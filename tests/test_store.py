@@ -131,7 +131,7 @@ def test_a_damaged_line_is_named_and_stays_in_the_file(results: ResultsFile, war
     results.path.write_bytes(damaged)
     assert set(results.read()) == {"b"}
     assert warnings == [
-        f"{results.path}:1: damaged line (its checksum does not agree), ignored; "
+        f"{results.path}:1: damaged line (its checksum does not match), ignored; "
         "its cell will be run again; the line stays in the file"
     ]
     results.append(record("a"))
@@ -305,7 +305,7 @@ def test_records_glued_to_a_torn_one_are_found(results: ResultsFile) -> None:
 def test_a_file_of_another_kind_is_refused_and_left_alone(results: ResultsFile, content: bytes, kind: str) -> None:
     results.path.parent.mkdir()
     results.path.write_bytes(content)
-    with pytest.raises(RecordError, match=rf"demo\.jsonl is {kind}.*, no records file: move it away"):
+    with pytest.raises(RecordError, match=rf"demo\.jsonl is {kind}.*, not a records file: move it away"):
         results.read()
     assert results.path.read_bytes() == content
 
@@ -324,7 +324,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
         socket.socket(socket.AF_UNIX).bind(results.path.name)
     else:
         results.path.symlink_to("/dev/zero")
-    with pytest.raises(RecordError, match=rf"demo\.jsonl is {kind}, no records file"):
+    with pytest.raises(RecordError, match=rf"demo\.jsonl is {kind}, not a records file"):
         results.read()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench import environment
-from bench.environment import address_space_limit, last_words
+from bench.environment import address_space_limit, out_of_memory_line
 from bench.execution.contracts import EVENTS_FILE, ProcessExit, Progress, now
 from bench.execution.processes import end_leftovers
 from bench.files import read_regular, write_atomic
@@ -111,7 +111,7 @@ class Job:
         elif how.host_out_of_memory:
             message = "the kernel killed the worker for want of host memory"
             status, kind = Status.OOM, HOST_OUT_OF_MEMORY
-        elif -how.returncode not in (signal.SIGKILL, signal.SIGTERM) and (said := last_words(self.log_tail())):
+        elif -how.returncode not in (signal.SIGKILL, signal.SIGTERM) and (said := out_of_memory_line(self.log_tail())):
             message = f"the worker ran out of host memory: {said}{address_space_limit()}"
             status, kind = Status.OOM, HOST_OUT_OF_MEMORY
         else:
@@ -189,7 +189,7 @@ class Forgotten:
 def forget(cells: Sequence[Cell], *, results: Path, warn: Callable[[str], None]) -> Forgotten:
     """Remove the cells' lines from ``<scale>.jsonl`` in ``results``, older ones too, and their folders beside it.
 
-    Every other line stays as it is, even a damaged one. Raises RecordError (locked, no records file, not writable).
+    Every other line stays as it is, even a damaged one. Raises RecordError (locked, not a records file, not writable).
     """
     ids, folder = {cell.cell_id for cell in cells}, results / cells[0].scale
     file = ResultsFile(results / f"{cells[0].scale}.jsonl", warn=warn)

@@ -1,5 +1,5 @@
-"""What two libraries need to fit together, one module per library.
+"""Patches that make libraries work together, a module per library.
 
-Each patch names the versions it is for and the reason. A patch or hook that finds nothing to patch raises
-``LibraryMismatchError``: a changed library must never pass without its patch.
+Each patch names its versions and its reason. A patch that finds nothing to patch raises ``LibraryMismatchError``, so
+that a changed library never runs unpatched.
 """

@@ -20,27 +20,28 @@ _NEW, _OLD = CACHE_NAMES
 
 
 def get_peft_model(module: torch.nn.Module, config: PeftConfig) -> PeftModel:
-    """peft's function of this name, once peft fits the other libraries and this machine.
-
-    Raises BenchError where peft makes another adapter than the one that was asked for.
-    """
+    """``peft.get_peft_model`` with peft patched. Raises BenchError if the adapter differs from its configuration."""
     import peft
 
     patch_cache_name()
     patch_boft_extension()
     wrapper: Any = peft.get_peft_model(module, config)
     _check_butterflies(wrapper)
-    _keep_hooks(wrapper.base_model)
+    tuner = wrapper.base_model
+    if "forward" in vars(tuner):
+        # The tuner of adaption prompts (peft 0.21) calls the model's ``forward`` directly, past its hooks, one of which
+        # numbers the positions of padded texts.
+        tuner.forward = tuner.model.__call__
     return wrapper  # type: ignore[no-any-return]
 
 
 @functools.cache
 def patch_boft_extension() -> None:
-    """Keep BOFT (peft 0.21) from compiling CUDA kernels where there is no CUDA device to use them on.
+    """Stop BOFT (peft 0.21) from compiling CUDA kernels without a CUDA device.
 
-    The compiler takes a minute, and a worker that is killed meanwhile leaves a lock behind for which every later one
-    waits for ever. Raises LibraryMismatchError if there is nothing to patch.
+    Raises LibraryMismatchError if there is nothing to patch.
     """
+    # Compiling takes a minute, and a worker killed meanwhile leaves a lock for which all later workers wait for ever.
     import peft
     import peft.tuners.boft.layer
     import torch
@@ -54,20 +55,9 @@ def patch_boft_extension() -> None:
     library.get_fbd_cuda = lambda: compile_kernels() if torch.cuda.is_available() else None
 
 
-def _keep_hooks(tuner: Any) -> None:
-    """Let a forward pass through adaption prompts (peft 0.21) run the hooks of the model that they are on.
-
-    Their tuner takes over the model's ``forward`` itself, past the hook that numbers the positions of padded texts.
-    """
-    if "forward" in vars(tuner):
-        tuner.forward = tuner.model.__call__
-
-
 def _check_butterflies(wrapper: Any) -> None:
-    """Raise BenchError if BOFT has fewer butterfly factors than its configuration says.
-
-    Without its compiled kernels peft takes one factor, whatever was asked for, and says so in a warning alone.
-    """
+    """Raise BenchError if BOFT has fewer butterfly factors than its configuration."""
+    # Without compiled kernels peft uses one factor whatever the configuration, and only warns.
     asked = getattr(wrapper.active_peft_config, "boft_n_butterfly_factor", 1)
     for module in wrapper.modules():
         for rotations in getattr(module, "boft_R", {}).values():
@@ -80,12 +70,12 @@ def _check_butterflies(wrapper: Any) -> None:
 
 @functools.cache
 def patch_cache_name() -> None:
-    """Let peft 0.21 find the cache of transformers 5.24 and newer, which call it ``cache``.
+    """Let peft 0.21, which looks for ``past_key_values``, find the ``cache`` of transformers 5.24 and newer.
 
-    peft looks for ``past_key_values``. Without the patch ``generate`` never sees a prefix (peft puts it beside the
-    cache that is used), puts virtual tokens in front of every new token instead of the first, and a classifier with a
-    prefix is refused. Forward passes are not affected, so such a cell trains well and answers as if untrained.
-    Does nothing with an older transformers. Raises LibraryMismatchError if peft no longer looks for the old name.
+    Unpatched, ``generate`` never sees a prefix (peft puts it beside the cache in use), virtual tokens precede every new
+    token instead of the first, and a classifier with a prefix is refused. Forward passes are not affected, so such a
+    cell trains well and answers as if untrained. No effect with an older transformers. Raises LibraryMismatchError if
+    peft no longer looks for the old name.
     """
     import peft.peft_model
     from transformers import GenerationMixin
@@ -102,7 +92,7 @@ def patch_cache_name() -> None:
 
 
 def _which_names_cache(wrapper: type, method: str) -> Callable[..., Any]:
-    """The method. Raises LibraryMismatchError if its code does not speak of the old name."""
+    """The method. Raises LibraryMismatchError if its code does not use the old name."""
     import peft
 
     function: Callable[..., Any] | None = vars(wrapper).get(method)
@@ -115,7 +105,7 @@ def _which_names_cache(wrapper: type, method: str) -> Callable[..., Any]:
 
 
 def _prepare(method: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """The method of peft, which sees the cache under the old name and returns it under the new one."""
+    """``method`` of peft, wrapped to see the cache under its old name and to return it under its new name."""
 
     @functools.wraps(method)
     def prepare(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -140,11 +130,11 @@ def _renamed(inputs: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 
 def _signature(function: Callable[..., Any], **options: Any) -> inspect.Signature:
-    """The signature, which also shows the old name of an argument that a function takes under both."""
-    found = inspect.signature(function, **options)
-    if _NEW not in found.parameters or _OLD in found.parameters:
-        return found
-    parameters = list(found.parameters.values())
+    """Signature of ``function``, with the old name of the cache added to the new one."""
+    signature = inspect.signature(function, **options)
+    if _NEW not in signature.parameters or _OLD in signature.parameters:
+        return signature
+    parameters = list(signature.parameters.values())
     old = inspect.Parameter(_OLD, inspect.Parameter.KEYWORD_ONLY)
     at = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
-    return found.replace(parameters=[*parameters[:at], old, *parameters[at:]])
+    return signature.replace(parameters=[*parameters[:at], old, *parameters[at:]])

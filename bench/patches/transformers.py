@@ -14,14 +14,14 @@ from bench.errors import LibraryMismatchError
 from bench.versions import REMEDY
 
 CACHE_NAMES = ("cache", "past_key_values")
-"""What functions call the keys and values of earlier tokens: the first since transformers 5.24."""
+"""Argument names of the key-value cache: the first since transformers 5.24, the second before."""
 _FINISHED = "_update_finished_beams"
 _FINISHED_TAKES = {"topk_log_probs", "topk_running_sequences", "cur_len", "decoder_prompt_len", "length_penalty"}
-"""Where beam search divides likelihoods by lengths, and what of its arguments is needed."""
+"""Method in which beam search divides log-likelihoods by lengths, and the arguments that the patch needs."""
 
 
 def cache_name(function: Callable[..., Any]) -> str:
-    """Name of the argument in which ``function`` takes its cache. Raises LibraryMismatchError if it takes none."""
+    """Name of the cache argument of ``function``. Raises LibraryMismatchError if it has none."""
     arguments = inspect.signature(function).parameters
     for name in CACHE_NAMES:
         if name in arguments:
@@ -32,12 +32,12 @@ def cache_name(function: Callable[..., Any]) -> str:
 
 
 def patch_blip_text(text_model: Any) -> None:
-    """Mend two faults of a ``BlipTextModel`` (transformers 5.17 to 5.24) by hooks, which survive the wrapping by peft.
+    """Fix two faults of a ``BlipTextModel`` (transformers 5.17 to 5.24) by hooks, which survive wrapping by peft.
 
-    1. peft passes a prefix as a plain cache, and cross-attention would append the image's keys to that same cache:
-       with an encoder-decoder cache, the prefix stays with self-attention.
-    2. A cross-attention layer passes its mask under a name that the attention itself ignores, so padded question tokens
-       would be attended to and an answer would depend on the other questions of its batch.
+    1. peft passes a prefix as a plain cache, to which cross-attention would append the keys of the image; an
+       encoder-decoder cache keeps the prefix in self-attention.
+    2. A cross-attention layer passes its mask under a name that the attention ignores: padded question tokens would be
+       attended to, and an answer would depend on the other questions of its batch.
     """
     encoder, name = text_model.encoder, cache_name(type(text_model.encoder).forward)
 
@@ -55,11 +55,11 @@ def patch_blip_text(text_model: Any) -> None:
 
 @contextmanager
 def length_as_transformers_4(model: Any, eos: int) -> Iterator[None]:
-    """Beam search of ``model`` within the context divides likelihoods by the lengths that transformers 4 took.
+    """Let beam search of ``model`` divide log-likelihoods by the lengths of transformers 4.
 
-    There a finished hypothesis has its prompt and its tokens without the end (``eos``), an unfinished one all its
-    tokens, prompt included; transformers 5 (5.17 to 5.24) takes the generated tokens alone, the end included. With a
-    prompt of one token they differ in the unfinished ones only. Raises LibraryMismatchError if there is no such place.
+    transformers 4 counts prompt and generated tokens, without the ``eos`` of a finished hypothesis; transformers 5
+    (5.17 to 5.24) counts generated tokens, ``eos`` included. With a prompt of one token they differ for unfinished
+    hypotheses alone. Raises LibraryMismatchError if there is nothing to patch.
     """
     original = getattr(model, _FINISHED, None)
     if original is None or _FINISHED_TAKES - set(inspect.signature(original).parameters):
@@ -70,8 +70,8 @@ def length_as_transformers_4(model: Any, eos: int) -> Iterator[None]:
     def finished(**given: Any) -> Any:
         length, prompt = given["cur_len"] + 1, given["decoder_prompt_len"]
         ended = given["topk_running_sequences"][:, :, length - 1] == eos
-        theirs = torch.where(ended, length - 1, length)
-        factor = ((length - prompt) / theirs) ** given["length_penalty"]
+        length_4 = torch.where(ended, length - 1, length)
+        factor = ((length - prompt) / length_4) ** given["length_penalty"]
         return original(**given | {"topk_log_probs": given["topk_log_probs"] * factor})
 
     setattr(model, _FINISHED, finished)

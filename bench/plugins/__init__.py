@@ -1,4 +1,4 @@
-"""What plugins offer and build on; a plugin outside this package imports all it needs from here."""
+"""Contracts and base classes of plugins; a plugin outside this package imports all it needs from here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a plugin of each kind offers: typed contracts, checked by mypy and by tests/test_architecture.py.
+"""Typed contracts of the plugin kinds, checked by mypy and by tests/test_architecture.py.
 
-A plugin is a *module* (one file). Its top level stays light; torch and friends are imported in functions.
+A plugin is a module. Its top level stays light: functions import torch and the other heavy libraries.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ AnswerType = Literal["open", "closed"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """What a model is given, an image, a text or both, and what it should answer."""
+    """An input of a model, an image, a text or both, with its gold answer."""
 
     question_id: str
-    """Unique within its split, stable between runs."""
+    """Unique within its split and stable between runs."""
     image: str | None = None
-    """What ``OpenedData.image`` needs to find it: for a data set of files, the path below its root. Null: no image."""
+    """Key of the image for ``OpenedData.image``, e.g. its path below the data set's root; None without an image."""
     questions: tuple[str, ...] = ()
-    """The question, prompt or text to classify; or a pool, of which one is drawn at each visit. Empty: no text."""
+    """The question, prompt or text to classify; of several, training draws one each time. Empty without a text."""
     text_pair: str | None = None
-    """The second text of a pair, such as a hypothesis; null: the question stands alone."""
+    """Second text of a pair, such as a hypothesis; None without a pair."""
     answer: str
-    """The answer, or the name of the class."""
+    """Gold answer, or name of the class."""
     answer_type: AnswerType | None = None
-    """Of a question, as the data set's own annotation says; null if it has none."""
+    """Type of the question by the data set's annotation; None without one."""
 
     @property
     def image_name(self) -> str:
-        """``image`` where there must be one. Raises DataError if there is none."""
+        """``image`` of an example that must have one. Raises DataError if it has none."""
         if self.image is None:
             raise DataError(f"example {self.question_id} has no image; choose other data, or name its images")
         return self.image
 
     def question(self, rng: random.Random | None = None) -> str:
-        """One of the questions: drawn by ``rng``, or the first without it (evaluation); empty if there is none."""
+        """A question drawn by ``rng``, or the first without ``rng`` (evaluation); empty if there are none."""
         if not self.questions:
             return ""
         if rng is None or len(self.questions) == 1:
@@ -65,20 +65,20 @@ class OpenedData(Protocol):
     """An opened data set."""
 
     def split(self, name: str) -> Sequence[Example]:
-        """All examples of a split, in the order of the file; may be lazy. Raises DataError for an unknown split."""
+        """Examples of a split in file order, perhaps lazy. Raises DataError for an unknown split."""
         ...
 
     def image(self, example: Example) -> Image:
-        """The decoded RGB image of any size; never asked for where ``example.image`` is null. Raises DataError that
-        names file and question_id if it is broken."""
+        """The decoded RGB image, of any size; not called if ``example.image`` is None. Raises DataError, which names
+        the file and question_id, for a broken image."""
         ...
 
     def texts(self) -> Sequence[str]:
-        """All texts a vocabulary must cover (questions and answers of every split, or a representative list)."""
+        """Texts that a vocabulary must cover: questions and answers of every split, or a representative sample."""
         ...
 
-    # A data set whose images are files may have ``image_digests(names: Sequence[str]) -> list[str]``, too: a digest of
-    # the content of each image, by ``Example.image``. Without it images are decoded where contents are compared.
+    # Optional: ``image_digests(names: Sequence[str]) -> list[str]``, a digest of the content of each image by
+    # ``Example.image``. Without it, images are decoded to compare their contents.
 
 
 class DataPlugin(Protocol):
@@ -88,19 +88,19 @@ class DataPlugin(Protocol):
 
     @staticmethod
     def digest(settings: Any) -> str:
-        """SHA-256 (hex) over the contents of annotations and images; no torch.
+        """SHA-256 (hex) over the contents of annotations and images; imports no torch.
 
-        ``bench.files`` remembers the hashes of files between runs. What takes long all the same, such as a
-        download, calls its ``takes_long`` first, since lists and reports ask, too. Raises DataError if the data is not
-        there: where to get it, which layout is expected, what runs without it.
+        ``files.sha256_of_all`` remembers hashes between runs. Call ``files.refuse_if_limited`` before other slow work,
+        such as a download, since lists and reports ask for the digest, too. Raises DataError for missing data, with
+        where to get it, the expected layout and what runs without it.
         """
         ...
 
     @staticmethod
     def load(settings: Any) -> OpenedData: ...
 
-    # What ``load`` returns may have ``notes() -> Sequence[str]``: how the data were read, asked when the cell ends. A
-    # plugin that looks for images may have ``load_annotations(settings) -> OpenedData``: examples for an estimate.
+    # Optional: ``notes() -> Sequence[str]`` of the opened data, called when the cell ends: how the data were read.
+    # Optional: ``load_annotations(settings) -> OpenedData``, examples without their images, for an estimate.
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------
@@ -108,64 +108,63 @@ class DataPlugin(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskFacts:
-    """What a model family must know about the task it is built for."""
+    """Facts about a task that a model family is built for."""
 
     name: str
     inputs: tuple[Literal["image", "text"], ...]
-    """What an example gives the model."""
+    """Inputs of the model."""
     output: Literal["label", "text"]
-    """A label is chosen among ``labels`` (a ``LabelModel``), a text is generated (a ``TextModel``)."""
+    """``label``: chosen from ``labels`` by a ``LabelModel``; ``text``: generated by a ``TextModel``."""
     labels: tuple[str, ...] = ()
-    """Names of the classes in the order of the logits; empty for text."""
+    """Class names in the order of the logits; empty for text."""
     labels_from: Literal["data", "spec", "assumed"] = "data"
-    """``assumed``: nothing says how many classes there are; good enough to look at a model, not to run it."""
+    """``assumed``: the number of classes is unknown; enough to inspect a model, not to run it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreFacts:
-    """How a score of a task is printed. Higher is better."""
+    """How a score of a task is printed; higher is better."""
 
     header: str
     title: str = ""
-    """Where it stands alone, as on an axis; empty: the header."""
+    """Title where the score stands alone, as on an axis; empty: the header."""
     unit: str = "%"
     factor: float = 100.0
-    """From the raw value in a record to the printed one."""
+    """Printed value / raw value in a record."""
     digits: int = 2
     outcome: str | None = None
-    """Field of an example's line in the file of predictions whose mean over the examples is the raw value; null for a
-    score that is no mean, such as a correlation. What is known of a score's uncertainty comes from it or from
-    ``influence``."""
+    """Field in the file of predictions whose mean over the examples is the raw value; None for a score that is not a
+    mean, such as a correlation. The uncertainty of a score is computed from this field or from ``influence``."""
     only: tuple[str, str] | None = None
-    """Field and value of the lines that count; null: all."""
+    """Field and value of the lines that count; None: all lines."""
     influence: Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]] | None = None
-    """For a score that is no mean: answers and predictions -> (examples,), the raw value plus what each example moves
-    it by, to first order (the infinitesimal jackknife; Efron 1982). Their mean is the raw value."""
+    """For a score that is not a mean: answers and predictions -> (examples,), the raw value plus the first-order
+    influence of each example on it (infinitesimal jackknife; Efron 1982). Their mean is the raw value."""
     lowest: float = 0.0
-    """The least raw value there can be; the largest is 1."""
+    """Smallest possible raw value; the largest is 1."""
 
 
 class Task(Protocol):
-    """A task with its settings, for one data set."""
+    """A task with its settings on a data set."""
 
     facts: TaskFacts
 
     def check(self, example: Example) -> None:
-        """Raise DataError, with a remedy, if such an example cannot be scored. Called before training."""
+        """Raise DataError, with a remedy, if the example cannot be scored. Called before training."""
         ...
 
     def targets(self, answers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What a training batch holds beside the model's own inputs, on the CPU; empty where ``collate`` has it all.
+        """Tensors of a training batch beside those of ``collate``, on the CPU; empty if it has them all.
 
-        Raises DataError for an answer that is no label."""
+        Raises DataError for an answer that is not a label."""
         ...
 
     def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Scalar mean training loss, shape (); ``model`` is the kind that ``facts.output`` asks for."""
+        """Mean training loss, shape (); ``model`` is of the kind that ``facts.output`` names."""
         ...
 
     def predict(self, model: Any, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
-        """One answer, or name of a class, per row."""
+        """An answer, or a class name, per row."""
         ...
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
@@ -173,11 +172,11 @@ class Task(Protocol):
         ...
 
     def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
-        """Baseline of ``BASELINES`` -> the same metrics, of answering without a look at the input."""
+        """Baseline of ``BASELINES`` -> metric -> score of input-blind answers."""
         ...
 
     def details(self, example: Example, prediction: str) -> dict[str, Any]:
-        """Further fields of the example's line in the file of predictions, JSON; ``correct`` (bool) among them."""
+        """Further JSON fields of the example's line in the file of predictions, with ``correct`` (bool)."""
         ...
 
 
@@ -186,18 +185,18 @@ class TaskPlugin(Protocol):
 
     Settings: type[TaskSettings]
     FACTS: TaskFacts
-    """Without labels."""
+    """Facts without labels."""
     METRICS: dict[str, ScoreFacts]
-    """In the order of a table's columns."""
+    """Metric -> how it is printed, in the order of table columns."""
     MAIN: str
-    """The metric by which methods are ranked."""
+    """Metric by which methods are ranked."""
     BASELINES: dict[str, str]
-    """Baseline -> what tables call it. The first is the prior: what knowing the training answers alone scores."""
+    """Baseline -> name in tables. The first is the prior, whose answers need only the training answers."""
 
     @staticmethod
     def create(settings: Any, evaluate: Any, train: Sequence[Example]) -> Task:
-        """The task as set by ``task`` and ``evaluate`` of a spec; of ``train`` (all training examples; empty if they
-        are not here) it learns the labels."""
+        """The task by ``task`` and ``evaluate`` of a spec; the labels come from ``train``, all training examples, or
+        none if the data are missing."""
         ...
 
 
@@ -206,7 +205,7 @@ class TaskPlugin(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateOptions:
-    """What ``evaluate`` of a spec says of generation."""
+    """Generation settings in ``evaluate`` of a spec."""
 
     num_beams: int
     max_new_tokens: int
@@ -216,25 +215,25 @@ class GenerateOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartFacts:
-    """What a method must know about the part it is put on."""
+    """Facts about a part that a method is applied to."""
 
     name: str
     task_type: str | None
-    """peft.TaskType name for prompt methods (``FEATURE_EXTRACTION``, ``CAUSAL_LM``); null if they do not fit here."""
+    """peft.TaskType name for prompt methods (``FEATURE_EXTRACTION``, ``CAUSAL_LM``); None if these do not fit it."""
     targets: dict[str, list[str]]
-    """Method type -> default target module names; a key ``<method>.<option>`` holds a further list of that method."""
+    """Method type -> default target modules; ``<method>.<option>`` -> a further list for that method."""
     optional: bool = False
-    """Whether a spec need not name it: it is frozen then, and a model may lack it."""
+    """Whether a spec may leave the part out; it is frozen then, and a model may lack it."""
     architecture: str | None = None
-    """``model_type`` of the transformers configuration that it is built from; null: none; empty: not known yet."""
+    """``model_type`` of its transformers configuration; None: no such configuration; empty: not known yet."""
     model_task_type: str | None = None
-    """peft.TaskType name of the model that the part is in; null: none, or not known yet."""
+    """peft.TaskType name of the model that the part belongs to; None: none, or not known yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputLengths:
-    """Tokens of the longest question and answer of a batch, special tokens included, as ``collate`` pads them; 0 where
-    a task has none."""
+    """Tokens of the longest question and answer of a batch, special tokens included, as ``collate`` pads them; 0 if the
+    task has none."""
 
     question_tokens: int
     answer_tokens: int
@@ -242,74 +241,74 @@ class InputLengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutTexts:
-    """How many of some texts are longer than what a model takes of them; the rest of each is left out."""
+    """Numbers of texts that are longer than a model allows and are truncated."""
 
     questions: int
     answers: int
 
 
 class BenchModel(Protocol):
-    """A built model of some family, as the worker and the estimate see it: a ``TextModel`` or a ``LabelModel``."""
+    """A built model, as the worker and the estimate use it: a ``TextModel`` or a ``LabelModel``."""
 
     module: torch.nn.Module
-    """The whole model; its ``parameters()`` are what is counted, trained and stored."""
+    """The whole model; its ``parameters()`` are counted, trained and stored."""
     part_facts: Mapping[str, PartFacts]
-    """The parts that this model has."""
+    """Parts of this model."""
     has_vocabulary: bool
-    """Whether the tokenizer is the run's own, so that ``lengths`` can be trusted; false for a model built on meta of
-    whose vocabulary nothing is here."""
+    """Whether the tokenizer is that of a run, so that ``lengths`` is exact; false for a model on meta whose vocabulary
+    is not available."""
 
     def part(self, name: str) -> torch.nn.Module: ...
 
     def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
-        """Put the adapted (peft) module in the place of the part."""
+        """Replace the part by its adapted (peft) module."""
         ...
 
     def collate(
         self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
     ) -> dict[str, torch.Tensor]:
-        """Preprocess and tokenise: tensors on the CPU, the batch first. Without answers: ready to predict."""
+        """Preprocessed and tokenised batch: CPU tensors, batch dimension first; without answers, for prediction."""
         ...
 
     def checkpoint_activations(self) -> None:
-        """While training, compute activations again in the backward pass instead of keeping them; called when all
-        adapters are in place. Raises BenchError, before the first step, where the model cannot.
+        """Recompute activations in the backward pass instead of keeping them. Called when all adapters are in place.
+
+        Raises BenchError if the model does not support it.
         """
         ...
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
-        """Of a batch of these texts: what ``collate`` would pad them to, cuts included."""
+        """Lengths to which ``collate`` pads or truncates a batch of these texts."""
         ...
 
     def max_lengths(self) -> InputLengths:
-        """The longest that ``collate`` lets through, whatever the texts."""
+        """Largest lengths that ``collate`` returns for any text."""
         ...
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> dict[str, torch.Tensor]:
-        """Names, shapes and types of what ``collate`` returns for such a batch, as tensors on the meta device."""
+        """What ``collate`` returns for such a batch, as tensors on the meta device."""
         ...
 
     def facts(self) -> dict[str, int | str]:
-        """What else decides the costs, for the reader of an estimate: e.g. ``image_size``, ``attention``."""
+        """Other facts that determine the costs, shown with an estimate: e.g. ``image_size``, ``attention``."""
         ...
 
-    # A family whose ``generate`` heeds fields of ``OPTIONAL_SEARCH`` (``bench.spec.sections``) names them in its file's
-    # ``SEARCH``; a spec that sets one for another family is refused.
-    #
-    # A model that cuts long texts has ``cut_texts(questions, answers) -> CutTexts``, too; one that reads pairs of texts
-    # is a ``PairModel``. A model that chooses among known answers has ``learn_answers(answers: Iterable[str])``, too:
-    # called once, before training, with the answers of all training examples.
+    # Optional: ``cut_texts(questions, answers) -> CutTexts``, of a model that truncates long texts.
+    # Optional: ``learn_answers(answers: Iterable[str])``, of a model that chooses among known answers; called once,
+    # before training, with the answers of all training examples.
+    # Optional in the family's module: ``SEARCH``, the fields of ``OPTIONAL_SEARCH`` (``bench.spec.sections``) that its
+    # ``generate`` supports; a spec that sets one for another family is refused.
 
 
 class TextModel(BenchModel, Protocol):
-    """Answers in words."""
+    """Generates its answers."""
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Scalar mean training loss, shape ()."""
+        """Mean training loss, shape ()."""
         ...
 
     def generate(self, batch: dict[str, torch.Tensor], options: GenerateOptions) -> list[str]:
-        """One answer text per row, special tokens removed."""
+        """An answer per row, without special tokens."""
         ...
 
 
@@ -322,7 +321,7 @@ class LabelModel(BenchModel, Protocol):
 
 
 class PairModel(LabelModel, Protocol):
-    """Reads pairs of texts, too: where there are ``pairs``, the second text of each question."""
+    """Also reads pairs of texts: ``pairs`` holds the second text of each question."""
 
     reads_pairs: bool
 
@@ -340,28 +339,28 @@ class ModelPlugin(Protocol):
 
     Settings: type[ModelSettings]
     PARTS: dict[str, PartFacts]
-    """The parts of the family, or of a spec that declares none of its own."""
+    """Parts of the family, or of a spec that declares none."""
 
     @staticmethod
     def parts(settings: Any, task: TaskFacts) -> dict[str, PartFacts]:
-        """The parts that a spec may speak of. Light: runs when the spec is validated. Raises SpecError if the family
-        cannot be built for this task."""
+        """Parts that a spec may name. Light: called when a spec is validated. Raises SpecError if the family does not
+        support the task."""
         ...
 
     @staticmethod
     def weights_digest(settings: Any) -> str | None:
-        """SHA-256 over every file that the model is built from: weights, configuration, tokenizer, preprocessing. Null
-        if there is none, raises WeightsError if one is not there. As ``DataPlugin.digest``, asked by lists, too."""
+        """SHA-256 over every file that the model is built from: weights, configuration, tokenizer, preprocessing; None
+        if there are none. Raises WeightsError for a missing file. Limited like ``DataPlugin.digest``."""
         ...
 
     @staticmethod
     def build(settings: Any, *, texts: Sequence[str], device: str, task: TaskFacts) -> BenchModel:
-        """Build for the task, with weights loaded. ``device="meta"``: shapes only, no weights read, for counting."""
+        """Build for the task, with weights loaded. ``device="meta"``: shapes alone, without reading weights."""
         ...
 
     @staticmethod
     def save(model: BenchModel, folder: Any) -> None:
-        """Write the whole model's weights, config and tokenizer into ``folder`` in the layout ``build`` reads."""
+        """Write weights, configuration and tokenizer into ``folder`` in the layout that ``build`` reads."""
         ...
 
 
@@ -369,16 +368,16 @@ class ModelPlugin(Protocol):
 
 
 class MethodPlugin(Protocol):
-    """A file in ``bench/methods``: one of the two kinds below. A file may also have ``IMPLIED_BY``, the names of fields
-    with which a method of a spec needs no ``type``.
-    """
+    """A file in ``bench/methods``: an ``AdapterPlugin`` or a ``SelectivePlugin``."""
 
     Settings: type[MethodSettings]
 
     @staticmethod
     def check(settings: Any, part: PartFacts) -> None:
-        """Raise SpecError if the method cannot be put on this part. Light: runs when the spec is validated."""
+        """Raise SpecError if the method cannot be put on this part. Light: called when a spec is validated."""
         ...
+
+    # Optional: ``IMPLIED_BY``, names of fields that imply the method's ``type`` in a spec.
 
 
 class AdapterPlugin(MethodPlugin, Protocol):
@@ -386,14 +385,14 @@ class AdapterPlugin(MethodPlugin, Protocol):
 
     @staticmethod
     def config(settings: Any, part: PartFacts, module: torch.nn.Module) -> PeftConfig:
-        """The library's configuration for this part; ``peft.get_peft_model(module, config)`` does the rest."""
+        """peft's configuration for this part, for ``peft.get_peft_model(module, config)``."""
         ...
 
 
 class SelectivePlugin(MethodPlugin, Protocol):
-    """A method that trains some of a part's own tensors."""
+    """A method that trains some of the part's own tensors."""
 
     @staticmethod
     def select(settings: Any, part: PartFacts, module: torch.nn.Module) -> set[str]:
-        """Names of those tensors, as ``module.named_parameters()`` has them. Raises SpecError if there are none."""
+        """Names of these tensors in ``module.named_parameters()``. Raises SpecError if there are none."""
         ...

@@ -1,7 +1,7 @@
-"""Base classes of everything a spec sets: frozen, no unknown fields, and a mark for local paths.
+"""Base classes of the settings in a spec: frozen, without unknown fields, and with a mark for local paths.
 
-The settings classes of plugins live in the plugins' own files; the spec is validated against them,
-so a plugin's module must stay light: heavy imports (torch, transformers, peft, timm) go into functions.
+Plugins declare their settings in their own modules, which stay light since a spec is validated against them: functions
+import the heavy libraries (torch, transformers, peft, timm).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Settings(BaseModel):
 
 
 class LocalPathMark:
-    """Marks a field that says *where* something lies, not *what* it is: left out of ``cell_id``."""
+    """Marks a field that says where something is, not what it is; such fields are left out of ``cell_id``."""
 
 
 LocalPath = Annotated[Path, LocalPathMark(), Field(json_schema_extra={"format": "path"})]
-"""A file or folder; a relative one is looked up from the working directory."""
+"""A file or folder; a relative path starts at the working directory."""
 
 
 class ModelSettings(Settings):
-    """What every model family has; a family's file adds its own fields."""
+    """Settings of every model family; a family adds its own fields."""
 
     family: str
     """Name of the model family: a file in ``bench/models``."""
@@ -41,80 +41,82 @@ class ModelSettings(Settings):
 
 
 class TaskSettings(Settings):
-    """What every task has; a task's file adds its own fields."""
+    """Settings of every task; a task adds its own fields."""
 
     name: str
     """Name of the task: a file in ``bench/tasks``."""
 
     def describe_scoring(self) -> str:
-        """What a reader of a table must know of how answers are scored, a sentence without its period; may be empty."""
+        """How answers are scored, for readers of a table: a sentence without its full stop, or empty."""
         return ""
 
 
 class TrackerSettings(Settings):
-    """What every tracker has; a tracker's file adds its own fields."""
+    """Settings of every tracker; a tracker adds its own fields."""
 
     name: str
     """Name of the tracker: a file in ``bench/trackers``."""
 
 
 class MethodTraining(Settings):
-    """What a method trains differently from ``train``; null: as there."""
+    """Training settings of a method that differ from ``train``; null: the same."""
 
     lr: float | None = Field(default=None, gt=0)
-    """Peak learning rate of this method's tensors; warm-up and schedule scale it as they scale the other one."""
+    """Peak learning rate of this method's tensors, scaled by warm-up and schedule like ``train.optimizer.lr``."""
     weight_decay: float | None = Field(default=None, ge=0)
 
 
 class MethodSettings(Settings):
-    """What every PEFT method has; a method's file adds its own fields."""
+    """Settings of every PEFT method; a method adds its own fields."""
 
     type: str
     """Name of the method: a file in ``bench/methods``."""
     targets: dict[str, list[str] | str] | None = None
-    """Part -> module names the adapter is put on; without it, the model family's default."""
+    """Part -> names of the modules that get an adapter; null: the model family's default."""
     train: MethodTraining | None = None
-    """Learning rate and weight decay of this method's own."""
+    """Learning rate and weight decay of this method."""
 
 
 class DataSettings(Settings):
-    """What every data set has; a data set's file adds its own fields."""
+    """Settings of every data set; a data set adds its own fields."""
 
     name: str
     """Name of the data set: a file in ``bench/datasets``."""
     train_split: str = "train"
-    """Split (or several joined by ``+``, e.g. ``train+validate``) that is trained on."""
+    """Split for training, or several joined by ``+``, e.g. ``train+validate``."""
     test_split: str = "test"
-    """Split that is evaluated."""
+    """Split for evaluation."""
     train_limit: int | None = Field(default=None, ge=1)
-    """Train on a random subset of this many examples (drawn with ``subset_seed``); null for all."""
+    """Size of a random subset for training (drawn with ``subset_seed``); null: all examples."""
     test_limit: int | None = Field(default=None, ge=1)
-    """Evaluate a random subset of this many examples (drawn with ``subset_seed``); null for all."""
+    """Size of a random subset for evaluation (drawn with ``subset_seed``); null: all examples."""
     subset_seed: int = 0
-    """Seed of the two subsets; the same for every cell, so that cells share their questions."""
+    """Seed of both subsets; the same for every cell, so that all cells share their questions."""
 
     def trained_and_scored(self) -> list[str]:
-        """Splits that are both trained on and evaluated: scores on them are no held-out ones."""
-        trained, tested = ([name.strip() for name in own.split("+")] for own in (self.train_split, self.test_split))
+        """Splits used for both training and evaluation; scores on them are not held-out scores."""
+        trained, tested = (
+            [name.strip() for name in splits.split("+")] for splits in (self.train_split, self.test_split)
+        )
         return [name for name in tested if name in trained]
 
 
 def local_path_fields(settings: BaseModel) -> set[tuple[str, ...]]:
-    """Paths (tuples of field names) under ``settings`` of the fields that hold a ``LocalPath``."""
-    found: set[tuple[str, ...]] = {(name,) for name in _local_paths(type(settings))}
+    """Paths (tuples of field names) of the ``LocalPath`` fields under ``settings``."""
+    paths: set[tuple[str, ...]] = {(name,) for name in _local_paths(type(settings))}
     for name in type(settings).model_fields:
         value: Any = getattr(settings, name)
         children = value.items() if isinstance(value, dict) else [((), value)]
         for key, child in children:
             if isinstance(child, BaseModel):
                 prefix = (name,) if key == () else (name, str(key))
-                found |= {prefix + path for path in local_path_fields(child)}
-    return found
+                paths |= {prefix + path for path in local_path_fields(child)}
+    return paths
 
 
 @cache
 def _local_paths(settings: type[BaseModel]) -> frozenset[str]:
-    """Names of the fields that hold one."""
+    """Names of the ``LocalPath`` fields."""
     fields = settings.model_fields.items()
     return frozenset(name for name, field in fields if _is_local_path(field.metadata, field.annotation))
 

@@ -1,4 +1,4 @@
-"""Columns of records as a table: their fields flattened, named by their dotted keys, with type, unit and meaning."""
+"""Columns of the records table: record fields flattened to dotted names, each with type, unit and meaning."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ KEYS = {
     "baselines": "baseline",
     "baselines.<baseline>": "metric",
 }
-"""Mapping -> what its keys are; its columns depend on the records."""
+"""Mapping in a record -> what its keys are. Which columns it has depends on the records."""
 LEFT_OUT = ("accuracy",)
-"""Its numbers are in ``scores`` and ``baselines``, also for records that have only this."""
+"""Fields without columns: ``scores`` and ``baselines`` hold the same numbers, also if a record has this field alone."""
 UNITS = (
     (r"samples_per_s$", "samples/s"),
     (r"_bytes$|\.by_kind\.", "bytes"),
@@ -41,7 +41,7 @@ UNITS = (
     (r"\bparams\.", "parameters"),
     (r"\bflops\.", "FLOPs"),
     (r"^(scores|baselines)\..*\.(correct|n)$", "examples"),
-    (r"^(scores|baselines)\..*\.value$", "as defined: 1 is perfect"),
+    (r"^(scores|baselines)\..*\.value$", "task's scale; 1 is perfect"),
     (r"^overlap\.(same|n)$", "examples"),
     (r"^texts_cut\.", "texts"),
     (r"^steps$|_steps$", "steps"),
@@ -50,49 +50,49 @@ UNITS = (
 """Pattern of a column's name -> unit."""
 ENVIRONMENT: dict[str, tuple[Kind, str]] = {
     "device": ("text", "`cpu` or the name of the GPU the cell ran on"),
-    "versions.<package>": ("text", "Version of a package the result may depend on, and of Python"),
-    "tested_versions.python": ("json", "Versions of Python that the program was tested with"),
-    "tested_versions.oldest.<package>": ("text", "Oldest version of a package that the program was tested with"),
-    "tested_versions.newest.<package>": ("text", "Newest version of a package that the program was tested with"),
-    "tested_versions.below.<package>": ("text", "First version of a package that the program refuses"),
+    "versions.<package>": ("text", "Version of Python or of a package that may affect the result"),
+    "tested_versions.python": ("json", "Python versions that the program was tested with"),
+    "tested_versions.oldest.<package>": ("text", "Oldest tested version of the package"),
+    "tested_versions.newest.<package>": ("text", "Newest tested version of the package"),
+    "tested_versions.below.<package>": ("text", "First version of the package that the program refuses"),
     "os": ("text", "Operating system"),
     "cpu": ("text", "Model of the CPU"),
-    "cores": ("integer", "CPU cores the process could use"),
+    "cores": ("integer", "CPU cores available to the process"),
     "ram_bytes": ("integer", "Main memory of the machine"),
     "gpus": ("json", "Visible GPUs: name and memory"),
     "gpu_driver": ("text", "Version of the NVIDIA driver; null without one"),
     "git.commit": ("text", "Commit of the program; null outside a checkout"),
-    "git.dirty": ("boolean", "Whether tracked files differed from it"),
-    "pytorch_alloc_conf": ("text", "Settings of PyTorch's allocator, from the environment"),
-    "cuda_visible_devices": ("text", "The variable as it was set"),
-    "cublas_workspace_config": ("text", "The variable as it was set; it fixes the memory that cuBLAS works in"),
-    "cublaslt_workspace_size": ("text", "The variable as it was set, KiB"),
-    "torch_cublas_workspace_cache": ("text", "The variable as it was set: whether cuBLAS keeps its memory"),
-    "nvidia_tf32_override": ("text", "The variable as it was set; 0 forbids TF32"),
-    "tf32_matmul": ("boolean", "Whether matrix products of fp32 were computed in TF32; null on a CPU"),
-    "tf32_cudnn": ("boolean", "Whether cuDNN computed fp32 in TF32; null on a CPU"),
-    "cudnn_benchmark": ("boolean", "Whether cuDNN tried out its algorithms; null on a CPU"),
-    "not_measured": ("json", "Measurement of the GPU that is null -> the reason; null on a CPU"),
-    "cuda": ("text", "Version of CUDA that PyTorch was built with; null on a CPU"),
+    "git.dirty": ("boolean", "Whether tracked files differed from the commit"),
+    "pytorch_alloc_conf": ("text", "Settings of PyTorch's allocator from the environment variable"),
+    "cuda_visible_devices": ("text", "Value of the environment variable"),
+    "cublas_workspace_config": ("text", "Value of the environment variable; sets the size of cuBLAS's workspaces"),
+    "cublaslt_workspace_size": ("text", "Value of the environment variable, KiB"),
+    "torch_cublas_workspace_cache": ("text", "Value of the environment variable: whether cuBLAS keeps its workspaces"),
+    "nvidia_tf32_override": ("text", "Value of the environment variable; 0 disables TF32"),
+    "tf32_matmul": ("boolean", "Whether fp32 matrix products used TF32; null on a CPU"),
+    "tf32_cudnn": ("boolean", "Whether fp32 operations of cuDNN used TF32; null on a CPU"),
+    "cudnn_benchmark": ("boolean", "Whether cuDNN benchmarked its algorithms; null on a CPU"),
+    "not_measured": ("json", "GPU measurement that is null -> reason; null on a CPU"),
+    "cuda": ("text", "CUDA version of the PyTorch build; null on a CPU"),
     "torch_threads": ("integer", "CPU threads of PyTorch"),
 }
 """Key of ``environment`` -> kind and meaning."""
 SETTINGS = (
-    "A setting of the cell under its dotted place in the spec, such as `settings.train.optimizer.lr`; "
-    "`specs/spec.schema.json` describes each. One that is null in all records has no column"
+    "Setting of the cell by its dotted key in the spec, such as `settings.train.optimizer.lr`; "
+    "`specs/spec.schema.json` describes each. A setting that is null in all records has no column"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column, or with ``<key>`` in its name as many as there are keys."""
+    """A column; a name with ``<key>`` stands for a column per key."""
 
     name: str
     kind: Kind
     unit: str
-    """Empty for a column without."""
+    """Empty if the column has none."""
     about: tuple[str, ...]
-    """Sentences about the fields that hold it, outermost first, then its own."""
+    """Descriptions of the enclosing fields, outermost first, and of the field itself."""
 
     @property
     def meaning(self) -> str:
@@ -105,7 +105,7 @@ class Column:
 
     @property
     def fixed(self) -> bool:
-        """Whether its name does not depend on the records."""
+        """Whether the name is the same for all records."""
         return "<" not in self.name
 
 
@@ -114,22 +114,22 @@ STALE = Column(
     "text",
     "",
     (
-        "Why the record is not that of the cell as it is now, such as `data changed`; null if it is, or if records "
-        "were exported without their spec.",
+        "Why the record is out of date, such as `data changed`; null if it is up to date, or if records were exported "
+        "without their spec.",
     ),
 )
-"""The only column that is no field of the record."""
+"""The only column that is not a field of the record."""
 
 
 @cache
 def columns() -> tuple[Column, ...]:
-    """All columns in the order of a table."""
+    """All columns in table order."""
     return (*_of_model(CellRecord, "", ()), STALE)
 
 
 @cache
 def describe(name: str) -> Column:
-    """The column, or pattern of columns, that a name belongs to. Raises KeyError if there is none."""
+    """The column, or pattern of columns, of this name. Raises KeyError if there is none."""
     for column in columns():
         pattern = ".+".join(re.escape(piece) for piece in re.split(r"<\w+>", column.name))
         if re.fullmatch(pattern, name):
@@ -141,19 +141,19 @@ def _of_model(model: type[BaseModel], prefix: str, about: tuple[str, ...]) -> It
     for field, info in model.model_fields.items():
         name = f"{prefix}{info.serialization_alias or field}"
         if name == "settings":
-            yield Column("settings.<place>", "any", "", (_sentence(SETTINGS),))
+            yield Column("settings.<key>", "any", "", (_sentence(SETTINGS),))
         elif name == "environment":
-            about_it = _sentence(info.description)
+            outer = _sentence(info.description)
             for key, (kind, meaning) in ENVIRONMENT.items():
-                yield Column(f"{name}.{key}", kind, _unit(f"{name}.{key}"), (about_it, _sentence(meaning)))
-            yield Column(f"{name}.<place>", "any", "", (about_it, "Anything else that the worker noted."))
+                yield Column(f"{name}.{key}", kind, _unit(f"{name}.{key}"), (outer, _sentence(meaning)))
+            yield Column(f"{name}.<key>", "any", "", (outer, "Any other key of the environment."))
         elif name not in LEFT_OUT:
             yield from _of_type(info.annotation, name, (*about, _sentence(info.description)))
 
 
 def _of_type(annotation: Any, name: str, about: tuple[str, ...]) -> Iterator[Column]:
     if get_origin(annotation) in (Union, types.UnionType):
-        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+        (annotation,) = (option for option in get_args(annotation) if option is not type(None))
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) is dict:
@@ -174,6 +174,6 @@ def _unit(name: str) -> str:
 
 
 def _sentence(text: str | None) -> str:
-    """On one line, ended by a full stop."""
+    """The text on one line, with a full stop."""
     plain = " ".join((text or "").replace("``", "`").split())
     return plain if plain.endswith(".") else f"{plain}."

@@ -1,4 +1,4 @@
-"""The costs of a cell that need no run: parameters, predicted memory, operations."""
+"""Costs of a cell that are known without a run: parameter counts, predicted memory, FLOPs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class PartParams(RecordModel):
     """Parameter counts of one part."""
 
     trainable: Count
-    """Parameters that get gradients."""
+    """Parameters that receive gradients."""
     total: Count
     """All parameters of the part, adapters included."""
 
@@ -22,31 +22,31 @@ class Params(RecordModel):
     """Parameter counts of the adapted model, tied tensors once."""
 
     trainable: Count
-    """Parameters that get gradients."""
+    """Parameters that receive gradients."""
     total: Count
     """All parameters, adapters included."""
     pct: Annotated[float, Field(ge=0, le=100)]
     """100 * trainable / total, percent."""
     stored: Count
-    """Elements of what one must keep per task: saved adapters plus trained tensors."""
+    """Elements of the tensors stored per task: saved adapters plus trained tensors."""
     by_part: dict[str, PartParams]
-    """Part -> its counts."""
+    """Part -> counts."""
 
 
 MEMORY_KINDS = ("weights", "gradients", "optimizer_state", "activations", "inputs", "temporary")
-"""What a predicted peak is made of. ``activations``: made by a forward pass, kept for backward or not; ``temporary``:
-made in backward, in the optimizer's step or by a library (cuBLAS workspaces)."""
+"""Kinds of memory in a predicted peak. ``activations``: allocated by a forward pass, kept for backward or not;
+``temporary``: allocated in backward, in the optimizer's step or by a library (cuBLAS workspaces)."""
 
 
 class PredictedPhase(RecordModel):
-    """What CUDA's caching allocator would report for one phase, bytes."""
+    """Predicted peaks of CUDA's caching allocator in one phase, bytes."""
 
     allocated_peak_bytes: Count
-    """Most that live tensors take at one moment."""
+    """Peak memory of live tensors."""
     reserved_peak_bytes: Count
-    """Most that the allocator holds, cached and fragmented memory included."""
+    """Peak memory held by the allocator, cached and fragmented blocks included."""
     by_kind: dict[str, int]
-    """``MEMORY_KINDS`` -> bytes at the moment of the allocated peak; they add up to it."""
+    """Kind of ``MEMORY_KINDS`` -> bytes at the allocated peak; the kinds add up to it."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> PredictedPhase:
@@ -63,11 +63,11 @@ class PredictedMemory(RecordModel):
     eval: PredictedPhase
     """In evaluation."""
     context_bytes: Count
-    """What the process takes on the GPU beside PyTorch's allocator: CUDA context and loaded kernels."""
+    """GPU memory of the process outside PyTorch's allocator: CUDA context and loaded kernels."""
 
     @property
     def process_peak_bytes(self) -> int:
-        """What the whole process needs: the highest reserved peak and the context."""
+        """Peak GPU memory of the process: the highest reserved peak plus the context."""
         return max(p.reserved_peak_bytes for p in (self.train, self.eval) if p is not None) + self.context_bytes
 
 
@@ -75,30 +75,30 @@ class Flops(RecordModel):
     """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
 
     train_forward: Count | None
-    """Of one optimizer step of the longest batch, all its micro-batches together; null if the cell trains nothing."""
+    """Forward passes of an optimizer step on the longest batch, all micro-batches; null if the cell trains nothing."""
     train_backward: Count | None
-    """Likewise, recomputation under gradient checkpointing included."""
+    """Backward passes of the same step, recomputation under gradient checkpointing included."""
     train_step: Count | None
     """``train_forward + train_backward``."""
     eval_sample: Count
-    """Of answering one question of the longest batch, generation to its last token included."""
+    """Answering one question of the longest batch, generation up to the last token included."""
 
 
 class Estimate(RecordModel):
-    """The costs that need no run: no GPU, no weights, no data."""
+    """Costs known without a run, i.e. without GPU, weights and data."""
 
     params: Params | None = None
-    """Exact."""
+    """Parameter counts, exact."""
     memory: PredictedMemory | None = None
-    """Predicted; null if it cannot be modelled (see ``refused``)."""
+    """Predicted memory; null if it cannot be modelled (see ``refused``)."""
     flops: Flops | None = None
-    """Counted; null if it cannot be."""
+    """FLOPs; null if they cannot be counted."""
     adapter_bytes: Count | None = None
-    """Size of what is stored per task as safetensors, exact; null if the cell trains nothing."""
+    """Size of the tensors stored per task as safetensors, exact; null if the cell trains nothing."""
     assumed: dict[str, Any] = {}
-    """What the numbers hold for: batch and image size, tokens, precision, attention, optimizer, GPU generation, ..."""
+    """Conditions of the numbers: batch and image size, tokens, precision, attention, optimizer, GPU generation, ..."""
     max_batch: Count | None = None
-    """Largest training batch whose process fits the given budget, evaluation included; 0 if none does, null if not
-    asked."""
+    """Largest training batch whose process fits the given budget, evaluation included; 0 if none fits, null
+    without a budget."""
     refused: list[str] = []
-    """What cannot be modelled, by name and with the reason; what stands beside it holds all the same."""
+    """What cannot be modelled, with the reason; the other fields hold all the same."""

@@ -1,4 +1,4 @@
-"""CellRecord: everything known about one cell's run. Raw values, units in the names, null for "not measured"."""
+"""CellRecord: everything known about the run of a cell; raw values, units in field names, null for "not measured"."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Status(StrEnum):
     """The worker ended without a result."""
     INTERRUPTED = "interrupted"
     SKIPPED = "skipped"
-    """Cannot fit the given budget."""
+    """Not run: it cannot fit the given memory budget."""
 
     @property
     def is_result(self) -> bool:
-        """Whether it says something about the cell, not only about the harness or the machine."""
+        """Whether it is an outcome of the cell, not of the harness or the machine."""
         return self in (Status.OK, Status.OOM, Status.DIVERGED)
 
 
@@ -43,7 +43,7 @@ class Failure(RecordModel):
     """Class of the exception, or ``HostOutOfMemory``, ``Timeout``, ``Signal``, ``NoResult``, ``Interrupted``,
     ``DoesNotFit``."""
     message: str
-    """What went wrong, as the exception says it."""
+    """Message of the exception, or what went wrong."""
     phase: str | None = None
     """``setup``, ``load``, ``train`` or ``eval``; null if unknown."""
     step: Count | None = None
@@ -53,25 +53,25 @@ class Failure(RecordModel):
 
 
 class PhaseMemory(RecordModel):
-    """CUDA memory peaks of one phase, after a reset at its start; bytes; null without CUDA."""
+    """CUDA memory peaks of one phase, reset at its start, bytes; null without CUDA."""
 
     allocated_peak_bytes: Count | None = None
-    """Most that live tensors took at one moment."""
+    """Peak memory of live tensors."""
     reserved_peak_bytes: Count | None = None
-    """Most that PyTorch's allocator held, cached and fragmented memory included."""
+    """Peak memory held by PyTorch's allocator, cached and fragmented blocks included."""
 
 
 LEAST_CONTEXT_BYTES = 64 << 20
-"""No process with a CUDA context takes less of a GPU; the driver alone shows a few MiB on an idle one."""
-_MUCH = 0.05
-"""Share of a GPU's memory that decides whether a cell fits; a desktop takes less of most."""
+"""Less than any process with a CUDA context holds; the driver alone shows a few MiB on an idle GPU."""
+_SIGNIFICANT_SHARE = 0.05
+"""Share of a GPU's memory from which other processes may be why a cell did not fit; a desktop takes less of most."""
 
 
 class Memory(RecordModel):
-    """Peaks of a run."""
+    """Measured memory peaks of a run."""
 
     load: PhaseMemory = PhaseMemory()
-    """While the model was loaded."""
+    """While loading the model."""
     train: PhaseMemory = PhaseMemory()
     """In training."""
     eval: PhaseMemory = PhaseMemory()
@@ -81,8 +81,8 @@ class Memory(RecordModel):
     host_rss_peak_bytes: Count | None = None
     """Peak resident set of the worker, bytes."""
     foreign_bytes: Count | None = None
-    """GPU memory that others held when the cell started; null without NVML, where its driver cannot say, or where
-    the process of the cell held some itself."""
+    """GPU memory that other processes held when the cell started; null without NVML, if the driver does not report it,
+    or if the worker itself held some."""
 
     @property
     def shared(self) -> bool:
@@ -91,7 +91,7 @@ class Memory(RecordModel):
 
 
 class Time(RecordModel):
-    """Seconds; synchronised with the device."""
+    """Times in seconds, synchronised with the device."""
 
     load_s: Amount | None = None
     """Building the model, loading its weights and putting the adapters in place."""
@@ -102,35 +102,35 @@ class Time(RecordModel):
     step_median_s: Amount | None = None
     """Median of the timed training steps."""
     step_p95_s: Amount | None = None
-    """Their 95th percentile."""
+    """95th percentile of the timed training steps."""
     samples_per_s: Amount | None = None
     """Training samples per second over ``train_s``."""
     data_wait_s: Amount | None = None
     """Part of ``train_s`` in which training waited for its next batch (decoding, tokenising)."""
     warmup_steps: Count | None = None
-    """Steps at the start left out of ``train_s`` and the step times."""
+    """Initial steps excluded from ``train_s`` and the step times."""
 
 
 class CutCount(RecordModel):
-    """How many texts were longer than what the model takes."""
+    """Number of texts longer than the model allows."""
 
     cut: Count
-    """Texts whose end was left out."""
+    """Texts that were truncated."""
     n: Count
-    """Texts that were counted: all, or of a large split evenly spread ones."""
+    """Texts that were checked: all, or evenly spaced ones of a large split."""
 
 
 class Overlap(RecordModel):
     """Test examples that are training examples, too."""
 
     splits: list[str] = []
-    """Splits that are both trained on and scored; empty if the two are apart by name."""
+    """Splits used for both training and evaluation; empty if they have different names."""
     same: Count
-    """Test examples whose input, text and image, some training example has, too."""
+    """Test examples whose input (text and image) equals that of a training example."""
     n: Count
     """Test examples."""
     images: str | None = None
-    """What images were compared by: ``contents``, or ``names`` where there are too many; null without images."""
+    """How images were compared: by ``contents``, or by ``names`` if there are too many; null without images."""
 
 
 class LossPoint(RecordModel):
@@ -139,7 +139,7 @@ class LossPoint(RecordModel):
     step: Count
     """Optimizer step, from 0."""
     loss: Finite
-    """Mean loss since the last point."""
+    """Mean loss since the previous point."""
     lr: Finite
     """Learning rate of the step."""
 
@@ -162,76 +162,74 @@ class CellRecord(RecordModel):
     parts: dict[str, str]
     """Part -> action (``F``, ``T`` or a method's name)."""
     seed: Count
-    """Of all random numbers of the run."""
+    """Seed of all random numbers of the run."""
     status: Status
     """How the cell ended."""
     error: Failure | None = None
-    """Why it did not end ``ok``; null if it did."""
+    """Why the cell did not end ``ok``; null if it did."""
     params: Params | None = None
     """Parameter counts, exact; null if the cell ended before they were counted."""
     memory: Memory = Memory()
     """Measured peaks."""
     estimate: Estimate | None = None
-    """What was predicted for this cell, for the data and weights it ran with; null if it was not made."""
+    """Predicted costs of this cell for the data and weights it ran with; null if it was not estimated."""
     time: Time = Time()
     """Measured times."""
     energy_j: Amount | None = None
     """GPU energy over training, joules; null without NVML support."""
     task: str | None = None
-    """Name of the task; null in records of a program that knew but one, generative VQA."""
+    """Name of the task; null in old records, all of generative VQA."""
     accuracy: Accuracy | None = None
-    """Of a task that tells open and closed questions apart."""
+    """Accuracy of a task with open and closed questions."""
     scores: dict[str, Score] = {}
     """Metric -> score, of every task."""
     baselines: dict[str, dict[str, Score]] = {}
     """Baseline -> metric -> score, on the same examples."""
     overlap: Overlap | None = None
-    """Test examples that are training examples, too; null if it was not looked for."""
+    """Test examples that are training examples, too; null if not checked."""
     texts_cut: dict[str, CutCount] | None = None
-    """``train_questions``, ``train_answers``, ``test_questions`` -> how many were cut; null if not counted."""
+    """``train_questions``, ``train_answers``, ``test_questions`` -> truncated texts; null if not counted."""
     loss_curve: list[LossPoint] = []
     """Mean training loss, a point every ``train.log_every`` steps."""
     steps: Count | None = None
     """Optimizer steps done."""
     adapter_bytes: Count | None = None
-    """Size of what is stored per task (adapters and trained tensors) as safetensors; null if nothing was saved."""
+    """Size of the tensors stored per task (adapters and trained tensors) as safetensors; null if nothing was saved."""
     predictions: str | None = None
     """File of per-question predictions, relative to the results folder of the spec."""
     data_digest: str | None = None
-    """SHA-256 of the data's annotations and images; null if the cell ended before it was taken."""
+    """SHA-256 of the data's annotations and images; null if the cell ended before it was computed."""
     weights_digest: str | None = None
-    """SHA-256 over the files that the model was built from: weights, configuration, tokenizer, preprocessing, and those
-    that its methods name; null if there were none."""
+    """SHA-256 over the files that the model and its methods were built from: weights, configuration, tokenizer,
+    preprocessing, ...; null if there were none."""
     notes: list[str] | None = None
-    """What a reader of the scores must know: of how the data were read, files left out, frames not used, ...; of the
-    evaluation, what could not be checked; null in records of a program that kept none."""
+    """Notes on the scores: how the data were read (files left out, frames not used, ...), and what could not be checked
+    in evaluation; null in old records."""
     environment: Environment = {}
     """Versions, hardware, git commit; ``environment.device`` is the device's name (``cpu`` or the GPU's)."""
     settings: dict[str, Any] = {}
-    """The whole resolved cell."""
+    """The resolved cell."""
     started_at: str | None = None
-    """ISO 8601, UTC."""
+    """Start of the run, ISO 8601, UTC."""
     finished_at: str | None = None
-    """ISO 8601, UTC."""
+    """End of the run, ISO 8601, UTC."""
 
     @property
     def is_final(self) -> bool:
-        """Whether a rerun skips the cell: a result, unless others held much of the GPU memory that it lacked."""
-        return self.status.is_result and not (self.status is Status.OOM and self._lacked_what_others_held())
-
-    def _lacked_what_others_held(self) -> bool:
-        if not self.memory.shared or (self.error is not None and self.error.type == HOST_OUT_OF_MEMORY):
-            return False
-        return (self.memory.foreign_bytes or 0) >= _MUCH * device_bytes(self.environment)
+        """Whether a rerun skips the cell: a result, except out of memory on a GPU that others used much of."""
+        if self.status is not Status.OOM or not self.memory.shared:
+            return self.status.is_result
+        on_host = self.error is not None and self.error.type == HOST_OUT_OF_MEMORY
+        return on_host or (self.memory.foreign_bytes or 0) < _SIGNIFICANT_SHARE * device_bytes(self.environment)
 
     def score(self, metric: str) -> Score | None:
-        """Of the record's task; null if the cell was not scored, or not by this metric."""
+        """Score by this metric; null if the cell has none."""
         if not self.scores and self.accuracy is not None:
             return self.accuracy.scores().get(metric)
         return self.scores.get(metric)
 
     def baseline_scores(self) -> dict[str, dict[str, Score]]:
-        """Baseline -> metric -> score, whatever program wrote the record."""
+        """Baseline -> metric -> score, also of old records with ``accuracy`` alone."""
         if not self.baselines and self.accuracy is not None:
             return self.accuracy.baseline_scores()
         return self.baselines

@@ -1,4 +1,4 @@
-"""Scores of a cell: of every task, and in the older form of the tasks with open and closed questions."""
+"""Scores of a cell, and the older form for tasks with open and closed questions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Score(RecordModel):
     """A score as its task defines it: a share or a mean from 0 to 1, a correlation from -1 to 1."""
 
     value: Finite | None
-    """Null where there was nothing to score."""
+    """Null if there was nothing to score."""
     n: Count
-    """Examples it was taken over."""
+    """Number of examples."""
     correct: Count | None = None
-    """Numerator of a share; null for a score that is no share, such as F1."""
+    """Numerator of a share; null for a score that is not a share, such as F1."""
 
     @model_validator(mode="after")
     def _within(self) -> Score:
@@ -27,7 +27,7 @@ class Score(RecordModel):
 
     @classmethod
     def share(cls, correct: int, n: int) -> Score:
-        """``correct`` of ``n``."""
+        """Score of ``correct`` answers out of ``n``."""
         return cls(value=correct / n if n else None, n=n, correct=correct)
 
 
@@ -45,11 +45,11 @@ class Share(RecordModel):
 
 def _check_correct(correct: int | None, n: int) -> None:
     if correct is not None and correct > n:
-        raise ValueError("more are correct than there are")
+        raise ValueError("correct is greater than n")
 
 
 class Baseline(RecordModel):
-    """Accuracy of an answer that ignores the input, on the same questions."""
+    """Accuracy of input-blind answers to the same questions."""
 
     open: Share
     closed: Share
@@ -60,7 +60,7 @@ class Baseline(RecordModel):
     def scores(self) -> dict[str, Score]:
         """Metric -> score."""
         shares = {"open": self.open, "closed": self.closed, "global": self.overall}
-        return {name: _as_score(share.correct, share.n) for name, share in shares.items()}
+        return {name: _cached_share(share.correct, share.n) for name, share in shares.items()}
 
 
 class Accuracy(Baseline):
@@ -71,12 +71,12 @@ class Accuracy(Baseline):
 
     @classmethod
     def of(cls, scores: Mapping[str, Score], baselines: Mapping[str, Mapping[str, Score]]) -> Accuracy | None:
-        """The scores of a task with open and closed questions; null for any other task."""
+        """Accuracy of a task with open and closed questions; None for any other task."""
         shares = _shares(scores)
         if shares is None:
             return None
-        others = {name: found for name, each in baselines.items() if (found := _shares(each)) is not None}
-        return cls(**shares, baselines={name: Baseline(**found) for name, found in others.items()})
+        others = {name: _shares(each) for name, each in baselines.items()}
+        return cls(**shares, baselines={name: Baseline(**own) for name, own in others.items() if own is not None})
 
     def baseline_scores(self) -> dict[str, dict[str, Score]]:
         """Baseline -> metric -> score."""
@@ -92,7 +92,5 @@ def _shares(scores: Mapping[str, Score]) -> dict[str, Share] | None:
     return shares if len(shares) == 3 else None
 
 
-# The baselines of all cells of a data set are the same few, and a report asks for them again and again.
-@lru_cache(maxsize=1024)
-def _as_score(correct: int, n: int) -> Score:
-    return Score.share(correct, n)
+# The cells of a data set share a few baselines, for which a report asks again and again.
+_cached_share = lru_cache(maxsize=1024)(Score.share)

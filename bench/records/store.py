@@ -1,8 +1,8 @@
-"""Reading and appending records: one JSON line each, checked when written and when read.
+"""Reading and appending records: a JSON line each, checked when written and when read.
 
 A line is ``{"checksum":"<16 hex digits>", <the record's fields>}``; the checksum is over the canonical JSON of the
-other members. Runs only append lines, ``--forget`` alone removes some; the last result of a ``cell_id`` counts, and
-without any its last line.
+other members. Runs append lines, and only ``--forget`` removes some. Of each ``cell_id`` the last final result counts,
+or its last line if it has none.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from bench.records.record import SCHEMA_VERSION, CellRecord
 
 LINE_START = b'{"checksum":"'
 _START = LINE_START.decode()
-_TRACES = (b'"checksum":"', b'"cell_id":"')
-"""A damaged records file still has one of them somewhere."""
-_EFFORT = 64
-"""A line of which so many times its length was searched in vain for records holds no more of them."""
-MOST_WARNINGS = 3
-"""Lines of a file that are named; of a file damaged throughout the rest is counted."""
+_MARKS = (b'"checksum":"', b'"cell_id":"')
+"""Marks of a records file; even a damaged file holds one somewhere."""
+_SEARCH_FACTOR = 64
+"""The search for records in a damaged line ends after reading so many times its length."""
+MAX_WARNINGS = 3
+"""Damaged lines of a file that are reported one by one; the others are counted."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -50,19 +50,15 @@ class ResultsFile:
         self._owner = Path(f"{path}.lock.owner")
 
     def read(self) -> dict[str, CellRecord]:
-        """The record of each cell that counts (see ``latest``), in the order of the file.
+        """The record of each cell that counts (see ``latest``), in file order.
 
-        A line that is torn or does not agree with its checksum is left out with a warning that names it; of more than
-        ``MOST_WARNINGS`` the rest is counted.
-        Raises RecordError if the file cannot be read, is no records file, or a newer version wrote it.
+        A torn line, or one that does not match its checksum, is skipped with a warning. Raises RecordError if the file
+        cannot be read, is not a records file, or was written by a newer version.
         """
         return latest(self.history())
 
     def history(self) -> list[CellRecord]:
-        """Every record in the order of the file, those that later ones of the same cell replace among them.
-
-        Warns and raises as ``read`` does.
-        """
+        """Every record in file order, superseded ones included. Warns and raises as ``read`` does."""
         records: list[CellRecord] = []
         problems: list[str] = []
         for number, line in enumerate(self._lines(), start=1):
@@ -70,40 +66,40 @@ class ResultsFile:
                 continue
             where = f"{self.path}:{number}"
             found = [content for content, _, _ in _verified(_text(line))]
-            if len(found) != 1 or not _is_whole(line):
+            whole = line.startswith(LINE_START) and line.rstrip(b"\n").endswith(b"}")
+            if len(found) != 1 or not whole:
                 torn = not line.endswith(b"\n") and not found
                 problems.append(f"{where}: {_describe_damage(torn=torn, recovered=len(found))}")
             for content in found:
                 try:
                     records.append(_validated(content, where))
-                except ValidationError as problem:
-                    problems.append(f"{where}: {_describe_mismatch(problem)}")
-        for told in problems[:MOST_WARNINGS]:
-            self._warn(told)
-        if (more := len(problems) - MOST_WARNINGS) > 0:
+                except ValidationError as error:
+                    problems.append(f"{where}: {_describe_mismatch(error)}")
+        for message in problems[:MAX_WARNINGS]:
+            self._warn(message)
+        if (more := len(problems) - MAX_WARNINGS) > 0:
             self._warn(f"{self.path}: {more:,} more line{'s' * (more > 1)} with such a problem")
         return records
 
     def append(self, record: CellRecord) -> None:
-        """Write one record, flush it to the disk and read it back.
+        """Append a record, flush it to the disk and read it back.
 
-        Either the whole line is in the file afterwards, or RecordError is raised and the file is as it was before.
+        Raises RecordError, with the file unchanged, if the whole line cannot be written.
         """
         line = encode(record)
         with self.lock():
             try:
                 _append_line(self.path, line)
                 sync_folder(self.path.parent)
-            except OSError as problem:
+            except OSError as error:
                 kept = sum(1 for _ in self._lines())
-                told = f"the record of {record.label!r} was not appended, the {kept} before it are kept"
-                raise write_error(problem, self.path, told) from problem
+                outcome = f"the record of {record.label!r} was not appended, the {kept} before it are kept"
+                raise write_error(error, self.path, outcome) from error
 
     def remove(self, cell_ids: Collection[str]) -> list[str]:
-        """Leave out every record of these cells; returns the cell's id for each. All else in the file stays.
+        """Remove every record of these cells; returns the cell id of each. All other lines stay as they are.
 
-        A file that holds nothing more is removed. Either all are gone afterwards, or RecordError is raised and the
-        file is as it was before.
+        A file left empty is deleted. Raises RecordError, with the file unchanged, if it cannot be written.
         """
         kept: list[bytes] = []
         removed: list[str] = []
@@ -119,13 +115,13 @@ class ResultsFile:
                     else:
                         self.path.unlink()
                         sync_folder(self.path.parent)
-                except OSError as problem:
-                    raise write_error(problem, self.path, "no record was removed") from problem
+                except OSError as error:
+                    raise write_error(error, self.path, "no record was removed") from error
         return removed
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other runners out; may be nested. Raises RecordError, naming the owner, if another one is in."""
+        """Lock the file against other runs; reentrant. Raises RecordError, with the owner, if another run holds it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -134,8 +130,8 @@ class ResultsFile:
                 f"{self.path} is in use by another run ({self._owner_name()}): wait until it ends, end it, "
                 "or give this run a folder of its own with --results"
             ) from None
-        except OSError as problem:
-            raise write_error(problem, self.path, "nothing was run") from problem
+        except OSError as error:
+            raise write_error(error, self.path, "nothing was run") from error
         outermost = self._lock.lock_counter == 1
         try:
             if outermost:
@@ -156,32 +152,32 @@ class ResultsFile:
             return "unknown process"
 
     def _lines(self) -> list[bytes]:
-        """All lines with their newline; the last one may lack it."""
+        """Lines with their newline, which the last line may lack."""
         try:
             if kind := not_regular(self.path):
                 raise self._foreign(kind)
             content = read_regular(self.path)
         except FileNotFoundError:
             return []
-        except OSError as problem:
-            raise RecordError(f"cannot read {self.path}: {problem.strerror}") from problem
+        except OSError as error:
+            raise RecordError(f"cannot read {self.path}: {error.strerror}") from error
         if not holds_records(content) and content.strip(b"\0 \r\n") and not LINE_START.startswith(content):
             raise self._foreign(describe_bytes(content))
         return content.splitlines(keepends=True)
 
     def _foreign(self, kind: str) -> RecordError:
         return RecordError(
-            f"{self.path} is {kind}, no records file: move it away, or use another folder with --results"
+            f"{self.path} is {kind}, not a records file: move it away, or use another folder with --results"
         )
 
 
 def holds_records(content: bytes) -> bool:
-    """Whether anything in a file's content, or a long piece of it, looks like a record, whole or damaged."""
-    return any(trace in content for trace in _TRACES)
+    """Whether a file's content, or the start of it, holds anything like a record, whole or damaged."""
+    return any(trace in content for trace in _MARKS)
 
 
 def latest(history: Iterable[CellRecord]) -> dict[str, CellRecord]:
-    """Of each cell the last result that is final; where it has none, the last record of how it failed."""
+    """Last final result of each cell, or its last record if none is final."""
     records: dict[str, CellRecord] = {}
     for record in history:
         known = records.get(record.cell_id)
@@ -193,12 +189,12 @@ def latest(history: Iterable[CellRecord]) -> dict[str, CellRecord]:
 
 
 def encode(record: CellRecord) -> bytes:
-    """The record's line. Raises RecordError if it holds NaN or infinity, which JSON does not have."""
+    """The line of a record. Raises RecordError for NaN and infinity, which JSON does not have."""
     content = record.model_dump(mode="json", by_alias=True)
     try:
         return _line(content)
-    except ValueError as problem:
-        raise RecordError(f"the record of {record.label!r} cannot be written as JSON: {problem}") from problem
+    except ValueError as error:
+        raise RecordError(f"the record of {record.label!r} cannot be written as JSON: {error}") from error
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -210,11 +206,11 @@ def checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(_json(content, canonical=True)).hexdigest()[:16]
 
 
-def write_error(problem: OSError, path: Path, told: str) -> RecordError:
-    """What to tell the user about a failed write; ``told`` says what was kept and what was not."""
-    if problem.errno in _NO_SPACE:
-        return RecordError(f"disk full: {path}: {told}; free some space and run the same command again")
-    return RecordError(f"cannot write {path} ({problem.strerror or problem}): {told}")
+def write_error(error: OSError, path: Path, outcome: str) -> RecordError:
+    """The error for a failed write; ``outcome`` says what was kept and what was not."""
+    if error.errno in _NO_SPACE:
+        return RecordError(f"disk full: {path}: {outcome}; free some space and run the same command again")
+    return RecordError(f"cannot write {path} ({error.strerror or error}): {outcome}")
 
 
 def _append_line(path: Path, line: bytes) -> None:
@@ -255,12 +251,12 @@ def _json(content: dict[str, Any], *, canonical: bool = False) -> bytes:
 
 
 def _text(line: bytes) -> str:
-    """Bytes that are no UTF-8 become lone surrogates, so that the line can be written back as it is."""
+    """Text of a line; bytes that are not UTF-8 become lone surrogates, so that it can be written back unchanged."""
     return line.decode("utf-8", "surrogateescape")
 
 
 def _without(line: bytes, cell_ids: Collection[str]) -> tuple[list[bytes], list[str]]:
-    """The lines that are left of one without the records of these cells, and the ids of the records left out."""
+    """What is left of a line without the records of these cells, as lines, and the ids of the removed records."""
     text, found = _text(line), list(_verified(_text(line)))
     gone = [str(content["cell_id"]) for content, _, _ in found if content.get("cell_id") in cell_ids]
     if not gone:
@@ -277,27 +273,24 @@ def _without(line: bytes, cell_ids: Collection[str]) -> tuple[list[bytes], list[
 
 
 def _verified(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Records in a line that agree with their checksums, and where each begins and ends.
-
-    There is more than one if a newline between two was damaged.
-    """
+    """Records in a line that match their checksums, each with its start and end; several if a newline was damaged."""
     decoder = json.JSONDecoder()
-    start, effort = text.find(_START), _EFFORT * len(text)
-    while start >= 0 and effort > 0:
+    start, budget = text.find(_START), _SEARCH_FACTOR * len(text)
+    while start >= 0 and budget > 0:
         try:
             content, end = decoder.raw_decode(text, start)
-            effort -= end - start
+            budget -= end - start
             if content.pop("checksum") == checksum(content):
                 yield content, start, end
-        except json.JSONDecodeError as problem:
-            effort -= problem.pos  # it counts the line ends from the text's beginning
+        except json.JSONDecodeError as error:
+            budget -= error.pos  # the error counts the line ends from the beginning of the text
         except (ValueError, RecursionError):
-            effort -= len(text)
+            budget -= len(text)
         start = text.find(_START, start + 1)
 
 
 def _validated(content: dict[str, Any], where: str) -> CellRecord:
-    """Raises RecordError for a record of a newer version, ValidationError for what is no record."""
+    """The record. Raises RecordError for one of a newer version, ValidationError for content that is not a record."""
     version = content.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise RecordError(
@@ -307,19 +300,15 @@ def _validated(content: dict[str, Any], where: str) -> CellRecord:
     return CellRecord.model_validate(content)
 
 
-def _is_whole(line: bytes) -> bool:
-    return line.startswith(LINE_START) and line.rstrip(b"\n").endswith(b"}")
-
-
 def _describe_damage(*, torn: bool, recovered: int) -> str:
     if torn:
         return "the last line is torn (an earlier run was cut off while writing it), ignored"
     if recovered:
         return f"damaged line, all of its {recovered} record(s) recovered"
-    return "damaged line (its checksum does not agree), ignored; its cell will be run again; the line stays in the file"
+    return "damaged line (its checksum does not match), ignored; its cell will be run again; the line stays in the file"
 
 
-def _describe_mismatch(problem: ValidationError) -> str:
-    first = problem.errors()[0]
+def _describe_mismatch(error: ValidationError) -> str:
+    first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"not a record of schema {SCHEMA_VERSION}, ignored ({place}: {first['msg']})"

@@ -69,7 +69,7 @@ def test_all_that_a_worker_notes_of_its_environment_is_documented(record: CellRe
     revision = {"git": {"commit": "a" * 40, "dirty": False}}
     frame = to_frame([record.model_copy(update={"environment": noted | unknown | revision})], ["environment.*"])
     assert {"environment.tested_versions.python", "environment.tested_versions.below.torch"} <= set(frame.columns)
-    assert [name for name in frame.columns if describe(name).name == "environment.<place>"] == []
+    assert [name for name in frame.columns if describe(name).name == "environment.<key>"] == []
 
 
 def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) -> None:
@@ -77,7 +77,7 @@ def test_every_column_of_the_gallery_is_documented(gallery: list[CellRecord]) ->
     assert len(names) == len(set(names)) > 200
     for name in names:
         column = describe(name)
-        assert column.name != "environment.<place>", name
+        assert column.name != "environment.<key>", name
         assert column.fixed is (column.name == name), name
     always = [column.name for column in columns() if column.fixed and column.group != "environment"]
     assert [name for name in names if name in always] == always

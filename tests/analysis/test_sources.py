@@ -112,7 +112,9 @@ def test_other_files_are_left_out_with_a_warning_each(capsys: pytest.CaptureFixt
         "link": "unreadable (No such file or directory)",
         "pipe": "a named pipe",
     }
-    warnings = [f"warning: {FOLDER}/{name}.jsonl is {kind}, no records file; left out" for name, kind in kinds.items()]
+    warnings = [
+        f"warning: {FOLDER}/{name}.jsonl is {kind}, not a records file; left out" for name, kind in kinds.items()
+    ]
     assert capsys.readouterr().err.splitlines() == warnings
 
 

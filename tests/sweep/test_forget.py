@@ -51,7 +51,7 @@ def test_what_is_left_of_a_glued_line_stays_and_an_empty_file_goes(sweep: Sweep)
 def test_a_file_that_cannot_be_read_keeps_its_folders(sweep: Sweep) -> None:
     sweep.run(CELLS[:1])
     sweep.file.path.write_bytes(b"my notes")
-    with pytest.raises(RecordError, match="no records file"):
+    with pytest.raises(RecordError, match="not a records file"):
         forget(CELLS, results=sweep.results, warn=print)
     assert sweep.job(CELLS[0]).exists()
 
