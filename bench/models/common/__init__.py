@@ -7,7 +7,7 @@ from bench.plugins.contracts import TaskFacts
 
 
 def require_vqa(family: str, task: TaskFacts) -> None:
-    """Raise SpecError for a task other than answering questions about images in words."""
+    """Raise SpecError unless the task is to answer questions about images in words."""
     if set(task.inputs) != {"image", "text"} or task.output != "text":
         raise SpecError(
             f"model family {family} answers questions about images, so it cannot do {task.name}; "

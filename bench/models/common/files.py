@@ -10,9 +10,11 @@ from typing import Any
 
 from bench.errors import BenchError, WeightsError
 from bench.files import MissingFilesError, refuse_if_limited, sha256_of
+from bench.models.common.settings import HubWeights
 from bench.registry import did_you_mean
 
 CONFIG = "config.json"
+_TENSORS = ("model.safetensors", "pytorch_model.bin")
 _QUANTISED_FIELDS = ("quantization_config", "compression_config")
 _QUANTISED_DTYPES = ("I8", "U8", "F8", "F4", "F6", "I4", "U4")
 """Prefixes of the safetensors dtypes of eight bits or fewer."""
@@ -21,7 +23,7 @@ _REMEDY = "quantised weights are not supported; give the unquantised model"
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """SHA-256 (hex) over names and contents of files, in this order. Raises WeightsError for an unreadable file."""
+    """SHA-256 (hex) over names and contents of files, in the given order. Raises WeightsError."""
     total = hashlib.sha256()
     for path in paths:
         total.update(f"{path.name}\0{sha256(path)}\n".encode())
@@ -37,7 +39,7 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; null if it cannot be read."""
+    """Content of a JSON file; null if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,11 +47,34 @@ def read_json(path: Path) -> Any:
 
 
 def cached_folder(repository: str, revision: str | None) -> Path | None:
-    """Folder of a Hub repository's ``config.json`` in the local cache; null if it is not cached."""
+    """Folder of the local cache with a Hub repository's ``config.json``; null if there is none."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, CONFIG, revision=revision)
     return Path(found).parent if isinstance(found, str) else None
+
+
+def tensors_in(folder: Path) -> Path:
+    """The file of tensors in a folder, safetensors preferred. Raises WeightsError if there is none."""
+    for name in _TENSORS:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(
+        f"no weights in {folder}: expected {' or '.join(_TENSORS)}, as train.save_model writes it, with {CONFIG}; "
+        "or set weights: null for random ones"
+    )
+
+
+def hub_weights(weights: HubWeights, beside: Sequence[str]) -> Path:
+    """Folder of a repository with one file of tensors, and files that match ``beside``; see ``hub_folder``."""
+    return hub_folder(
+        weights.id,
+        weights.revision,
+        formats=[(name,) for name in _TENSORS],
+        beside=beside,
+        is_complete=lambda folder: any((folder / name).is_file() for name in _TENSORS),
+        remedy="set model.weights: {kind: folder, path: FOLDER}",
+    )
 
 
 def hub_folder(
@@ -61,10 +86,10 @@ def hub_folder(
     is_complete: Callable[[Path], bool],
     remedy: str,
 ) -> Path:
-    """Folder of a Hub repository: the cached copy if it is complete, else a download of the first format that it has.
+    """Folder of a Hub repository: a complete cached copy, else a download.
 
-    ``formats``: file patterns of the weights, one sequence a format; ``beside``: patterns of what goes with each.
-    Raises WeightsError, with the download command, and UnreadError where a download takes too long.
+    ``formats``: file patterns of the weights per format, the preferred first; ``beside``: patterns of further files.
+    Raises WeightsError with the download command, and UnreadError where downloads are not allowed.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -94,7 +119,7 @@ def hub_folder(
 
 
 def quantisation_field(config: Mapping[str, Any]) -> str | None:
-    """Dotted path of the configuration field that says its weights are quantised, with the kind; null if none does."""
+    """Dotted path and kind of a configuration's field for quantised weights; null if it has none."""
     for name, value in config.items():
         if name in _QUANTISED_FIELDS and value:
             kind = value.get("quant_method") or value.get("quant_type") if isinstance(value, Mapping) else None
@@ -105,28 +130,28 @@ def quantisation_field(config: Mapping[str, Any]) -> str | None:
 
 
 def refuse_quantised_config(config: object, source: object, error: type[BenchError] = WeightsError) -> None:
-    """Raise ``error``, with source and field, if a configuration (a mapping) is of quantised weights."""
+    """Raise ``error``, with source and field, if a configuration describes quantised weights."""
     if isinstance(config, Mapping) and (field := quantisation_field(config)) is not None:
         raise error(f"{source}: {field} says that the weights are quantised: {_REMEDY}, or remove the field")
 
 
 def refuse_quantised_tensors(paths: Iterable[Path]) -> None:
-    """Raise WeightsError, with file and tensor, if a weight is stored in eight bits or fewer (safetensors only)."""
+    """Raise WeightsError, with file and tensor, for a safetensors weight of eight bits or fewer."""
     for path in paths:
         for name, entry in _safetensors_header(path).items():
             dtype = str(entry.get("dtype")) if isinstance(entry, dict) else ""
-            # Names of masks end otherwise, and these are rightly of eight bits.
+            # Masks are rightly stored in eight bits; their names end otherwise.
             if name.endswith("weight") and dtype.startswith(_QUANTISED_DTYPES):
                 raise WeightsError(f"{path}: {name} is stored as {dtype}: {_REMEDY}")
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
-    """Tensor name -> entry; empty for other files, of which the reader of the weights complains."""
+    """Tensor name -> entry; empty for anything else, which the reader of the weights refuses."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 0 < length < _MAX_HEADER_BYTES:
+        if not 0 < length < _MAX_HEADER_BYTES:  # a damaged length would allocate terabytes
             return {}
         try:
             header = json.loads(file.read(length))

@@ -1,4 +1,4 @@
-"""Which row of a classifier's head is which class of the data, by their names."""
+"""Rows of a classifier's head matched to classes of the data, by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bench.plugins.contracts import TaskFacts
 
 _LISTED = 8
+# A prefix of a class name, and the numbers in it; a minus sign belongs to a number at the start of a word only.
 _PREFIX = re.compile(r"^(?:label|class)[\W_]+", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![^\W_])-?\d+|\d+")
 _MIN_ABBREVIATION = 3
@@ -22,16 +23,16 @@ class Match:
     """Rows of a head for the labels of a task."""
 
     order: tuple[int, ...] | None
-    """Row of each label; null where the names do not say it."""
+    """Row of each label; null without a match."""
     problem: str = ""
-    """Why the rows of a trained head cannot be used; empty where they can."""
+    """Reason against a trained head; empty with a match."""
 
 
 def match(rows: Sequence[str], task: TaskFacts) -> Match:
     """Match the named rows of a head to the labels of the task.
 
-    Every label must have a row of its own; a head may have further rows. ``task.labels`` of a spec is the order of the
-    rows where names say nothing else.
+    Each label needs a row of its own; a head may have more rows. ``task.labels`` of a spec gives the order of rows
+    that have no names, or other names.
     """
     in_row_order = task.labels_from == "spec" and len(rows) == len(task.labels)
     unnamed = all(row == f"LABEL_{i}" for i, row in enumerate(rows))  # transformers' names where none are given
@@ -42,6 +43,7 @@ def match(rows: Sequence[str], task: TaskFacts) -> Match:
         return Match(order=order)
     if not in_row_order:
         return Match(order=None, problem=_unmatched(rows, task.labels, unnamed=unnamed))
+    # The spec's order decides, unless a name shows that it is another order than the head's.
     for i, label in enumerate(task.labels):
         row = next((row for row in rows if _spelling(row) & _spelling(label)), None)
         if row is not None and rows.index(row) != i:
@@ -68,14 +70,16 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _order(rows: Sequence[str], labels: Sequence[str]) -> tuple[int, ...] | None:
-    """Row of each label, by the strictest comparison of names under which each label has one row."""
+    """Row of each label, under the strictest comparison of names that gives each label one row."""
     for keys in (_exact, _spelling, _synonyms):
         if (order := _pair(rows, labels, keys)) is not None:
             return order
     if len(rows) != len(labels):
         return None
-    by_number = _pair(rows, labels, _number)
-    return _pair_abbreviations(rows, labels) if by_number is None else by_number
+    if (by_number := _pair(rows, labels, _number)) is not None:
+        return by_number
+    row_names, label_names = ([min(_exact(name)) for name in names] for names in (rows, labels))
+    return _distinct([{i for i, row in enumerate(row_names) if _abbreviates(row, label)} for label in label_names])
 
 
 def _pair(rows: Sequence[str], labels: Sequence[str], keys: Callable[[str], set[str]]) -> tuple[int, ...] | None:
@@ -87,7 +91,7 @@ def _pair(rows: Sequence[str], labels: Sequence[str], keys: Callable[[str], set[
 
 
 def _distinct(candidates: Sequence[set[int]]) -> tuple[int, ...] | None:
-    """The one candidate of each label; null unless each has one, and no two the same."""
+    """Row of each label; null unless each label has one candidate, a different one."""
     single = [next(iter(rows)) for rows in candidates if len(rows) == 1]
     return tuple(single) if len(set(single)) == len(candidates) else None
 
@@ -97,28 +101,22 @@ def _exact(name: str) -> set[str]:
 
 
 def _spelling(name: str) -> set[str]:
-    """Without what stands between words: ``not_entailment``, ``Not entailment``, ``LABEL_NOT-ENTAILMENT``."""
+    """The name, and its letters and digits alone: ``not_entailment``, ``LABEL_NOT-ENTAILMENT`` have the same."""
     (exact,) = _exact(name)
     squeezed = {"".join(filter(str.isalnum, text)) for text in (exact, _PREFIX.sub("", exact))}
     return {exact} | squeezed - {""}
 
 
 def _synonyms(name: str) -> set[str]:
-    """``tench, Tinca tinca`` has two names."""
+    """Spellings of every synonym in ``tench, Tinca tinca``."""
     return _spelling(name).union(*(_spelling(part) for part in re.split(r"[,;|]", name)))
 
 
 def _number(name: str) -> set[str]:
-    """``LABEL_3``, ``3`` and ``class 3``; ``4 stars`` and ``4``."""
+    """The only number of a name: 3 of ``LABEL_3`` and ``class 3``."""
     numbers = _NUMBER.findall(name)
     return {str(int(numbers[0]))} if len(numbers) == 1 else set()
 
 
-def _pair_abbreviations(rows: Sequence[str], labels: Sequence[str]) -> tuple[int, ...] | None:
-    """``neg`` and ``NEGATIVE``: one begins with the other."""
-
-    def abbreviates(one: str, other: str) -> bool:
-        return min(len(one), len(other)) >= _MIN_ABBREVIATION and (one.startswith(other) or other.startswith(one))
-
-    row_names, label_names = ([min(_exact(name)) for name in names] for names in (rows, labels))
-    return _distinct([{i for i, row in enumerate(row_names) if abbreviates(row, label)} for label in label_names])
+def _abbreviates(one: str, other: str) -> bool:
+    return min(len(one), len(other)) >= _MIN_ABBREVIATION and (one.startswith(other) or other.startswith(one))

@@ -1,7 +1,7 @@
-"""Parts of any torch module, named by patterns of module paths, and adapters on them.
+"""Parts of any torch module, declared by patterns of module paths, and adapters on them.
 
-A part of several modules is shown to peft as a ``PartView`` with the same modules under the same names. An adapter
-replaces layers inside their parents, so that the model's own forward pass goes through it.
+peft sees a part of several modules as a ``PartView``, with the same modules under the same names. An adapter replaces
+layers inside their parents, so the model's own forward pass runs it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _FEEDFORWARD = ("fc2", "lin2", "wo", "w2", "w3", "down_proj", "dense_4h_to_h")
 
 
 def match_parts(module: nn.Module, patterns: Mapping[str, str | Sequence[str]]) -> Paths:
-    """Paths in ``module`` that the patterns of each part match.
+    """Paths in ``module`` that match the patterns of each part; modules without parameters are left out.
 
     A pattern is the path of a module or parameter, each step with the wildcards of ``fnmatch``: ``blocks.*``,
-    ``blocks.[0-5]``, ``cls_token``; ``""`` is the whole module. Modules without parameters are passed over.
-    Raises SpecError, with the nearest names, for a pattern that matches nothing, and for parts that overlap.
+    ``blocks.[0-5]``, ``cls_token``; ``""`` is the whole module.
+    Raises SpecError, with near names, for a pattern without a match, and for parts that overlap.
     """
     modules = module.named_modules(remove_duplicate=False)
     names = [name for name, inner in modules if any(True for _ in inner.parameters())]
@@ -74,7 +74,7 @@ def _is_below(path: str, other: str) -> bool:
 
 
 def minimal_paths(module: nn.Module, parameters: Collection[str], prefix: str = "") -> tuple[str, ...]:
-    """The fewest paths that hold these parameters (names as in ``module.named_parameters``) and no others."""
+    """Fewest paths that hold exactly these parameters (names as in ``module.named_parameters``)."""
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(remove_duplicate=False)]
     if names and all(name in parameters for name in names):
         return (prefix.removesuffix("."),)
@@ -85,7 +85,7 @@ def minimal_paths(module: nn.Module, parameters: Collection[str], prefix: str = 
 
 
 class PartView(nn.Module):
-    """Modules and parameters of a model under their names there; never called."""
+    """Modules and parameters of a model under their names; never called."""
 
     def __init__(self, root: nn.Module, paths: Iterable[str]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class PartView(nn.Module):
         self._entries.append((here, leaf, owner))
 
     def __getattr__(self, name: str) -> Any:
-        """Explain the error to users of methods that ask a model for its configuration, its layers and the like."""
+        """Explain an AttributeError: some methods ask a model for its configuration or its layers."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -119,13 +119,14 @@ class PartView(nn.Module):
             raise AttributeError(f"this part of a model has no {name!r}; {remedy}") from None
 
     def write_back(self) -> None:
-        """Put modules that were replaced in the view into the model."""
+        """Put the view's modules into the model, replaced ones among them."""
         for here, leaf, owner in self._entries:
             if leaf in here._modules:
                 setattr(owner, leaf, here._modules[leaf])
 
     def _apply(self, fn: Any, recurse: bool = True) -> PartView:
-        """Take the model's parameters after a move to another kind of device, which makes new ones in each."""
+        """Move to another device or dtype, and keep the model's parameters."""
+        # A move to meta makes new parameters, in the view other ones than in the model.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for here, leaf, owner in self._entries:
             if leaf in here._parameters:
@@ -134,7 +135,7 @@ class PartView(nn.Module):
 
 
 class ModelWithAdapters(nn.Module):
-    """A model and, registered beside it, the wrappers of adapters: some hold tensors that their layers share."""
+    """A model, and beside it the wrappers of adapters: some hold tensors that their layers share."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -149,29 +150,29 @@ class ModelWithAdapters(nn.Module):
 
 
 def freeze_batch_norms(module: nn.Module) -> None:
-    """Let frozen batch norms keep their statistics: a frozen tensor must not change, and no adapter stores them."""
+    """Put frozen batch norms into evaluation mode."""
+    # Their statistics would change in training although the part is frozen, and no adapter stores them.
     for layer in module.modules():
         if isinstance(layer, _BatchNorm) and not (layer.weight is not None and layer.weight.requires_grad):
             layer.eval()
 
 
 def add_unused(loss: torch.Tensor, unused: Iterable[torch.Tensor]) -> torch.Tensor:
-    """``loss`` with a gradient of zero for tensors that it does not depend on."""
+    """``loss``, with a gradient of zero for tensors that it does not depend on."""
     return sum((0.0 * tensor.sum() for tensor in unused), loss)
 
 
 def refuse_adapters(module: nn.Module) -> None:
-    """Raise WeightsError for a model with adapters of peft, which has no plain layout to be saved in."""
+    """Raise WeightsError for a model with adapters of peft: it has no plain layout to save."""
     if any(type(inner).__module__.partition(".")[0] == "peft" for inner in module.modules()):
         raise WeightsError("a model with adapters cannot be saved as a whole; train its parts (T) or save the adapter")
 
 
 class PartitionedModel:
-    """The parts of a built model: the half of ``BenchModel`` that is the same for every module."""
+    """Parts of a built model: the half of ``BenchModel`` that is the same for every module."""
 
     def __init__(self, model: nn.Module, paths: Paths, in_place: Collection[str] = ()) -> None:
-        """``in_place``: parts of one path that peft wraps where they stand, as virtual tokens need it: the wrapper puts
-        them into the call, so the caller must accept a wrapper."""
+        """``in_place``: parts of one path that peft wraps inside the model, as virtual tokens need it."""
         assert all(len(paths[part]) == 1 for part in in_place), "only a part of one module can be wrapped in place"
         self.module: nn.Module = ModelWithAdapters(model)
         self._paths = paths
@@ -179,11 +180,11 @@ class PartitionedModel:
 
     @property
     def model(self) -> Any:
-        """The model to be called, adapted or not."""
+        """The model to call, adapted or not."""
         return self.module.get_submodule("model")
 
     def part(self, name: str) -> nn.Module:
-        """The part, adapted or not, with the model's names, except for a part in place."""
+        """The part, adapted or not: a view, or the module itself for a part in place."""
         adapters = self.module.get_submodule("adapters")
         if name in self._in_place:
             return self.module.get_submodule(self._path_in_place(name))
@@ -192,7 +193,7 @@ class PartitionedModel:
         return PartView(self.model, self._paths[name])
 
     def replace_part(self, name: str, adapted: nn.Module) -> None:
-        """Let the model go through the adapted (peft) module."""
+        """Let the model run the adapted (peft) module."""
         if name in self._in_place:
             parent, _, leaf = self._path_in_place(name).rpartition(".")
             setattr(self.module.get_submodule(parent), leaf, adapted)
@@ -207,7 +208,7 @@ class PartitionedModel:
 
 
 def _attribute(part: str) -> str:
-    """An attribute name of the part that no module has itself."""
+    """Attribute name for a part; no module has it already."""
     return f"part_{part.replace('.', '_')}"
 
 
@@ -216,20 +217,21 @@ class Calls:
     """Modules whose ``forward`` runs when a model is called."""
 
     modules: frozenset[nn.Module]
-    """A layer whose weight another module uses directly is never called: an adapter on it would do nothing."""
+    """Without layers whose weight another module uses directly: an adapter on them would do nothing."""
     classifier: frozenset[nn.Module]
-    """Those called after ``forward_features`` only, where the model has that: the classifier's own layers."""
+    """The classifier's layers: called after ``forward_features``, where the model has it."""
 
 
 def modules_called(model: nn.Module, *args: Any, **kwargs: Any) -> Calls:
-    """Call a copy of ``model`` without values; the arguments are on the meta device. Raises what ``model`` raises.
+    """Call a copy of ``model`` on the meta device, where the arguments are. Raises what ``model`` raises.
 
-    Costs no memory, whatever device the model is on, and leaves it untouched, also where its modules share others.
+    Takes no memory and leaves the model untouched.
     """
     shells: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         empty = torch.empty_like(tensor, device="meta")
         shells[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    # The tensors in the memo keep modules that share others shared.
     copied: Any = copy.deepcopy(model, shells).eval()
     origins = dict(zip(copied.modules(), model.modules(), strict=True))
     order: dict[nn.Module, None] = {}
@@ -252,7 +254,7 @@ def modules_called(model: nn.Module, *args: Any, **kwargs: Any) -> Calls:
 
 
 def architecture(model: nn.Module, paths: Sequence[str]) -> str | None:
-    """``model_type`` of the configuration of the smallest module that holds all paths and has one; null if none has."""
+    """``model_type`` of the smallest module that holds all paths and has a configuration; null without one."""
     steps = [path.split(".") if path else [] for path in paths]
     levels = enumerate(zip(*steps, strict=False))
     shared = next((i for i, names in levels if len(set(names)) > 1), min(map(len, steps)))
@@ -272,13 +274,13 @@ def default_targets(
     outputs: Collection[nn.Module] = (),
     classifier: Collection[nn.Module] = (),
 ) -> dict[str, list[str]]:
-    """``PartFacts.targets`` of a part of a model about which no more is known.
+    """``PartFacts.targets`` of a part, from its layers.
 
-    LoRA and its kin go on all linear layers (Dettmers et al. 2023, QLoRA) where these hold at least half of the weights
-    that adapters can be put on, else on all ungrouped convolutions, too; not on ``outputs`` and ``classifier`` unless
-    the part has nothing else. IA3 rescales keys, values and the input of the second feed-forward layer (Liu et al.
-    2022) where they have customary names; a fused ``qkv`` as a whole. LN tuning is of all normalisation layers, where
-    their names differ from all others. ``called``: only layers among these (see ``modules_called``).
+    LoRA and its kin: all linear layers (Dettmers et al. 2023, QLoRA) where these hold at least half of the adaptable
+    weights, else ungrouped convolutions, too; ``outputs`` and ``classifier`` only in a part without other layers. IA3:
+    keys, values and the second feed-forward layer (Liu et al. 2022) by customary names; a fused ``qkv`` as a whole.
+    LN tuning: all normalisation layers, where no other layer has their names. ``called``: layers to choose from (see
+    ``modules_called``).
     """
     layers = {
         name: layer
@@ -303,7 +305,7 @@ def default_targets(
 
 
 def _takes_adapters(layer: nn.Module) -> bool:
-    # Torch's own attention never calls its output layer.
+    # torch's MultiheadAttention uses this layer's weight without a call.
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return False
     if isinstance(layer, nn.Conv2d):
@@ -314,7 +316,7 @@ def _takes_adapters(layer: nn.Module) -> bool:
 
 @cache
 def _peft_knows_dilation() -> bool:
-    """Whether the installed peft builds convolutions of adapters with the dilation of their base layer."""
+    """Whether the installed peft builds adapters of convolutions with their dilation."""
     spec = importlib.util.find_spec("peft")
     folders = (spec.submodule_search_locations if spec else None) or []
     files = [Path(folder, "tuners", "lora", "layer.py") for folder in folders]
@@ -322,14 +324,14 @@ def _peft_knows_dilation() -> bool:
 
 
 def _linear_if_enough(layers: Mapping[str, nn.Module]) -> set[str]:
-    """Names of the linear layers if they hold half of the weights, else of all layers."""
+    """Names of linear layers if they hold half of the weights, else of all layers."""
     sizes = {name: sum(p.numel() for p in layer.parameters() if p.ndim > 1) for name, layer in layers.items()}
     linear = {name for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)}
     return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else set(layers)
 
 
 def _shortest_endings(names: Collection[str], part: nn.Module) -> list[str]:
-    """``names`` as target modules: as few last steps as match nothing else, e.g. ``qkv`` or ``attn.proj``."""
+    """``names`` as target modules, each by its shortest ending that matches no other: ``qkv``, ``attn.proj``."""
     others = {end for name, _ in part.named_modules() if name not in names for end in _endings(name)}
     return sorted({next((end for end in _endings(name) if end not in others), name) for name in names})
 

@@ -1,4 +1,4 @@
-"""Settings that several families share about where weights come from. Imports no torch."""
+"""Sources of weights that several families share. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class LocalWeights(Settings):
         return self.path.name
 
 
-class _Described(Protocol):
+class _Source(Protocol):
     def describe(self) -> str: ...
 
 
-def describe_model(family: str, name: str, weights: _Described | None) -> str:
+def describe_model(family: str, name: str, weights: _Source | None) -> str:
     """``miss base, weights Salesforce/blip-vqa-base``."""
     return f"{family} {name}, " + (f"weights {weights.describe()}" if weights else "random weights")

@@ -1,4 +1,4 @@
-"""Token rows to padded tensors, and tokenizers whose tokens are the words of a data set."""
+"""Padded tensors of token ids, and tokenizers of the words of a data set."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch.nn.utils.rnn import pad_sequence
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
 
+IGNORED = -100
+"""Label of a token that has no loss."""
+
 
 def pad(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and the mask of what is not padding, both int64 of shape (rows, longest row, at least 1)."""
+    """Ids and their mask (0: padding), both int64 of shape (rows, longest row or 1)."""
     tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
     if not any(map(len, rows)):  # no model takes a text of no tokens
         return torch.full((len(rows), 1), filler), torch.zeros(len(rows), 1, dtype=torch.long)
@@ -21,6 +24,11 @@ def pad(rows: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> tu
     ids = pad_sequence(tensors, batch_first=True, padding_value=filler, padding_side=side)
     ones = [torch.ones_like(tensor) for tensor in tensors]
     return ids, pad_sequence(ones, batch_first=True, padding_side=side)
+
+
+def meta_ids(batch_size: int, lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """Name -> int64 tensor (batch, length) on meta."""
+    return {n: torch.empty(batch_size, size, dtype=torch.long, device="meta") for n, size in lengths.items()}
 
 
 def words_in(texts: Iterable[str], splitter: PreTokenizer) -> list[str]:

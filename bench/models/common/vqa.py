@@ -1,18 +1,15 @@
-"""The common half of MISS and OFA: models whose parts are modules, which answer a question about an image in words."""
+"""What MISS and OFA share: models that answer questions about images in words, each part one module."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
+from bench.models.common.tokens import meta_ids
 from bench.plugins.contracts import CutTexts, InputLengths, PartFacts
-
-if TYPE_CHECKING:
-    from PIL.Image import Image, Resampling
 
 Batch = dict[str, torch.Tensor]
 
@@ -54,7 +51,7 @@ class VqaTokens:
 
     def pieces(self, text: str) -> list[int]:
         """Ids of a text without special tokens."""
-        if text not in self._pieces:
+        if text not in self._pieces:  # every text is read for lengths, cuts and batches
             self._pieces[text] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return self._pieces[text]
 
@@ -75,7 +72,7 @@ class VqaTokens:
 
 
 class VqaModel:
-    """A built model; see ``bench.plugins.contracts.TextModel``. Each part is a module of ``module``."""
+    """A built model, each part a module of ``module``; see ``bench.plugins.contracts.TextModel``."""
 
     def __init__(
         self,
@@ -100,8 +97,13 @@ class VqaModel:
         part: torch.nn.Module = self.module.get_submodule(self._modules[name])
         return part
 
+    def bare_part(self, name: str) -> Any:
+        """The part's own module inside a wrapper of peft."""
+        part: Any = self.part(name)
+        return part.get_base_model() if hasattr(part, "get_base_model") else part
+
     def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
-        """Put the adapted (peft) module in the place of the part."""
+        """Put the adapted (peft) module in place of the part."""
         setattr(self.module, self._modules[name], adapted)
 
     @property
@@ -121,33 +123,24 @@ class VqaModel:
         )
 
     def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
-        """Number of texts that are longer than the settings allow."""
+        """Number of texts longer than the settings allow."""
         return CutTexts(
             questions=sum(self.question_ids(text) != self.tokens.question(text) for text in questions),
             answers=sum(self.answer_ids(text) != self.tokens.answer(text) for text in answers),
         )
 
     def question_ids(self, text: str) -> list[int]:
-        """Ids of a question as the model reads it."""
+        """Ids of a question, cut to the settings' length."""
         return self.tokens.question(text, self._max_lengths.question_tokens)
 
     def answer_ids(self, text: str) -> list[int]:
-        """Ids of an answer as the model is trained on it."""
+        """Ids of a training answer, cut to the settings' length."""
         return self.tokens.answer(text, self._max_lengths.answer_tokens)
 
 
-def stack_pixels(images: Sequence[Image], edge: int, resample: Resampling) -> torch.Tensor:
-    """Images resized to squares, RGB 0..255, fp32 of shape (batch, 3, edge, edge)."""
-    rows = [np.asarray(image.convert("RGB").resize((edge, edge), resample), dtype=np.float32) for image in images]
-    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
-
-
 def meta_inputs(batch_size: int, edge: int, tokens: Mapping[str, int]) -> Batch:
-    """``pixel_values`` (batch, 3, edge, edge), and int64 tensors (batch, tokens) of these names, all on meta."""
-    pixels = {"pixel_values": torch.empty(batch_size, 3, edge, edge, device="meta")}
-    return pixels | {
-        name: torch.empty(batch_size, length, dtype=torch.long, device="meta") for name, length in tokens.items()
-    }
+    """``pixel_values`` (batch, 3, edge, edge) and ``meta_ids`` of ``tokens``, on meta."""
+    return {"pixel_values": torch.empty(batch_size, 3, edge, edge, device="meta"), **meta_ids(batch_size, tokens)}
 
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

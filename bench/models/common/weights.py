@@ -1,6 +1,6 @@
-"""Weights of a checkpoint: read without running anything that the file names, and loaded with every tensor matched.
+"""Weights of a checkpoint: read without running code, and loaded strictly.
 
-A lenient load leaves layers random without a word: transformers 5 renamed modules of several models.
+A lenient load leaves layers random in silence: transformers 5 renamed modules of several models.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LISTED = 10
 
 
 class _Sequence(list[Any]):
-    """A sequence of a ruamel configuration, without the comments and positions that ruamel keeps beside the values."""
+    """Stand-in for a sequence of ruamel.yaml, without its comments and positions."""
 
     def __setstate__(self, state: Any) -> None:
         """Drop the state."""
 
 
 class _Dropped:
-    """Stand-in for an object that no tensor depends on: never built, nothing of it is run."""
+    """Stand-in for an object that no tensor depends on; runs none of its code."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> _Dropped:
         return object.__new__(cls)
@@ -43,8 +43,8 @@ class _Dropped:
         """Drop the state."""
 
 
-# Configurations that training scripts keep beside the tensors. Counter is the one mapping with attributes that torch's
-# unpickler fills.
+# Stand-in -> classes of ruamel.yaml, in whose objects MISS's training scripts keep their configuration beside the
+# tensors. Counter is the only mapping with attributes that torch's unpickler fills.
 _RUAMEL: dict[Any, str] = {
     Counter: "comments.CommentedMap comments.CommentedOrderedMap compat.ordereddict",
     _Sequence: "comments.CommentedSeq comments.CommentedKeySeq",
@@ -70,9 +70,9 @@ _SAFE: list[Any] = [
 
 
 def read(path: Path, wrappers: Sequence[str] = ("model", "state_dict")) -> State:
-    """Tensors of a ``.safetensors`` or torch file, unwrapped from the ``wrappers`` (keys) that it has.
+    """Tensors of a ``.safetensors`` or torch file, out of those of the keys ``wrappers`` that it has.
 
-    Raises WeightsError with the file and what it is, or with the class that the file would have to build.
+    Raises WeightsError with the kind of file, or with the class that the file would have to build.
     """
     check_kind(path)
     if path.suffix == ".safetensors":
@@ -81,7 +81,7 @@ def read(path: Path, wrappers: Sequence[str] = ("model", "state_dict")) -> State
         except Exception as error:  # what a damaged header raises depends on its bytes
             raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
     content = _unpickle(path)
-    for wrapper in wrappers:  # dict.get: a mapping of the file can have any attribute, ``get`` among them
+    for wrapper in wrappers:  # dict.get, as the file may set any attribute of its mapping, ``get`` among them
         content = dict.get(content, wrapper, content) if isinstance(content, dict) else content
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not all(isinstance(value, torch.Tensor) for value in dict.values(content)):
@@ -92,7 +92,7 @@ def read(path: Path, wrappers: Sequence[str] = ("model", "state_dict")) -> State
 
 
 def check_kind(path: Path) -> None:
-    """Raise WeightsError for a file that cannot hold tensors: a text, a git-lfs pointer, an HTML page, an archive."""
+    """Raise WeightsError for a file without tensors: a text, a git-lfs pointer, an HTML page, an archive."""
     kind = what_is(path)
     if kind in ((SAFETENSORS,) if path.suffix == ".safetensors" else (ZIP, PICKLE, BINARY)):
         return
@@ -113,7 +113,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Torch's reason without its advice and its terminal codes."""
+    """Torch's reason, without its advice and terminal codes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if match := re.search(r"(?:GLOBAL|Unsupported global:|load type|class) ([\w.]*\.[\w.]+)", text):
         return f"it names {match[1].rstrip('.')}, which is no plain data"
@@ -124,10 +124,7 @@ def _reason(error: Exception) -> str:
 
 
 def merge_tied(state: State, tied: Mapping[str, str], source: object) -> State:
-    """``state`` with tied tensors under one name (``tied``: alias -> that name).
-
-    Raises WeightsError if two copies differ: such a file belongs to another model.
-    """
+    """``state`` without aliases of tied tensors (``tied``: alias -> name). Raises WeightsError if two copies differ."""
     merged = dict(state)
     for alias, name in tied.items():
         copy = merged.pop(alias, None)
@@ -139,9 +136,9 @@ def merge_tied(state: State, tied: Mapping[str, str], source: object) -> State:
 def load_strict(
     own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: object, remedy: str
 ) -> None:
-    """Copy ``state`` into the tensors ``own`` of a model, name by name.
+    """Copy ``state`` into a model's tensors ``own``, name by name.
 
-    Raises WeightsError, ending in ``remedy``, with all tensors that are missing, unexpected or of another shape.
+    Raises WeightsError, ending in ``remedy``, with tensors that are missing, unexpected or of another shape.
     """
     misshapen = (name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
     raise_misfit(
@@ -166,7 +163,7 @@ def raise_misfit(
     unexpected: Iterable[str] = (),
     misshapen: Iterable[str] = (),
 ) -> None:
-    """Raise WeightsError with the first of the tensors that do not fit a model; return if there are none."""
+    """Raise WeightsError with the first tensors that do not fit a model, if there are any."""
     groups = {"missing": sorted(missing), "unexpected": sorted(unexpected), "of another shape": sorted(misshapen)}
     problems = [
         f"{len(names)} {what}: {', '.join(names[:_LISTED])}"

@@ -1,7 +1,7 @@
 """Any architecture of the ``transformers`` library, with the auto-class of the task.
 
-Weights come from a Hub id or a folder; a configuration alone, a file or written into the spec, gives random ones. A
-model that brings code of its own (``trust_remote_code``) is not supported.
+Weights come from a Hub id or a folder; a configuration alone, in a file or in the spec, gives random weights. Models
+with code of their own (``trust_remote_code``) are not supported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
     config = files.model_config(settings, download=False)
     kinds = architectures.kinds(task)
     if config is None:
-        kind = kinds[-1]  # whether it encodes is not known before its configuration is here
+        kind = kinds[-1]  # without a configuration it is unknown whether the model encodes
     else:
         kind = architectures.kind(config["model_type"], task, config.get("is_encoder_decoder"))
     task_type = architectures.task_type(kind, config["model_type"] if config else "")
@@ -43,20 +43,20 @@ def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
 
 
 def weights_digest(settings: Settings) -> str | None:
-    """SHA-256 over weights, configuration, tokenizer and processor, of random weights over the others; null for a
-    configuration in the spec alone. Raises WeightsError without them."""
+    """SHA-256 over weights (unless random), configuration, tokenizer and processor; null for a configuration in the
+    spec. Raises WeightsError if they are missing."""
     return files.digest(settings)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts) -> HfModel:
-    """Build with weights loaded; ``device="meta"`` reads the configuration alone. Raises SpecError, WeightsError."""
+    """Build with weights loaded; ``device="meta"`` reads only the configuration. Raises SpecError, WeightsError."""
     from bench.models.hf import builder
 
     return builder.build(settings, texts=texts, device=device, task=task)
 
 
 def save(model: BenchModel, folder: Path) -> None:
-    """Write weights, configuration and tokenizer or processor: the layout that ``path`` reads.
+    """Write weights, configuration and tokenizer or processor, as ``path`` reads them.
 
     Raises WeightsError for a model with adapters."""
     from bench.models.common.parts import refuse_adapters

@@ -17,14 +17,14 @@ _KINDS: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {
     (("image", "text"), "text"): (VQA, VISION_TEXT),
     (("image",), "text"): (VISION_TEXT,),
 }
-"""Inputs and output of a task -> the library's lists of classes for it, as ``MODEL_FOR_..._MAPPING_NAMES`` is named;
-the first that has the architecture decides."""
+"""Inputs and output of a task -> the library's lists of classes (``MODEL_FOR_..._MAPPING_NAMES``); the first list with
+the architecture decides."""
 _TASK_TYPES = {LABELS: "SEQ_CLS", CAUSAL: "CAUSAL_LM", SEQ2SEQ: "SEQ_2_SEQ_LM"}
-"""peft's wrapper of a whole model. It has none for images, and its prompts hide the positions of an image in a text."""
+"""peft's wrapper of a whole model: none for images, and none for images in texts, whose positions its prompts hide."""
 
 
 def kinds(task: TaskFacts) -> tuple[str, ...]:
-    """The lists of classes for a task. Raises SpecError if the library has none."""
+    """Lists of classes for a task. Raises SpecError if the library has none."""
     inputs = tuple(sorted(task.inputs))
     if (inputs, task.output) not in _KINDS:
         able = "; ".join(f"{' and '.join(given)} -> {output}" for given, output in _KINDS)
@@ -36,9 +36,9 @@ def kinds(task: TaskFacts) -> tuple[str, ...]:
 
 
 def kind(model_type: str, task: TaskFacts, encoder_decoder: bool | None = None) -> str:
-    """The list that has the architecture; ``encoder_decoder``: as its configuration sets it, if it does.
+    """The list with the architecture; ``encoder_decoder``: the configuration's, if set.
 
-    Raises SpecError, with the nearest names, if none has it or it is unknown.
+    Raises SpecError, with near names, for an architecture that is unknown or in no list.
     """
     wanted = kinds(task)
     known = model_types()
@@ -47,7 +47,9 @@ def kind(model_type: str, task: TaskFacts, encoder_decoder: bool | None = None) 
             f"model_type {model_type!r} is unknown to the installed transformers{did_you_mean(model_type, known)}; "
             "models that bring their own code (trust_remote_code) are not supported"
         )
-    able = {name: _architectures(name) for name in wanted}
+    able = {name: set(classes(name)) for name in wanted}
+    if VQA in able:  # the rest of its list is built as image-text-to-text; ViLT chooses among fixed answers
+        able[VQA] = {key for key, own in classes(VQA).items() if own.endswith("QuestionAnswering") and key != "vilt"}
     fitting = [name for name in wanted if model_type in able[name]]
     if not fitting and all(able.values()):
         hint = did_you_mean(model_type, sorted(set().union(*able.values())))
@@ -59,30 +61,23 @@ def kind(model_type: str, task: TaskFacts, encoder_decoder: bool | None = None) 
     return fitting[0] if fitting else wanted[-1]
 
 
-def _architectures(name: str) -> set[str]:
-    if name != VQA:
-        return set(classes(name))
-    # Of the list for VQA, the rest is built as image-text-to-text; ViLT chooses among fixed answers.
-    return {key for key, own in classes(name).items() if own.endswith("QuestionAnswering") and key != "vilt"}
-
-
 def decoder_only(kind: str, model_type: str, encoder_decoder: bool) -> bool:
-    """Whether a text can only be read from left to right, by a model without an encoder."""
+    """Whether a model has no encoder, and so reads a text from left to right only."""
     if kind != LABELS:
         return kind == CAUSAL
     return model_type in classes(CAUSAL) and model_type not in classes(MASKED) and not encoder_decoder
 
 
 def task_type(kind: str, model_type: str = "") -> str | None:
-    """peft's task type of a whole model from this list; null if its prompts do not fit: the library's T5, BART and
-    their kin take no virtual tokens when they choose a label."""
+    """peft's task type of a whole model from this list; null if its prompts do not fit."""
+    # T5, BART and their kin take no virtual tokens when they choose a label.
     return None if kind == LABELS and model_type in classes(SEQ2SEQ) else _TASK_TYPES.get(kind)
 
 
 def classes(name: str) -> dict[str, str]:
-    """Model type -> class of the list ``MODEL_FOR_<name>_MAPPING_NAMES``; an empty name where it has several."""
-    found: dict[str, str] = libraries.facts()["transformers"]["classes"].get(name, {})
-    return found
+    """Model type -> class in the list ``MODEL_FOR_<name>_MAPPING_NAMES``; an empty name for several classes."""
+    of_list: dict[str, str] = libraries.facts()["transformers"]["classes"].get(name, {})
+    return of_list
 
 
 def model_types() -> tuple[str, ...]:

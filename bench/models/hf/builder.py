@@ -37,7 +37,7 @@ _LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
 _OPTIONAL_FIELDS = frozenset(
     ("model_type", "architectures", "torch_dtype", "dtype", "_name_or_path", "auto_map", *_LABEL_FIELDS)
 )
-"""Fields of a configuration file that its class need not have."""
+"""Fields of a configuration file that its class may lack."""
 _LISTED = 5
 
 
@@ -69,10 +69,10 @@ def _build_module(settings: Settings, texts: Sequence[str], task: TaskFacts, *, 
         tokens.align_special_tokens(config, tokenizer, untrained=untrained)
     head = _set_labels(config, content, task, untrained=untrained) if task.output == "label" else None
     for field in ("is_decoder", "causal") if kind == architectures.CAUSAL else ():
-        if hasattr(config, field):  # BERT, XLM and their kin would look ahead
+        if hasattr(config, field):  # else BERT, XLM and their kin look ahead
             setattr(config, field, True)
     if hasattr(config, "rescale_every"):
-        config.rescale_every = 0  # RWKV would halve its frozen layers in evaluation, yet not the adapters on them
+        config.rescale_every = 0  # else RWKV halves its frozen layers in evaluation, but not the adapters on them
     if settings.image.size is not None and untrained:
         set_image_size(config, settings.image.size)
     folder = tokens.folder_of(settings, meta=meta)
@@ -93,7 +93,7 @@ def _build_module(settings: Settings, texts: Sequence[str], task: TaskFacts, *, 
 
 
 def make_config(content: dict[str, Any]) -> Any:
-    """The library's configuration. Raises SpecError, with the nearest names, for a field or a type it does not know."""
+    """The library's configuration. Raises SpecError, with near names, for an unknown field or model type."""
     name = content["model_type"]
     mapping: Any = transformers.CONFIG_MAPPING
     if name not in mapping:
@@ -114,7 +114,7 @@ def make_config(content: dict[str, Any]) -> Any:
 
 
 def _check_fields(content: dict[str, Any], config_class: Any, location: str) -> None:
-    """Raise SpecError for a field that neither the class has nor its model asks for."""
+    """Raise SpecError for a field that neither the class nor its model's source mentions."""
     if "transformers_version" in content:  # written by the library, perhaps by another release
         return
     known = {*config_class().to_dict(), *config_class.attribute_map, *_OPTIONAL_FIELDS}
@@ -134,7 +134,7 @@ def _check_fields(content: dict[str, Any], config_class: Any, location: str) -> 
 
 
 def _set_labels(config: Any, content: dict[str, Any], task: TaskFacts, *, untrained: bool) -> labels.Match:
-    """Give the head the rows of the weights if these are the task's labels by name, else a row per label."""
+    """Name the head's rows as the weights do where they match the task's labels, else one row per label."""
     rows = _head_rows(content, config)
     match = labels.match(rows, task)
     if untrained and len(rows) != len(task.labels):
@@ -147,7 +147,7 @@ def _set_labels(config: Any, content: dict[str, Any], task: TaskFacts, *, untrai
 
 
 def _head_rows(content: dict[str, Any], config: Any) -> list[str]:
-    """Names of the rows of the head in a configuration. Raises SpecError if its two maps differ."""
+    """Names of the head's rows in a configuration. Raises SpecError if its two maps differ."""
     try:
         by_row = {int(row): str(name) for row, name in (content.get("id2label") or {}).items()}
         by_name = {str(name): int(row) for name, row in (content.get("label2id") or {}).items()}
@@ -168,7 +168,7 @@ def _head_rows(content: dict[str, Any], config: Any) -> list[str]:
 
 
 def _check_head(head: labels.Match, new: set[str], config: Any, task: TaskFacts) -> None:
-    """Print which head is used. Raises WeightsError if that of the weights has rows of other classes."""
+    """Print the choice of head. Raises WeightsError if the weights' head has rows of other classes."""
     if any("pooler" not in name for name in new):
         print(f"head: new, with a row for each of the {len(task.labels)} classes, as the weights have none that fits")
     elif head.order is None:
@@ -180,7 +180,7 @@ def _check_head(head: labels.Match, new: set[str], config: Any, task: TaskFacts)
 
 
 def _make_module(settings: Settings, config: Any, kind: str, *, with_weights: bool, meta: bool) -> tuple[Any, set[str]]:
-    """The module, and the names of the tensors of a head that the weights lack."""
+    """The module, and the tensors of a head that the weights lack. Raises SpecError, WeightsError."""
     auto: Any = getattr(transformers, f"AutoModelFor{_KINDS[kind][0]}")
     options: dict[str, Any] = {"dtype": torch.float32}
     if settings.attention is not None:
@@ -197,10 +197,7 @@ def _make_module(settings: Settings, config: Any, kind: str, *, with_weights: bo
 
 
 def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, set[str]]:
-    """The module with its weights, and the names of the tensors of a new head: no other tensor may start at random.
-
-    Raises WeightsError.
-    """
+    """The module with its weights, and the tensors of a new head. Raises WeightsError for others that are missing."""
     paths = files.weights_in(folder)
     refuse_quantised_tensors(paths)
     for path in paths:
@@ -232,10 +229,8 @@ def _load(auto: Any, folder: Path, config: Any, options: dict[str, Any]) -> tupl
 
 
 def is_new_head(name: str, module: Any) -> bool:
-    """Whether a tensor may be of a head for labels that a pre-trained model lacks: outside the base model, or a pooler.
-
-    A model that writes text has all of its tensors, or would write noise.
-    """
+    """Whether a tensor may start at random: of a head for labels, outside the base model, or of a pooler."""
+    # A model that writes text needs all of its tensors.
     if not getattr(module, "num_labels", 0) or module.can_generate():
         return False
     prefix = module.base_model_prefix

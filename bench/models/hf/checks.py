@@ -1,9 +1,8 @@
-"""What a task assumes of a transformers model, tried once on the built model before anything is trained.
+"""Assumptions of a task about a transformers model, tested on the built model before training.
 
-Two forward passes agree; what stands beside a text in its batch changes nothing; a model that writes is not shown a
-token that it has to predict, uses what stands in front of it, and has a token that ends a text; one that chooses a
-label uses the first and the last word. Where one of these does not hold, a model would train and print numbers all the
-same.
+Two forward passes agree; the other texts of a batch change nothing; a model that writes never sees the token to
+predict, uses the text in front of it and can end a text; a classifier uses the first and the last word. A model that
+breaks one of these would train and print numbers all the same.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _TOLERANCE = {"cpu": 2e-4, "cuda": 5e-3}
-"""Type of device -> share of the range of the logits: more than another order of summation makes (4e-7 in fp32, 1e-3
-in TF32), less than a token makes that is used (1e-3 in an untrained model of two layers)."""
+"""Type of device -> share of the range of the logits: above the effect of another order of summation (4e-7 in fp32,
+1e-3 in TF32), below that of a token (1e-3 in an untrained model of two layers)."""
 _SHORT, _MIDDLE, _LONG, _ANSWER = 2, 5, 9, 2
-"""Words of three texts, of different lengths, and of the answer."""
+"""Numbers of words: of three texts, and of the answer."""
 _WORDS = _MIDDLE + _LONG + _ANSWER + 1
 _BLUE, _RED = (90, 120, 150), (220, 40, 10)
 
 
 def _texts(model: SequenceClassifier | GenerativeModel) -> dict[str, str]:
-    """Three texts, variants of the longest, and two answers, of words that the model knows; empty if these are few."""
+    """Three texts, variants of the longest, and two answers, of known words; empty for a small vocabulary."""
     words = _known_words(model.tokens)
     if len(words) < _WORDS:
         return {}
@@ -105,7 +104,7 @@ def check_generative_model(model: GenerativeModel) -> None:
 
 
 def _check_vocabulary(model: GenerativeModel) -> None:
-    """It can write every token of its tokenizer, the end of a text among them."""
+    """Check that the model can write every token of its tokenizer, the end of a text among them."""
     if model.tokens.end is None:
         _refuse(
             model,
@@ -124,7 +123,7 @@ def _check_vocabulary(model: GenerativeModel) -> None:
 def _check_causality(
     model: GenerativeModel, questions: list[str], texts: dict[str, str], together: Sequence[torch.Tensor]
 ) -> None:
-    """The tokens of two answers are predicted alike up to the first that differs, and unlike behind it."""
+    """Check that predictions for two answers agree up to their first different token, and differ behind it."""
     both = (_batch(model, [texts["long"]], [texts[name]])["labels"][0] for name in ("answer", "other_answer"))
     old, new = (labels[labels.ge(0)].tolist() for labels in both)
     until = 1 + next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
@@ -136,7 +135,7 @@ def _check_causality(
 
 
 def _check_inputs_used(model: GenerativeModel, texts: dict[str, str], row: torch.Tensor) -> None:
-    """An answer depends on the question's first word, and on the image."""
+    """Check that an answer depends on the question's first word, and on the image."""
     if _differ(model, texts["long"], texts["other_first"]):
         (other,) = _predictions(model, [texts["other_first"]], [texts["answer"]])
         if torch.equal(other, row):
@@ -161,8 +160,7 @@ def _padding_matters(model: GenerativeModel, questions: list[str]) -> bool:
 def _predictions(
     model: GenerativeModel, questions: list[str], answers: list[str], color: Any = _BLUE
 ) -> list[torch.Tensor]:
-    """Per row the logits (tokens, vocabulary) from which the tokens of its answer are predicted, the end included;
-    empty where the model gives none, as BLIP."""
+    """Per row the logits (tokens, vocabulary) that predict its answer and end; empty for a model without logits."""
     batch = _batch(model, questions, answers, color)
     logits, labels = _logits(model, batch), batch["labels"]
     if logits is None or logits.shape[:2] != labels.shape:
@@ -172,7 +170,7 @@ def _predictions(
 
 
 def _differ(model: Any, one: str, other: str) -> bool:
-    """Whether two texts have different tokens: they may be cut, or of unknown words."""
+    """Whether two texts have different tokens; cut texts and unknown words may have the same."""
     return not torch.equal(*(_batch(model, [text], [])["input_ids"] for text in (one, other)))
 
 
@@ -202,7 +200,7 @@ def _image(color: Any) -> Image:
 
 
 def _known_words(tokens: Any) -> list[str]:
-    """``_WORDS`` words from all over the vocabulary; fewer where it has hardly any."""
+    """``_WORDS`` words from all over the vocabulary, or fewer."""
     special = set(tokens.tokenizer.all_special_ids)
     known = sorted(row for row in tokens.tokenizer.get_vocab().values() if row not in special)
     step = max(1, len(known) // (8 * _WORDS))
@@ -218,9 +216,9 @@ def _known_words(tokens: Any) -> list[str]:
 
 @contextmanager
 def _probing(model: HfModel) -> Iterator[None]:
-    """Evaluate without gradients or traces in random numbers and recorded memory peaks.
+    """Evaluate without gradients, and restore random numbers and recorded memory peaks.
 
-    Raises SpecError with the library's reason where the model cannot take such inputs.
+    Raises SpecError with the library's reason if the model refuses the inputs.
     """
     device, training, attention = _device(model), model.module.training, model.settings.attention
     is_cuda = device.type == "cuda"
@@ -228,7 +226,7 @@ def _probing(model: HfModel) -> Iterator[None]:
     has_kernel = attention not in (None, "eager", "sdpa")
     model.module.eval()
     try:
-        if has_kernel:  # others refuse fp32, in which weights come, or are compiled for each shape
+        if has_kernel:  # these kernels refuse the weights' fp32, or compile for each shape
             model.base.set_attn_implementation("eager")
         with torch.random.fork_rng([device] if is_cuda else []), torch.no_grad():
             yield
@@ -245,7 +243,7 @@ def _probing(model: HfModel) -> Iterator[None]:
         if is_cuda:
             getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
             torch.cuda.empty_cache()
-            if torch.cuda.memory_allocated(device) >= before:  # no peak measured before is lost
+            if torch.cuda.memory_allocated(device) >= before:  # else an earlier peak would be lost
                 torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -259,7 +257,7 @@ def _check_same(model: HfModel, one: torch.Tensor, other: torch.Tensor, problem:
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference as a share of the range of ``one``; entries that are not finite in both are left out."""
+    """Largest difference as a share of the range of ``one``, over entries that are finite in both."""
     if one.numel() == 0 or torch.equal(one, other):
         return 0.0
     finite = one.isfinite() & other.isfinite()

@@ -1,14 +1,14 @@
-"""The parts of a transformers model that declares none, by the library's own structure.
+"""Default parts of a transformers model, by the library's structure.
 
 ``head``: modules outside the base model, the layer that writes tokens, and poolers. ``embeddings``: modules of such
-names in front of the blocks, tables of positions among them. ``decoder``: the decoder of an encoder-decoder model, and
-the rest of a model that only decodes. ``encoder``: the rest, with the final normalisation behind its blocks.
+names in front of the blocks, tables of positions among them. ``decoder``: the decoder of an encoder-decoder model, or
+the rest of a decoder-only model. ``encoder``: the rest, with the final normalisation behind its blocks.
 
-Of a model that also reads images or sounds, ``encoder`` is its towers, with all that the library builds into them, and
-the encoder of its text model; ``decoder`` the blocks of its text model; ``connector`` what lies between: projections,
-resamplers, a Q-Former with its queries, single tensors such as the end of a row of patches.
+In a model that also reads images or sounds, ``encoder`` is its towers, with all layers that the library builds into
+them, and the encoder of its text model; ``decoder`` the blocks of its text model; ``connector`` the layers between:
+projections, resamplers, a Q-Former with its queries, single tensors such as the end of a row of patches.
 
-A tensor of several names, such as a tied output layer, belongs to the first part in this order that has it:
+A tensor of several names, such as a tied output layer, belongs to the first part with one of its names, in the order
 embeddings, encoder, connector, decoder, head. A part without tensors is left out.
 """
 
@@ -35,7 +35,7 @@ _RAW = ("pixel_values", "flattened_patches", "input_features", "input_values", "
 
 
 def default_parts(model: Any, *, decoder_only: bool) -> Paths:
-    """Part -> paths of its modules and parameters: disjoint, and together the whole model."""
+    """Part -> paths of its modules and parameters; disjoint, together the whole model."""
     names: dict[str, list[str]] = {part: [] for part in NAMES}
     owners = _owners(model, decoder_only=decoder_only)
     seen: set[int] = set()
@@ -48,12 +48,12 @@ def default_parts(model: Any, *, decoder_only: bool) -> Paths:
 
 
 def towers(model: Any) -> tuple[str, ...]:
-    """Paths of the modules that read images or sounds in a model that also reads texts."""
+    """Paths of modules that read images or sounds, in a model that also reads texts."""
     return _submodels(model)[0]
 
 
 def _owners(model: Any, *, decoder_only: bool) -> dict[str, str]:
-    """Part of every tensor, by all of its names."""
+    """Name of a tensor -> its part, for all names of every tensor."""
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     tower_paths, text_paths = _submodels(model)
     modalities = getattr(model, "input_modalities", None) or ()
@@ -76,11 +76,14 @@ def _owners(model: Any, *, decoder_only: bool) -> dict[str, str]:
 
 
 def _submodels(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Paths of the towers and of the text models, by their configurations; none inside another."""
+    """Paths of towers and of text models, by their configurations; none inside another."""
     from transformers import PreTrainedModel
 
     text_classes = {type(config) for config in _text_configs(model.config)}
-    named = _named_towers(model)
+    # Some towers have no configuration: the library's encoders of images and sounds know them.
+    kinds = ("image", "video", "audio") if hasattr(model.config, "vision_config") else ()
+    encoders = [model.get_encoder(modality=kind) for kind in kinds]
+    named = [each for each in encoders if isinstance(each, nn.Module) and not isinstance(each, PreTrainedModel)]
     tower_paths = [path for path, module in model.named_modules() if any(module is tower for tower in named)]
     texts: list[str] = []
     for path, module in model.named_modules():
@@ -95,16 +98,6 @@ def _submodels(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(tower_paths), tuple(texts)
 
 
-def _named_towers(model: Any) -> list[nn.Module]:
-    """Towers without a configuration: the library's encoders of images and sounds."""
-    from transformers import PreTrainedModel
-
-    if not hasattr(model.config, "vision_config"):
-        return []
-    encoders = [model.get_encoder(modality=kind) for kind in ("image", "video", "audio")]
-    return [each for each in encoders if isinstance(each, nn.Module) and not isinstance(each, PreTrainedModel)]
-
-
 def _is_tower(module: Any, config: Any) -> bool:
     keys = [key for key in config.sub_configs if type(getattr(config, key, None)) is type(module.config)]
     reads = [getattr(module, name) for name in ("forward", "encode") if hasattr(module, name)]
@@ -113,7 +106,7 @@ def _is_tower(module: Any, config: Any) -> bool:
 
 
 def _text_configs(config: Any) -> Iterator[Any]:
-    """Configurations of texts below this one, however deep."""
+    """Configurations of text models below this one, at any depth."""
     for side in ({}, {"decoder": True}, {"encoder": True}):
         try:
             text = config.get_text_config(**side)
@@ -128,8 +121,8 @@ def _text_configs(config: Any) -> Iterator[Any]:
 
 
 def _tensors_of_text(model: Any, names: Sequence[str]) -> set[str]:
-    """Names of the tensors that a text without images uses, of a model whose text model is no module; all of them where
-    the model takes no text alone."""
+    """Names of the tensors that a text without images uses, for a text model that is no module; all names where the
+    model refuses a text alone."""
     ids = torch.ones(1, 2, dtype=torch.long, device="meta")
     try:
         called = modules_called(model, input_ids=ids).modules
@@ -144,7 +137,7 @@ def _is_inside(name: str, paths: Sequence[str]) -> bool:
 
 
 def _part_of(name: str, model: Any, *, decodes: bool, both: bool) -> str:
-    """``decodes``: all blocks do; ``both``: some do, and others encode."""
+    """Part of a tensor; ``decodes``: all blocks decode; ``both``: some encode, some decode."""
     steps = name.split(".")
     if _is_head(steps, model):
         return HEAD
@@ -156,7 +149,7 @@ def _part_of(name: str, model: Any, *, decodes: bool, both: bool) -> str:
 
 
 def _is_word_embedding(name: str, model: Any) -> bool:
-    # By identity, as names differ: CTRL's is ``w``.
+    # By identity, as names differ: ``w`` in CTRL.
     try:
         embedding = model.get_input_embeddings()
     except NotImplementedError:
@@ -182,5 +175,5 @@ def _is_head(steps: list[str], model: Any) -> bool:
 
 
 def _before_blocks(steps: list[str]) -> list[str]:
-    """Steps of a name up to the number of a block."""
+    """Steps of a name before the number of a block."""
     return steps[: next((i for i, step in enumerate(steps) if step.isdigit()), len(steps))]

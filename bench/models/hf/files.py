@@ -1,4 +1,4 @@
-"""Where a transformers model lies: its folder, its configuration, its files and their digest. Imports no torch."""
+"""Folder, configuration, files and digest of a transformers model. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _WEIGHTS = (
 )
 """Patterns of weight files, the preferred format first: one file, shards, and the index of the shards."""
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.codes", "*.tokenizer", "*.tiktoken", "*.bpe")
-"""Configuration, tokenizer and processor: what is downloaded."""
+"""Downloaded files of configuration, tokenizer and processor."""
 _NOT_READ = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf", "*.npz"),
     *("*.index.json", "training_args*", "trainer_state.json", "optimizer*", "scheduler*", "rng_state*", "events.out.*"),
     *("README*", "LICENSE*", "*.md", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.log", "*.py", ".*"),
 )
-"""Files of a folder that no model is built from, other formats of its weights among them."""
+"""Files of a folder that no model is built from, such as other formats of its weights."""
 
 
 def digest(settings: Settings) -> str | None:
-    """SHA-256 (hex) over the names and contents of every file that the model is built from; null if there is none."""
+    """SHA-256 (hex) over all files that the model is built from; null without files. Raises WeightsError."""
     files: list[Path] = []
     if (folder := model_folder(settings)) is not None:
         tensors, index = ([], []) if settings.random_weights else _weight_files(folder)
@@ -46,9 +46,9 @@ def digest(settings: Settings) -> str | None:
 
 
 def model_folder(settings: Settings) -> Path | None:
-    """Folder of weights, configuration and tokenizer, downloaded if need be; null for an inline configuration.
+    """Folder of weights, configuration and tokenizer, downloaded if need be; null for a configuration in the spec.
 
-    Raises WeightsError if they are not there.
+    Raises WeightsError if it is missing or incomplete.
     """
     if settings.path is not None:
         return _checked_folder(settings.path)
@@ -58,14 +58,14 @@ def model_folder(settings: Settings) -> Path | None:
 
 
 def local_folder(settings: Settings) -> Path | None:
-    """``model_folder`` if it is on this machine, perhaps without weights; nothing is downloaded."""
+    """``model_folder`` if it is on this machine, perhaps without weights; downloads nothing."""
     if settings.path is not None:
         return settings.path if settings.path.is_dir() else None
     return None if settings.id is None else cached_folder(settings.id, settings.revision)
 
 
 def tokenizer_folder(name: str) -> Path:
-    """Folder of a tokenizer's id or path. Raises WeightsError if it is not there."""
+    """Folder of a tokenizer's id or path. Raises WeightsError if it is missing."""
     if not is_path(name):
         return _repository(name, None, weights=False)
     if not Path(name).is_dir():
@@ -74,14 +74,14 @@ def tokenizer_folder(name: str) -> Path:
 
 
 def is_path(name: str) -> bool:
-    """Whether it is a folder, or cannot be a Hub id."""
+    """Whether a name is a folder, or cannot be a Hub id."""
     return Path(name).is_dir() or name.count("/") > 1 or name.startswith((".", "~"))
 
 
 def model_config(settings: Settings, *, download: bool = True) -> dict[str, Any] | None:
-    """The model's configuration as JSON; null if it is not on this machine and must not be downloaded.
+    """The model's configuration as JSON; null if it is neither on this machine nor to be downloaded.
 
-    Raises SpecError or WeightsError if there is none.
+    Raises SpecError, WeightsError.
     """
     if settings.config is not None:
         refuse_quantised_config(settings.config, "model.config", SpecError)
@@ -99,12 +99,12 @@ def model_config(settings: Settings, *, download: bool = True) -> dict[str, Any]
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """Weight files that the library would load, sorted. Raises WeightsError if there are none or not all shards."""
+    """Weight files that the library would load, sorted. Raises WeightsError if one is missing."""
     return _weight_files(folder)[0]
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files of tensors, and the index of the shards, if they are shards."""
+    """Files of tensors, and the index of shards if there is one."""
     for whole, shards, index in _named_weights(folder) or _WEIGHTS:
         if (folder / whole).is_file():
             return [folder / whole], []
@@ -122,7 +122,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _named_weights(folder: Path) -> Sequence[tuple[str, str, str]]:
-    """The files that ``transformers_weights`` of the configuration sets in place of the usual ones."""
+    """Patterns of the files that ``transformers_weights`` of the configuration names in place of ``_WEIGHTS``."""
     config = read_json(folder / CONFIG)
     name = config.get("transformers_weights") if isinstance(config, dict) else None
     if not isinstance(name, str):
@@ -139,14 +139,14 @@ def _shards(index: Path) -> set[str]:
 
 
 def _files_beside(folder: Path) -> list[Path]:
-    """Files that may be read from a folder beside the weights: all but those known not to be."""
+    """Files beside the weights that the library may read: all except ``_NOT_READ``."""
 
     def is_read(path: Path) -> bool:
         return not any(path.match(pattern) for pattern in _NOT_READ)
 
     files = sorted(path for path in folder.iterdir() if is_read(path) and path.is_file())
     files += sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    if (folder / "adapter_config.json").is_file():  # with it, the library puts the adapter beside it on the model
+    if (folder / "adapter_config.json").is_file():  # the library then puts this adapter on the model
         files += sorted(path for path in folder.glob("adapter_model.*") if not is_read(path))
     return files
 

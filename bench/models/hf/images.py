@@ -1,4 +1,4 @@
-"""Images of transformers models: the processor of the weights, or one of the settings' sizes; and image classifiers."""
+"""Image classifiers of transformers, and their image processors."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 
 from bench.errors import WeightsError
+from bench.models.common.images import ImageReader
 from bench.models.hf.model import Batch, Built, HfModel
 from bench.models.hf.settings import ImageSettings
-from bench.plugins.contracts import InputLengths
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _SIZE = 224
-"""Edge where neither settings nor weights nor configuration set one: that of most ImageNet models."""
-_NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
+"""Default edge: that of most ImageNet models."""
 
 
 def set_image_size(config: Any, edge: int) -> None:
-    """Set the image size of a configuration, where the architecture is built for one size."""
+    """Set the image size of a configuration that has one."""
     if hasattr(vision := _vision_config(config), "image_size"):
         vision.image_size = edge
 
 
 def _vision_config(config: Any) -> Any:
-    """The configuration that has the image size: for CLIP and its kin that of the vision tower."""
+    """The configuration with the image size: the vision tower's in CLIP and its kin."""
     return config if hasattr(config, "image_size") else getattr(config, "vision_config", config)
 
 
@@ -49,8 +48,9 @@ def _options(settings: ImageSettings, processor: Any) -> dict[str, Any]:
 
 
 def _processor(settings: ImageSettings, config: Any, folder: Path | None) -> Any:
-    """The processor in the folder of the weights, else one that resizes images to the configuration's size and
-    normalises them to -1..1. Raises WeightsError if it cannot be loaded."""
+    """The weights' processor, else one that resizes to the configuration's size and normalises to -1..1.
+
+    Raises WeightsError if it cannot be loaded."""
     from transformers import AutoImageProcessor, ViTImageProcessor
 
     auto: Any = AutoImageProcessor
@@ -65,17 +65,14 @@ def _processor(settings: ImageSettings, config: Any, folder: Path | None) -> Any
     return ViTImageProcessor(size={"height": edge, "width": edge})
 
 
-class ImageClassifier(HfModel):
+class ImageClassifier(ImageReader, HfModel):
     """Chooses a label for an image: ``AutoModelForImageClassification``."""
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
         self.processor = _processor(self.settings.image, self.base.config, built.folder)
         self._options = _options(self.settings.image, self.processor)
-
-    def image_shape(self) -> tuple[int, ...]:
-        """Channels, height and width that ``collate`` makes of any image."""
-        return tuple(self.collate([Pillow.new("RGB", (640, 480))], [], [])["pixel_values"].shape[1:])
+        self.image_shape = tuple(self.collate([Pillow.new("RGB", (640, 480))], [], [])["pixel_values"].shape[1:])
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:  # noqa: ARG002
         """``pixel_values`` (batch, 3, height, width) fp32."""
@@ -92,20 +89,8 @@ class ImageClassifier(HfModel):
             options = {"interpolate_pos_encoding": True}
         return self.in_label_order(self.model(pixel_values=batch["pixel_values"], **options).logits)
 
-    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:  # noqa: ARG002
-        """No text, no tokens."""
-        return _NO_TEXT
-
-    def max_lengths(self) -> InputLengths:
-        """No text, no tokens."""
-        return _NO_TEXT
-
-    def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:  # noqa: ARG002
-        """As ``collate``, on meta."""
-        return {"pixel_values": torch.empty(batch_size, *self.image_shape(), device="meta")}
-
     def save(self, folder: Path) -> None:
-        """Write weights, configuration and the image processor with the settings' values, so that none is needed."""
+        """Write weights, configuration and image processor; the settings' values go into the processor."""
         super().save(folder)
         for name, value in self._options.items():
             setattr(self.processor, name, value)
@@ -113,4 +98,4 @@ class ImageClassifier(HfModel):
 
     def facts(self) -> dict[str, int | str]:
         """Also the edge of the images in pixels."""
-        return super().facts() | {"image_size": self.image_shape()[-1]}
+        return super().facts() | {"image_size": self.image_shape[-1]}

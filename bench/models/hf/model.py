@@ -1,4 +1,4 @@
-"""What all transformers models share, whatever their task; see ``bench.plugins.contracts.BenchModel``."""
+"""Parts, checkpointing and saving of all transformers models; see ``bench.plugins.contracts.BenchModel``."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from bench.plugins.contracts import PartFacts, TaskFacts
 
 Batch = dict[str, Tensor]
 _PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
-"""Types of peft that put keys and values in front of every layer, as a cache."""
+"""Methods of peft that put keys and values in front of every layer, as a cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
-    """A module of the library, and what its inputs need."""
+    """A built model of the library, with tokenizer and labels."""
 
     settings: Settings
     task: TaskFacts
     kind: str
-    """The library's list of classes that it is from."""
+    """The library's list of classes with this model."""
     module: Any
     tokens: Tokens | None
     """Null for a task without text."""
     folder: Path | None
-    """Of weights or tokenizer, if it is on this machine: where a processor would lie."""
+    """Folder of weights or tokenizer on this machine, which may have a processor."""
     has_vocabulary: bool
     label_order: tuple[int, ...] | None
-    """Rows of the head in the order of the task's labels, where the weights have the same names in another order."""
+    """Row of each label in the head; null: the order of the labels."""
 
     @property
     def decoder_only(self) -> bool:
-        """Whether a text can only be read from left to right, by a model without an encoder."""
+        """See ``architectures.decoder_only``."""
         config = self.module.config
         return architectures.decoder_only(self.kind, config.model_type, config.is_encoder_decoder)
 
 
 class _Facts(dict[str, PartFacts]):
-    """Facts of the parts; names them when asked for another."""
+    """Part -> facts; lists the parts in the error for another."""
 
     def __missing__(self, part: str) -> PartFacts:
         raise SpecError(f"the model has no part {part!r}, only {', '.join(self)}: take it out of `parts`")
@@ -61,7 +61,7 @@ class HfModel(PartitionedModel):
     def __init__(self, built: Built) -> None:
         self.built = built
         self.base: Any = built.module
-        """The transformers model itself, whatever adapters are on it."""
+        """The transformers model inside the wrappers of adapters."""
         self.settings = built.settings
         self.has_vocabulary = built.has_vocabulary
         declared = built.settings.parts
@@ -87,13 +87,13 @@ class HfModel(PartitionedModel):
                 for part in paths
             }
         )
-        # The library numbers positions in generation alone, for most models, and peft drops what it did: without this,
-        # an answer depends on how much padding the other texts of its batch bring.
+        # Most models number positions in generation only, and peft drops these numbers: without the hook an answer
+        # depends on the padding that the other texts of its batch bring.
         if built.decoder_only and "position_ids" in inspect.signature(self.base.forward).parameters:
             self.base.register_forward_pre_hook(_number_positions, with_kwargs=True)
 
     def part(self, name: str) -> nn.Module:
-        """The part, adapted or not. Raises SpecError, with the parts that there are, if the model lacks it."""
+        """The part, adapted or not. Raises SpecError, with the model's parts, if it has no such part."""
         return super().part(self.part_facts[name].name)
 
     def in_label_order(self, logits: Tensor) -> Tensor:
@@ -102,8 +102,7 @@ class HfModel(PartitionedModel):
         return logits if order is None else logits[:, list(order)]
 
     def checkpoint_activations(self) -> None:
-        """Checkpoint every block that the library can. Raises BenchError where it cannot, and under a prefix, which
-        checkpoints would drop."""
+        """Checkpoint every block. Raises BenchError where the library cannot, and under a prefix."""
         for inner in self.module.modules():
             config = getattr(inner, "active_peft_config", None) if hasattr(inner, "prompt_encoder") else None
             if config is not None and config.peft_type in _PREFIXES:
@@ -116,18 +115,18 @@ class HfModel(PartitionedModel):
             enable({"use_reentrant": False})
         except ValueError as error:
             raise BenchError(f"{error} Set train.gradient_checkpointing: false") from error
-        # The library lets embeddings need gradients, for reentrant checkpoints; these do not want it, and the frozen
-        # blocks in front of the first adapter would be run backward for nothing.
+        # The library makes embeddings need gradients, as reentrant checkpoints require. These are not reentrant, and
+        # frozen blocks in front of the first adapter would run backward for nothing.
         if getattr(self.base, "_require_grads_hooks", None) or getattr(self.base, "_require_grads_hook", None):
             self.base.disable_input_require_grads()
 
     def save(self, folder: Path) -> None:
-        """Write weights and configuration; a task adds what reads its inputs."""
+        """Write weights and configuration; subclasses add tokenizer or processor."""
         folder.mkdir(parents=True, exist_ok=True)
         self.base.save_pretrained(folder)
 
     def facts(self) -> dict[str, int | str]:
-        """Architecture and attention; rows of the word embedding, which may depend on the texts."""
+        """Architecture, attention and rows of the word embedding."""
         config = self.base.config
         facts: dict[str, int | str] = {"architecture": type(self.base).__name__}
         if attention := getattr(config, "_attn_implementation", None):
@@ -137,7 +136,7 @@ class HfModel(PartitionedModel):
 
 
 def _without_head(module: Any) -> Collection[nn.Module]:
-    """Modules for an adapter on the whole model: all but those that write labels or tokens, as in QLoRA."""
+    """Modules for an adapter on the whole model: all except those that write labels or tokens, as in QLoRA."""
     modules = dict(module.named_modules())
     head = [modules[path] for path in default_parts(module, decoder_only=False).get("head", ()) if path in modules]
     output = module.get_output_embeddings()
@@ -146,7 +145,7 @@ def _without_head(module: Any) -> Collection[nn.Module]:
 
 
 def _number_positions(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Count positions from the first token that is no padding, virtual tokens included."""
+    """Number positions from the first token that is not padding, virtual tokens included."""
     mask, given = kwargs.get("attention_mask"), kwargs.get("input_ids")
     given = kwargs.get("inputs_embeds") if given is None else given
     if isinstance(mask, torch.Tensor) and mask.dim() == 2 and given is not None:

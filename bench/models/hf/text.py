@@ -1,4 +1,4 @@
-"""Transformers models that read a text: sequence classifiers, causal and sequence-to-sequence language models."""
+"""Transformers models that read texts: sequence classifiers, causal and sequence-to-sequence language models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import SpecError
-from bench.models.common.tokens import pad
+from bench.models.common.tokens import IGNORED, meta_ids, pad
 from bench.models.hf.model import Batch, Built, HfModel
 from bench.models.hf.tokens import PromptTemplate, Tokens, max_positions, max_question_length
 from bench.plugins.contracts import CutTexts, GenerateOptions, InputLengths
@@ -19,14 +19,12 @@ from bench.plugins.contracts import CutTexts, GenerateOptions, InputLengths
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IGNORED = -100
-"""Label of a token that has no loss."""
 _MAX_QUESTION = 128
-"""Tokens of a question where nothing sets fewer."""
+"""Default of ``question_max_tokens``."""
 
 
 class TextReader(HfModel):
-    """A model that reads a text: prompts and lengths."""
+    """Prompts and lengths of a model that reads texts."""
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
@@ -36,7 +34,7 @@ class TextReader(HfModel):
         self._longest_question = self.settings.question_max_tokens or min(
             _MAX_QUESTION, max_question_length(self.base.config, others)
         )
-        # The first text that has no room would end a run.
+        # Else the first text without room would end a run.
         room = max_positions(self.base)
         if self.settings.question_max_tokens and room is not None and self._longest_question + others > room:
             raise SpecError(
@@ -46,7 +44,7 @@ class TextReader(HfModel):
             )
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:
-        """Lengths to which ``collate`` pads these texts."""
+        """Lengths of these texts after padding."""
         return InputLengths(
             question_tokens=max(len(self.question(text)) for text in questions),
             answer_tokens=max(len(self._answer(text)) for text in answers) if self._writes else 0,
@@ -60,7 +58,7 @@ class TextReader(HfModel):
         )
 
     def cut_texts(self, questions: Sequence[str], answers: Sequence[str]) -> CutTexts:
-        """How many texts are longer than ``question_max_tokens`` and ``answer_max_tokens``."""
+        """Numbers of texts longer than ``question_max_tokens`` and ``answer_max_tokens``."""
         longest = self.settings.answer_max_tokens - (self.tokens.end is not None)
         return CutTexts(
             questions=sum(self.tokens.is_longer(text, self._longest_question) for text in questions),
@@ -88,7 +86,7 @@ class TextReader(HfModel):
         return self.built.task.output == "text"
 
     def _answer_room(self) -> int:
-        """Positions that an answer takes beside the question."""
+        """Positions of an answer beside the question."""
         return 0
 
     def _answer(self, text: str) -> list[int]:
@@ -117,7 +115,7 @@ class SequenceClassifier(TextReader):
         pairs: Sequence[str] = (),
     ) -> Batch:
         """``input_ids``, ``attention_mask`` and, where the model uses them, ``token_type_ids`` (batch, longest) int64;
-        padded in front for a model that only decodes, which reads the label off the last token."""
+        padded in front for a decoder-only model, which reads the label off the last token."""
         rows = self._read_rows(questions, pairs)
         left = self.built.decoder_only
         ids, mask = pad([ids for ids, _ in rows], self.tokens.pad, left=left)
@@ -128,12 +126,12 @@ class SequenceClassifier(TextReader):
         return batch
 
     def lengths(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> InputLengths:  # noqa: ARG002
-        """Length to which ``collate`` pads these texts."""
+        """Length of these texts after padding."""
         longest = max(len(ids) for ids, _ in self._read_rows(questions, pairs))
         return InputLengths(question_tokens=longest, answer_tokens=0)
 
     def cut_texts(self, questions: Sequence[str], answers: Sequence[str], pairs: Sequence[str] = ()) -> CutTexts:
-        """How many texts, or pairs, are longer than ``question_max_tokens``."""
+        """Number of texts, or pairs, longer than ``question_max_tokens``."""
         if not pairs:
             return super().cut_texts(questions, answers)
         both = zip(questions, pairs, strict=True)
@@ -162,7 +160,7 @@ class SequenceClassifier(TextReader):
         return ids, self.tokens.token_types(text, len(ids)) if self._has_token_types else []
 
     def _check_separator(self) -> None:
-        """Raise SpecError if the two texts of a pair would run into one."""
+        """Raise SpecError if the two texts of a pair would become one."""
         count = self.tokens.tokenizer.num_special_tokens_to_add
         if count(pair=True) <= count(pair=False):
             raise SpecError(
@@ -174,12 +172,12 @@ class SequenceClassifier(TextReader):
 
 
 class GenerativeModel(TextReader):
-    """Writes an answer; the loss is the library's, the mean over all tokens of the answers."""
+    """Writes an answer; the loss is the library's."""
 
     continues_prompt = True
-    """Whether the output is the prompt and what follows, as of a model without an encoder."""
+    """Whether the output begins with the prompt, as that of a model without an encoder."""
     pads_prompts = True
-    """False where padding in front of a prompt would change its answer."""
+    """Whether an answer stays the same with padding in front of its prompt."""
 
     def __init__(self, built: Built) -> None:
         super().__init__(built)
@@ -196,13 +194,13 @@ class GenerativeModel(TextReader):
         return frozenset(self.base.generation_config.eos_token_id or ())
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """Scores of the tokens of answers by one forward pass, for ``bench.training.audit``."""
+        """Scores (rows, tokens, vocabulary) of answers by one forward pass, for ``bench.training.audit``."""
         scores: torch.Tensor = self.model(**self._with_answer_ids(batch, answers)).logits
-        last = scores.shape[1] - self.continues_prompt  # the last scores of a continuation are of the token behind it
+        last = scores.shape[1] - self.continues_prompt  # its last scores are of the token behind the answer
         return scores[:, last - answers.shape[1] : last]
 
     def _with_answer_ids(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        """Inputs as in training, with answers (rows, tokens) of one length."""
+        """Training inputs with answers (rows, tokens) of one length."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -212,7 +210,7 @@ class GenerativeModel(TextReader):
         return self.tokens.decode(ids[:, batch["input_ids"].shape[1] :] if self.continues_prompt else ids)
 
     def _generate_ids(self, batch: Batch, options: GenerateOptions) -> torch.Tensor:
-        """At most as many tokens as the model's table of positions has room for."""
+        """Ids by beam search, at most as many as the table of positions has room for."""
         most = options.max_new_tokens
         if (room := max_positions(self.base)) is not None:
             most = min(most, room - (batch["input_ids"].shape[1] if self.continues_prompt else 1))
@@ -230,7 +228,7 @@ class CausalLM(GenerativeModel):
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Answers by beam search, over all prompts at once or over those of one length."""
+        """Answers by beam search, over all prompts at once or one length of prompts at a time."""
         if self.pads_prompts:
             return super().generate(batch, options)
         lengths = batch["attention_mask"].sum(dim=1)
@@ -294,8 +292,8 @@ class Seq2SeqLM(GenerativeModel):
         return meta_ids(batch_size, sizes | dict.fromkeys(names, lengths.answer_tokens))
 
     def _with_answer_ids(self, batch: Batch, answers: torch.Tensor) -> Batch:
-        # Left to the library, mBART would start an answer with the token that it ends with, and an encoder-decoder of
-        # two models would mask a start that is padding, both unlike in generation.
+        # The library's default starts mBART's answers with their last token, and masks a start that is padding in an
+        # encoder-decoder of two models, both unlike generation.
         config = self.base.generation_config
         first = config.decoder_start_token_id if config.decoder_start_token_id is not None else config.bos_token_id
         shifted = torch.cat([torch.full_like(answers[:, :1], first), answers[:, :-1]], dim=1)
@@ -304,21 +302,16 @@ class Seq2SeqLM(GenerativeModel):
 
 
 def _has_token_types(model: Any, tokenizer: Any) -> bool:
-    """Whether the model has an embedding of token types, of several entries."""
+    """Whether the model has an embedding of several token types."""
     if "token_type_ids" not in inspect.signature(model.forward).parameters:
         return False
     size = getattr(model.config, "type_vocab_size", None)
     return size > 1 if isinstance(size, int) else "token_type_ids" in tokenizer.model_input_names
 
 
-def meta_ids(batch_size: int, lengths: dict[str, int]) -> Batch:
-    """Name -> int64 tensor (batch, length) on meta."""
-    return {n: torch.empty(batch_size, size, dtype=torch.long, device="meta") for n, size in lengths.items()}
-
-
 def configure_generation(model: Any, tokens: Tokens) -> None:
-    """Set plain beam search, with the special tokens of the weights but none of their other settings (sampling, a least
-    length, ...), which are of the texts they were made for."""
+    """Set plain beam search, with the special tokens of the weights."""
+    # Their other settings (sampling, a least length, ...) are for the texts that they were published for.
     from transformers import GenerationConfig
 
     make: Any = GenerationConfig

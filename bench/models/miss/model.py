@@ -1,9 +1,9 @@
-"""MISS as the worker runs it: parts, preprocessing, loss and generation around ``BlipForQuestionAnswering``."""
+"""MISS as a worker runs it: preprocessing, loss and generation around ``BlipForQuestionAnswering``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from transformers import BlipConfig, BlipForQuestionAnswering
 
 from bench.errors import WeightsError
 from bench.models.common.files import read_json
+from bench.models.common.images import stack_pixels
 from bench.models.common.parts import refuse_adapters
-from bench.models.common.tokens import pad
-from bench.models.common.vqa import Batch, VqaModel, meta_inputs, save_tensors, stack_pixels
+from bench.models.common.tokens import IGNORED, pad
+from bench.models.common.vqa import Batch, VqaModel, meta_inputs, save_tensors
 from bench.models.miss import dinov2_minilm, patches, weights
 from bench.models.miss.settings import PARTS, Settings
 from bench.models.miss.tokens import Tokens, build_vocabulary, words_of_weights, words_without_weights
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FIXED_BY_WEIGHTS = ("layer_norm_eps", "hidden_act")
-"""Fields taken from the weights' ``config.json``; all that set shapes must be the same there as in the spec."""
+"""Fields taken from the weights' ``config.json``, where every other field must be as in the spec."""
 _MAY_DIFFER = {"image_size", "initializer_range", "hidden_dropout_prob", "attention_probs_dropout_prob"}
 
 
@@ -48,24 +49,21 @@ class MissModel(VqaModel):
         ``answer_ids``, ``answer_mask`` (batch, longest) int64. All on the CPU.
         """
         ids, mask = pad([self.question_ids(text) for text in questions], self.tokens.pad)
-        batch = {"pixel_values": self._pixels(images), "question_ids": ids, "question_mask": mask}
-        if answers:
-            rows = [self.answer_ids(text) for text in answers]
-            batch["answer_ids"], batch["answer_mask"] = pad(rows, self.tokens.pad)
-        return batch
-
-    def _pixels(self, images: Sequence[Image]) -> torch.Tensor:
         settings = self.settings.image
         pixels = stack_pixels(images, self._edge, Resampling[settings.interpolation.upper()]) / 255
         if settings.divide_by_255:
             pixels = pixels / 255
         mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (settings.mean, settings.std))
-        return ((pixels - mean) / std).contiguous()
+        batch = {"pixel_values": ((pixels - mean) / std).contiguous(), "question_ids": ids, "question_mask": mask}
+        if answers:
+            rows = [self.answer_ids(text) for text in answers]
+            batch["answer_ids"], batch["answer_mask"] = pad(rows, self.tokens.pad)
+        return batch
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Label-smoothed cross-entropy summed over an answer's tokens, mean over the batch, as the released code's."""
+        """Label-smoothed cross-entropy, summed over an answer's tokens, mean over the batch, as the released code's."""
         states = self._question_states(batch)
-        labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, -100)
+        labels = batch["answer_ids"].masked_fill(batch["answer_mask"] == 0, IGNORED)
         output = self.part("dec")(
             input_ids=batch["answer_ids"],
             attention_mask=batch["answer_mask"],
@@ -78,13 +76,15 @@ class MissModel(VqaModel):
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search from ``[DEC]`` to ``[SEP]``. Padded question tokens are masked, so that an answer does not depend
-        on the other questions of its batch; unlike in BLIP's ``generate``, unless ``attend_padding`` is on.
+        """Answers by beam search from ``[DEC]`` to ``[SEP]``.
+
+        Without ``attend_padding`` the padding of questions is masked, unlike in BLIP's ``generate``.
         """
         states = self._question_states(batch)
         decoder: Any = self.part("dec")
         mask = _states_mask(states, batch)
-        with self._lengths(decoder, options):
+        whole = options.length_denominator == "generated" or options.num_beams == 1
+        with nullcontext() if whole else length_as_transformers_4(self.bare_part("dec"), self.tokens.sep):
             ids = decoder.generate(
                 input_ids=torch.full((len(states), 1), self.tokens.dec, device=states.device),
                 encoder_hidden_states=states,
@@ -97,15 +97,8 @@ class MissModel(VqaModel):
             )
         return [self.tokens.decode(row) for row in ids.tolist()]
 
-    def _lengths(self, decoder: Any, options: GenerateOptions) -> AbstractContextManager[None]:
-        """Within it, beam search takes the length of an answer as the options say."""
-        if options.length_denominator == "generated" or options.num_beams == 1:
-            return nullcontext()
-        bare = decoder.get_base_model() if hasattr(decoder, "get_base_model") else decoder
-        return length_as_transformers_4(bare, self.tokens.sep)
-
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """As ``bench.training.audit`` asks for them."""
+        """Scores (rows, tokens, vocabulary) of answers by one forward pass, for ``bench.training.audit``."""
         states = self._question_states(batch)
         starts = torch.full((len(states), 1), self.tokens.dec, device=states.device)
         ids = torch.cat([starts, answers[:, :-1]], dim=1)
@@ -130,9 +123,7 @@ class MissModel(VqaModel):
         return meta_inputs(batch_size, self._edge, tokens)
 
     def facts(self) -> dict[str, int | str]:
-        """Edge of the images in pixels, attention of the ViT, and rows of the word embedding, which for ``tiny`` depend
-        on the texts.
-        """
+        """Edge of the images in pixels, attention of the ViT, rows of the word embedding."""
         return {
             "image_size": self._edge,
             "attention": self.settings.attention,
@@ -149,14 +140,13 @@ class MissModel(VqaModel):
 
 
 def _states_mask(states: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Mask (batch, states) of what the decoder attends to: the question's words, and virtual tokens that peft put
-    before them, as in an encoder with prompts (Lester et al. 2021)."""
+    """Mask (batch, states) of the question's words and of virtual tokens in front (Lester et al. 2021)."""
     mask = batch["question_mask"]
     return torch.nn.functional.pad(mask, (states.shape[1] - mask.shape[1], 0), value=1)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel:
-    """Build with weights loaded; see ``bench.models.miss.build``."""
+    """Build with weights loaded. Raises WeightsError."""
     words, has_vocabulary = _words(settings, texts, device)
     if not has_vocabulary and not texts and settings.text_config()["vocab_size"] is None:
         raise WeightsError(
@@ -165,7 +155,7 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
         )
     tokens = Tokens(words)
     config = _config(settings, tokens, device)
-    with torch.device("meta" if device == "meta" else "cpu"):
+    with torch.device("meta" if device == "meta" else "cpu"):  # random numbers are the CPU's on every device
         module = BlipForQuestionAnswering(config)
     if device != "meta":
         if settings.weights is not None and settings.weights.kind == "dinov2_minilm":
@@ -182,12 +172,10 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
 
 
 def _words(settings: Settings, texts: Sequence[str], device: str) -> tuple[list[str], bool]:
-    """The weights' vocabulary, or one built from the texts; and whether it is the one that the run will use.
-
-    On meta the weights may be missing: counting and estimating must work without them.
-    """
+    """The weights' vocabulary, or that of the texts; and whether a run uses the same."""
     if settings.weights is None:
         return build_vocabulary(texts), bool(texts)
+    # On meta the weights may be missing: an estimate works without them.
     if device != "meta":
         return words_of_weights(settings.weights), True
     words = words_without_weights(settings.weights, settings.text_config()["vocab_size"])
@@ -218,8 +206,7 @@ def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:
 
 
 def _adopt(ours: dict[str, Any], stored: dict[str, Any], where: str) -> None:
-    """Adopt what the weights fix, and compare every field that shapes the model or the meaning of its weights; fields
-    that are not stored are not compared."""
+    """Take ``_FIXED_BY_WEIGHTS`` from the stored fields, and raise WeightsError where others differ from the spec's."""
     ours |= {name: stored[name] for name in _FIXED_BY_WEIGHTS if name in stored}
     wrong = [
         f"{name} is {stored[name]} there, {value} in the spec"
@@ -231,8 +218,7 @@ def _adopt(ours: dict[str, Any], stored: dict[str, Any], where: str) -> None:
 
 
 def save(model: BenchModel, folder: Path) -> None:
-    """Write tensors, configuration and vocabulary; see ``bench.models.miss.save``. Raises WeightsError for a model with
-    adapters, which has no plain layout."""
+    """Write tensors, configuration and vocabulary. Raises WeightsError for a model with adapters."""
     assert isinstance(model, MissModel)
     refuse_adapters(model.module)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""What the library's BLIP (transformers 5.17 to 5.24) lacks: fused attention and stochastic depth in the ViT, and
-gradient checkpointing beside a prefix."""
+"""What BLIP of transformers 5.17 to 5.24 lacks: fused attention and stochastic depth in the ViT, and gradient
+checkpointing beside a prefix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FusedAttention(BlipAttention):
     """Attention of the ViT by ``scaled_dot_product_attention``; the library's modules keep their names."""
 
     def forward(self, hidden_states: torch.Tensor, **_kwargs: Any) -> tuple[torch.Tensor, Any]:
-        """States (batch, length, width) to the same shape; no probabilities: the kernel never holds all of them."""
+        """States (batch, length, width) to the same shape, without probabilities, which the kernel never holds."""
         mixed = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim))
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
         dropout = self.dropout.p if self.training else 0.0
@@ -30,8 +30,8 @@ class FusedAttention(BlipAttention):
 
 
 def fuse_attention(vision_model: Any) -> None:
-    """Give every layer of a built ``BlipVisionModel`` fused attention; weights and hooks stay."""
-    for layer in vision_model.encoder.layers:
+    """Give every layer of a built ``BlipVisionModel`` fused attention."""
+    for layer in vision_model.encoder.layers:  # the class alone changes: weights and hooks stay
         layer.self_attn.__class__ = FusedAttention
 
 
@@ -54,17 +54,14 @@ def add_drop_path(vision_model: Any, last: float) -> None:
 
 
 def enable_checkpointing(model: Any) -> None:
-    """Recompute the activations of every layer of a ``BlipForQuestionAnswering`` in the backward pass, whatever
-    adapters are on its parts.
-
-    The library drops a prefix from checkpointed layers, with no more than a warning: a prefix comes as a cache, and a
-    layer that runs twice would append to its cache twice. Here each run appends to a copy, so the prefix can stay.
-    """
+    """Recompute the activations of every layer of a ``BlipForQuestionAnswering`` in the backward pass."""
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # since 5.23
     enable({"use_reentrant": False})
-    # The library lets all embeddings need gradients, for reentrant checkpoints, which want an input that does. These do
-    # not, and frozen layers in front of the first adapter would be run backward for nothing.
+    # The library makes embeddings need gradients, as reentrant checkpoints require. These are not reentrant, and frozen
+    # layers in front of the first adapter would run backward for nothing.
     model.disable_input_require_grads()
+    # A prefix comes as a cache, to which a layer that runs twice appends twice; the library drops it with a warning.
+    # Here each run appends to a copy of the cache, so the prefix stays.
     for module in model.modules():
         if isinstance(module, BlipTextLayer):
             module._can_checkpoint_with_cache = True

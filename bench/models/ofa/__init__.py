@@ -1,8 +1,8 @@
-"""OFA (Wang et al. 2022) as BiomedGPT (Zhang et al. 2023) and the MILE paper's Table 5 use it: a ResNet whose features
-join the question in a transformer encoder (``encoder``), and a decoder that writes the answer (``decoder``).
+"""OFA (Wang et al. 2022) as in BiomedGPT (Zhang et al. 2023) and the MILE paper's Table 5: a ResNet and a transformer
+encoder read image and question (``encoder``), a decoder writes the answer (``decoder``).
 
-The token embedding is one tensor in three places: both inputs and the output. It belongs to neither part, and so stays
-frozen, as in BiomedGPT's released fine-tuning scripts, unless ``embedding`` gives it to one.
+Both inputs and the output share the token embedding. It belongs to neither part and stays frozen, as in BiomedGPT's
+fine-tuning scripts, unless ``embedding`` gives it to a part.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.models.common import require_vqa
 from bench.models.ofa.settings import PARTS, NetworkSettings, Settings
+from bench.models.ofa.weights import digest
 from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def parts(settings: Settings, task: TaskFacts) -> dict[str, PartFacts]:
 
 def weights_digest(settings: Settings) -> str | None:
     """SHA-256 over the weight files; null for random initialisation. Raises WeightsError if they are missing."""
-    from bench.models.ofa import weights
-
-    return weights.digest(settings.weights)
+    return digest(settings.weights)
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts | None = None) -> OfaModel:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""OFA as the worker runs it: parts, preprocessing, loss and generation around the network."""
+"""OFA as a worker runs it: preprocessing, loss and generation around the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL.Image import Resampling
@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from bench.errors import BenchError, WeightsError
 from bench.models.common.files import CONFIG
+from bench.models.common.images import stack_pixels
 from bench.models.common.parts import add_unused, refuse_adapters
-from bench.models.common.tokens import pad
-from bench.models.common.vqa import Batch, VqaModel, meta_inputs, save_tensors, stack_pixels
+from bench.models.common.tokens import IGNORED, pad
+from bench.models.common.vqa import Batch, VqaModel, meta_inputs, save_tensors
 from bench.models.ofa import weights
 from bench.models.ofa.network import Decoded, Decoder, Encoded, Network, Stack
 from bench.models.ofa.search import Trie, beam_search
@@ -26,8 +27,6 @@ from bench.plugins.contracts import BenchModel, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_IGNORED = -100
 
 
 class OfaModel(VqaModel):
@@ -45,39 +44,38 @@ class OfaModel(VqaModel):
         self._trie: Trie | None = None
 
     def replace_part(self, name: str, adapted: torch.nn.Module) -> None:
-        """Put the adapted (peft) module in the place of the part."""
+        """Put the adapted (peft) module in place of the part."""
         super().replace_part(name, adapted)
-        if getattr(adapted, "word_embeddings", self) is None:  # peft looks for it inside the part alone
+        if getattr(adapted, "word_embeddings", self) is None:  # peft looks for it inside the part
             adapted.__dict__["word_embeddings"] = self._embedding
 
     def learn_answers(self, answers: Iterable[str]) -> None:
-        """Allow these answers alone, if the settings say so."""
+        """Allow only these answers, with ``constrain: answers``."""
         if self.settings.constrain == "answers":
             self._trie = Trie.of(map(self.answer_ids, dict.fromkeys(answers)), self.sizes.vocab_size)
 
     def collate(self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]) -> Batch:
         """``pixel_values`` (batch, 3, size, size) fp32; ``question_ids``, ``question_mask`` (batch, longest question)
-        int64; with answers, ``decoder_ids``, ``decoder_mask`` and ``labels`` (batch, longest question and answer): the
-        decoder reads question and answer, and learns the answer. All on the CPU.
+        int64; with answers, ``decoder_ids``, ``decoder_mask`` and ``labels`` (batch, longest question with answer).
         """
         sources = [self.question_ids(text) for text in questions]
         ids, mask = pad(sources, PAD)
         pixels = (stack_pixels(images, self.sizes.image_size, Resampling.BICUBIC) / 127.5 - 1).contiguous()
         batch = {"pixel_values": pixels, "question_ids": ids, "question_mask": mask}
-        if answers:
+        if answers:  # the decoder reads question and answer, and learns the answer
             targets = [self.answer_ids(text) for text in answers]
             pairs = list(zip(sources, targets, strict=True))
             batch["decoder_ids"], batch["decoder_mask"] = pad([[*s[:-1], *t[:-1]] for s, t in pairs], PAD)
-            batch["labels"], _ = pad([[_IGNORED] * (len(s) - 2) + t for s, t in pairs], _IGNORED)
+            batch["labels"], _ = pad([[IGNORED] * (len(s) - 2) + t for s, t in pairs], IGNORED)
             if self.settings.constrain_loss:
                 batch |= self._constrained(sources, targets)
         return batch
 
     def _constrained(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:
-        """``answer_ids`` (batch, longest answer), ``answer_places`` of their scores behind the question, and
-        ``answer_nodes`` of the trie that they start from; int64."""
+        """``answer_ids``, ``answer_places`` of their scores, ``answer_nodes`` of the trie before them: int64 (batch,
+        longest answer)."""
         assert self._trie is not None, "learn_answers comes first"
-        ids, _ = pad(targets, _IGNORED)
+        ids, _ = pad(targets, IGNORED)
         places = torch.tensor([len(source) - 2 for source in sources])[:, None] + torch.arange(ids.shape[1])
         longest = max(len(s) + len(t) for s, t in zip(sources, targets, strict=True)) - 3
         return {
@@ -87,8 +85,7 @@ class OfaModel(VqaModel):
         }
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Label-smoothed cross-entropy, mean over all answer tokens; with ``constrain_loss`` among the tokens that the
-        trie allows."""
+        """Label-smoothed cross-entropy, mean over all answer tokens; see ``constrained_loss``."""
         rows = self.sizes.vocab_size
         decoded: Decoded = self.part("decoder")(
             input_ids=batch["decoder_ids"], attention_mask=batch["decoder_mask"], encoded=self._encoded(batch)
@@ -101,7 +98,7 @@ class OfaModel(VqaModel):
             loss = functional.cross_entropy(
                 logits.flatten(0, 1),
                 batch["labels"].flatten(),
-                ignore_index=_IGNORED,
+                ignore_index=IGNORED,
                 # fairseq spreads the smoothing over the wrong tokens alone, torch over all.
                 label_smoothing=self.settings.label_smoothing * rows / (rows - 1),
             )
@@ -110,11 +107,10 @@ class OfaModel(VqaModel):
 
     @torch.no_grad()
     def generate(self, batch: Batch, options: GenerateOptions) -> list[str]:
-        """Beam search behind the question, within the trie of the known answers if the settings say so."""
+        """Answers by beam search, known answers alone with ``constrain: answers``."""
         prompt, mask = batch["question_ids"][:, :-1], batch["question_mask"][:, 1:]  # without its end of sentence
         encoded = self._encoded(batch)
-        part: Any = self.part("decoder")
-        decoder = part.get_base_model() if hasattr(part, "get_base_model") else part
+        decoder, part = self.bare_part("decoder"), self.part("decoder")
         state: Decoded = part(input_ids=prompt, attention_mask=mask, encoded=encoded)
         beams, steps = options.num_beams, options.max_new_tokens
         if state.allowed.shape[1] + steps > self.sizes.max_positions:
@@ -132,7 +128,7 @@ class OfaModel(VqaModel):
         return [self.tokens.decode(row) for row in ids.cpu().tolist()]
 
     def forward_scores(self, batch: Batch, answers: torch.Tensor) -> torch.Tensor:
-        """As ``bench.training.audit`` asks for them."""
+        """Scores (rows, tokens, vocabulary) of answers by one forward pass, for ``bench.training.audit``."""
         lengths = (batch["question_mask"].sum(1) - 1).tolist()  # without the question's end of sentence
         prompts = [row[:length] for row, length in zip(batch["question_ids"], lengths, strict=True)]
         read = [[*prompt.tolist(), *answer[:-1].tolist()] for prompt, answer in zip(prompts, answers, strict=True)]
@@ -143,7 +139,8 @@ class OfaModel(VqaModel):
         return torch.stack([row[length - 1 :][: answers.shape[1]] for row, length in rows])
 
     def checkpoint_activations(self) -> None:
-        """In every transformer layer. Not in the ResNet: its batch norms would count a batch twice."""
+        """In every transformer layer."""
+        # Not in the ResNet, whose batch norms would count a batch twice.
         for module in self.module.modules():
             if isinstance(module, Stack):
                 module.checkpointing = True
@@ -175,10 +172,10 @@ class OfaModel(VqaModel):
 
 
 def constrained_loss(logits: torch.Tensor, batch: Batch, trie: Trie, smoothing: float) -> torch.Tensor:
-    """Cross-entropy among the tokens that the trie allows at each place of an answer, mean over the answer tokens.
+    """Cross-entropy among the tokens that the trie allows, mean over the answer tokens; BiomedGPT's training loss.
 
-    ``logits`` (batch, places, vocabulary) are those of ``batch["labels"]``. The smoothing is spread evenly over the
-    other allowed tokens; a token that has no other costs nothing. Follows BiomedGPT's training loss.
+    ``logits`` (batch, places, vocabulary) are those of ``batch["labels"]``. Smoothing is spread evenly over the other
+    allowed tokens; the only allowed token costs nothing.
     """
     labels, places = batch["answer_ids"].flatten(), batch["answer_places"]
     rows = torch.arange(len(places), device=places.device)[:, None]
@@ -187,12 +184,12 @@ def constrained_loss(logits: torch.Tensor, batch: Batch, trie: Trie, smoothing: 
     scores = scores.masked_fill(~allowed, 0)
     right = scores.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     wrong = (scores.sum(1) - right) / (allowed.sum(1) - 1).clamp(min=1)
-    counted = labels != _IGNORED
+    counted = labels != IGNORED
     return -((1 - smoothing) * right + smoothing * wrong).where(counted, 0).sum() / counted.sum()
 
 
 def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
-    """Build with weights loaded; see ``bench.models.ofa.build``."""
+    """Build with weights loaded. Raises WeightsError."""
     tokens, has_vocabulary = _tokens(settings, texts, device)
     sizes = settings.sizes()
     sizes = replace(sizes, vocab_size=sizes.vocab_size or tokens.size)
@@ -211,24 +208,20 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
 
 
 def _tokens(settings: Settings, texts: Sequence[str], device: str) -> tuple[Tokens, bool]:
-    """The weights' tokenizer, or one of the texts' words; and whether it is the one that the run will use.
-
-    On meta the weights may be missing: counting and estimating must work without them.
-    """
+    """The weights' tokenizer, or that of the texts' words; and whether a run uses the same."""
     words = settings.question_max_words
     if settings.weights is None:
         return build_word_tokens(texts, words), bool(texts)
     try:
         return read(weights.tokenizer(settings.weights), words), True
     except WeightsError:
-        if device != "meta":
+        if device != "meta":  # an estimate works without the weights
             raise
         return build_word_tokens(texts, words), False
 
 
 def save(model: BenchModel, folder: Path) -> None:
-    """Write tensors, sizes and tokenizer; see ``bench.models.ofa.save``. Raises WeightsError for a model with adapters,
-    which has no plain layout."""
+    """Write tensors, sizes and tokenizer. Raises WeightsError for a model with adapters."""
     assert isinstance(model, OfaModel)
     refuse_adapters(model.module)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""OFA's network in plain torch, the ResNet from timm; modules are named as in the released checkpoints."""
+"""OFA's network in torch, with timm's ResNet; modules have the names of the released checkpoints."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from transformers import Cache, PretrainedConfig
 
 from bench.models.common.parts import freeze_batch_norms
 from bench.models.ofa import layers as _layers
-from bench.models.ofa.layers import (
-    DecoderLayer,
-    EncoderLayer,
-    KeysValues,
-)
+from bench.models.ofa.layers import DecoderLayer, EncoderLayer, KeysValues
 from bench.models.ofa.settings import Sizes
 
 
@@ -37,18 +33,18 @@ class Encoded:
 
 @dataclass(kw_only=True, slots=True)
 class Decoded:
-    """The decoder's scores, and what the next token needs of those before it."""
+    """The decoder's scores, and its cache for the next token."""
 
     logits: torch.Tensor
     """(batch, length, vocabulary)."""
     past: list[KeysValues]
-    """Of each layer: a prefix, then every token so far."""
+    """Keys and values of each layer: of a prefix, then of every token so far."""
     allowed: torch.Tensor
     """(batch, tokens so far), bool: not padding."""
     places: torch.Tensor
     """Position of each of these tokens, int64 of shape (batch, tokens so far)."""
     cross: list[KeysValues]
-    """Of the encoder's states, in each layer."""
+    """Keys and values of the encoder's states, in each layer."""
 
     def select_rows(self, index: torch.Tensor) -> None:
         """Keep the rows ``index`` of the tokens so far, in this order; ``cross`` stays."""
@@ -93,7 +89,7 @@ class Trunk(ResNet):
 
 
 class Stack(nn.Module):
-    """Positions and tables that encoder and decoder both have, and the token embedding, which another module owns."""
+    """Positions and tables of encoder and decoder, and a reference to the token embedding."""
 
     token_rows: torch.Tensor
 
@@ -101,7 +97,7 @@ class Stack(nn.Module):
         super().__init__()
         width, heads = sizes.hidden_size, sizes.num_attention_heads
         fields = {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": layers}
-        # peft asks for the number and width of virtual keys and values.
+        # peft reads the number and width of virtual keys and values here.
         self.config = PretrainedConfig.from_dict(fields | {"vocab_size": sizes.vocab_size})
         self.checkpointing = False
         self.embed_positions = nn.Embedding(sizes.max_positions + 2, width)  # two more rows, as fairseq makes them
@@ -123,7 +119,7 @@ class Stack(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where peft puts a prefix."""
+        """The device that peft puts a prefix on."""
         return self.layer_norm.weight.device
 
     def embed(self, ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
@@ -142,7 +138,7 @@ class Stack(nn.Module):
         return rows
 
     def run(self, layer: nn.Module, *args: Any) -> Any:
-        """Call a layer, under checkpointing so that its activations are recomputed in the backward pass."""
+        """Call a layer; under checkpointing the backward pass recomputes its activations."""
         if self.checkpointing and self.training:
             return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
@@ -187,7 +183,8 @@ class Encoder(Stack):
         assert attention_mask is not None
         allowed = functional.pad(attention_mask[:, -n_text:].bool(), (n_image, 0), value=True)
         states = torch.cat([patches, text], dim=1) * allowed[:, :, None].to(patches.dtype)
-        positions = self._positions(n_text)
+        image_positions = self.image_pos_ln(self.embed_image_positions(self.image_places))
+        positions = torch.cat([image_positions, self.pos_ln(self.embed_positions.weight[:n_text])])
         shared = _layers.absolute_bias(self.pos_q_linear(positions), self.pos_k_linear(positions), self.sizes)
         for i, (layer, prefix) in enumerate(
             zip(self.layers, _prefixes(past_key_values, len(self.layers)), strict=True)
@@ -196,10 +193,6 @@ class Encoder(Stack):
             bias, seen = _behind(columns, self._bias(shared, i, n_image)[None], allowed[:, None, None])
             states = self.run(layer, states, bias, seen, prefix)
         return Encoded(states=self.layer_norm(states), allowed=allowed, positions=positions)
-
-    def _positions(self, length: int) -> torch.Tensor:
-        image = self.image_pos_ln(self.embed_image_positions(self.image_places))
-        return torch.cat([image, self.pos_ln(self.embed_positions.weight[:length])])
 
     def _bias(self, shared: torch.Tensor, layer: int, n_image: int) -> torch.Tensor:
         """(heads, length, length): distances count within the image and within the question."""
@@ -211,10 +204,7 @@ class Encoder(Stack):
 
 
 class Decoder(Stack):
-    """Answer tokens, each from those before it and the encoder's states.
-
-    It can also write images; the tensors for that alone get a gradient of zero from an answer's loss.
-    """
+    """Answer tokens, each from the tokens before it and the encoder's states."""
 
     def __init__(self, sizes: Sizes, embedding: nn.Embedding) -> None:
         count, width = sizes.decoder_layers, sizes.hidden_size
@@ -225,7 +215,7 @@ class Decoder(Stack):
         self.layers: Any = nn.ModuleList(DecoderLayer(sizes, rate) for rate in _drop_paths(sizes, count))
 
     def image_parameters(self) -> list[nn.Parameter]:
-        """Trainable tensors that only an image passes through."""
+        """Trainable tensors for writing images, which an answer's loss does not use."""
         only_images = (self.embed_image_positions, self.image_pos_ln, self.image_rel_pos_table_list)
         modules = (*only_images, self.code_layernorm_embedding)
         return [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -257,7 +247,7 @@ class Decoder(Stack):
         return self._decode(text, encoded, so_far, prefixes, causal[:, None], place=None)
 
     def step(self, ids: torch.Tensor, encoded: Encoded, so_far: Decoded) -> Decoded:
-        """Scores behind one more token (batch, 1)."""
+        """Scores after one more token (batch, 1)."""
         place = so_far.allowed.sum(1, keepdim=True)
         one = torch.ones_like(ids, dtype=torch.bool)
         so_far.allowed = torch.cat([so_far.allowed, one], dim=1)
@@ -276,7 +266,7 @@ class Decoder(Stack):
         *,
         place: torch.Tensor | None,
     ) -> Decoded:
-        """``place``: the new tokens' positions where they differ between rows."""
+        """``place``: positions of the new tokens, where rows have different ones."""
         tokens = so_far.allowed.shape[1]
         shared, cross_bias = self._shared_biases(tokens, encoded.positions)
         cross_bias = cross_bias[None] if place is None else cross_bias[:, place].transpose(0, 1)
@@ -297,7 +287,7 @@ class Decoder(Stack):
         return so_far
 
     def _shared_biases(self, tokens: int, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Absolute biases of all layers: to the tokens themselves, and to the encoder's states."""
+        """Absolute biases that all layers share: to tokens, and to the encoder's states."""
         positions = self.pos_ln(self.embed_positions.weight[:tokens])
         bias, sizes = _layers.absolute_bias, self.sizes
         to_tokens = bias(self.self_pos_q_linear(positions), self.self_pos_k_linear(positions), sizes)
@@ -317,7 +307,7 @@ class Network(nn.Module):
         self._initialise(initializer_range)
 
     def _initialise(self, std: float) -> None:
-        """As BERT: matrices normal, biases zero, norms one; the ResNet keeps timm's."""
+        """Initialise as BERT: matrices normal, biases zero, norms one; the ResNet as timm does."""
         trunk = set(self.encoder.embed_images.modules())
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding) and module not in trunk:
@@ -333,13 +323,13 @@ def _drop_paths(sizes: Sizes, layers: int) -> list[float]:
 
 
 def _prefixes(cache: Cache | None, layers: int) -> Sequence[KeysValues | None]:
-    """Keys and values that peft puts in front of each layer's own."""
+    """Keys and values of peft's prefix for each layer, or null."""
     held: Any = cache.layers if cache is not None else []
     return [(layer.keys, layer.values) for layer in held] or [None] * layers
 
 
 def _behind(columns: int, bias: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bias and mask with columns in front for a prefix, which has no position and which every token may attend to."""
+    """Bias and mask with columns in front for a prefix: without positions, visible to every token."""
     if columns == 0:
         return bias, allowed
     return functional.pad(bias, (columns, 0)), functional.pad(allowed, (columns, 0), value=True)

@@ -1,7 +1,7 @@
-"""Beam search, and a trie of the answers that it may give.
+"""Beam search, and a trie of the allowed answers.
 
-Both stay on the device: no step reads a value back except whether all beams have ended, so an estimate can run them on
-tensors without data.
+Both stay on the device, so that an estimate can run them without data: the only value read back is whether all beams
+have ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Trie:
 
     @staticmethod
     def of(sequences: Iterable[Sequence[int]], vocabulary: int) -> Trie:
-        """The trie of at least one sequence, none empty; each ends where its last token says so."""
+        """The trie of one sequence or more, none empty."""
         edges: dict[int, int] = {}
         for sequence in sequences:
             node = 0
@@ -48,19 +48,20 @@ class Trie:
         return Trie(keys=keys, nodes=nodes, tokens=tokens, children=children, vocabulary=self.vocabulary)
 
     def allowed(self, at: torch.Tensor) -> torch.Tensor:
-        """Nodes (rows,) -> which tokens may follow, bool (rows, vocabulary)."""
+        """Nodes (rows,) -> allowed next tokens, bool (rows, vocabulary)."""
         ways = (self.nodes[None, :] == at[:, None]).to(torch.float32)
         return torch.zeros(len(at), self.vocabulary, device=at.device).index_add_(1, self.tokens, ways) > 0
 
     def follow(self, at: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Nodes and tokens (rows,) -> the nodes they lead to, or ``DEAD``."""
+        """Nodes and tokens (rows,) -> next nodes, or ``DEAD``."""
         key = at * self.vocabulary + token
         place = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
         return torch.where((self.keys[place] == key) & (at != DEAD), self.children[place], DEAD)
 
     def path(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Sequences (rows, tokens), padded behind their ends with negative numbers -> the node that each token starts
-        from, 0 behind the end. Raises BenchError for a sequence that the trie lacks."""
+        """Sequences (rows, tokens), padded with negative numbers -> the node before each token, 0 for padding.
+
+        Raises BenchError for a sequence that the trie lacks."""
         nodes = torch.zeros_like(sequences)
         at = torch.zeros(len(sequences), dtype=torch.long)
         for place in range(sequences.shape[1]):
@@ -82,11 +83,11 @@ def beam_search(
     pad: int,
     trie: Trie | None = None,
 ) -> torch.Tensor:
-    """The likeliest sequence found for each row, int64 of shape (batch, at most ``steps``), padded behind its end.
+    """The likeliest sequence of each row, int64 of shape (batch, at most ``steps``), padded behind its end.
 
-    ``first``: scores (batch, vocabulary) of the first token. ``advance(rows, tokens)`` gives those that follow, after
-    the beams (batch x beams) have been rearranged by ``rows`` and each has got its token. Likelihoods are of whole
-    sequences, not divided by length, as in the released evaluation (``--unnormalized``).
+    ``first``: scores (batch, vocabulary) of the first token. ``advance(rows, tokens)``: scores of the next one, for
+    beams (batch x beams) rearranged by ``rows``, each with its token. Likelihoods are not divided by length, as in the
+    released evaluation (``--unnormalized``).
     """
     search = _Beams(first, beams, eos, pad, trie)
     logits = first.repeat_interleave(beams, dim=0)
@@ -99,7 +100,7 @@ def beam_search(
 
 
 class _Beams:
-    """Beams in progress: rows of one example lie together, the likeliest first."""
+    """Beams in progress: those of an example are adjacent, the likeliest first."""
 
     def __init__(self, first: torch.Tensor, beams: int, eos: int, pad: int, trie: Trie | None) -> None:
         (batch, self.vocabulary), device = first.shape, first.device
@@ -115,7 +116,7 @@ class _Beams:
         self._only_pad[pad] = 0
 
     def extend(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores (rows, vocabulary) -> the row that each beam continues, and its token."""
+        """Scores (rows, vocabulary) -> the row that each new beam continues, and its token."""
         logits = logits.float()
         if self.trie is not None:
             logits = logits.masked_fill(~self.trie.allowed(self.nodes), -torch.inf)

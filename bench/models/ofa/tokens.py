@@ -43,8 +43,7 @@ class Tokens(VqaTokens):
 
 
 def read(files: Sequence[Path], max_words: int) -> Tokens:
-    """The tokenizer in ``words.txt``, or in ``encoder.json``, ``vocab.bpe`` (GPT-2's) and ``dict.txt``, which lists
-    GPT-2's ids in fairseq's order."""
+    """The tokenizer of ``words.txt``, or of ``encoder.json``, ``vocab.bpe`` (GPT-2's) and ``dict.txt``."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     if len(files) == 1:
@@ -53,6 +52,7 @@ def read(files: Sequence[Path], max_words: int) -> Tokens:
     pieces: dict[str, int] = json.loads(encoder.read_text(encoding="utf-8"))
     lines = merges.read_text(encoding="utf-8").split("\n")
     pairs = [(left, right) for left, right in (line.split() for line in lines if line and line[:2] != "#v")]
+    # dict.txt lists GPT-2's ids in fairseq's order.
     listed = [line.rsplit(" ", 1)[0] for line in order.read_text(encoding="utf-8").split("\n") if line]
     ids = {int(name): i for i, name in enumerate(listed, start=len(SPECIAL)) if name.isdecimal()}
     size = len(SPECIAL) + len(listed) + 1 + CODES + BINS
@@ -69,7 +69,7 @@ def read(files: Sequence[Path], max_words: int) -> Tokens:
 
 
 def build_word_tokens(texts: Iterable[str], max_words: int) -> Tokens:
-    """Tokens for the words of the texts, and of the questions that they become."""
+    """A tokenizer of the words of texts, and of the same texts cleaned as questions."""
     both = (form for text in set(texts) for form in (text.lower(), clean_question(text)))
     return _word_tokens(words_in(both, _splitter()), max_words)
 
@@ -94,7 +94,7 @@ def _splitter() -> Any:
 
 
 def clean_question(question: str, max_words: int | None = None) -> str:
-    """A question as the released code cleans it: lower case, its first words, a question mark at its end."""
+    """A question as the released code cleans it: lower case, its first words, a question mark at the end."""
     text = question.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " ")
     text = " ".join(text.split()[:max_words])
     return text if text.endswith("?") else f"{text}?"

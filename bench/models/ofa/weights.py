@@ -1,5 +1,4 @@
-"""Weights of OFA: their files and digest, and how the tensors are loaded. Imports torch in functions alone, because
-lists ask for the digest."""
+"""Weights of OFA: files, digest and loading. Imports torch inside functions only: lists of cells ask for the digest."""
 
 from __future__ import annotations
 
@@ -28,12 +27,12 @@ _DERIVED = re.compile(
 
 
 def digest(weights: Weights | None) -> str | None:
-    """SHA-256 (hex) over the names and contents of the files that make the model; null without weights."""
+    """SHA-256 (hex) over the model's files; null without weights."""
     return digest_of([tensors(weights), *tokenizer(weights)]) if weights else None
 
 
 def tensors(weights: Weights) -> Path:
-    """The file of tensors. Raises WeightsError if it is missing."""
+    """The file of tensors. Raises WeightsError if it is missing or quantised."""
     if weights.kind == "checkpoint":
         if not weights.path.is_file():
             raise WeightsError(f"no weights at {weights.path}: give a released .pt, or weights: null for random ones")
@@ -47,7 +46,7 @@ def tensors(weights: Weights) -> Path:
 
 
 def tokenizer(weights: Weights) -> list[Path]:
-    """Files of the tokenizer that belongs to the weights. Raises WeightsError if they are missing."""
+    """Files of the weights' tokenizer. Raises WeightsError if one is missing."""
     folder = weights.path
     if weights.kind == "checkpoint":
         folder = weights.tokenizer or weights.path.parent
@@ -62,7 +61,7 @@ def tokenizer(weights: Weights) -> list[Path]:
 
 
 def load(module: nn.Module, path: Path) -> None:
-    """Copy the tensors of a file into the network. Raises WeightsError with what does not fit."""
+    """Copy the tensors of a file into the network. Raises WeightsError with the tensors that do not fit."""
     from bench.models.common.weights import load_strict, merge_tied, read
 
     state = {n: t for n, t in read(path, wrappers=("model",)).items() if not _DERIVED.fullmatch(n)}

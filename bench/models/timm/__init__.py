@@ -1,5 +1,5 @@
-"""Any model of timm (Wightman 2019) for image classification: what comes before its blocks (``stem``), the ``blocks``,
-and the classifier alone (``head``); or parts that the spec declares.
+"""Any model of timm (Wightman 2019) for image classification: layers before the blocks (``stem``), the ``blocks``, and
+the classifier (``head``); or parts that the spec declares.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def weights_digest(settings: Settings) -> str | None:
 def build(settings: Settings, *, texts: Sequence[str], device: str, task: TaskFacts) -> TimmModel:  # noqa: ARG001
     """Build for the task's labels, with weights loaded; ``device="meta"`` reads no weights.
 
-    Raises SpecError for an architecture, an argument or a pattern of a part that timm's model does not have, and
-    WeightsError.
+    Raises WeightsError, and SpecError for an architecture, an argument or a part that timm lacks.
     """
     from bench.models.timm import model
 

@@ -24,21 +24,26 @@ from bench.plugins.contracts import TaskFacts
 from bench.registry import did_you_mean
 
 OF_THE_DATA = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-"""Preprocessing that weights may say. The size is the architecture's or the spec's, so that an estimate, which reads no
-weights, has it, too."""
+"""Preprocessing that weights may set. Not the size: an estimate needs it, and reads no weights."""
 
+# Tokens and tables of positions, which join the image in front of the blocks.
 _TOKENS = re.compile(r"(cls|dist|reg|class|latent)_?tokens?_?\d*|(abs(olute)?_)?(pos|position)_?embed(ding)?s?_?\w*")
 
 
 def create(settings: Settings, task: TaskFacts, *, on_meta: bool) -> tuple[Any, tuple[int, ...] | None]:
-    """The model, with weights unless it is on meta, else on the CPU; ``pretrained_cfg`` says how images reach it. With
-    it, where the weights' classifier is kept, the row of each label. Raises WeightsError if that is ambiguous.
+    """The model on meta, or on the CPU with weights; and the row of each label in a classifier of the weights.
+
+    ``pretrained_cfg`` of the model has its preprocessing. Raises SpecError, WeightsError.
     """
     classes, order = len(task.labels), None
     known = _known(settings.architecture)
     stored: dict[str, Any] = {}
     if on_meta:
-        model = _on_meta(settings, classes)
+        try:
+            with torch.device("meta"):
+                model = _create(settings, classes)
+        except (NotImplementedError, RuntimeError):  # some architectures read values while they are built
+            model = _create(settings, classes).to("meta")
     elif settings.weights is None:
         model = _create(settings, classes)
     else:
@@ -51,7 +56,7 @@ def create(settings: Settings, task: TaskFacts, *, on_meta: bool) -> tuple[Any, 
 
 
 def _known(architecture: str) -> dict[str, Any]:
-    """timm's configuration of an architecture. Raises SpecError, with the nearest name, if there is none."""
+    """timm's configuration of an architecture. Raises SpecError, with near names, if there is none."""
     name, tag = split_model_name_tag(architecture)
     if not is_model(name):
         raise SpecError(f"timm has no architecture {name!r}{did_you_mean(name, timm.list_models())}")
@@ -63,7 +68,7 @@ def _known(architecture: str) -> dict[str, Any]:
 
 
 def _create(settings: Settings, classes: int, **loading: Any) -> Any:
-    """Raises SpecError for an argument that the architecture does not take."""
+    """timm's model. Raises SpecError for an argument that the architecture refuses."""
     arguments = dict(settings.arguments)
     if settings.image.size is not None and _known(settings.architecture).get("fixed_input_size", False):
         arguments["img_size"] = settings.image.size
@@ -71,14 +76,16 @@ def _create(settings: Settings, classes: int, **loading: Any) -> Any:
         with _attention(settings.attention):
             return timm.create_model(settings.architecture, num_classes=classes, **arguments, **loading)
     except (TypeError, ValueError, AssertionError) as error:
-        raise SpecError(
-            f"timm's {settings.architecture} refuses model.arguments {arguments}: {error}{_nearest(settings)}"
-        ) from error
+        with torch.device("meta"):
+            plain = timm.create_model(settings.architecture)
+        taken = list(inspect.signature(type(plain).__init__).parameters)[1:]
+        hint = next((did_you_mean(name, taken) for name in settings.arguments if name not in taken), "")
+        raise SpecError(f"timm's {settings.architecture} refuses model.arguments {arguments}: {error}{hint}") from error
 
 
 @contextmanager
 def _attention(kind: str) -> Iterator[None]:
-    """Let timm build layers with this attention."""
+    """Let timm build layers with this kind of attention."""
     before = layer_config.use_fused_attn()
     layer_config.set_fused_attn(kind == "sdpa")
     try:
@@ -87,24 +94,10 @@ def _attention(kind: str) -> Iterator[None]:
         layer_config.set_fused_attn(bool(before))
 
 
-def _nearest(settings: Settings) -> str:
-    with torch.device("meta"):
-        plain = timm.create_model(settings.architecture)
-    taken = list(inspect.signature(type(plain).__init__).parameters)[1:]
-    return next((did_you_mean(name, taken) for name in settings.arguments if name not in taken), "")
-
-
-def _on_meta(settings: Settings, classes: int) -> Any:
-    try:
-        with torch.device("meta"):
-            return _create(settings, classes)
-    except (NotImplementedError, RuntimeError):  # some ask for values while they are built
-        return _create(settings, classes).to("meta")
-
-
 def _with_weights(settings: Settings, classes: int, stored: dict[str, Any], known: dict[str, Any]) -> tuple[Any, int]:
-    """Built for the weights' classes, all tensors accounted for; then with a new classifier if the task has others.
-    With it, the number of the weights' classes. Raises WeightsError that names the tensors.
+    """The model with weights, its classifier new for another number of classes; and the weights' number of classes.
+
+    Raises WeightsError with the tensors that do not fit.
     """
     assert settings.weights is not None
     path = tensors(settings.weights)
@@ -139,7 +132,7 @@ def _with_weights(settings: Settings, classes: int, stored: dict[str, Any], know
 
 
 def _rows(state: dict[str, torch.Tensor], known: dict[str, Any]) -> int:
-    """Classes of the classifier in ``state``, if it is under its name in timm."""
+    """Number of classes of the classifier in ``state``, else of timm's weights."""
     for name in _classifier_names(known):
         if f"{name}.weight" in state:
             return int(state[f"{name}.weight"].shape[0])
@@ -152,7 +145,7 @@ def _classifier_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _copy_body(model: Any, state: dict[str, torch.Tensor]) -> None:
-    """Copy all tensors but the classifier's."""
+    """Copy all tensors except the classifier's."""
     heads = classifier(model)
     head = tuple(f"{name}." for name, module in model.named_modules() if module in heads)
     result = model.load_state_dict({n: t for n, t in state.items() if not n.startswith(head)}, strict=False)
@@ -161,7 +154,7 @@ def _copy_body(model: Any, state: dict[str, torch.Tensor]) -> None:
 
 
 def _rows_of_labels(rows: int, stored: dict[str, Any], task: TaskFacts) -> tuple[int, ...]:
-    """By the names that the weights give the rows, or ImageNet's."""
+    """Row of each label, by the weights' names of the rows, or ImageNet's. Raises WeightsError without a match."""
     names = stored.get("label_names")
     if not isinstance(names, list) or len(names) != rows:
         subset = infer_imagenet_subset({"num_classes": rows})
@@ -175,7 +168,7 @@ def _rows_of_labels(rows: int, stored: dict[str, Any], task: TaskFacts) -> tuple
 
 
 def _data_config(settings: Settings, stored: dict[str, Any], model: Any) -> dict[str, Any]:
-    """How images reach the model: timm's, overridden by the weights', overridden by the spec's."""
+    """Preprocessing: timm's, overridden by the weights', overridden by the spec's."""
     given = settings.image.model_dump(exclude_none=True, exclude={"size"})
     chosen = {key: stored[key] for key in OF_THE_DATA if stored.get(key) is not None} | given
     size = settings.image.size or settings.arguments.get("img_size")
@@ -186,7 +179,7 @@ def _data_config(settings: Settings, stored: dict[str, Any], model: Any) -> dict
 
 
 def classifier(model: Any) -> list[nn.Module]:
-    """The layers that put out the labels, without hidden layers in front of them; distilled models have two."""
+    """Output layers for the labels, without hidden layers in front; distilled models have two."""
     layers = model.get_classifier()
     tops = [top for top in (layers if isinstance(layers, tuple | list) else [layers]) if list(top.parameters())]
     modules = dict(model.named_modules())
@@ -195,15 +188,17 @@ def classifier(model: Any) -> list[nn.Module]:
 
 
 def default_paths(model: Any, architecture: str) -> parts.Paths:
-    """``stem`` as timm groups layers for layer-wise rates, with all tokens and tables of positions; ``head`` the
-    classifier alone; ``blocks`` all else. A tensor of several names is in one part. Raises SpecError if no tensor is
-    left for ``blocks``."""
+    """Paths of ``stem``, timm's group for layer-wise rates with all tokens and tables of positions; of ``head``, the
+    classifier; and of ``blocks``, all other tensors. Raises SpecError for a model without blocks."""
     named = dict(model.named_parameters(remove_duplicate=False))
     heads = classifier(model)
     head = {
         f"{at}.{n}" for at, module in model.named_modules() if module in heads for n, _ in module.named_parameters()
     }
-    stem = (_stem(model, architecture) | {name for name in named if _is_input(name)}) - head
+    ends = {name: (name.partition(".")[0], name.rpartition(".")[2]) for name in named}
+    tokens = {name for name, steps in ends.items() if any(map(_TOKENS.fullmatch, steps))}
+    stem = (_stem(model, architecture) | tokens) - head
+    # A tensor of several names is in one part.
     tensors_of_stem = {id(named[name]) for name in stem}
     stem |= {name for name, tensor in named.items() if id(tensor) in tensors_of_stem}
     blocks = named.keys() - stem - head
@@ -216,13 +211,8 @@ def default_paths(model: Any, architecture: str) -> parts.Paths:
     }
 
 
-def _is_input(name: str) -> bool:
-    """Whether a tensor is a token or a table of positions, which are put to the image in front of the blocks."""
-    return any(_TOKENS.fullmatch(step) for step in (name.partition(".")[0], name.rpartition(".")[2]))
-
-
 def _stem(model: Any, architecture: str) -> set[str]:
-    """Parameters of timm's group ``stem``; without one, of the outermost module that holds the first convolution."""
+    """Parameters of timm's group ``stem``, else of the outermost module with the first convolution."""
     try:
         matcher = model.group_matcher(coarse=True) if hasattr(model, "group_matcher") else {}
     except AssertionError:  # timm has none for it

@@ -1,4 +1,4 @@
-"""A timm model as the worker runs it: parts, preprocessing and logits."""
+"""A timm model as a worker runs it: parts, preprocessing and logits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from timm.models import save_for_hf
 
 from bench.errors import BenchError, SpecError
 from bench.models.common import parts
+from bench.models.common.images import ImageReader
 from bench.models.timm import builder
 from bench.models.timm.settings import Settings
-from bench.plugins.contracts import BenchModel, InputLengths, PartFacts, TaskFacts
+from bench.plugins.contracts import BenchModel, PartFacts, TaskFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
 
-
-class TimmModel(parts.PartitionedModel):
+class TimmModel(ImageReader, parts.PartitionedModel):
     """A built timm model; see ``bench.plugins.contracts.LabelModel``."""
 
     has_vocabulary = True
@@ -39,9 +38,9 @@ class TimmModel(parts.PartitionedModel):
         self.settings = settings
         self.labels = labels
         self._order = None if order == tuple(range(len(labels))) else order
-        """Row of each label in a classifier of the weights; null: in the order of the labels."""
+        """Row of each label in a classifier of the weights; null: the order of the labels."""
         data = {key: model.pretrained_cfg[key] for key in ("input_size", *builder.OF_THE_DATA)}
-        self.image_shape: tuple[int, int, int] = tuple(data["input_size"])
+        self.image_shape = tuple(data["input_size"])
         self._transform: Any = create_transform(**data, is_training=False)
         heads, calls = builder.classifier(model), self._calls()
         called, behind = (calls.modules, calls.classifier) if calls else (None, ())
@@ -71,7 +70,7 @@ class TimmModel(parts.PartitionedModel):
         return [label for _, label in sorted(zip(order, self.labels, strict=True))]
 
     def checkpoint_activations(self) -> None:
-        """As timm does it, block by block. Raises BenchError for a model that it cannot."""
+        """Checkpoint every block. Raises BenchError for a model that cannot."""
         try:
             self.model.set_grad_checkpointing(True)
         except (AttributeError, AssertionError):
@@ -79,24 +78,6 @@ class TimmModel(parts.PartitionedModel):
                 f"timm's {self.settings.architecture} cannot checkpoint its activations; "
                 "set train.gradient_checkpointing to false"
             ) from None
-
-    def lengths(self, questions: Sequence[str], answers: Sequence[str]) -> InputLengths:  # noqa: ARG002
-        """No text, no tokens."""
-        return _NO_TEXT
-
-    def max_lengths(self) -> InputLengths:
-        """No text, no tokens."""
-        return _NO_TEXT
-
-    def meta_inputs(
-        self,
-        batch_size: int,
-        lengths: InputLengths,  # noqa: ARG002
-        *,
-        with_answers: bool,  # noqa: ARG002
-    ) -> dict[str, torch.Tensor]:
-        """As ``collate``, on meta."""
-        return {"pixel_values": torch.empty(batch_size, *self.image_shape, device="meta")}
 
     def facts(self) -> dict[str, int | str]:
         """Edge of the images in pixels (the longer one), kind of attention, number of labels."""
@@ -107,7 +88,7 @@ class TimmModel(parts.PartitionedModel):
         }
 
     def _calls(self) -> parts.Calls | None:
-        """Null if the model cannot be tried on meta. Raises SpecError if it does not take images of this size."""
+        """Modules called for an image; null if the model cannot run on meta. Raises SpecError for a wrong size."""
         try:
             return parts.modules_called(self.model, torch.empty(1, *self.image_shape, device="meta"))
         except (NotImplementedError, RuntimeError, AssertionError) as error:
@@ -121,7 +102,7 @@ class TimmModel(parts.PartitionedModel):
 
 
 def build(settings: Settings, *, device: str, task: TaskFacts) -> TimmModel:
-    """Build the model with its parts; see ``bench.models.timm.build``."""
+    """Build the model with its parts. Raises SpecError, WeightsError."""
     model, order = builder.create(settings, task, on_meta=device == "meta")
     if settings.parts is None:
         paths = builder.default_paths(model, settings.architecture)

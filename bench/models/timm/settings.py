@@ -20,7 +20,6 @@ PARTS = {name: PartFacts(name=name, task_type=None, targets={}) for name in ("st
 """As timm itself groups a model's layers. The layers between the blocks and the classifier, such as the final norm,
 belong to ``blocks``, so that training ``head`` alone is linear probing. Targets are found in the built model."""
 
-_TENSORS = ("model.safetensors", "pytorch_model.bin")
 _FIXED = {
     "num_classes": "the data set says how many classes there are",
     "in_chans": "images are RGB",
@@ -123,23 +122,21 @@ def digest(weights: Weights | None) -> str | None:
 
 
 def tensors(weights: Weights) -> Path:
-    """The file of tensors. Raises WeightsError if it is missing, or of quantised weights."""
+    """The file of tensors, downloaded if need be. Raises WeightsError if it is missing or quantised."""
     if weights.kind == "file":
-        path: Path | None = weights.path if weights.path.is_file() else None
-        remedy = f"no weights at {weights.path}: give the file"
+        path = weights.path
+        if not path.is_file():
+            raise WeightsError(f"no weights at {path}: give the file, or weights: null for random ones")
     else:
-        folder = weights.path if weights.kind == "folder" else _hub_folder(weights)
-        path = _tensors_in(folder)
-        remedy = f"no {' or '.join(_TENSORS)} in {folder}: give a folder that train.save_model or timm wrote"
-    if path is None:
-        raise WeightsError(f"{remedy}, or weights: null for random ones")
+        folder = weights.path if weights.kind == "folder" else _files.hub_weights(weights, beside=(_files.CONFIG,))
+        path = _files.tensors_in(folder)
     _files.refuse_quantised_tensors([path])
     return path
 
 
 def weights_config(weights: Weights) -> dict[str, Any]:
-    """The ``config.json`` beside the tensors (architecture, number of classes, preprocessing), flat; empty for a single
-    file. Raises WeightsError."""
+    """The ``config.json`` beside the tensors (architecture, number of classes, preprocessing), its ``pretrained_cfg``
+    merged into it; empty for a single file. Raises WeightsError."""
     if weights.kind == "file":
         return {}
     path = tensors(weights).parent / _files.CONFIG
@@ -152,18 +149,3 @@ def weights_config(weights: Weights) -> dict[str, Any]:
     _files.refuse_quantised_config(content, path)
     # The outer fields count: before 1.0.31 timm left the number of classes of the first training among the inner ones.
     return {**content.get("pretrained_cfg", {}), **content}
-
-
-def _tensors_in(folder: Path) -> Path | None:
-    return next((folder / name for name in _TENSORS if (folder / name).is_file()), None)
-
-
-def _hub_folder(weights: HubWeights) -> Path:
-    return _files.hub_folder(
-        weights.id,
-        weights.revision,
-        formats=[(name,) for name in _TENSORS],
-        beside=(_files.CONFIG,),
-        is_complete=lambda folder: _tensors_in(folder) is not None,
-        remedy="set model.weights: {kind: folder, path: FOLDER}",
-    )
