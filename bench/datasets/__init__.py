@@ -1,1 +1,1 @@
-"""Data sets: one file each, named as a spec's ``data.name`` names it."""
+"""Data sets, one file each, named as in a spec's ``data.name``."""

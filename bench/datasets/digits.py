@@ -52,7 +52,7 @@ def load(settings: DigitsSettings) -> DataSet:
 
 
 def _image(example: Example) -> Image:
-    """8 x 8 pixels, white on black, three equal channels."""
+    """The picture as RGB: 8 x 8 pixels, white on black."""
     import numpy as np
     import PIL.Image
 
@@ -62,6 +62,7 @@ def _image(example: Example) -> Image:
 
 @cache
 def _bunch() -> Any:
+    # Imported here, as scikit-learn takes a second, and cached, as it parses the file at every call.
     from sklearn.datasets import load_digits
 
     return load_digits()

@@ -21,20 +21,20 @@ from bench.registry import did_you_mean
 
 
 class HubTableSettings(HubSettings, ColumnSettings):
-    """``id``, and ``columns`` as the page of the data set names them."""
+    """``id`` on the Hub, and ``columns`` named as on the page of the data set."""
 
     HAS_DEMO: ClassVar[bool] = False
 
     name: Literal["hub"]
     configuration: str | None = None
-    """Which of the data set's configurations (subsets), e.g. ``mrpc`` of ``nyu-mll/glue``; null if it has but one."""
+    """Configuration (subset) of the data set, e.g. ``mrpc`` of ``nyu-mll/glue``; null if it has only one."""
     data_files: dict[str, str | list[str]] | None = None
-    """Split -> file, or pattern of files, below ``id``; null: as the library finds them, by their names."""
+    """Split -> file, or pattern of files, below ``id``; null: files that the library finds by their names."""
     test_share: float | None = Field(default=None, gt=0, lt=1)
-    """Of a data set without a split to test on: this share of ``train_split`` becomes ``test_split``, drawn from each
-    class alike. Rows with the same image or, without images, the same text stay together."""
+    """For a data set without a test split: share of ``train_split`` that becomes ``test_split``, drawn from each class
+    alike. Rows with the same image or, without images, the same text stay together."""
     test_seed: int = 0
-    """Seed of that draw."""
+    """Seed of the draw."""
 
     @model_validator(mode="after")
     def _check_share(self) -> Self:
@@ -49,7 +49,7 @@ Settings = HubTableSettings
 
 
 def digest(settings: HubTableSettings) -> str:
-    """SHA-256 over all texts, labels and image contents; takes the seconds that loading takes."""
+    """SHA-256 over all texts, labels and image contents; as slow as loading."""
     return load(settings).digest()
 
 
@@ -60,6 +60,7 @@ def load(settings: HubTableSettings) -> DataSet:
     columns = settings.columns
     wanted = _wanted(settings, list(map(str, hub.tables)))
     mapper = Mapper(settings, hub.notes)
+    # All splits are checked before rows of any are read, which may take minutes.
     for split in wanted:
         known = hub.tables[split].column_names
         mapper.check(hub.source(split), known)
@@ -70,13 +71,18 @@ def load(settings: HubTableSettings) -> DataSet:
         names = hub.class_names(split, columns.label) if columns.label else None
         splits[split] = mapper.examples(hub.source(split), hub.rows(split), image=image, class_names=names)
     if settings.test_share is not None:
-        splits = _drawn(settings, splits[settings.train_split], hub.source(settings.train_split))
+        examples, by_class = splits[settings.train_split], columns.label is not None
+        drawn = draw_split(examples, settings.test_share, seed=settings.test_seed, by_class=by_class)
+        if not all(drawn.values()):
+            source = hub.source(settings.train_split)
+            raise DataError(f"{source}: too few different examples to draw a test split from")
+        splits = {settings.train_split: drawn["train"], settings.test_split: drawn["test"]}
     mapper.finish(settings.id, splits)
     return hub.data_set(splits)
 
 
 def _wanted(settings: HubTableSettings, known: list[str]) -> list[str]:
-    """The splits to read. Raises DataError for one that is not there, or is there and would be drawn."""
+    """Names of the splits to read. Raises DataError for an absent split, or a drawn one whose name is taken."""
     if settings.test_share is not None and settings.test_split in known:
         raise DataError(
             f"data set {settings.name}: {settings.id} has a split {settings.test_split!r}; remove data.test_share, "
@@ -91,11 +97,3 @@ def _wanted(settings: HubTableSettings, known: list[str]) -> list[str]:
                 f"data set {settings.name}: {settings.id}: {problem}; see data.train_split, data.test_split{draw}"
             )
     return wanted
-
-
-def _drawn(settings: HubTableSettings, examples: Sequence[Example], source: str) -> dict[str, Sequence[Example]]:
-    by_class = settings.columns.label is not None
-    drawn = draw_split(examples, settings.test_share or 0, seed=settings.test_seed, by_class=by_class)
-    if not all(drawn.values()):
-        raise DataError(f"{source}: too few different examples to draw a test split from")
-    return {settings.train_split: drawn["train"], settings.test_split: drawn["test"]}

@@ -1,8 +1,8 @@
 """Images sorted into one folder per class, as torchvision's ImageFolder and Hugging Face's imagefolder read them.
 
 ``root/<split>/<class>/<image>``, or, with ``test_share``, ``root/<class>/<image>``. Folders below a class belong to
-it. An image is what Pillow reads, whatever its suffix. Hidden files and folders, and files that are no images, are
-passed over, and what is passed over is counted in the notes of a record.
+it. An image is what Pillow reads, whatever its suffix. Hidden files and folders, and files that are not images,
+are skipped; a note of the record counts them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from bench.errors import DataError
 from bench.plugins import Example, LocalPath
 from bench.registry import did_you_mean
 
-_Passed = defaultdict[str, list[str]]
-"""Why files are passed over -> their paths below the root."""
+_Skipped = defaultdict[str, list[str]]
+"""Reason -> paths below the root of the files that were skipped for it."""
 _NO_IMAGE, _HIDDEN = "Pillow reads no image in it", "its name begins with a dot"
 _BESIDE, _LINK = "it is beside the folders of the classes", "it is a link to a folder (see data.follow_links)"
 
@@ -50,16 +50,16 @@ def load(settings: ImageFolderSettings) -> DataSet:
             f"  a relative path is looked up from the working directory, {Path.cwd()}\n"
             "  another folder: --set data.root=FOLDER"
         )
-    passed: _Passed = defaultdict(list)
+    skipped: _Skipped = defaultdict(list)
     splits: Mapping[str, Sequence[Example]]
     if settings.test_share is None:
         used = splits_in_use(settings)
-        splits = {split: list(_examples(settings, _split_folder(root, split), passed)) for split in used}
+        splits = {split: list(_examples(settings, _split_folder(root, split), skipped)) for split in used}
     else:
-        examples = _examples(settings, root, passed)
+        examples = _examples(settings, root, skipped)
         splits = draw_split(examples, settings.test_share, seed=settings.test_seed, by_class=True)
     notes = Notes()
-    for reason, names in passed.items():
+    for reason, names in skipped.items():
         kinds = Counter(Path(name).suffix.lower() or "without suffix" for name in sorted(names))
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
         notes.add(f"left out, as {reason}: {len(names):,} ({counts})", min(names))
@@ -69,7 +69,7 @@ def load(settings: ImageFolderSettings) -> DataSet:
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split. Raises DataError that tells the two layouts apart."""
+    """The folder of a split. Raises DataError that explains both layouts."""
     known = _subfolders(root)
     if split not in known:
         raise DataError(
@@ -80,30 +80,30 @@ def _split_folder(root: Path, split: str) -> Path:
     return root / split
 
 
-def _examples(settings: ImageFolderSettings, folder: Path, passed: _Passed) -> Iterator[Example]:
-    """The images of all classes in ``folder``, sorted. Raises DataError if there are none, or a class has none."""
+def _examples(settings: ImageFolderSettings, folder: Path, skipped: _Skipped) -> Iterator[Example]:
+    """Images of all classes in ``folder``, sorted. Raises DataError if a class has none, or there is no class."""
     root, classes = settings.root, _subfolders(folder)
     if not classes:
         raise DataError(f"{folder}: has no folders; expected one per class, with its images in it")
     for path in folder.iterdir():
         if path.is_file() and not path.name.startswith(".") and is_image(path):
-            passed[_BESIDE].append(path.relative_to(root).as_posix())
+            skipped[_BESIDE].append(path.relative_to(root).as_posix())
     for name in classes:
         found: list[str] = []
         for path, reason in _files(folder / name, follow_links=settings.follow_links):
-            (passed[reason] if reason else found).append(path.relative_to(root).as_posix())
+            (skipped[reason] if reason else found).append(path.relative_to(root).as_posix())
         if not found:
             raise DataError(f"{folder / name}: the class has no images, of none of the kinds that Pillow reads")
         for image in sorted(found):
             try:
-                image.encode()
+                image.encode()  # the name becomes text of records, which are UTF-8
             except UnicodeEncodeError as error:
                 raise DataError(f"{image!a}: the name is not valid UTF-8; rename the file or folder") from error
             yield Example(question_id=image, image=image, answer=name)
 
 
 def _files(folder: Path, *, follow_links: bool) -> Iterator[tuple[Path, str]]:
-    """Files below a class, each with the reason why it is passed over; empty for an image."""
+    """Files below a class, each with the reason to skip it; empty for an image."""
     entered = {folder.resolve()}
     for parent, folders, files in os.walk(folder, followlinks=follow_links):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -120,6 +120,7 @@ def _files(folder: Path, *, follow_links: bool) -> Iterator[tuple[Path, str]]:
         for path in [Path(parent, name) for name in files]:
             if not path.name.startswith("."):
                 yield path, "" if is_image(path) else _NO_IMAGE
+            # macOS writes ``._photo.jpg`` beside ``photo.jpg``: metadata, which need no note.
             elif path.suffix.lower() in SUFFIXES and not path.name.startswith("._"):
                 yield path, _HIDDEN
 

@@ -58,7 +58,7 @@ Settings = MileInstructionSettings
 
 
 def digest(settings: MileInstructionSettings) -> str:
-    """SHA-256 over annotations and images, also of the data set that is evaluated on."""
+    """SHA-256 over annotations and images, including those of the data set evaluated on."""
     return load(settings).digest()
 
 
@@ -88,8 +88,8 @@ def load(settings: MileInstructionSettings) -> DataSet:
 
 
 def _joined(train: DataSet, test: DataSet) -> DataSet:
-    """``train`` of one data set and ``test`` of another; the names of images begin with the split."""
-    parts = {"train": train, "test": test}
+    """``train`` of one data set and ``test`` of another."""
+    parts = {"train": train, "test": test}  # names of images get the split in front: both may have the same
 
     def image(example: Example) -> Image:
         part, _, name = example.image_name.partition(":")
@@ -128,7 +128,7 @@ def _example(row: Row, images: Path, *, by_folder: bool) -> Example:
 
 
 def _stored_name(images: Path, name: str) -> str:
-    """The name, or the other one of a SLAKE image if that is what lies in the folder."""
+    """Name of the file that is there: a SLAKE image has two names."""
     number = slake_number(name)
     if number is None or (images / name).exists():
         return name
@@ -137,13 +137,13 @@ def _stored_name(images: Path, name: str) -> str:
 
 
 def slake_number(name: str) -> str | None:
-    """Of a SLAKE image under either of its names, ``slake_12.png`` and ``xmlab12/source.jpg``; null for any other."""
+    """Number of a SLAKE image named ``slake_12.png`` or ``xmlab12/source.jpg``; null for another image."""
     match = _SLAKE_NAME.fullmatch(name)
     return None if match is None else str(int(match.group(1)))
 
 
 def _test_data(settings: MileInstructionSettings) -> DataSet | None:
-    """The data set that the test questions come from; null for this one."""
+    """Data set of the test questions; null if they are held out of this one."""
     root = {} if settings.test_root is None else {"root": settings.test_root}
     match settings.evaluate_on:
         case "held_out":
@@ -155,7 +155,7 @@ def _test_data(settings: MileInstructionSettings) -> DataSet | None:
 
 
 def _without_test(path: Path, examples: Sequence[Example], test: Sequence[Example], evaluate_on: str) -> list[Example]:
-    """Records whose question is no test question about the same image."""
+    """Records that do not ask a test question about the same image."""
     names = [example.image_name for example in examples]
     odd = [name for name in names if name.startswith("slake/") and slake_number(name) is None]
     if evaluate_on == "slake" and odd:
@@ -176,6 +176,6 @@ def _bare_question(example: Example) -> tuple[str, str]:
 
 
 def _question_key(name: str, question: str) -> tuple[str, str]:
-    """Equal for the same question under every name of an image."""
+    """Key of a question about an image, whatever the image is called."""
     number = slake_number(name)
     return vqa_rad.question_key(name.rpartition("/")[2] if number is None else f"xmlab{number}", question)

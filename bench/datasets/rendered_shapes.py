@@ -49,7 +49,7 @@ LIGHT = (0.35, 0.7)
 """All levels of a picture are multiplied by one number of this range, as if the lamp were dim: easy-VQA's pictures are
 brighter than any of these, so that a frozen encoder is at a disadvantage, as on a real new domain."""
 SAMPLES = 64
-"""Examples of a split that the digest takes."""
+"""Examples of each split in the digest."""
 EARLIER = {
     "de4400edc70f2b3da608c73c0ee632e090f4ff067de11ed3d7e5270d793350d3": (
         "17370621ca18dccfe7aaf146682a92d2fdba49a7a0310aab596e4e25b83d6444"
@@ -96,9 +96,9 @@ class Stage(Base):
     """A stretch of the split ``train``."""
 
     share: PositiveFloat
-    """How long it is, relative to the other stages."""
+    """Length relative to the other stages."""
     tasks: dict[Task, PositiveFloat] = Field(min_length=1)
-    """Kind of text -> how often, relative to the others."""
+    """Kind of text -> relative frequency."""
     balanced: bool = True
     """Whether half of the statements are true; if not, the word that may be wrong is drawn at random, so that one in
     eight colours and one in three shapes is right: a language prior, as most questions of a yes/no data set have."""
@@ -108,7 +108,7 @@ _EVERYTHING = Stage(share=1, tasks={"caption": 1, "colour": 1, "shape": 2, "matc
 
 
 class RenderedShapesSettings(DataSettings):
-    """Pictures and texts that are made when asked for."""
+    """Pictures and texts rendered on demand."""
 
     name: Literal["rendered_shapes"]
     size: int = Field(default=1_000_000, ge=1)
@@ -131,7 +131,7 @@ def digest(settings: RenderedShapesSettings) -> str:
 
 
 def load(settings: RenderedShapesSettings) -> DataSet:
-    """The two splits; examples are made when they are asked for."""
+    """The two splits; examples are rendered on demand."""
     splits = {
         "train": Rendered("train", settings.size, settings.stages, settings.seed),
         "test": Rendered("test", settings.test_size, settings.stages[-1:], settings.seed),
@@ -154,7 +154,7 @@ def load(settings: RenderedShapesSettings) -> DataSet:
 
 
 def _texts() -> list[str]:
-    """All prompts and answers there are."""
+    """All prompts and answers."""
     pairs = list(product(COLOURS, SHAPES))
     prompts = [prompt for prompts in PROMPTS.values() for prompt in prompts]
     texts = {prompt.format(colour=colour, shape=shape) for prompt in prompts for colour, shape in pairs}
@@ -198,6 +198,7 @@ class Rendered(Sequence[Example]):
         )
 
     def _random(self, what: str, index: int) -> random.Random:
+        # Seeded by text: the generators of neighbouring examples and of picture and text are independent.
         return random.Random(f"{self._seed}/{self._name}/{index}/{what}")
 
 
@@ -279,5 +280,6 @@ def _depth(scene: Scene) -> Any:
         return scene.width / 2 - np.hypot(x, y)
     if scene.shape == "rectangle":
         return np.minimum(scene.width / 2 - np.abs(x), scene.height / 2 - np.abs(y))
+    # An equilateral triangle: its height is sqrt(3) / 2 = 0.866 of its side.
     half = scene.width * 0.866 / 2
     return np.minimum(half - y, (half + y) * 0.5 - np.abs(x) * 0.866)

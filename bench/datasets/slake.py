@@ -43,7 +43,7 @@ imgs/xmlab0/source.jpg  imgs/xmlab1/source.jpg  ...
     root: LocalPath = Path("data/slake")
     """Folder with the annotation files and ``imgs``, or the folder above it (``Slake1.0`` inside)."""
     language: Language = "en"
-    """Which questions."""
+    """Language of the questions."""
     manifest: LocalPath | None = None
     """Table of the images' SHA-256 and sizes; without it, ``images.sha256.tsv`` in ``root`` if there is one."""
     verify: Annotated[Literal["sizes", "full", "off"], LocalPathMark()] = "sizes"
@@ -75,7 +75,7 @@ def load(settings: SlakeSettings) -> DataSet:
 
 
 def load_annotations(settings: SlakeSettings) -> DataSet:
-    """The same whether or not the images are there."""
+    """The data set without a look at its images, which may be missing."""
     return load(settings.model_copy(update={"verify": "off"}))
 
 
@@ -95,6 +95,7 @@ def _annotations(settings: SlakeSettings, root: Path) -> dict[str, Path]:
 
 def _read(path: Path, language: Language, notes: Notes) -> Sequence[Example]:
     rows = read_records(path)
+    # The files of the released MILE code have no more than img_name, question, answer and qid.
     if any("q_lang" not in row.fields for row in rows):
         notes.add(f"{path.name} does not say the language of its questions: those with Chinese characters count as zh")
     if any("answer_type" not in row.fields for row in rows):
@@ -103,10 +104,7 @@ def _read(path: Path, language: Language, notes: Notes) -> Sequence[Example]:
 
 
 def examples_of(source: str, rows: Sequence[Row], language: Language) -> Sequence[Example]:
-    """Questions in a language.
-
-    The files of the released MILE code have no more than ``img_name``, ``question``, ``answer`` and ``qid``.
-    """
+    """Questions in a language. Raises DataError if there are none."""
     chosen = [row for row in rows if language in ("all", _language(row))]
     if not chosen:
         raise DataError(f"{source}: has no questions in the language {language!r}; see data.language")

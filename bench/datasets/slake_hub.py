@@ -35,14 +35,14 @@ class SlakeHubSettings(HubSettings):
     id: str = "BoKelvin/SLAKE"
     """Id on the Hub, or a local folder in the same layout."""
     language: slake.Language = "en"
-    """Which questions."""
+    """Language of the questions."""
 
 
 Settings = SlakeHubSettings
 
 
 def digest(settings: SlakeHubSettings) -> str:
-    """SHA-256 over questions, answers and the archive's list; takes the seconds that loading takes."""
+    """SHA-256 over questions, answers and the archive's list; as slow as loading."""
     return load(settings).digest()
 
 
@@ -61,7 +61,7 @@ def load(settings: SlakeHubSettings) -> DataSet:
     def image(example: Example) -> Image:
         info = archive.getinfo(places[example.image_name])
         where = f"{path}: {info.filename} (question {example.question_id})"
-        if info.file_size > MAX_BYTES:
+        if info.file_size > MAX_BYTES:  # a zip bomb
             raise DataError(f"{where}: unpacks to more than {MAX_BYTES:,} bytes")
         try:
             content = archive.read(info)
@@ -90,13 +90,13 @@ def _archive_path(settings: SlakeHubSettings) -> Path:
 
 
 def _places(archive: Path, members: Iterable[str], names: set[str]) -> dict[str, str]:
-    """Image name -> where it is in the archive: below ``imgs/``, another folder or none. Raises DataError if an image
-    is there twice, or missing."""
+    """Image name -> path in the archive. Raises DataError if an image is missing or there twice."""
+    # Archives differ in the folder above the images: ``imgs/``, another one or none.
     depth = max((name.count("/") for name in names), default=0) + 1
     places: dict[str, str] = {}
     for member in members:
         name = "/".join(member.split("/")[-depth:])
-        if name not in names or member.startswith("__MACOSX/"):
+        if name not in names or member.startswith("__MACOSX/"):  # there macOS keeps metadata under the same names
             continue
         if name in places:
             raise DataError(f"{archive}: has the image {name} twice, as {places[name]} and {member}; remove one")

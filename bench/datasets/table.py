@@ -22,10 +22,10 @@ from bench.registry import did_you_mean
 
 
 class TableColumns(Columns):
-    """Which column holds what, and, of one file for all splits, which split a row belongs to."""
+    """Columns of the values and, if one file holds all splits, of the split's name."""
 
     split: str | None = None
-    """Name of the split; with ``file``."""
+    """Column of the split's name; goes with ``file``."""
 
 
 class TableSettings(DrawnSplitSettings, ColumnSettings):
@@ -34,15 +34,15 @@ class TableSettings(DrawnSplitSettings, ColumnSettings):
     name: Literal["table"]
     columns: TableColumns
     files: dict[str, LocalPath] | None = None
-    """Split -> file; the suffix says what it is: ``.csv``, ``.tsv``, ``.json``, ``.jsonl`` or ``.parquet``."""
+    """Split -> file; the suffix names its format: ``.csv``, ``.tsv``, ``.json``, ``.jsonl`` or ``.parquet``."""
     file: LocalPath | None = None
     """One file for all splits."""
     image_root: LocalPath | None = None
-    """Folder below which the images are found; null for the file's own."""
+    """Folder of the images; null for the folder of the table."""
     encoding: str = "utf-8"
-    """Of CSV and TSV files, e.g. ``latin-1``, ``utf-16``."""
+    """Encoding of CSV and TSV files, e.g. ``latin-1``, ``utf-16``."""
     delimiter: str | None = Field(default=None, pattern=r'^[^\r\n"]$')
-    """Between the columns; null: a comma, in a TSV file a tab."""
+    """Character between columns; null: a comma or, in a TSV file, a tab."""
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
@@ -98,7 +98,7 @@ def load(settings: TableSettings) -> DataSet:
 
 
 def _paths(settings: TableSettings) -> Mapping[str, Path]:
-    """Split -> file to read; a file for all splits under the empty name. Raises DataError for one that is not there."""
+    """Split -> file to read; a file for all splits under the empty name. Raises DataError for an absent file."""
     # In the order of the splits: the digest is one over the files in this order.
     named = settings.files or {}
     paths = {"": settings.file} if settings.file else {split: named[split] for split in splits_in_use(settings)}
@@ -112,7 +112,7 @@ def _paths(settings: TableSettings) -> Mapping[str, Path]:
 
 
 def _image_root(settings: TableSettings, paths: Sequence[Path]) -> Path:
-    """``image_root``, or the folder of the tables; of tables in several folders, the one above all of them."""
+    """``image_root``, else the folder that holds all tables."""
     if settings.image_root is not None:
         return settings.image_root
     folders = {path.parent for path in paths}
@@ -120,7 +120,7 @@ def _image_root(settings: TableSettings, paths: Sequence[Path]) -> Path:
 
 
 def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[Row, Any], str]:
-    """From a value to a path below ``root``."""
+    """Function from a row and the name of a file to the path of the image below ``root``."""
     column = str(settings.columns.image)
     above = path.parent.absolute().relative_to(root.absolute()) if settings.image_root is None else Path()
 

@@ -83,7 +83,8 @@ def _annotation(settings: VqaRadSettings, split: str) -> Path:
 
 
 def _split_public(path: Path) -> dict[str, Sequence[Example]]:
-    """``phrase_type`` says which part a question belongs to: freeform and para, or test_freeform and test_para."""
+    """The official splits of the public JSON."""
+    # ``phrase_type`` is freeform or para in training, and test_freeform or test_para in the test set.
     parts: dict[bool, list[Row]] = {False: [], True: []}
     for row in read_records(path):
         parts[row.words("phrase_type").startswith("test")].append(row)
@@ -105,7 +106,7 @@ def _example(row: Row) -> Example:
 
 
 def question_key(image: str, question: str) -> tuple[str, str]:
-    """Equal for the same question: the image, and the question without case, white space and question mark."""
+    """Key of a question: the image, and the text without case, white space and question mark."""
     return image, " ".join(question.lower().split()).rstrip("?. ")
 
 

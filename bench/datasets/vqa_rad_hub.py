@@ -29,7 +29,7 @@ Settings = VqaRadHubSettings
 
 
 def digest(settings: VqaRadHubSettings) -> str:
-    """SHA-256 over questions, answers and image contents; takes the seconds that loading takes."""
+    """SHA-256 over questions, answers and image contents; as slow as loading."""
     return load(settings).digest()
 
 

@@ -1,4 +1,4 @@
-"""Base classes of the tasks: one label per example, or generated text; and the influence of examples on scores."""
+"""Base classes of tasks with one label per example or with generated text, and influences of examples on scores."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def f1_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray[
     import numpy as np
 
     gold, given, classes = _indices(answers, predictions)
+    # F1 of a class is 2 hits / marked; the derivatives of hits and marked by an example give its influence.
     marked = np.bincount(gold, minlength=classes) + np.bincount(given, minlength=classes)
     f1 = 2 * np.bincount(gold[gold == given], minlength=classes) / marked
     moved: NDArray[np.float64] = 2 * (gold == given) / marked[gold] - (f1 / marked)[gold] - (f1 / marked)[given]
@@ -50,6 +51,7 @@ def mcc_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray
     if not of_true or not of_predicted:
         return np.zeros(n)  # a single class: 0 by convention
     mcc = above / math.sqrt(of_true * of_predicted)
+    # Derivatives of the numerator and, relative to it, of the denominator by the weight of each example.
     moved_above = right * n + right.sum() - true[given] - predicted[gold]
     moved_below = (n - predicted[given]) / of_predicted + (n - true[gold]) / of_true
     moved: NDArray[np.float64] = moved_above / math.sqrt(of_true * of_predicted) - mcc * moved_below
@@ -57,7 +59,7 @@ def mcc_influence(answers: Sequence[str], predictions: Sequence[str]) -> NDArray
 
 
 def _indices(answers: Sequence[str], predictions: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
-    """Classes of answers and of predictions, and how many there are among both."""
+    """Classes of answers and of predictions as indices, and the number of classes."""
     import numpy as np
 
     classes, both = np.unique([*answers, *predictions], return_inverse=True)
@@ -79,7 +81,7 @@ class LabelTaskSettings(TaskSettings):
     """Names of the classes in the order of the model's outputs, e.g. those of a fine-tuned head; null: the answers of
     the training split, sorted."""
     num_labels: int | None = Field(default=None, ge=2)
-    """How many classes there are, for an estimate where the data are not; null: as many as the data have, else 2."""
+    """Number of classes, for an estimate without the data; null: as many as the data have, else 2."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -97,7 +99,7 @@ class LabelTaskSettings(TaskSettings):
         training examples of a single class, and for another number than ``num_labels``."""
         if self.labels is not None:
             return replace(facts, labels=tuple(self.labels), labels_from="spec")
-        if not train:
+        if not train:  # an estimate without the data
             numbered = tuple(map(str, range(self.num_labels or 2)))
             return replace(facts, labels=numbered, labels_from="spec" if self.num_labels else "assumed")
         labels = tuple(sorted({example.answer for example in train}))
@@ -112,7 +114,7 @@ class LabelTaskSettings(TaskSettings):
 
 
 class LabelTask:
-    """See ``bench.plugins.contracts.Task``; ``metrics`` are some of ``LABEL_METRICS``."""
+    """A ``bench.plugins.contracts.Task`` of labels; ``metrics``: names in ``LABEL_METRICS``."""
 
     def __init__(
         self, facts: TaskFacts, settings: LabelTaskSettings, metrics: Sequence[str], train: Sequence[Example]
@@ -149,9 +151,8 @@ class LabelTask:
         return [self.facts.labels[index] for index in model.logits(batch).argmax(dim=-1).tolist()]
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
-        """Accuracy; macro-averaged F1 over the classes among answers and predictions (a class never predicted counts
-        0), and Matthews' correlation, both as scikit-learn defines them.
-        """
+        """Accuracy; macro F1 over the classes among answers and predictions, and Matthews' correlation, both as in
+        scikit-learn; a class that is never predicted has F1 = 0."""
         from sklearn.metrics import f1_score, matthews_corrcoef
 
         gold, given = [example.answer for example in examples], list(predictions)
@@ -182,10 +183,10 @@ class LabelTask:
 
 
 class TextTask:
-    """What the tasks share whose answers the model generates; see ``bench.plugins.contracts.Task``."""
+    """Base of each ``bench.plugins.contracts.Task`` whose answers the model generates."""
 
     def targets(self, answers: Sequence[str]) -> dict[str, torch.Tensor]:  # noqa: ARG002 - the model tokenises them
-        """None: the model's own inputs hold the answers."""
+        """No targets: the model's inputs hold the answers."""
         return {}
 
     def loss(self, model: TextModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:

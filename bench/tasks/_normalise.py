@@ -1,4 +1,4 @@
-"""Forms in which texts are compared: two texts are the same answer if their forms are equal."""
+"""Normalised forms of texts: two texts are the same answer if their forms are equal."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _APART = (
     re.compile(r"(?<=[^\W_])\s*([-+#])\s*(?=[-+#\s]*$)"),  # C + +
     re.compile(r"(?<=[-+#])\s+([-+#])\s*(?=[-+#\s]*$)"),
 )
-"""Marks that belong to what stands beside them, as a WordPiece tokenizer decodes them: with spaces between."""
+"""Spaces that a WordPiece tokenizer decodes between a mark and its neighbours."""
 _ARTICLE = re.compile(r"(?<![\w-])(?<!\w['’])(?:a|an|the)\s+(?=\S)")
-"""``a`` in front of a word. That of ``hepatitis A``, ``A, C`` and ``A`` alone is a name."""
+"""An article before a word; the ``A`` of ``hepatitis A``, ``A, C`` or alone is a name."""
 _MEANT = "|".join(
     (
         r"(?<=\d)[^\w\s](?=\d)",  # 3.5, 1/2, 10-20
@@ -42,7 +42,7 @@ _MEANT = "|".join(
         r"(?<=\w)-(?![\w-])",  # HER2-
     )
 )
-"""Where a punctuation mark tells one answer from another."""
+"""Punctuation that distinguishes one answer from another."""
 
 
 def form_of(rule: Rule) -> Callable[[str], str]:
@@ -56,7 +56,7 @@ def form_of(rule: Rule) -> Callable[[str], str]:
 
 
 def words_of(rule: Rule) -> Callable[[str], list[str]]:
-    """The function from a text to the words that token F1 counts."""
+    """The function from a text to its words for token F1."""
     if rule == "squad":
         return squad_words
     return (lambda text: _words(vqa(text))) if rule == "vqa" else str.split
@@ -83,10 +83,9 @@ def squad_words(text: str) -> list[str]:
     """The words that SQuAD compares (Rajpurkar et al. 2016): lower case, without punctuation, without the articles a,
     an and the.
 
-    What tells answers apart stays, other than there: signs, decimal points and operators (``-5``, ``3.5``, ``x+1``),
-    marks at the end of a name (``C++``, ``HER2-``), ``a`` and the like with no word behind them, and all of a text that
-    has nothing else. Punctuation is that of all scripts, and every ideograph or kana is a word, as in MLQA (Lewis et
-    al. 2020).
+    Unlike there, these stay: signs, decimal points and operators (``-5``, ``3.5``, ``x+1``), marks at the end of a name
+    (``C++``, ``HER2-``), articles without a word behind them, and a text that has nothing else. Punctuation is that of
+    all scripts, and every ideograph or kana is a word, as in MLQA (Lewis et al. 2020).
     """
     text = _DASHES.sub("-", _composed(text))
     joined = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
@@ -96,11 +95,12 @@ def squad_words(text: str) -> list[str]:
 
 
 def _tight(found: re.Match[str]) -> str:
-    """Without the spaces, but for those beside a vowel sign, which is part of a word."""
+    """A mark without the spaces around it; a vowel sign, part of a word, keeps them."""
     return found[0] if unicodedata.category(found[1])[0] == "M" else found[1]
 
 
 def _composed(text: str) -> str:
+    # Twice: a letter may compose with its mark in lower case alone, as j with a caron.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
 
 
@@ -110,7 +110,7 @@ def _words(text: str) -> list[str]:
 
 @cache
 def _dropped() -> re.Pattern[str]:
-    """A punctuation mark that tells nothing."""
+    """Pattern of a punctuation mark that distinguishes nothing."""
     marks = {chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "P"}
     one = "".join(map(re.escape, sorted(marks | set(string.punctuation))))
     return re.compile(rf"(?!{_MEANT})[{one}]")

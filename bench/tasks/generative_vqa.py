@@ -23,7 +23,7 @@ ClosedRule = Literal["yes_no", "answer_type"]
 
 
 class Settings(TaskSettings):
-    """Nothing to set here; which questions are closed says ``evaluate.closed``."""
+    """No settings; ``evaluate.closed`` says which questions are closed."""
 
     name: Literal["generative_vqa"]
 
@@ -69,7 +69,7 @@ class GenerativeVqa(TextTask):
         }
 
     def baselines(self, train: Sequence[Example], test: Sequence[Example]) -> dict[str, dict[str, Score]]:
-        """Scores of three ways to answer that ignore the image."""
+        """Scores of three baselines that ignore the image."""
         return {
             "question_only": self.score(test, self.answer_from_question(train, test)),
             "always_yes": self.score(test, ["yes"] * len(test)),
@@ -79,8 +79,8 @@ class GenerativeVqa(TextTask):
     def answer_from_question(self, train: Sequence[Example], test: Sequence[Example]) -> list[str]:
         """The most common training answer to the same question (case and white space aside), normalised.
 
-        To a question that training does not have: the most common answer among the open or the closed training
-        questions, whichever it is; empty if there is none. Of equally common answers the last one in training.
+        To a question that training lacks: the most common answer to its open or closed training questions; empty if
+        there is none. Of equally common answers the last in training.
         """
         counts: defaultdict[str | bool, Counter[str]] = defaultdict(Counter)
         for example in train:
@@ -91,7 +91,7 @@ class GenerativeVqa(TextTask):
         return [best.get(_question_key(e), best.get(self.is_closed(e), "")) for e in test]
 
     def details(self, example: Example, prediction: str) -> dict[str, Any]:
-        """``answer_type`` as it was counted, and ``correct``."""
+        """``answer_type`` by the rule for closed questions, and ``correct``."""
         answer_type = "closed" if self.is_closed(example) else "open"
         return {"answer_type": answer_type, "correct": _is_correct(example, prediction)}
 

@@ -28,16 +28,16 @@ _RULES: dict[Rule, str] = {
 
 
 class Settings(TaskSettings):
-    """How answers are compared."""
+    """Comparison of answers."""
 
     name: Literal["text_generation"]
     normalise: Rule = "squad"
-    """In which form answers are compared. ``squad``: lower case, without punctuation and articles, but with signs,
-    decimal points and whatever else tells answers apart; ``vqa``: as the task generative_vqa, with punctuation and
+    """Form in which answers are compared. ``squad``: lower case, without punctuation and articles, but with signs,
+    decimal points and other marks that distinguish answers; ``vqa``: as the task generative_vqa, with punctuation and
     articles; ``none``: as they are."""
 
     def describe_scoring(self) -> str:
-        """Which texts count as equal."""
+        """Texts that count as equal, in words."""
         return f"Answers are compared {_RULES[self.normalise]}"
 
 
@@ -51,7 +51,7 @@ class TextGeneration(TextTask):
         self._words = words_of(rule)
 
     def check(self, example: Example) -> None:
-        """Every text can be compared."""
+        """Accepts every example: any text can be compared."""
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
         """Share of exact matches and mean token F1."""
@@ -75,8 +75,8 @@ class TextGeneration(TextTask):
         return self._form(example.answer) == self._form(prediction)
 
     def _token_f1(self, example: Example, prediction: str) -> float:
-        """Harmonic mean of precision and recall of the prediction's words, repeated ones as often as both have them;
-        two texts without words agree."""
+        """Harmonic mean of precision and recall of the prediction's words, counted with repetition; two texts without
+        words agree."""
         gold, given = self._words(example.answer), self._words(prediction)
         if not gold or not given:
             return float(gold == given)

@@ -1,4 +1,4 @@
-"""From the columns of a table to examples."""
+"""Examples from the columns of a table."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def columns_in(template: str) -> tuple[str, ...]:
 
 
 class Mapper:
-    """Makes the examples of one data set from its rows."""
+    """Makes examples from the rows of a data set."""
 
     def __init__(self, settings: ColumnSettings, notes: Notes) -> None:
         self._settings = settings
         self._columns = settings.columns
         self._notes = notes
         self._numbers: set[int] = set()
-        """Numbers of classes, in all splits, that ``label_names`` named."""
+        """Classes, in all splits, that ``label_names`` gave a name."""
 
     def check(self, source: str, known: Sequence[str]) -> None:
         """Raise DataError for a column that the table does not have."""
@@ -101,7 +101,7 @@ class Mapper:
                 raise DataError(f"{source}: there is no column {name!r}{did_you_mean(name, list(known))}; {remedy}")
 
     def _other_delimiter(self, name: str, known: Sequence[str]) -> str:
-        """The remedy where several columns were read as one; else empty."""
+        """Remedy if several columns were read as one; else empty."""
         for column in known:
             if (delimiter := delimiter_in(column)) and name in column_names(column, delimiter):
                 where = "" if "delimiter" in type(self._settings).model_fields else " of `data.name: table`"
@@ -118,8 +118,8 @@ class Mapper:
     ) -> list[Example]:
         """Examples in the order of the rows.
 
-        ``image``: from a row and the value in its column to ``Example.image``; ``class_names``: what the data call the
-        classes 0, 1, ... Raises DataError if two rows have the same id, or if no row is left.
+        ``image``: function from a row and its value to ``Example.image``; ``class_names``: names of the classes 0, 1,
+        ... in the data. Raises DataError if two rows have the same id, or if no row is left.
         """
         dropped: list[str] = []
 
@@ -198,7 +198,7 @@ class Mapper:
     def _label(self, row: Row, name: str, class_names: Sequence[str] | None) -> str:
         names = self._settings.label_names or class_names
         value = row.value(name)
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer():  # a column with missing values holds floats
             value = int(value)
         text = row.as_text(name, value)
         if not text or (class_names is not None and value == -1):  # -1: how the Hub writes that a row has no label

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>", "nat", "undefined"))
-"""How programs write a missing value as text, in lower case."""
+"""Texts that programs write for a missing value, in lower case."""
 _FIRST_FIELDS = ("question_id", "image", "questions", "answer", "answer_type")
 
 
 class Notes:
-    """How the data were read, for the reader of the scores: each note once, with one place where it applies."""
+    """Notes on how the data were read, each once with one example of where it applies."""
 
     def __init__(self) -> None:
         self._places: dict[str, str] = {}
@@ -86,7 +86,7 @@ def _encode(example: Example) -> str:
 
 def package_folder(package: str, remedy: str) -> Path:
     """Folder of an installed package, which is not imported. Raises DataError with the remedy."""
-    spec = find_spec(package)  # importing scikit-learn takes a second, and lists ask for digests, too
+    spec = find_spec(package)  # importing scikit-learn takes a second, and ``--list`` asks for digests, too
     if spec is None or spec.origin is None:
         raise DataError(f"the package {package} is not installed\n{remedy}")
     return Path(spec.origin).parent
@@ -135,7 +135,7 @@ def _parted(examples: Sequence[Example], test_contents: set[str]) -> dict[str, S
 
 
 def _content(example: Example) -> str:
-    """What must not be in two splits."""
+    """Image or texts of an example, which must not be in two splits."""
     pair = () if example.text_pair is None else (example.text_pair,)
     return example.image or "\n".join((*example.questions, *pair))
 

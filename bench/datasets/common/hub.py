@@ -39,7 +39,7 @@ class HubSettings(DataSettings):
     """Commit, tag or branch on the Hub; null for the newest. Ignored for a local folder."""
 
     def unavailable(self, error: Exception) -> DataError:
-        """The error to raise where the Hub or the folder does not give what is wanted."""
+        """Error for data that the Hub or the local folder does not provide."""
         config = (
             "\n  one of several configurations: --set data.configuration=NAME"
             if _NO_CONFIGURATION.search(str(error))
@@ -56,7 +56,7 @@ _Settings = TypeVar("_Settings", bound=HubSettings)
 
 
 class HubTables:
-    """The library's tables of a data set, read from its cache after the first download, and the images in them.
+    """Tables of a data set, from the library's cache after the first download, and the images in them.
 
     Raises DataError if the extra is not installed, the data cannot be had, or images of a folder are in no split.
     """
@@ -71,9 +71,9 @@ class HubTables:
         self._settings = settings
         self.notes = Notes()
         self.files: dict[str, list[str]] = {}
-        """Split -> its files, as paths or addresses; empty where the library does not say."""
+        """Split -> files, as paths or URLs; empty for a data set that was saved to disk."""
         self._stored: dict[str, tuple[str, int, str]] = {}
-        """Name of an image -> split, row and column where it is."""
+        """Name of an image -> its split, row and column."""
         refuse_if_limited("loading a data set of the Hub")
         try:
             import datasets
@@ -98,7 +98,7 @@ class HubTables:
 
         root = Path(self._settings.id)
         if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            stored = datasets.load_from_disk(root)
+            stored = datasets.load_from_disk(root)  # one table, or one for each split
             return dict(stored) if isinstance(stored, dict) else {"train": stored}
         builder = datasets.load_dataset_builder(
             self._settings.id, configuration, revision=self._settings.revision, data_files=data_files
@@ -108,6 +108,7 @@ class HubTables:
             self._check_all_in_splits(root, getattr(builder, "EXTENSIONS", ()))
         builder.download_and_prepare()
         tables = dict(builder.as_dataset())
+        # With a metadata file, the library makes rows of the images listed there alone.
         for split, files in self.files.items() if "imagefolder" in type(builder).__module__ else ():
             paths = [Path(file) for file in files if Path(file).name.lower() not in _METADATA]
             n = len(tables[split])
@@ -144,13 +145,13 @@ class HubTables:
         return f"{self._settings.id} ({split})"
 
     def select(self, split: str, names: Iterable[str]) -> None:
-        """Keep these columns of a split, of a nested name its first step."""
+        """Keep these columns of a split; of a dotted name, the column of its first step."""
         known = self.tables[split].column_names
         wanted = {name if name in known else name.partition(".")[0] for name in names}
         self.tables[split] = self.tables[split].select_columns([column for column in known if column in wanted])
 
     def rows(self, split: str) -> Iterator[Row]:
-        """Rows of a split, read as they are asked for."""
+        """Rows of a split, read in batches."""
         # As Arrow, since rows in the library's default format decode images, sounds and videos.
         batches = self.tables[split].with_format("arrow").iter(_BATCH)
         for number, fields in enumerate(fields for batch in batches for fields in batch.to_pylist()):
@@ -198,7 +199,7 @@ class HubTables:
         return DataSet(splits=splits, image=image, digest=digest, image_digests=list, kept_notes=self.notes)
 
     def _content(self, column: str, row: Row, value: Any) -> bytes:
-        """Bytes of an image as the library, or a plain table, stores it."""
+        """Bytes of an image in any form that the library or a plain table stores."""
         match value:
             case bytes():
                 return value
@@ -215,7 +216,7 @@ class HubTables:
         raise row.error(column, "holds no image")
 
     def _file(self, path: str) -> Path | None:
-        """A path that the library made, or one below the local folder."""
+        """File in the library's cache or below the local folder; null if absent."""
         file, root = Path(path), Path(self._settings.id)
         if not file.is_absolute():
             if not root.is_dir():
@@ -228,7 +229,7 @@ _last: dict[tuple[str, str], DataSet] = {}
 
 
 def opened_once(load: Callable[[_Settings], DataSet]) -> Callable[[_Settings], DataSet]:
-    """Keeps what ``load`` returns until another data set is opened or a file of the local folder changes."""
+    """Cache the result of ``load`` until another data set is opened or a file of the local folder changes."""
 
     @wraps(load)
     def kept(settings: _Settings) -> DataSet:

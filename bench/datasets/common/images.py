@@ -1,4 +1,4 @@
-"""Images: decoding files of any kind to upright RGB with 8 bits a channel, and folders of them with their digests."""
+"""Decoding of images to upright RGB with 8 bits a channel, and folders of images with their digests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMATS = (
     *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GIF", "ICNS", "ICO", "JPEG"),
     *("JPEG2000", "MSP", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TIFF", "WEBP", "XBM", "XPM"),
 )
-"""What Pillow decodes and knows by the first bytes; not EPS and WMF, which other programs draw."""
+"""Formats that Pillow recognises by their first bytes and decodes itself; not EPS and WMF, drawn by other programs."""
 SUFFIXES = frozenset(
     (
         *(".apng", ".avif", ".avifs", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc", ".fli"),
@@ -35,12 +35,12 @@ SUFFIXES = frozenset(
         *(".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
     )
 )
-"""A file with one of these, in any case, counts as an image unread, so that a broken one is an error."""
+"""A file with one of these suffixes, in any case, counts as an image before it is read: a broken one is an error."""
 _TGA = (".tga", ".icb", ".vda", ".vst")  # known by the suffix alone: the first bytes say nothing
 _WHITE = (255, 255, 255)
 _DEEPEST = 65_535
 _DIM = 4_096
-"""16-bit images whose values all lie below hold 12-bit data (or less) as a device wrote them."""
+"""A 16-bit image with smaller values alone holds at most 12 bits, as medical devices write them."""
 _ORIENTATION = 0x0112
 _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
           7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
@@ -90,7 +90,7 @@ def _check_size(image: Image, where: str) -> None:
 
 @cache
 def _formats() -> list[str]:
-    """Those of ``FORMATS`` that this Pillow knows."""
+    """``FORMATS`` that the installed Pillow supports."""
     import PIL.Image
 
     PIL.Image.init()
@@ -118,6 +118,7 @@ def _upright(image: Image) -> Image:
 
 def _rgb(image: Image, raw_mode: str, where: str) -> Image:
     """On white where it is transparent. Raises DataError for a transparent colour that Pillow does not keep."""
+    # Deep levels of grey; Pillow reads 16-bit colour as 8-bit RGB.
     if image.mode.startswith(("I", "F")):
         return _from_deep(image, where)
     if not image.has_transparency_data:
@@ -131,6 +132,7 @@ def _rgb(image: Image, raw_mode: str, where: str) -> Image:
         )
     if image.mode == "L" and isinstance(colour, int) and raw_mode in ("L;2", "L;4"):
         image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}[raw_mode]  # Pillow scales the pixels alone
+    # Mode La, with its levels multiplied by alpha, converts to LA alone.
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     on_white = PIL.Image.new("RGB", rgba.size, _WHITE)
     on_white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
@@ -181,7 +183,7 @@ class FolderSettings(DataSettings):
         )
 
     def not_found(self, root: Path, problem: str) -> DataError:
-        """The error to raise where the folder lacks something."""
+        """Error for a folder that lacks something."""
         return DataError(f"data set {self.name}: {root}: {problem}\n{self.remedy(root)}")
 
 
@@ -189,8 +191,8 @@ class DrawnSplitSettings(FolderSettings):
     """Settings of data sets that may come without a split to test on."""
 
     test_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the examples that form the split ``test``; the rest is ``train``. Chosen by the hash of the image's name
-    or, without images, of the text, so that neither is in both splits. Null: the data come in splits."""
+    """Share of the examples in the split ``test``; the rest is ``train``. Chosen by the hash of the image's name or,
+    without images, of the text, so that neither is in both splits. Null: the data come in splits."""
     test_seed: int | None = None
     """Draw the share with this seed, from each class alike where there are labels. Null: by the hash alone, so that no
     example changes sides when others are added."""
@@ -212,7 +214,7 @@ def open_folder(
     published: str | None = None,
     notes: Notes | None = None,
 ) -> DataSet:
-    """A data set of annotation files and a folder of images, which are opened when they are asked for.
+    """A data set of annotation files and a folder of images, which are opened on demand.
 
     ``remedy`` ends the error about missing files; ``published``: see ``files_digest``.
     """
@@ -270,7 +272,7 @@ def _hashes(root: Path, names: Sequence[str], what: str, remedy: str) -> list[st
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of ``names`` that is in ``folder``."""
+    """Path of the first of ``names`` in ``folder``; null if there is none."""
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 

@@ -40,7 +40,7 @@ class Row:
     """From 0."""
 
     def error(self, column: str, problem: str) -> DataError:
-        """The error to raise about a value."""
+        """Error about a value."""
         return DataError(f"{self.where}: column {column!r}: {problem}")
 
     def value(self, name: str, *, required: bool = True) -> Any:
@@ -61,7 +61,7 @@ class Row:
         return value
 
     def _step(self, value: Any, before: Sequence[str], step: str) -> Any:
-        """Value behind one step; null if there is none."""
+        """Value at one step of a dotted name; null if it is absent."""
         column = ".".join(before)
         if isinstance(value, list):
             if not _INDEX.fullmatch(step):
@@ -82,7 +82,8 @@ class Row:
         return text
 
     def words(self, name: str, *, required: bool = True) -> str:
-        """The same with white space collapsed: published annotations have tabs, and integers, among their texts."""
+        """``text`` with white space collapsed."""
+        # Published annotations have tabs, and integers, among their texts; a boolean there is a mistake.
         if isinstance(self.fields.get(name), bool):
             raise self.error(name, f"must be text, found {self.fields[name]!r}")
         return " ".join(self.text(name, required=required).split())
@@ -127,7 +128,7 @@ def unique(made: Iterable[tuple[Row, Example]], column: str) -> list[Example]:
 
 
 def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> list[Row]:
-    """All rows of a file, by its suffix. ``encoding`` and ``delimiter`` are of CSV and TSV files.
+    """All rows of a file, read by its suffix; ``encoding`` and ``delimiter``: of CSV and TSV files.
 
     Raises DataError that names file and, where it has any, line: absent, malformed, of another kind, or empty.
     """
@@ -147,7 +148,7 @@ def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = No
 
 
 def to_rows(source: str, records: Iterable[Any]) -> list[Row]:
-    """Raises DataError for a record that is not a mapping."""
+    """Rows of records. Raises DataError for a record that is not a mapping."""
     rows = []
     for number, record in enumerate(records):
         where = f"{source}: record {number}"
@@ -163,7 +164,7 @@ def read_records(path: Path) -> list[Row]:
 
 
 def read_json(path: Path) -> list[Any]:
-    """The same, of any kind. Raises DataError that names file, line and column."""
+    """Values of a JSON array, or one of each line. Raises DataError that names file, line and column."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -259,7 +260,7 @@ def _csv_header(where: str, cells: list[str], delimiter: str) -> list[str]:
 
 
 def _check_delimiter(where: str, header: str, delimiter: str) -> None:
-    """Raise DataError if something else separates the columns."""
+    """Raise DataError if another character separates the columns."""
     other = None if delimiter in header else delimiter_in(header)
     if other is not None:
         known = ", ".join(map(repr, column_names(header.strip(), other)))
@@ -270,7 +271,7 @@ def _check_delimiter(where: str, header: str, delimiter: str) -> None:
 
 
 def delimiter_in(header: str) -> str | None:
-    """What separates columns in a header that was read as one column; null if nothing does."""
+    """Delimiter in a header that was read as one column; null if it has none."""
     most = max(";\t|,", key=header.count)
     return most if most in header else None
 
