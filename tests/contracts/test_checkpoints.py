@@ -39,12 +39,20 @@ def saved(value: Any) -> Callable[[Path], None]:
     return lambda path: torch.save(value, path)
 
 
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("owned"),)
+
+
 NOT_WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (written(b""), "is an empty file"),
     "text": (written(b"accuracy: 0.5\n"), "is a text that begins with 'accuracy: 0.5'"),
     "lfs": (written(b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 1\n"), "is a git-lfs pointer"),
     "page": (written(b"<!DOCTYPE html>\n<html><body>404</body></html>"), "is an HTML page"),
     "cut": (zipped, "cannot be loaded"),
+    "code": (saved({"model": {"a": torch.zeros(2)}, "config": Touch()}), "loaded safely|cannot be loaded|Weights only"),
     "list": (saved([torch.zeros(2)]), "list|cannot be loaded"),
     "numbers": (saved({1: torch.zeros(2)}), "int|state_dict"),
     "texts": (saved({"a": "b"}), "state_dict|str|does not fit"),
@@ -90,13 +98,17 @@ READERS: list[Callable[[Path], object]] = [miss, ofa, timm, hf]
 
 @pytest.mark.parametrize("read", READERS, ids=["miss", "ofa", "timm", "hf"])
 @pytest.mark.parametrize("name", NOT_WEIGHTS)
-def test_what_is_no_checkpoint_is_named(tmp_path: Path, read: Callable[[Path], object], name: str) -> None:
+def test_what_is_no_checkpoint_is_named_and_not_run(
+    tmp_path: Path, read: Callable[[Path], object], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     make, expected = NOT_WEIGHTS[name]
     make(path)
     with pytest.raises(WeightsError, match=expected) as caught:
         read(path)
     assert any(known in str(caught.value) for known in ("weights.pth", "pytorch_model.bin", str(tmp_path)))
+    assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("read", READERS, ids=["miss", "ofa", "timm", "hf"])

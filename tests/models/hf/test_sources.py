@@ -189,24 +189,6 @@ def test_a_text_cut_within_a_character_is_no_longer_than_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({}, "exactly one of id, path and config, not none"),
-        ({"id": "a/b", "path": "c"}, "not id and path"),
-        ({"path": "c", "revision": "v"}, "revision is of id"),
-        ({"config": {}}, "model_type"),
-        ({"config": {"model_type": "bert"}, "random_weights": True}, "remove random_weights"),
-        ({"id": "a/b", "prompt": "say"}, "{question}"),
-        ({"id": "a/b", "parts": {}}, "parts is empty"),
-    ],
-)
-def test_settings_that_contradict(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        hf.Settings(family="hf", **given)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("config", "task", "message"),
     [
         ({"model_type": "brt"}, LABEL, r"'brt' is unknown.*did you mean 'bert'.*trust_remote_code"),

@@ -57,23 +57,6 @@ def test_lengths_are_those_of_a_batch(name: str, task: TaskFacts) -> None:
     assert model.lengths(["bad " * 50], ["neg " * 50]) == model.max_lengths()
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "t5", "gpt2"])
-def test_checkpointed_layers_train_the_same(name: str) -> None:
-    task = LABEL if name == "bert" else WRITE
-    gradients = []
-    for checkpointed in (False, True):
-        model = tiny.make(name, task)
-        tiny.put(model, dict.fromkeys(model.part_facts, "T"))
-        if checkpointed:
-            model.checkpoint_activations()
-            assert any(getattr(m, "gradient_checkpointing", False) for m in model.module.modules())
-        model.module.train()
-        torch.manual_seed(1)
-        tiny.loss(model, task).backward()  # type: ignore[no-untyped-call]
-        gradients.append([p.grad for p in model.module.parameters()])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
-
-
 def test_a_prompt_is_put_around_the_question() -> None:
     model = tiny.make("gpt2", WRITE, prompt="good {question} .", question_max_tokens=2)
     assert model.tokens.tokenizer.decode(model.question("a bad one"), skip_special_tokens=True) == "good a bad."
@@ -91,15 +74,6 @@ def test_a_chat_template_is_used(template: str, written: str | None, tmp_path: P
     model = tiny.make("gpt2", WRITE, tokenizer=str(tmp_path), question_max_tokens=2)
     prompts = [model.tokens.tokenizer.decode(model.question(text)) for text in ("bad", "bad bad bad")]
     assert prompts == [written, "so bad bad."]
-
-
-def test_weights_that_know_the_labels_keep_their_order(tmp_path: Path) -> None:
-    model = tiny.make("bert", LABEL)
-    hf.save(model, tmp_path)
-    inverted = replace(LABEL, labels=LABEL.labels[::-1])
-    for task in (inverted, replace(inverted, labels=tuple(label.upper() for label in inverted.labels))):
-        flipped = [row.flip(0) for row in tiny.predict(read(tmp_path, task), task, QUESTIONS)]
-        assert tiny.same(flipped, tiny.predict(model, LABEL, QUESTIONS))
 
 
 def test_a_head_for_other_labels_starts_anew_and_nothing_else(tmp_path: Path) -> None:

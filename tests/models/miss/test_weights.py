@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,24 +116,6 @@ def test_renamed_attention_and_tied_tensors_that_differ_are_refused(model: MissM
         build(checkpoint(state))
 
 
-class Evil:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_pickle_is_not_executed_and_a_broken_file_is_named(folder: Path, tmp_path: Path, checkpoint: Write) -> None:
-    with pytest.raises(WeightsError, match="cannot be loaded safely"):
-        build(checkpoint({"model": {"a": torch.zeros(1)}, "config": Evil(tmp_path / "owned")}))
-    assert not (tmp_path / "owned").exists()
-    for name in ("broken.pth", "broken.safetensors"):
-        (folder / name).write_bytes(b"<html>not found</html>")
-        with pytest.raises(WeightsError, match=re.escape(name)):
-            build(with_weights(kind="checkpoint", path=folder / name))
-
-
 def test_positions_are_interpolated_to_another_image_size(model: MissModel, folder: Path) -> None:
     settings = miss.Settings.model_validate(
         MISS | {"image": {"size": 64}, "weights": {"kind": "folder", "path": folder}}
@@ -161,14 +141,6 @@ def test_a_config_that_disagrees_with_the_spec_is_an_error(folder: Path) -> None
             build(with_weights(kind="folder", path=folder))
 
 
-def test_the_digest_follows_the_vocabulary(folder: Path) -> None:
-    settings = with_weights(kind="folder", path=folder)
-    before = miss.weights_digest(settings)
-    with (folder / "vocab.txt").open("a") as stream:
-        stream.write("more\n")
-    assert miss.weights_digest(settings) != before
-
-
 @pytest.mark.parametrize(
     "weights",
     [
@@ -181,24 +153,6 @@ def test_missing_weights_are_an_error_that_names_the_place(weights: dict[str, An
     with pytest.raises(WeightsError, match=r"noth|nowhere"):
         miss.weights_digest(with_weights(**weights))
     miss.build(with_weights(**weights), texts=["a"], device="meta")  # counting needs no weights
-
-
-def test_hub_weights_come_from_the_cache_or_not_at_all(
-    model: MissModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    settings = with_weights(kind="hub", id="some/miss")
-    with pytest.raises(WeightsError, match="cannot get some/miss"):
-        miss.weights_digest(settings)
-    repository = tmp_path / "cache" / "models--some--miss"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    (repository / "snapshots").mkdir()
-    folder.rename(repository / "snapshots" / ("a" * 40))
-    assert same(build(settings), model)
 
 
 def test_vocabulary_of_a_fast_tokenizer_is_read(tmp_path: Path) -> None:

@@ -1,21 +1,15 @@
-"""OFA trains and generates with every method on both parts, and never looks at padding."""
+"""OFA: losses, inputs of the decoder, attention, checkpointing and training mode."""
 
 from __future__ import annotations
-
-import itertools
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from torch.nn import functional
 
 from bench.errors import BenchError
 from bench.models import ofa
 from bench.models.ofa.model import OfaModel
-from bench.models.ofa.search import beam_search
-from bench.models.ofa.tokens import EOS, PAD
 from bench.plugins.contracts import GenerateOptions, InputLengths
 from tests.models.vqa import (
     ANSWERS,
@@ -25,10 +19,8 @@ from tests.models.vqa import (
     OFA,
     QUESTIONS,
     Batch,
-    answers_alone,
     assert_trained,
     batch_of,
-    disturb,
     gradients,
     images,
     micro_ofa,
@@ -67,35 +59,6 @@ def greedy_by_scoring(model: OfaModel, question: int) -> str:
     return model.tokens.decode(answer)
 
 
-def beams_by_scoring(model: OfaModel, question: int) -> str:
-    """Beam search over one question without a cache: each beam's whole text is scored again for every token."""
-    one = model.collate([images()[question]], [QUESTIONS[question]], [])
-    batch = {name: tensor.expand(BEAMS.num_beams, *tensor.shape[1:]) for name, tensor in one.items()}
-    texts = batch["question_ids"][:, :-1]
-
-    def advance(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        nonlocal texts
-        texts = torch.cat([texts[rows], tokens[:, None]], dim=1)
-        return logits(model, batch, texts)[:, -1]
-
-    first = logits(model, one, texts[:1])[:, -1]
-    found = beam_search(first, advance, beams=BEAMS.num_beams, steps=BEAMS.max_new_tokens, eos=EOS, pad=PAD)
-    return model.tokens.decode(found[0].tolist())
-
-
-@pytest.mark.parametrize(("part", "method"), list(itertools.product(ofa.PARTS, METHODS)))
-def test_method_on_part_trains_and_generates(model: OfaModel, batch: Batch, part: str, method: str) -> None:
-    trained = put(model, {part: method})
-    assert_trained(model, trained)
-    before = logits(model, batch, batch["decoder_ids"])
-    disturb(trained, 0.5)
-    assert (logits(model, batch, batch["decoder_ids"]) - before).abs().max() > 1e-4
-
-    assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
-    together = model.generate(batch, BEAMS)
-    assert together == answers_alone(model) == [beams_by_scoring(model, i) for i in range(len(QUESTIONS))]
-
-
 def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: Batch) -> None:
     """peft looks for it inside the part; in front of the text, they move its positions."""
     from peft import PromptTuningConfig, TaskType, get_peft_model
@@ -109,15 +72,6 @@ def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: 
     assert len(trained) == 2
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
     assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
-
-
-@pytest.mark.parametrize("method", ["prefix", "ptuning_v2"])
-def test_prompts_on_the_decoder_change_generated_answers(model: OfaModel, batch: Batch, method: str) -> None:
-    trained = put(model, {"decoder": method})
-    before = model.generate(batch, BEAMS)
-    assert len(set(before)) > 2, "comparing answers that are all the same would show nothing"
-    disturb(trained, 5)
-    assert model.generate(batch, BEAMS) != before
 
 
 def test_loss_is_the_released_codes_and_padding_changes_nothing(model: OfaModel, batch: Batch) -> None:
@@ -203,21 +157,6 @@ def test_images_are_scaled_to_one(model: OfaModel) -> None:
 def test_a_text_beyond_the_position_table_is_refused(model: OfaModel, batch: Batch) -> None:
     with pytest.raises(BenchError, match="max_positions 160"):
         model.generate(batch, GenerateOptions(num_beams=1, max_new_tokens=200))
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"image_size": 50}, "not a multiple of 16"),
-        ({"image_size": 160}, "image_buckets allows 8"),
-        ({"network": {"hidden_size": 30}}, "multiple of network.num_attention_heads"),
-        ({"question_max_tokens": 150}, "max_positions allows 160"),
-        ({"constrain_loss": True}, "constrain_loss needs the known answers"),
-    ],
-)
-def test_impossible_settings_are_refused(change: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValidationError, match=complaint):
-        ofa.Settings.model_validate(OFA | change)
 
 
 def constrained(known: list[str] = KNOWN) -> OfaModel:

@@ -88,6 +88,11 @@ def test_a_released_checkpoint_comes_back_whole(tmp_path: Path, embedding: str) 
     torch.testing.assert_close(found.loss(batch_of(found)), original.loss(batch_of(original)))
     assert found.generate(batch_of(found), OPTIONS) == original.generate(batch_of(original), OPTIONS)
     assert len(str(ofa.weights_digest(settings(path)))) == 64
+    ofa.save(found, tmp_path / "saved")
+    weights = {"kind": "folder", "path": str(tmp_path / "saved")}
+    again = ofa.build(settings(path, weights=weights, embedding=embedding), texts=[], device="cpu")
+    again.module.eval()
+    assert again.generate(batch_of(again), OPTIONS) == found.generate(batch_of(found), OPTIONS)
 
 
 def test_half_precision_is_widened(tmp_path: Path) -> None:
@@ -120,26 +125,6 @@ def test_what_does_not_fit_is_named(tmp_path: Path, change: Any, complaint: str)
         load(tmp_path / "bad.pt")
 
 
-class Surprise:
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path("surprise"),))
-
-
-def test_nothing_but_plain_data_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    content = released(bpe_model(tmp_path)) | {"task_state": Surprise()}
-    torch.save(content, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match="cannot be loaded safely"):
-        load(tmp_path / "evil.pt")
-    assert not (tmp_path / "surprise").exists()
-    (tmp_path / "torn.pt").write_bytes((tmp_path / "evil.pt").read_bytes()[:1000])
-    with pytest.raises(WeightsError, match="cannot be loaded safely"):
-        load(tmp_path / "torn.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(WeightsError, match=r"no state_dict .*under 'model'"):
-        load(tmp_path / "list.pt")
-
-
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no weights at"):
         ofa.weights_digest(settings(tmp_path / "none.pt"))
@@ -168,15 +153,3 @@ def test_a_question_is_cleaned_and_cut() -> None:
     tokens = micro_ofa(question_max_words=4).tokens
     assert tokens.decode(tokens.question("?Is  it a LUNG-or/not", 40)[1:]) == "is it a lung ?"
     assert len(micro_ofa().tokens.question("lung " * 100, 9)) == 9
-
-
-def test_a_saved_model_keeps_the_tokenizer_of_byte_pairs(tmp_path: Path) -> None:
-    torch.save(released(bpe_model(tmp_path)), tmp_path / "model.pt")
-    model = load(tmp_path / "model.pt")
-    ofa.save(model, tmp_path / "saved")
-    weights = {"kind": "folder", "path": str(tmp_path / "saved")}
-    given = ofa.Settings.model_validate(model.settings.model_dump() | {"weights": weights})
-    found = ofa.build(given, texts=[], device="cpu")
-    found.module.eval()
-    assert found.generate(batch_of(found), OPTIONS) == model.generate(batch_of(model), OPTIONS)
-    assert ofa.weights_digest(given)

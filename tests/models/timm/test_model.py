@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from bench.errors import BenchError, SpecError
 from bench.methods import lora
 from bench.models import timm as family
 from bench.plugins.contracts import InputLengths
 from bench.training.adapt import adapt
-from bench.training.audit import check_frozen
 from bench.training.params import count_params
 from tests.models.timm.models import TINY_VIT, built, picture, settings, task
 
@@ -76,24 +74,6 @@ def test_default_parts_are_those_of_timm(architecture: str, stem: set[str], head
     assert sum(p.numel() for p in model.part("head").parameters()) % 3 == 0, "three labels, and no norm beside"
 
 
-def test_lora_on_a_vit_counts_what_peft_prints() -> None:
-    """PEFT's guide to LoRA for image classification, https://huggingface.co/docs/peft/v0.6.0/task_guides/
-    image_classification_lora: ViT-base with r=16 on query and value and a classifier of 101 foods trains 667,493 of
-    86,466,149. Query and value are 2 x (768 x 16 + 16 x 768) a layer; timm's one qkv is (768 x 16 + 16 x 2304).
-    """
-    foods = tuple(map(str, range(101)))
-    parts = {"stem": "F", "blocks": "LoRA", "head": "T"}
-    model = built("vit_base_patch16_224", "meta", task(foods))
-    method = lora.Settings(type="lora", r=16, targets={"blocks": ["qkv"]})
-    adapters = adapt(model, model.part_facts, parts, {"LoRA": method})
-    check_frozen(model, parts, adapters)
-    params = count_params(model, parts, adapters)
-    adapter = 12 * 16 * (768 + 3 * 768)
-    assert params.by_part["head"].trainable == 667_493 - 12 * 2 * 2 * 768 * 16
-    assert params.trainable == adapter + 101 * 769
-    assert params.total - adapter == 86_466_149 - (667_493 - 101 * 769) == 85_876_325
-
-
 def test_lora_on_a_poolformer_counts_what_peft_prints() -> None:
     """PEFT's guide to custom models, https://huggingface.co/docs/peft/developer_guides/custom_models#timm-models: r=8
     on the feed-forward convolutions, and the classifier of the 6 classes that its count implies: it prints
@@ -146,29 +126,6 @@ def test_own_parts() -> None:
         built(parts={"late": "blocks.7"})
 
 
-def test_checkpointing_computes_the_same_gradients_with_fewer_tensors_kept() -> None:
-    kept: dict[bool, int] = {}
-    gradients = {}
-    for checkpoint in (False, True):
-        model = built()
-        if checkpoint:
-            model.checkpoint_activations()
-        model.module.train()
-        sizes: list[int] = []
-
-        def note(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
-            sizes.append(tensor.numel())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-            loss = model.logits(model.collate([picture()] * 2, ["", ""], [])).square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        kept[checkpoint] = sum(sizes)
-        gradients[checkpoint] = model.model.patch_embed.proj.weight.grad
-    assert kept[True] < kept[False] / 2
-    assert torch.allclose(gradients[True], gradients[False], atol=1e-6)
-
-
 def test_a_model_that_cannot_checkpoint_says_so() -> None:
     with pytest.raises(BenchError, match="gradient_checkpointing to false"):
         built("inception_v3", "meta").checkpoint_activations()
@@ -188,18 +145,3 @@ def test_what_timm_does_not_have(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError) as caught:
         built(device="meta", **fields)
     assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"arguments": {"num_classes": 3}}, "the data set says how many classes"),
-        ({"arguments": {"pretrained": True}}, "set model.weights"),
-        ({"arguments": {"img_size": 32}, "image": {"size": 48}}, "set one of them"),
-        ({"parts": {}}, "at least 1"),
-        ({"architecture": ""}, "at least 1"),
-    ],
-)
-def test_settings_that_cannot_be(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        settings(**fields)

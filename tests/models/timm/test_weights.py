@@ -106,24 +106,7 @@ def test_position_embeddings_are_resampled_to_the_image_size(tmp_path: Path) -> 
     assert larger.logits({"pixel_values": torch.zeros(1, 3, 96, 96)}).shape == (1, 2)
 
 
-def test_the_digest_is_of_the_tensors_and_what_says_how_images_are_prepared(folder: Path) -> None:
-    given = settings(**SMALL_RESNET, weights={"kind": "folder", "path": str(folder)})
-    alone = settings(**SMALL_RESNET, weights={"kind": "file", "path": str(folder / "model.safetensors")})
-    before = family.weights_digest(given), family.weights_digest(alone)
-    with (folder / "config.json").open("a") as stream:
-        stream.write(" ")
-    assert family.weights_digest(given) != before[0]
-    assert family.weights_digest(alone) == before[1]
-
-
-class Evil:
-    """What unpickling must never run."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("owned"),))
-
-
-def test_weights_that_do_not_fit_or_are_missing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_do_not_fit_or_are_missing(folder: Path, tmp_path: Path) -> None:
     def refused(words: str, **fields: Any) -> None:
         with pytest.raises(WeightsError) as caught:
             model_of(**fields)
@@ -136,10 +119,6 @@ def test_weights_that_do_not_fit_or_are_missing(folder: Path, tmp_path: Path, mo
     refused("null for random", **nowhere)
     assert next(model_of(device="meta", **nowhere).module.parameters()).is_meta, "counting needs no weights"
     refused("null for random", weights={"kind": "file", "path": str(tmp_path / "no.pth")})
-    monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    refused("safely", weights={"kind": "file", "path": str(tmp_path / "evil.pth")})
-    assert not (tmp_path / "owned").exists()
     state = model_of().model.state_dict()
     del state["layer3.0.conv1.weight"]
     torch.save(state, tmp_path / "torn.pth")
@@ -147,22 +126,3 @@ def test_weights_that_do_not_fit_or_are_missing(folder: Path, tmp_path: Path, mo
         refused("layer3.0.conv1.weight", labels=labels, weights={"kind": "file", "path": str(tmp_path / "torn.pth")})
     (folder / "config.json").unlink()
     refused("no config.json", **at_folder)
-
-
-def test_hub_weights_come_from_the_cache_or_not_at_all(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    hub: dict[str, Any] = {"kind": "hub", "id": "timm/resnet18.mine"}
-    with pytest.raises(WeightsError, match=r"timm/resnet18\.mine"):
-        model_of(weights=hub)
-    commit = "0" * 40
-    repository = tmp_path / "cache" / "models--timm--resnet18.mine"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    (repository / "snapshots").mkdir()
-    folder.rename(repository / "snapshots" / commit)
-    assert same(model_of(seed=1, weights=hub), model_of())
