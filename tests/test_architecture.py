@@ -95,14 +95,20 @@ def _offers(module: ModuleType, kind: type) -> bool:
     return all(hasattr(module, key) for key, value in vars(kind).items() if isinstance(value, staticmethod))
 
 
-def test_plugins_import_nothing_heavy() -> None:
-    """Every plugin is loaded to validate a spec, so a heavy import there would slow ``--help``."""
-    code = (
-        "import sys; from bench import registry\n"
-        f"for kind in {PLUGIN_FOLDERS!r}:\n"
-        "    for name in registry.names(kind): registry.load(kind, name)\n"
-        f"print(sorted(set(sys.modules) & set({HEAVY!r})))"
-    )
+LIGHT = {
+    "plugins": f"for kind in {PLUGIN_FOLDERS!r}:\n    for name in registry.names(kind): registry.load(kind, name)",
+    "a check": "from bench.methods import lora; from bench.models import miss\n"
+    "lora.check(lora.Settings(type='lora'), miss.PARTS['vit'])",
+    "the catalogue of methods": "from bench.methods.common.catalogue import catalogue; catalogue()",
+    "the environment": "from bench import environment; environment.describe(); environment.usable_gpus()",
+    "the version": "from bench import commands; commands.version_text(as_json=False)",
+}
+"""What specs, lists and ``--help`` need: a heavy import there would slow them."""
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_nothing_heavy_is_imported(name: str) -> None:
+    code = f"import sys; from bench import registry\n{LIGHT[name]}\nprint(sorted(set(sys.modules) & set({HEAVY!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 

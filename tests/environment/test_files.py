@@ -1,4 +1,4 @@
-"""Hashes of files: those of their contents whatever the cache says, and quick the second time."""
+"""Files are replaced whole or left; their hashes are those of the contents whatever the cache says, and quick."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import pytest
 
 from bench import metrics
 from bench.records.store import ResultsFile
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 GALLERY = ROOT / "results" / "gallery"
 RECORDS = sorted(path for path in GALLERY.glob("*/*.jsonl") if path.parent.name != "validation")
 FAILING = {("all_methods", "SHADOW variant=llama"): "without a gradient"}

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
-OUTSIDE = Path(__file__).resolve().parent / "outside"
+from tests.conftest import ROOT
+
+OUTSIDE = ROOT / "tests" / "outside"
 SPEC = OUTSIDE / "counting.yaml"
-CONTRIBUTING = (OUTSIDE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +44,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(site: Path | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """``run_bench.py`` in a process of its own."""
-    root = OUTSIDE.parents[1]
+
     path = os.pathsep.join(filter(None, [str(site or ""), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, "run_bench.py", *map(str, arguments)],
-        cwd=root,
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "120"},
         capture_output=True,
         text=True,
@@ -108,6 +110,6 @@ def test_contributing_shows_the_package_as_it_is() -> None:
     blocks = dict(re.findall(r"`(tests/outside/[\w./]+)`:\n\n```\w+\n(.*?)```", CONTRIBUTING, flags=re.DOTALL))
     assert set(blocks) == {"tests/outside/counting/small_tensors.py", "tests/outside/pyproject.toml"}
     for path, shown in blocks.items():
-        assert shown.strip() in (OUTSIDE.parents[1] / path).read_text()
+        assert shown.strip() in (ROOT / path).read_text()
     for file in sorted((OUTSIDE / "counting").glob("[!_]*.py")):
         assert f"tests/outside/counting/{file.name}" in CONTRIBUTING
