@@ -87,12 +87,9 @@ def test_a_share_knows_numerator_and_denominator(cell: Cell) -> None:
 
 
 def test_a_share_of_no_questions_is_null(cell: Cell) -> None:
-    none = Share(correct=0, n=0)
-    some = Share(correct=1, n=2)
+    none, some = Share(correct=0, n=0), Share(correct=1, n=2)
     record = make_record(cell, accuracy=Accuracy(open=none, closed=some, overall=some))
-    assert value("open", record) is None
-    assert value("closed", record) == 50.0
-    assert value("over_prior", record) is None
+    assert [value(name, record) for name in ("open", "closed", "over_prior")] == [None, 50.0, None]
 
 
 @pytest.mark.parametrize(
@@ -104,12 +101,9 @@ def test_published_values_as_papers_print_them(name: str, printed: object, wante
     assert metrics.get(name).published(printed) == wanted
 
 
-def test_a_published_value_must_be_a_number() -> None:
+def test_what_is_no_number_or_no_metric_is_refused() -> None:
     with pytest.raises(SpecError, match=r"published memory 'lots' is not a number"):
         metrics.get("memory").published("lots")
-
-
-def test_an_unknown_metric_names_the_nearest() -> None:
     with pytest.raises(SpecError, match=r"unknown metric 'memroy'; did you mean 'memory'\?"):
         metrics.get("memroy")
 
