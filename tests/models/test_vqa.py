@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional
+from PIL import Image
 
 from bench.models import miss, ofa
 from bench.models.ofa.search import beam_search
@@ -17,13 +17,14 @@ from tests.models.vqa import (
     GREEDY,
     METHODS,
     QUESTIONS,
-    Batch,
     answers_alone,
     assert_trained,
     batch_of,
     disturb,
+    greedy,
     images,
     micro_ofa,
+    next_scores,
     put,
     tiny_miss,
 )
@@ -35,19 +36,6 @@ PLACES = [
     for part, method in itertools.product(parts, METHODS)
     if (part, method[0]) != ("vit", "p")
 ]
-
-
-def next_scores(model: Any, batch: Batch, texts: torch.Tensor) -> torch.Tensor:
-    """Scores (rows, vocabulary) behind the texts, by a whole forward pass without generation's cache."""
-    scores: torch.Tensor = model.forward_scores(batch, functional.pad(texts, (0, 1)))
-    return scores[:, -1]
-
-
-def greedy(model: Any, batch: Batch) -> list[str]:
-    answers = torch.zeros(len(QUESTIONS), 0, dtype=torch.long)
-    for _ in range(GREEDY.max_new_tokens):
-        answers = torch.cat([answers, next_scores(model, batch, answers).argmax(-1)[:, None]], dim=1)
-    return [model.tokens.decode(row) for row in answers.tolist()]
 
 
 def ofa_beams(model: Any, question: int) -> str:
@@ -92,3 +80,19 @@ def test_prompts_on_the_decoder_change_generated_answers(family: str, part: str,
     assert len(set(before)) > 1, "equal answers would show nothing"
     disturb(trained, 5)
     assert model.generate(batch, BEAMS) != before
+
+
+@pytest.mark.parametrize(
+    ("family", "image", "level", "value"),
+    [
+        ("miss", {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}, 255, 2.0),
+        ("miss", {"mean": (0, 0, 0), "std": (1, 1, 1), "divide_by_255": True}, 255, 1 / 255),
+        ("ofa", None, 255, 1.0),
+        ("ofa", None, 0, -1.0),
+    ],
+)
+def test_images_become_pixels(family: str, image: dict[str, Any] | None, level: int, value: float) -> None:
+    model = MAKERS[family](**({"image": {"size": 32} | image} if image else {}))
+    pixels = model.collate([Image.new("L", (7, 9), level)], ["color"], [])["pixel_values"]
+    torch.testing.assert_close(pixels, torch.full_like(pixels, value))
+    assert pixels.shape == (1, 3, model.facts()["image_size"], model.facts()["image_size"])

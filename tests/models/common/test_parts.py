@@ -251,7 +251,8 @@ def test_targets_of_convolutions_where_nothing_is_linear() -> None:
 
 def test_ln_tuning_is_of_all_norms_that_names_can_tell() -> None:
     model = vit("meta")
-    assert _parts.default_targets(model.blocks)["ln_tuning"] == ["norm1", "norm2"]
+    targets = _parts.default_targets(model.blocks)
+    assert (targets["ia3"], targets["ln_tuning"]) == (["fc2", "qkv"], ["norm1", "norm2"])
     assert "ln_tuning" not in _parts.default_targets(model), "norm is also an identity in each attention"
 
 

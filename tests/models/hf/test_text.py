@@ -44,10 +44,10 @@ def test_learns_answers_one_by_one_as_together_and_is_saved(name: str, task: Tas
     hf.save(model, tmp_path / "saved")
     assert tiny.same(tiny.predict(read(tmp_path / "saved", task), task, QUESTIONS), together)
 
+    check_lengths(tiny.make(name, task, question_max_tokens=4), task)
 
-@BOTH
-def test_lengths_are_those_of_a_batch(name: str, task: TaskFacts) -> None:
-    model = tiny.make(name, task, question_max_tokens=4)
+
+def check_lengths(model: Any, task: TaskFacts) -> None:
     lengths = model.lengths(QUESTIONS, ANSWERS)
     for answers in ([], ANSWERS if task.output == "text" else []):
         batch = model.collate([], QUESTIONS, answers)

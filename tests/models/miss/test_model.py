@@ -26,17 +26,6 @@ def batch(model: MissModel) -> Batch:
     return batch_of(model)
 
 
-def logits(model: MissModel, batch: Batch, ids: torch.Tensor) -> torch.Tensor:
-    """The decoder's scores after each of ``ids``, without generation's cache."""
-    found: torch.Tensor = model.part("dec")(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        encoder_hidden_states=model._question_states(batch),
-        encoder_attention_mask=batch["question_mask"],
-    ).logits
-    return found
-
-
 @pytest.mark.parametrize("part", ["jtm", "dec"])
 def test_a_prefix_reaches_self_attention_only(model: MissModel, batch: Batch, part: str) -> None:
     put(model, {part: "prefix"})
@@ -54,8 +43,9 @@ def test_a_prefix_reaches_self_attention_only(model: MissModel, batch: Batch, pa
     assert seen == {"attention": 10 + own, "crossattention": other}
 
 
+@torch.no_grad()
 def test_loss_is_the_released_codes_and_padding_changes_nothing(model: MissModel, batch: Batch) -> None:
-    scores = logits(model, batch, batch["answer_ids"])[:, :-1]
+    scores = model.forward_scores(batch, batch["answer_ids"][:, 1:])
     each = functional.cross_entropy(
         scores.flatten(0, 1), batch["answer_ids"][:, 1:].flatten(), label_smoothing=0.1, reduction="none"
     )
@@ -79,19 +69,6 @@ def test_texts_become_tokens(model: MissModel) -> None:
     assert [tokens.decode(row) for row in ids.tolist()] == ["yes", "left lung"]
     assert tokens.decode([tokens.dec, tokens.sep, *ids[0].tolist()]) == "", "an answer ends at the first [SEP]"
     assert model.cut_texts(["color " * 33, "color " * 34], ["yes"]).questions == 1
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        ({"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}, 2.0),
-        ({"mean": (0, 0, 0), "std": (1, 1, 1), "divide_by_255": True}, 1 / 255),
-    ],
-)
-def test_images_become_pixels(image: dict[str, Any], expected: float) -> None:
-    model = tiny_miss(image={"size": 32} | image)
-    pixels = model.collate([Image.new("L", (7, 9), 255)], ["color"], [])["pixel_values"]
-    torch.testing.assert_close(pixels, torch.full((1, 3, 32, 32), expected))
 
 
 RELEASED = {"mean": (0, 0, 0), "std": (1, 1, 1), "divide_by_255": True, "interpolation": "bilinear"}

@@ -86,30 +86,6 @@ def test_a_library_without_the_place_is_refused() -> None:
         pass
 
 
-def test_padding_is_attended_to_only_if_asked(model: MissModel) -> None:
-    """The decoder's first scores are those of a forward pass with or without the mask of the question."""
-    batch = model.collate(images(), QUESTIONS, [])
-    mask, states = batch["question_mask"], model._question_states(batch)
-    assert (mask == 0).any()
-    start = torch.full((len(QUESTIONS), 1), model.tokens.dec)
-
-    def first(encoder_mask: torch.Tensor) -> list[str]:
-        decoder: Any = model.part("dec")
-        scores = decoder(input_ids=start, encoder_hidden_states=states, encoder_attention_mask=encoder_mask).logits
-        return [model.tokens.decode([token]) for token in scores[:, -1].argmax(-1).tolist()]
-
-    seen: list[torch.Tensor] = []
-    model.part("dec").register_forward_pre_hook(
-        lambda _module, _args, kwargs: seen.append(kwargs["encoder_attention_mask"]), with_kwargs=True
-    )
-    for attend, encoder_mask in ((False, mask), (True, torch.ones_like(mask))):
-        expected = first(encoder_mask)
-        seen.clear()
-        options = GenerateOptions(num_beams=1, max_new_tokens=1, attend_padding=attend)
-        assert model.generate(batch, options) == expected
-        assert torch.equal(seen[0], encoder_mask)
-
-
 def test_with_it_an_answer_depends_on_its_batch(model: MissModel) -> None:
     """What the switch costs: the scores of a short question move with the longest one beside it."""
     alone = model.collate(images()[:1], QUESTIONS[:1], [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from bench.errors import BenchError
@@ -17,11 +16,11 @@ from tests.models.vqa import (
     GREEDY,
     METHODS,
     OFA,
-    QUESTIONS,
     Batch,
     assert_trained,
     batch_of,
     gradients,
+    greedy,
     images,
     micro_ofa,
     put,
@@ -48,17 +47,6 @@ def logits(model: OfaModel, batch: Batch, ids: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def greedy_by_scoring(model: OfaModel, question: int) -> str:
-    """The answer to one question, each token the likeliest of a whole new pass over the text so far."""
-    batch = model.collate([images()[question]], [QUESTIONS[question]], [])
-    ids = batch["question_ids"][:, :-1]
-    answer: list[int] = []
-    for _ in range(GREEDY.max_new_tokens):
-        answer.append(int(logits(model, batch, ids)[0, -1].argmax()))
-        ids = torch.cat([ids, torch.tensor([[answer[-1]]])], dim=1)
-    return model.tokens.decode(answer)
-
-
 def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: Batch) -> None:
     """peft looks for it inside the part; in front of the text, they move its positions."""
     from peft import PromptTuningConfig, TaskType, get_peft_model
@@ -71,7 +59,7 @@ def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: 
     trained = [p for n, p in model.module.named_parameters() if "prompt_encoder" in n]
     assert len(trained) == 2
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
-    assert model.generate(batch, GREEDY) == [greedy_by_scoring(model, i) for i in range(len(QUESTIONS))]
+    assert model.generate(batch, GREEDY) == greedy(model, batch)
 
 
 def test_loss_is_the_released_codes_and_padding_changes_nothing(model: OfaModel, batch: Batch) -> None:
@@ -146,12 +134,6 @@ def test_dropout_and_drop_path_act_in_training_only() -> None:
     assert torch.equal(model.loss(batch), model.loss(batch))
     model.module.train()
     assert len({model.loss(batch).item() for _ in range(8)}) > 1
-
-
-def test_images_are_scaled_to_one(model: OfaModel) -> None:
-    for level, value in ((255, 1.0), (0, -1.0)):
-        pixels = model.collate([Image.new("L", (7, 9), level)], ["color"], [])["pixel_values"]
-        assert torch.equal(pixels, torch.full((1, 3, 48, 48), value))
 
 
 def test_a_text_beyond_the_position_table_is_refused(model: OfaModel, batch: Batch) -> None:

@@ -77,16 +77,6 @@ def test_only_answers_of_the_trie_are_found(seed: int, beams: int) -> None:
             assert tuple(found) == max(answers, key=lambda text: chain.likelihood(example, text, answers))
 
 
-def test_one_beam_takes_the_likeliest_token_each_time() -> None:
-    chain = Chain(7, batch=1)
-    expected: list[int] = []
-    last = (VOCABULARY, VOCABULARY)
-    while len(expected) < LONGEST and EOS not in expected:
-        expected.append(int(chain.scores[0, last[0], last[1]].argmax()))
-        last = (last[1], expected[-1])
-    assert chain.search(beams=1) == [expected]
-
-
 def test_a_trie_knows_its_sequences() -> None:
     trie = Trie.of([[3, 4, EOS], [3, EOS], [5, 4, EOS]], VOCABULARY)
     start = torch.tensor([0, 0, 0])

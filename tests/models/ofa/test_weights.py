@@ -105,12 +105,7 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda s: s.pop("encoder.image_proj.bias"), "1 missing: encoder.image_proj.bias"),
         (lambda s: s.update({"decoder.adapter.weight": torch.zeros(2)}), "1 unexpected: decoder.adapter.weight"),
-        (
-            lambda s: s.update({"encoder.image_proj.bias": torch.zeros(7)}),
-            r"1 of another shape: encoder.image_proj.bias \(7,\) instead of \(32,\)",
-        ),
         (
             lambda s: s.update({"decoder.output_projection.weight": s["encoder.embed_tokens.weight"] + 1}),
             "are one tensor in this model, but differ in the file",

@@ -14,7 +14,7 @@ from bench.models import timm as family
 from bench.plugins.contracts import InputLengths
 from bench.training.adapt import adapt
 from bench.training.params import count_params
-from tests.models.timm.models import TINY_VIT, built, picture, settings, task
+from tests.models.timm.models import TINY_VIT, built, picture, task
 
 IMAGENET = tuple(str(label) for label in range(1000))
 NO_TEXT = InputLengths(question_tokens=0, answer_tokens=0)
@@ -114,16 +114,6 @@ def test_both_attentions_agree() -> None:
     assert [m.fused_attn for m in eager.model.modules() if hasattr(m, "fused_attn")] == [False] * 3
     batch = fused.collate([picture()], [""], [])
     assert torch.allclose(fused.logits(batch), eager.logits(batch), atol=1e-5)
-
-
-def test_own_parts() -> None:
-    own = {"early": ["patch_embed", "cls_token", "blocks.[0-1]"], "late": "blocks.2"}
-    model = built(parts=own)
-    assert set(family.parts(settings(parts=own), task())) == {"early", "late"} == set(model.part_facts)
-    assert model.part_facts["late"].targets["lora"] == ["fc1", "fc2", "proj", "qkv"]
-    assert model.part_facts["late"].targets["ia3"] == ["fc2", "qkv"]
-    with pytest.raises(SpecError, match=r"'blocks\.7' names no module"):
-        built(parts={"late": "blocks.7"})
 
 
 def test_a_model_that_cannot_checkpoint_says_so() -> None:
