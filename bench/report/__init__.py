@@ -1,4 +1,4 @@
-"""Tables and plots of a spec's results: only specs and records go in, and the same input gives the same bytes."""
+"""Tables and plots of a spec's results, from specs and records alone; the same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.spec.sections import Spec
 
     Records = Mapping[str, CellRecord] | Iterable[CellRecord]
-    """By ``cell_id``, or in any order; the last of a cell counts."""
+    """Records by ``cell_id``, or in any order, of which the last of a cell counts."""
 
 TABLES = ("table.md", "table.tex", "table.csv")
 DRAWING = "drawing the Pareto plot"
@@ -28,7 +28,7 @@ DRAWING = "drawing the Pareto plot"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What was written."""
+    """A written report."""
 
     table: Table
     files: list[Path]
@@ -69,7 +69,7 @@ def warmed_up(out_dir: Path) -> Iterator[None]:
 
 
 def check_folder(out_dir: Path) -> None:
-    """Raises SpecError if it is known already that no report can be written there."""
+    """Raise SpecError for a folder in which no report can be written."""
     from bench.report import html
     from bench.report.pareto_plot import PICTURES
 
@@ -93,7 +93,7 @@ def write_report(
     examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
 ) -> Report:
-    """Write tables, plots and the HTML page into ``out_dir``, each file replaced at once; ``stale`` as above.
+    """Write tables, plots and the HTML page into ``out_dir``, each file atomically; ``stale``: see ``build_table``.
 
     Plots and a page that would not change are kept. Raises OutputError if a file cannot be written."""
     from bench.analysis.predictions import ExampleScores
@@ -111,6 +111,7 @@ def write_report(
         plot = build_plot(spec, scale, rows, examples)
         digest, drawn = pareto_plot.digest(plot), None
         if not _all_carry(pictures, digest):
+            # First of all: drawing takes longest, and works beside the tables and the page.
             background.start(DRAWING, pareto_plot.warm_up)
             drawn = background.start(DRAWING, pareto_plot.render, plot, digest)
         table = table_of(spec, scale, rows, examples)
@@ -130,7 +131,7 @@ def _by_id(records: Records) -> Mapping[str, CellRecord]:
 
 
 def _all_carry(pictures: Sequence[Path], digest: str) -> bool:
-    """Whether the pictures show the plot of this digest already."""
+    """Whether all pictures are there and show the plot of this digest."""
     try:
         return all(digest.encode() in read_regular(path) for path in pictures)
     except OSError:

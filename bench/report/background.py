@@ -1,4 +1,4 @@
-"""Slow libraries of a report, each in a process of its own that ends with the report, however it ends."""
+"""Processes for the slow libraries of a report, which end when the report ends, whatever the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 LIMIT_S = 300.0
-"""No job takes longer, on a busy machine either: it hangs."""
+"""Seconds after which a job counts as hanging, even on a busy machine."""
 _pools: dict[str, ProcessPoolExecutor] = {}
 _children: set[BaseProcess] = set()
 
@@ -59,9 +59,9 @@ def start(
 
 
 def end_all() -> None:
-    """End all processes: they have done their work, or the report failed or was interrupted."""
+    """End all processes, finished or not."""
     for child in _children:
-        child.kill()
+        child.kill()  # a pool that shuts down waits for its running job
     for pool in _pools.values():
         pool.shutdown(cancel_futures=True)
     _children.clear()
@@ -69,7 +69,8 @@ def end_all() -> None:
 
 
 def _prepare() -> None:
-    """In the process itself: what libraries print goes nowhere, and it ends when its parent does."""
+    """Initialise a process: discard what libraries print, and end with the parent."""
+    # The file descriptors: libraries in C print past sys.stdout.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -84,7 +85,7 @@ def _end_with_parent() -> None:
 
 @cache
 def vega_bundle() -> str:
-    """JavaScript of Vega-Embed, Vega-Lite and Vega that can stand in a ``script`` element; takes a second."""
+    """JavaScript of Vega-Embed, Vega-Lite and Vega for a ``script`` element; takes a second."""
     import vl_convert
 
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

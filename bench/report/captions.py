@@ -1,4 +1,4 @@
-"""What a table says in words: caption and footnotes."""
+"""Caption and footnotes of a table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOSED_RULES = {
     "answer_type": "closed: as the data set's annotation says",
 }
 _NOTE_LENGTH, _MAX_NOTES, _MAX_LABELS = 300, 20, 5
-"""Characters of a note about the data and how many there can be (they come from records), and labels in a note."""
+"""Maximum characters of a note about the data, such notes (which come from records), and labels in a note."""
 _TESTS: dict[DifferenceKind, str] = {
     "mcnemar": "exact McNemar test on the same examples",
     "paired": "paired bootstrap of the same examples and of the seeds",
@@ -48,18 +48,18 @@ class TableColumn:
 
 
 def scale_tag(scale: str) -> str:
-    """What marks every table and plot of a scale that is not the spec as it stands; empty for that."""
+    """Mark of tables and plots of a scale such as demo; empty for the spec as it stands."""
     return "" if scale in OWN_SCALES else format.one_line(scale).upper()
 
 
 def tag(scale: str, rows: Sequence[Row]) -> str:
-    """``scale_tag``, and whether all scores are of training examples; else empty at the spec's own scale."""
+    """``scale_tag``, with a warning where all scores are on training examples."""
     scored = [bool(cell.data.trained_and_scored()) for row in rows for cell in row.cells]
     return f"{format.one_line(scale).upper()}, TRAINING SPLIT" if scored and all(scored) else scale_tag(scale)
 
 
 def caption(scale: str, rows: Sequence[Row]) -> str:
-    """What follows the title: where the numbers come from, and whether they may be compared with published ones."""
+    """Sentences after the title: source of the numbers, and whether they are comparable with published ones."""
     warned = scale_tag(scale) and not is_published_setting(rows)
     warning = "Not the published setting: not comparable with published numbers. " if warned else ""
     return f"{warning}{facts(scale, rows)}."
@@ -71,7 +71,7 @@ def is_published_setting(rows: Sequence[Row]) -> bool:
 
 
 def facts(scale: str, rows: Sequence[Row]) -> str:
-    """Scale, model, data, seeds and devices, by semicolons."""
+    """Scale, model, data, seeds and devices, separated by semicolons."""
     cells = [cell for row in rows for cell in row.cells]
     models = dict.fromkeys(format.one_line(cell.model.describe()) for cell in cells)
     seeds = sorted({cell.seed for cell in cells})
@@ -99,7 +99,7 @@ def warning(row: Row) -> str:
 
 
 def footnotes(spec: Spec, rows: Sequence[Row], columns: Sequence[TableColumn], marks: Sequence[BestMarks]) -> list[str]:
-    """In the order printed; only those that apply."""
+    """Footnotes that apply, in the order printed."""
     notes = [
         _scoring_note(rows),
         _best_note(rows, columns, marks),
@@ -136,7 +136,7 @@ def _sizes(sizes: Iterable[int]) -> str:
 
 
 def _best_note(rows: Sequence[Row], columns: Sequence[TableColumn], marks: Sequence[BestMarks]) -> str:
-    """What bold means, how it was tested, and what the tests do not cover."""
+    """Meaning of bold, the tests behind it, and what they do not cover."""
     tested = [found for found in marks if found.pairs]
     exact = [c.header for c, found in zip(columns, marks, strict=True) if found.best and not found.pairs]
     if not tested:
@@ -154,7 +154,7 @@ def _best_note(rows: Sequence[Row], columns: Sequence[TableColumn], marks: Seque
 def _value_notes(
     spec: Spec, rows: Sequence[Row], columns: Sequence[TableColumn], marks: Sequence[BestMarks]
 ) -> Iterator[str]:
-    """Columns without a best value, published values, predictions, and columns without any value."""
+    """Notes on columns without a best value, published values, predictions, and empty columns."""
     if unknown := [c.header for c, found in zip(columns, marks, strict=True) if found.noise_unknown]:
         yield f"No best value marked, as one run does not tell its noise: {', '.join(unknown)}."
     if spec.published and any(column.published for column in columns):
@@ -183,15 +183,16 @@ def _value_notes(
 
 
 def _run_notes(rows: Sequence[Row]) -> Iterator[str]:
-    """Cells that are missing, and what keeps others from being compared with each other."""
+    """Notes on missing cells, and on what limits comparisons between the others."""
     total = sum(len(row.records) for row in rows)
     if missing := sum(record is None for row in rows for record in row.records):
         yield f"{missing:,} of {format.counted(total, 'cell')} not run yet."
-    if any(len(baselines_of(one.rows)) > 1 for one in eval_sets(rows)):
+    if any(len(baselines_of(eval_set.rows)) > 1 for eval_set in eval_sets(rows)):
         yield (
             "The baselines differ between the cells, which were scored on different questions: the first cell's are "
             "shown."
         )
+    # A skipped cell ran on no device.
     ran = [record for record in _records(rows) if record.status is not Status.SKIPPED]
     if len({record.environment.get("device") for record in ran}) > 1:
         yield "The cells ran on different devices: compare their memory and times with care."
@@ -253,7 +254,7 @@ def _data_notes(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _where(labels: Sequence[str], rows: Sequence[Row]) -> str:
-    """`` in F-T-LoRA``: the rows of which something holds; empty if it holds of all."""
+    """`` in F-T-LoRA``: labels of the rows that a note is about; empty for all rows."""
     more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
     return "" if len(labels) == len(rows) else f" in {', '.join(labels[:_MAX_LABELS])}{more}"
 

@@ -1,4 +1,4 @@
-"""Comparisons as tables on a terminal and as objects for ``--json``: of two runs, and of a run with a paper."""
+"""Comparisons of two runs, and of a run with a paper, as tables on a terminal and as objects for ``--json``."""
 
 from __future__ import annotations
 
@@ -28,69 +28,67 @@ _KINDS = {"exact": "parameters", "measured": "memory and times", "score": "score
 # --- two runs ---------------------------------------------------------------------------------------------------
 
 
-def print_comparison(console: Console, found: Comparison, *, everything: bool = False) -> None:
-    """Changes beyond noise, or with ``everything`` all that was compared; then missing and new cells, and what differs
-    besides."""
-    grid = _changes_grid(found, everything)
+def print_comparison(console: Console, comparison: Comparison, *, everything: bool = False) -> None:
+    """Print changes beyond noise, or with ``everything`` all comparisons; then missing and new cells, and notes."""
+    several = len({(row.spec, row.scale) for row in comparison.rows}) > 1
+    rows = [line for row in comparison.rows for line in _changes_rows(row, everything, with_spec=several)]
+    grid = Grid(headers=["Cell", "A", "B", "Change", "Noise", "p", "Verdict"], rows=rows)
     fit(console, grid)
-    for side, name in (("A", found.a), ("B", found.b)):
+    for side, name in (("A", comparison.a), ("B", comparison.b)):
         console.print(Text.assemble((f"{side}  ", "bold"), format.printable(name)), soft_wrap=True)
     if grid.rows:
         print_grid(console, grid)
-    missing_style = "bold" if found.allow_missing else "bold red"
-    for title, records, style in (("Missing in B", found.missing, missing_style), ("New in B", found.new, "bold")):
+    missing_style = "bold" if comparison.allow_missing else "bold red"
+    for title, records, style in (
+        ("Missing in B", comparison.missing, missing_style),
+        ("New in B", comparison.new, "bold"),
+    ):
         if records:
             labels = ", ".join(format.one_line(f"{r.label} ({r.spec}, {r.scale})") for r in records)
             console.print(Text.assemble((f"{title}: ", style), labels))
-    for note in _comparison_notes(found):
+    for note in _comparison_notes(comparison):
         console.print(text(note, "dim"))
-    console.print(text(comparison_summary(found), "bold red" if found.exit_code else "bold green"))
+    console.print(text(comparison_summary(comparison), "bold red" if comparison.exit_code else "bold green"))
 
 
-def comparison_summary(found: Comparison) -> str:
+def comparison_summary(comparison: Comparison) -> str:
     """``10 cells compared: 1 worse, 2 better, 48 within noise, 20 not measured``."""
-    counts = Counter(verdict for row in found.rows for verdict in row.verdicts())
+    counts = Counter(verdict for row in comparison.rows for verdict in row.verdicts())
     order = ("worse", "better", "changed", "within noise", "not comparable", "not measured")
     parts = _counts(counts, order)
-    parts += [f"{format.counted(len(found.missing), 'cell')} missing"] if found.missing else []
-    parts += [f"{format.counted(len(found.new), 'cell')} new"] if found.new else []
-    return f"{format.counted(sum(len(row.pairs) for row in found.rows), 'cell')} compared: {', '.join(parts)}"
+    parts += [f"{format.counted(len(comparison.missing), 'cell')} missing"] if comparison.missing else []
+    parts += [f"{format.counted(len(comparison.new), 'cell')} new"] if comparison.new else []
+    return f"{format.counted(sum(len(row.pairs) for row in comparison.rows), 'cell')} compared: {', '.join(parts)}"
 
 
 def _counts(counts: Counter[str], order: Sequence[str]) -> list[str]:
     return [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
 
 
-def _comparison_notes(found: Comparison) -> list[str]:
-    """What may explain a change, or kept it from being compared."""
+def _comparison_notes(comparison: Comparison) -> list[str]:
+    """Notes on what may explain a change, or prevents a comparison."""
     rows: dict[str, list[str]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         for difference in row.differences:
             hidden = " and ".join(_KINDS[kind] for kind in difference.hides)
             effect = f"{hidden} cannot be compared" if hidden else "may cause changes"
             note = f"Differs: {format.one_line(difference)} ({effect})"
             rows.setdefault(note, []).append(format.one_line(row.label))
-    every = len(found.rows)
+    every = len(comparison.rows)
     lines = [f"{note}: {'all cells' if len(of) == every > 1 else ', '.join(of)}" for note, of in rows.items()]
-    if found.environments:
-        lines.append(f"Made by different programs: {', '.join(map(format.one_line, found.environments))}")
-    tests = format.counted(sum(change.p is not None for row in found.rows for change in row.changes), "test")
+    if comparison.environments:
+        lines.append(f"Made by different programs: {', '.join(map(format.one_line, comparison.environments))}")
+    tests = format.counted(sum(change.p is not None for row in comparison.rows for change in row.changes), "test")
     return [
         *lines,
         "Costs: beyond noise if larger than the value after ± (tolerance, spread of the steps, seeds). "
-        f"Scores: p < {found.options.alpha:g}, corrected for {tests} (Holm); ± half of the 95 % CI.",
+        f"Scores: p < {comparison.options.alpha:g}, corrected for {tests} (Holm); ± half of the 95 % CI.",
     ]
-
-
-def _changes_grid(found: Comparison, everything: bool) -> Grid:
-    several = len({(row.spec, row.scale) for row in found.rows}) > 1
-    rows = [line for row in found.rows for line in _changes_rows(row, everything, with_spec=several)]
-    return Grid(headers=["Cell", "A", "B", "Change", "Noise", "p", "Verdict"], rows=rows)
 
 
 def _changes_rows(row: ComparedRow, everything: bool, *, with_spec: bool) -> Iterator[GridRow]:
     lines = [_status(pair) for pair in row.pairs if pair.status_verdict]
-    lines += [_change(c) for c in row.changes if everything or c.verdict in ("worse", "better", "changed")]
+    lines += [_change_texts(c) for c in row.changes if everything or c.verdict in ("worse", "better", "changed")]
     if lines:
         label = f"{row.label} ({row.spec}, {row.scale})" if with_spec else row.label
         yield GridRow(texts=[text(format.one_line(label), "bold")])
@@ -104,36 +102,36 @@ def _status(pair: Pair) -> tuple[str, str, str, str, str, str, str]:
     return f"status (seed {a.seed})", str(a.status), str(b.status), "", "", "", pair.status_verdict
 
 
-def _change(found: Change) -> tuple[str, str, str, str, str, str, str]:
-    metric, change, relative = found.metric, found.change, ""
-    if change and found.a and metric.score is None:
-        relative = f" ({format.deviation(100 * change / found.a, 1)} %)"
-    half = found.noise if found.low is None or found.high is None else (found.high - found.low) / 2
+def _change_texts(change: Change) -> tuple[str, str, str, str, str, str, str]:
+    metric, relative = change.metric, ""
+    if change.change and change.a and metric.score is None:
+        relative = f" ({format.deviation(100 * change.change / change.a, 1)} %)"
+    half = change.noise if change.low is None or change.high is None else (change.high - change.low) / 2
     return (
         metric.titled,
-        format.number(found.a, metric.digits),
-        format.number(found.b, metric.digits),
-        format.deviation(change, metric.digits) + relative,
+        format.number(change.a, metric.digits),
+        format.number(change.b, metric.digits),
+        format.deviation(change.change, metric.digits) + relative,
         f"± {format.number(half, metric.digits)}" if half else "",
-        "" if found.p is None else f"{found.p:.3g}" if found.p >= 0.001 else "< 0.001",
-        found.verdict,
+        "" if change.p is None else f"{change.p:.3g}" if change.p >= 0.001 else "< 0.001",
+        change.verdict,
     )
 
 
-def comparison_json(found: Comparison) -> dict[str, Any]:
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Everything, for ``--json``: values in the metrics' units."""
     cell = {"cell_id", "spec", "scale", "label", "seed", "status"}
     return {
-        "a": found.a,
-        "b": found.b,
-        "alpha": found.options.alpha,
-        "worse": found.count("worse"),
-        "better": found.count("better"),
-        "rows": [_row_json(row) for row in found.rows],
-        "missing": [record.model_dump(mode="json", include=cell) for record in found.missing],
-        "new": [record.model_dump(mode="json", include=cell) for record in found.new],
-        "programs": found.environments,
-        "exit_code": found.exit_code,
+        "a": comparison.a,
+        "b": comparison.b,
+        "alpha": comparison.options.alpha,
+        "worse": comparison.count("worse"),
+        "better": comparison.count("better"),
+        "rows": [_row_json(row) for row in comparison.rows],
+        "missing": [record.model_dump(mode="json", include=cell) for record in comparison.missing],
+        "new": [record.model_dump(mode="json", include=cell) for record in comparison.new],
+        "programs": comparison.environments,
+        "exit_code": comparison.exit_code,
     }
 
 
@@ -163,50 +161,54 @@ def _row_json(row: ComparedRow) -> dict[str, Any]:
 # --- a run and a paper ------------------------------------------------------------------------------------------
 
 
-def print_reproduction(console: Console, found: Reproduction) -> None:
-    """A row per cell, a column per published metric; then the tolerances, and the paper's inconsistencies."""
-    grid = _verdicts_grid(found) if found.checks and found.comparable else None
+def print_reproduction(console: Console, reproduction: Reproduction) -> None:
+    """Print verdicts, a row per cell and a column per metric; then tolerances, and inconsistencies of the paper."""
+    grid = _verdicts_grid(reproduction) if reproduction.checks and reproduction.comparable else None
     if grid:
         fit(console, grid)
-    console.print(heading(found.scale, f"{format.one_line(found.spec)} against {format.one_line(found.source)}"))
+    console.print(
+        heading(
+            reproduction.scale, f"{format.one_line(reproduction.spec)} against {format.one_line(reproduction.source)}"
+        )
+    )
     if grid:
         print_grid(console, grid)
-    for note in _reproduction_notes(found):
+    for note in _reproduction_notes(reproduction):
         console.print(text(note, "dim"))
-    if found.inconsistencies:
+    if reproduction.inconsistencies:
         console.print(text("The paper's own inconsistencies", "bold"))
-    for one in found.inconsistencies:
-        console.print(text(f"  {one.row}: {one.metric + ' ' if one.metric else ''}{one.problem}"))
-    console.print(text(reproduction_summary(found), "bold red" if found.exit_code else "bold"))
+    for entry in reproduction.inconsistencies:
+        console.print(text(f"  {entry.row}: {entry.metric + ' ' if entry.metric else ''}{entry.problem}"))
+    console.print(text(reproduction_summary(reproduction), "bold red" if reproduction.exit_code else "bold"))
 
 
-def reproduction_summary(found: Reproduction) -> str:
+def reproduction_summary(reproduction: Reproduction) -> str:
     """``50 published numbers: 40 reproduced, 2 off, 8 not measured``."""
-    counts: Counter[str] = Counter(check.verdict for check in found.checks)
+    counts: Counter[str] = Counter(check.verdict for check in reproduction.checks)
     parts = _counts(counts, ("reproduced", "off", "not measured", "not comparable"))
-    parts += ["nothing could be compared"] if found.nothing_compared else []
-    parts += [f"{len(found.inconsistencies)} inconsistent in the paper"] if found.inconsistencies else []
-    return f"{format.counted(len(found.checks), 'published number')}: {', '.join(parts) or 'none'}"
+    parts += ["nothing could be compared"] if reproduction.nothing_compared else []
+    parts += [f"{len(reproduction.inconsistencies)} inconsistent in the paper"] if reproduction.inconsistencies else []
+    return f"{format.counted(len(reproduction.checks), 'published number')}: {', '.join(parts) or 'none'}"
 
 
-def _reproduction_notes(found: Reproduction) -> list[str]:
-    if not found.comparable:
+def _reproduction_notes(reproduction: Reproduction) -> list[str]:
+    if not reproduction.comparable:
         return [
-            f"Scale {format.one_line(found.scale)} is not the published setting: its numbers cannot be compared with "
-            "the paper's. Run the scale paper, and choose it with --scale."
+            f"Scale {format.one_line(reproduction.scale)} is not the published setting: its numbers cannot be compared "
+            "with the paper's. Run the scale paper, and choose it with --scale."
         ]
     rules: dict[str, list[float]] = {}
-    for v in found.checks:
+    for v in reproduction.checks:
         if v.rule and v.tolerance is not None:
             rules.setdefault(f"{v.metric.header}: {v.rule}", []).append(v.tolerance)
     ranges = [f"{rule} (± {_range(sizes)})" for rule, sizes in rules.items()]
     notes = [f"Reproduced if not further off than: {'; '.join(ranges)}."] if ranges else []
-    if any(v.predicted is not None for v in found.checks):
+    if any(v.predicted is not None for v in reproduction.checks):
         notes.append(f"{format.PREDICTED} predicted, not measured: no verdict.")
-    if found.counted:
-        cells = format.counted(found.counted, "cell")
+    if reproduction.counted:
+        cells = format.counted(reproduction.counted, "cell")
         notes.append(f"Parameters of {cells} were counted just now, on the adapted model without weights.")
-    if all(v.verdict == "not measured" or v.metric.name in COUNTED for v in found.checks):
+    if all(v.verdict == "not measured" or v.metric.name in COUNTED for v in reproduction.checks):
         notes.append("Nothing was run: run the spec first, or name the folder of its records with --results.")
     return notes
 
@@ -216,10 +218,10 @@ def _range(sizes: Sequence[float]) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def _verdicts_grid(found: Reproduction) -> Grid:
-    headers = {v.metric.name: v.metric.titled for v in found.checks}
+def _verdicts_grid(reproduction: Reproduction) -> Grid:
+    headers = {v.metric.name: v.metric.titled for v in reproduction.checks}
     rows: dict[str, dict[str, PublishedCheck]] = {}
-    for v in found.checks:
+    for v in reproduction.checks:
         rows.setdefault(v.label, {})[v.metric.name] = v
     lines = []
     for label, verdicts in rows.items():
@@ -239,19 +241,21 @@ def verdict_text(check: PublishedCheck) -> str:
     return check.verdict
 
 
-def reproduction_json(found: Reproduction) -> dict[str, Any]:
+def reproduction_json(reproduction: Reproduction) -> dict[str, Any]:
     """Everything, for ``--json``: values in the metrics' units."""
     keys = ("published", "ours", "predicted", "off_by", "tolerance", "rule", "cells")
     return {
-        "spec": found.spec,
-        "scale": found.scale,
-        "source": found.source,
+        "spec": reproduction.spec,
+        "scale": reproduction.scale,
+        "source": reproduction.source,
         "verdicts": [
             {"label": v.label, "metric": v.metric.name, "unit": v.metric.unit, "verdict": v.verdict}
             | {key: getattr(v, key) for key in keys}
-            for v in found.checks
+            for v in reproduction.checks
         ],
-        "counted": found.counted,
-        "inconsistencies": [{"row": i.row, "metric": i.metric, "problem": i.problem} for i in found.inconsistencies],
-        "exit_code": found.exit_code,
+        "counted": reproduction.counted,
+        "inconsistencies": [
+            {"row": i.row, "metric": i.metric, "problem": i.problem} for i in reproduction.inconsistencies
+        ],
+        "exit_code": reproduction.exit_code,
     }

@@ -1,4 +1,4 @@
-"""What ``--estimate`` prints: costs, memory and its kinds, measured values if any, and what was assumed."""
+"""Tables of ``--estimate``: costs, memory and its kinds, measured values, and assumptions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     Column = tuple[str, Callable[[Costs], str]]
-    """Header, and what stands in a cell's row."""
+    """Header, and text in a cell's row."""
 
 METHODS = "methods"
 """Key of an assumption: which modules each method is put on."""
 LONG = 60
-"""An assumption with more characters than this gets a line of its own."""
+"""Characters above which an assumption gets a separate line."""
 _STYLES = {"yes": "green", "no": "bold red"}
 _MEASURED = {
     "train_allocated_peak_bytes": "Training\nallocated",
@@ -34,7 +34,7 @@ _MEASURED = {
 
 
 def print_costs(console: Console, title: str, scale: str, about: str, costs: Sequence[Costs]) -> None:
-    """Title, what the numbers are about, all tables, and notes."""
+    """Print title, ``about`` the numbers, all tables, and notes."""
     unit, size, digits = _memory_unit(costs)
     grids = [
         _grid("Parameters (exact) and operations (counted)", costs, _cost_columns(costs)),
@@ -64,7 +64,7 @@ def _grid(title: str, costs: Sequence[Costs], columns: Sequence[Column]) -> Grid
 
 
 def _memory_unit(costs: Sequence[Costs]) -> tuple[str, int, int]:
-    """Name, size and digits, the same for all cells; MiB for models so small that GiB would show nothing."""
+    """Name, bytes and digits of the unit for all cells; MiB if all peaks are below half a GiB."""
     phases = [p for c in costs if (m := c.estimate.memory) for p in (m.train, m.eval) if p]
     large = max((p.allocated_peak_bytes for p in phases), default=0) >= 2**29
     return ("GiB", 2**30, 2) if large else ("MiB", 2**20, 1)
@@ -103,14 +103,11 @@ def _memory_columns(costs: Sequence[Costs], unit: str, size: int, digits: int) -
     )
     columns.append(needed)
     if budget := costs[0].budget_bytes:
-        columns += [(f"Fits\n{size_text(budget)}", _fits), (f"Margin\n({unit})", margin)]
+        words = {None: format.DASH, True: "yes", False: "no"}
+        columns += [(f"Fits\n{size_text(budget)}", lambda c: words[c.fits]), (f"Margin\n({unit})", margin)]
     if any(c.estimate.max_batch is not None for c in costs):
         columns.append(("Largest\nbatch", lambda c: _scaled(c.estimate.max_batch, 1, 0)))
     return columns
-
-
-def _fits(costs: Costs) -> str:
-    return format.DASH if costs.fits is None else "yes" if costs.fits else "no"
 
 
 def _kind_columns(size: int, digits: int) -> list[Column]:
@@ -129,7 +126,7 @@ def _kind_columns(size: int, digits: int) -> list[Column]:
 
 
 def _measured_columns(costs: Sequence[Costs], size: int, digits: int) -> list[Column]:
-    """Of each peak that was measured in any cell its value, and by how much the prediction was too high."""
+    """Each measured peak, and the relative error of its prediction."""
 
     def peak(name: str, c: Costs) -> str:
         return _scaled(c.measured.get(name), size, digits)
@@ -174,7 +171,7 @@ def _assumed(costs: Sequence[Costs]) -> list[str]:
 
 
 def _by_value(pairs: Iterable[tuple[Costs, Any]]) -> Mapping[str, list[Costs]]:
-    """Cells by the text of a value that they share."""
+    """Cells by the text of their value."""
     found: dict[str, list[Costs]] = {}
     for costs, value in pairs:
         words = format.one_line(value if isinstance(value, str) else json.dumps(value))

@@ -1,6 +1,6 @@
 """The table as CSV, for programs and spreadsheets: raw values, one row per line.
 
-A prediction has a column of its own, ``<metric> predicted``; the metric's column holds what was measured, or nothing.
+Predictions are in separate columns, ``<metric> predicted``; the metric's column holds what was measured, or nothing.
 ``low`` and ``high`` are the bounds of its 95 % CI, ``std`` its standard deviation over the seeds.
 """
 
@@ -14,7 +14,7 @@ from bench.report.table import Table, TableRow
 
 
 def cell(value: object) -> str:
-    """Numbers as numbers, null as nothing, text as text even to a spreadsheet."""
+    """Text of a value: empty for null, and never a formula to a spreadsheet."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -42,7 +42,7 @@ def render(table: Table) -> str:
 
 
 def _fields(table: Table, index: int) -> list[str]:
-    """Fields of a value that have a column of their own beside the metric's: where any row has them."""
+    """Fields of the values of a column, beside the value itself, that any row has."""
     column, values = table.columns[index], [row.values[index] for row in table.rows]
     if column.metric is None:
         return []

@@ -1,4 +1,4 @@
-"""Places the labels of a plot beside their points, where they cover nothing, or as little as possible."""
+"""Placement of labels beside the points of a plot, where they cover as little as possible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     """(n, 4): a ``Box`` in each row."""
 
 MAX_CROSSING = 26.0
-"""A label is placed this many points farther off rather than across a line."""
+"""Distance in points that a label moves farther off rather than cross a line."""
 
 
 class Box(NamedTuple):
@@ -46,12 +46,12 @@ class LabelPlacer:
     taken: Boxes
     """Markers, and the labels placed so far."""
     lines: Boxes
-    """What a label should not cross."""
+    """Lines and error bars, which a label should not cross."""
 
     def place(
         self, text: str, at: tuple[float, float], color: str, size: float, *, must: bool, near: float = 200.0
     ) -> None:
-        """Beside the point ``at``; unless it ``must`` be there, left out if there is no room within ``near`` points."""
+        """Place a label beside ``at``; without room within ``near`` points only if it ``must`` be there."""
         import numpy as np
 
         label = self.axes.annotate(
@@ -62,7 +62,7 @@ class LabelPlacer:
         assert figure is not None
         scale = figure.dpi / 72
         extent = label.get_window_extent()
-        width, height = float(extent.width), float(extent.height) * 0.9
+        width, height = float(extent.width), float(extent.height) * 0.9  # letters are lower than their line
         x, y = (float(value) for value in self.axes.transData.transform(label.xy))
         best = (math.inf, math.inf, 0.0, 0.0, Box(x, y, x, y))
         for dx, dy in _offsets(width / scale, height / scale):

@@ -1,4 +1,4 @@
-r"""LaTeX, to include with ``\input``: measured values, the published ones small and grey beneath."""
+r"""LaTeX, to include with ``\input``: measured values, and published ones small and grey below them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ _ACCENTS = dict(zip(_MARKS, "`'^~=u.\"rHvc", strict=True))
 
 
 def escape(words: str) -> str:
-    """ASCII that any LaTeX engine prints as ``words``: no command, comment, ligature or character it lacks."""
+    """ASCII that any LaTeX engine prints as ``words``, without commands, comments and ligatures."""
     tex = "".join(_character(c) for c in unicodedata.normalize("NFC", words))
+    # Empty groups keep ``--``, ``,,`` and ``''`` from becoming ligatures.
     return re.sub(r"-(?=-)|,(?=,)|'(?=')", r"\g<0>{}", tex)
 
 
@@ -47,9 +48,9 @@ def _character(c: str) -> str:
 
 
 def framed(table: Table, *, packages: Sequence[str], align: str, body: Sequence[str], notes: Sequence[str]) -> str:
-    """A float with booktabs rules around the lines of a table, scaled down where it is wider or higher than the page.
+    """A float with booktabs rules around the lines of a table, scaled down to fit the page.
 
-    ``align``: a letter per column; ``notes``: set small below the table."""
+    ``align``: a letter per column; ``notes``: printed small below the table."""
     needs = ", ".join(rf"\usepackage{{{package}}}" for package in packages)
     what = f"{table.tag + ': ' if table.tag else ''}{table.spec}, scale {table.scale}"
     title = re.sub(r"^Table \S{1,4}[:.] ", "", table.title).rstrip(".")  # LaTeX numbers the table itself
@@ -80,7 +81,7 @@ def framed(table: Table, *, packages: Sequence[str], align: str, body: Sequence[
 
 
 def line(cells: Sequence[str], end: str = r" \\") -> str:
-    """A line of a table, of cells that are LaTeX already."""
+    """A line of a table from cells in LaTeX."""
     return " & ".join(cells) + end
 
 
@@ -115,7 +116,7 @@ def _lines(table: Table, row: TableRow) -> list[str]:
 
 
 def _measured(value: Value) -> str:
-    """The deviation over the seeds small, the best value bold."""
+    """The measured value, bold if best, with a small standard deviation."""
     main, _, deviation = value.text.partition(" ± ") if value.std is not None else (value.text, "", "")
     shown = rf"\textbf{{{escape(main)}}}" if value.best else escape(main)
     return rf"{shown}\,{{\scriptsize\ensuremath{{\pm}}{escape(deviation)}}}" if deviation else shown

@@ -6,15 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.format import DASH
-from bench.report.captions import TableColumn
-from bench.report.table import Table, TableRow, Value
+from bench.report.table import Table, TableRow
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|:(?=//)|(?<=www)\.|^[-+=#]|#$", re.IGNORECASE)
 
 
 def escape(text: str) -> str:
-    """Shown as it is: no markup, HTML, link (also a bare address), table cell or formula comes of it."""
+    """Markdown that shows ``text`` without markup, HTML, links (also bare URLs), table cells or formulas."""
     marked = _MARKUP.sub(lambda match: f"\\{match[0]}", text)
     return re.sub(r"[&<>@]", lambda match: _HTML[match[0]], marked)
 
@@ -31,8 +30,8 @@ def render(table: Table) -> str:
 def page(
     table: Table, headers: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]], footnotes: Sequence[str]
 ) -> str:
-    """Title, caption, rows and footnotes of a table; ``headers``, with whether numbers stand below, and ``rows`` are
-    Markdown already."""
+    """Title, caption, rows and footnotes of a table; ``headers``, each with whether it heads numbers, and ``rows`` are
+    Markdown."""
     tag = f"**{escape(table.tag)}**: " if table.tag else ""
     lines = [f"# {tag}{escape(table.title)}", "", f"{tag}{escape(table.caption)}", ""]
     grid = [[header for header, _ in headers], ["---:" if numeric else "---" for _, numeric in headers], *rows]
@@ -43,19 +42,16 @@ def page(
 
 def _cells(table: Table, row: TableRow) -> Iterator[str]:
     for column, value in zip(table.columns, row.values, strict=True):
-        yield _measured(column, value, row)
+        if column.metric is None:
+            text = escape(value.text)
+            yield f"*{text}*" if row.baseline and text else text
+        else:
+            yield f"**{value.text}**" if value.best else _struck(value.text, row)
         if column.published:
             yield "" if row.baseline else value.published_text
             yield "" if row.baseline else _struck(value.deviation_text, row)
     if table.with_status:
         yield escape(row.status_text)
-
-
-def _measured(column: TableColumn, value: Value, row: TableRow) -> str:
-    if column.metric is None:
-        text = escape(value.text)
-        return f"*{text}*" if row.baseline and text else text
-    return f"**{value.text}**" if value.best else _struck(value.text, row)
 
 
 def _struck(text: str, row: TableRow) -> str:

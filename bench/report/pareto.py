@@ -1,4 +1,4 @@
-"""The Pareto plot as data: panels, labels and what failed."""
+"""Data of the Pareto plot: panels, labels and failures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LABEL_WIDTH = 36
 def build_plot(spec: Spec, scale: str, rows: Sequence[Row], examples: ExampleScores | None = None) -> Plot:
     """Measured cells with intervals, the paper's numbers for them, the task's baseline and what failed.
 
-    Completed cells whose cost was predicted but not measured are a series of their own, with a front of its own. With
-    ``examples``, noise is judged on the examples that cells share.
+    Completed cells whose cost was predicted but not measured are a separate series with its front. With ``examples``,
+    significance is tested on the examples that cells share.
     """
     tag = captions.scale_tag(scale)
     panels = []
@@ -86,7 +86,7 @@ def _point(front: ParetoFront, candidate: Candidate, cost: Metric, score: Metric
 
 
 def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predicted: Sequence[Point]) -> str:
-    """What must stand beside the cost's name on its axis."""
+    """Note after the cost's name on its axis."""
     if cost is not wanted:
         return f" ({wanted.header.lower()} was not measured)"
     if not predicted or cost.predicted is None:

@@ -41,16 +41,16 @@ FAINT = 0.4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Style:
-    """Of a figure; inches and points."""
+    """Layout of a figure, in inches and points."""
 
     panel: tuple[float, float]
     """Width and height of the axes."""
     margins: tuple[float, float, float, float]
     """Left, right, below and above each panel."""
     head: float
-    """Above all panels; 0 for a figure whose title is its caption in a paper."""
+    """Height above all panels; 0 for no title, as a paper has a caption."""
     listed: float
-    """To the right, for the cells without a score; 0 for none listed."""
+    """Width to the right for the list of cells without a score; 0 for no list."""
     font: float
     label: float
     marker: float
@@ -63,14 +63,14 @@ FULL = Style(
     panel=(6.4, 3.4), margins=(0.68, 0.18, 0.92, 0.06), head=0.85, listed=2.35, font=9, label=7, marker=6, columns=1,
     max_failures=12,
 )  # fmt: skip
-"""The width of a page: with title, facts and the list of what failed."""
+"""The width of a page, with title, facts and the list of failures."""
 GRID = replace(FULL, panel=(3.3, 2.7), margins=(0.68, 0.14, 0.92, 0.1), label=5.5, marker=5, columns=2)
-"""Likewise for several panels."""
+"""The same for several panels."""
 COLUMN = Style(
     panel=(2.75, 1.9), margins=(0.47, 0.08, 0.72, 0.05), head=0.0, listed=0.0, font=7, label=5, marker=3.6, columns=1,
     max_failures=4,
 )  # fmt: skip
-"""3.3 in, a column of a paper's two: no title."""
+"""3.3 in, one of two columns of a paper, without a title."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ class Point:
     within_noise: bool = False
     """Dominated, but not significantly."""
     x_low: float | None = None
-    """Bounds at 95 %; null where not known."""
+    """95 % CI; null if unknown."""
     x_high: float | None = None
     y_low: float | None = None
     y_high: float | None = None
@@ -97,7 +97,7 @@ class Panel:
     x_log: bool
     lower_cost_is_better: bool
     front_line: bool = True
-    """Whether the front is over these two alone, so that a line shows it."""
+    """Whether the front is over this cost and score alone, so that a line can show it."""
     measured: list[Point]
     predicted: list[Point]
     """Measured score, predicted cost."""
@@ -108,13 +108,13 @@ class Panel:
 
     @property
     def ours(self) -> list[Point]:
-        """The points of our own cells."""
+        """Points of the spec's cells."""
         return self.measured + self.predicted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plot:
-    """All that is drawn."""
+    """Content of the figure."""
 
     title: str
     subtitle: str
@@ -126,7 +126,7 @@ class Plot:
 
 
 def draw(plot: Plot, style: Style | None = None) -> Figure:
-    """The figure, with labels placed. Without a style: that of a page, for one panel or several."""
+    """The figure with its labels; ``style``: null for that of a page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -172,7 +172,10 @@ def _panel(axes: Axes, plot: Plot, panel: Panel, style: Style, failures: list[st
         size = min(64, 420 / len(plot.tag)) * style.panel[0] / FULL.panel[0]
         across: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "alpha": 0.07, "zorder": 0}
         axes.text(0.5, 0.5, plot.tag, transform=axes.transAxes, fontsize=size, color="black", **across)
-    _shade(axes, panel)
+    if panel.baseline is not None and panel.ours:  # shade what is no better than the baseline
+        low, high = axes.get_ylim()
+        axes.axhspan(min(low, panel.baseline), panel.baseline, color="black", alpha=0.05, linewidth=0, zorder=0)
+        axes.set_ylim(low, high)
     _labels(axes, plot, panel, style, _failures(axes, failures, style))
 
 
@@ -202,18 +205,10 @@ def _series(axes: Axes, plot: Plot, panel: Panel, style: Style) -> None:
                     fontsize=style.font - 1, handlelength=1.6, columnspacing=1.2, borderpad=0.2)  # fmt: skip
 
 
-def _shade(axes: Axes, panel: Panel) -> None:
-    """Shade what is no better than the baseline."""
-    if panel.baseline is not None and panel.ours:
-        low, high = axes.get_ylim()
-        axes.axhspan(min(low, panel.baseline), panel.baseline, color="black", alpha=0.05, linewidth=0, zorder=0)
-        axes.set_ylim(low, high)
-
-
 def _points(
     axes: Axes, panel: Panel, points: list[Point], name: str, color: str, front: str = "-", **style: Any
 ) -> None:
-    """Faint where the front dominates them, with bars where their interval is known."""
+    """Draw points, faint where significantly dominated, with error bars, and their front."""
     bright = [p for p in points if p.on_front or p.within_noise]
     faint = [p for p in points if not (p.on_front or p.within_noise)]
     for shown, opacity in ((bright, 1.0), (faint, FAINT)):
@@ -237,7 +232,7 @@ def _points(
 
 
 def _head(figure: Figure, plot: Plot, width: float, height: float) -> None:
-    """Title and facts, as wide as there is room."""
+    """Draw title and facts, wrapped to the width of the figure."""
     tag = f"{plot.tag}: " if plot.tag else ""
     title = textwrap.fill(tag + plot.title, int(width * 11.5), break_on_hyphens=False)
     figure.text(0.02, 1 - 0.13 / height, title, fontsize=10, fontweight="bold", va="top")
@@ -247,9 +242,7 @@ def _head(figure: Figure, plot: Plot, width: float, height: float) -> None:
 
 
 def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
-    """Crosses at the edge for the cells without a score, beside their list; inside, at the bottom, if there is no room.
-
-    The words that stand inside or beside."""
+    """Draw crosses and names of the cells without a score, beside the axes or inside at the bottom; the texts drawn."""
     shown = failures[: style.max_failures]
     if len(failures) > len(shown):
         shown = [*shown[:-1], f"and {len(failures) - len(shown) + 1} more"]
@@ -272,8 +265,8 @@ def _failures(axes: Axes, failures: list[str], style: Style) -> list[Text]:
 
 
 def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, occupied: list[Text]) -> None:
-    """Put every label at the best place near its point; where there is no room, only those of the front must be."""
-    axes.get_xlim()  # settles the limits
+    """Draw labels near their points; without room for all, those of the front first."""
+    axes.get_xlim()  # matplotlib sets the limits when they are first asked for
     to_pixels = axes.transData.transform
     pixels = to_pixels([(p.x, p.y) for p in panel.ours + panel.published] or [(0, 0)])
     half = style.marker * 1.3 * axes.figure.dpi / 150
@@ -299,7 +292,7 @@ def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, occupied: list[T
 
 
 def _ends(point: Point) -> tuple[tuple[float, float], ...]:
-    """Of its upright bar and of its lying one; the point itself where an interval is not known."""
+    """Ends of the error bars; the point itself where an interval is unknown."""
     left, right = (point.x if x is None else x for x in (point.x_low, point.x_high))
     low, high = (point.y if y is None else y for y in (point.y_low, point.y_high))
     return (point.x, low), (point.x, high), (left, point.y), (right, point.y)
@@ -308,6 +301,7 @@ def _ends(point: Point) -> tuple[tuple[float, float], ...]:
 def render(plot: Plot, digest: str) -> list[bytes]:
     """``PICTURES`` in their order, the same bytes for the same plot; all carry ``digest``."""
     _set_up()
+    # A date would make the bytes of two drawings differ.
     about: dict[str, dict[str, str | None]] = {
         "png": {"Description": digest},
         "svg": {"Description": digest, "Date": None},
@@ -326,7 +320,7 @@ def render(plot: Plot, digest: str) -> list[bytes]:
 def _set_up() -> None:
     import matplotlib as mpl
 
-    mpl.rcdefaults()
+    mpl.rcdefaults()  # a user's matplotlibrc must not change the pictures
     mpl.rcParams.update({"svg.hashsalt": "pareto", "text.parse_math": False, "font.size": 9, "axes.spines.top": False,
                          "pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.6})  # fmt: skip
 
@@ -336,7 +330,7 @@ def warm_up() -> None:
     """Import matplotlib and cut its fonts, which takes longer than a drawing, before there is something to draw."""
     from matplotlib.figure import Figure
 
-    gc.disable()  # over soon, with little garbage
+    gc.disable()  # the process ends soon, with little garbage
     warnings.filterwarnings("ignore", message="Glyph")  # a label's exotic character is drawn as a box
     _set_up()
     figure = Figure()

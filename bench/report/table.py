@@ -1,4 +1,4 @@
-"""The table that every renderer prints: raw values and the texts made of them, from the rows of a spec's cells."""
+"""The table that all renderers print: raw values and their texts, from the rows of a spec's cells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.spec.sections import Spec
 
 USUAL_METRICS = ("params", "memory")
-"""Columns of a spec that names none, before those of its task."""
+"""Metrics of a spec without columns, before those of its task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Value:
     value: Any = None
     """Raw label, or mean over the seeds in the metric's unit; null if not measured."""
     predicted: float | None = None
-    """By the estimates, in the metric's unit, also beside a measured value; null without estimates."""
+    """Value by the estimates, in the metric's unit, also beside a measured value; null without estimates."""
     std: float | None = None
     """Standard deviation over the seeds; null with fewer than two."""
     low: float | None = None
@@ -44,7 +44,7 @@ class Value:
     correct: int | None = None
     """Numerator of a share, added over the seeds."""
     n: int | None = None
-    """Its denominator, likewise."""
+    """Denominator of the share, added over the seeds."""
     published: float | None = None
     best: bool = False
     """Whether it is the column's best value, or statistically tied with it."""
@@ -83,10 +83,10 @@ class TableRow:
     status: str = ""
     """How a cell failed; empty if it completed."""
     seeds: int = 0
-    """Seeds that the values were taken from."""
+    """Number of seeds behind the values."""
     baseline: bool = False
     stale: bool = False
-    """Whether its data or model files have changed since: shown in grey, compared with nothing."""
+    """Whether data, weights or versions have changed since it ran; such a row is grey and compared with nothing."""
     implied: float | None = None
     """See ``PublishedRow.implied``."""
     warning: str = ""
@@ -105,7 +105,7 @@ class Table:
     title: str
     scale: str
     tag: str
-    """``DEMO`` and the like, printed wherever numbers are; empty for the paper's scale."""
+    """``DEMO`` and the like, printed with all numbers; empty for the paper's scale."""
     caption: str
     """Sentences that follow the title."""
     columns: tuple[TableColumn, ...]
@@ -203,6 +203,7 @@ def _measured(metric: Metric, row: Row, examples: ExampleScores) -> Value:
         std=known.std if known else None,
         low=known.low if known else None,
         high=known.high if known else None,
+        # A numerator of some seeds alone would not belong to the denominator of all.
         correct=sum(correct) if correct and len(correct) == len(scores) else None,
         n=sum(score.n for score in scores) if scores else None,
         published=row.published.values.get(metric.name) if row.published else None,
@@ -225,12 +226,12 @@ def _label(value: str, row: Row) -> Value:
 def _baseline_rows(columns: Sequence[TableColumn], rows: Sequence[Row]) -> list[TableRow]:
     """The baselines of each set of comparable cells, in the order of its task."""
     baselines = []
-    for one in eval_sets(rows):
-        scores = (baselines_of(one.rows) or [{}])[0]
-        names = metrics.baselines(one.task)
+    for eval_set in eval_sets(rows):
+        scores = (baselines_of(eval_set.rows) or [{}])[0]
+        names = metrics.baselines(eval_set.task)
         for key in sorted(scores, key=lambda key: list(names).index(key) if key in names else len(names)):
-            label = names.get(key, format.one_line(key)) + (f", {one.name}" if one.name else "")
-            values = _baseline_values(columns, label, scores[key], metrics.main(one.task))
+            label = names.get(key, format.one_line(key)) + (f", {eval_set.name}" if eval_set.name else "")
+            values = _baseline_values(columns, label, scores[key], metrics.main(eval_set.task))
             baselines.append(TableRow(label=label, values=tuple(values), baseline=True))
     return baselines
 

@@ -1,4 +1,4 @@
-"""Tables on a terminal, and the summary of a run: one grid, and one row below the other where it is too narrow."""
+"""Tables on a terminal, or one block per row where it is too narrow, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.report.captions import scale_tag
 from bench.report.table import Table, TableRow
 
 GAP = 2
-"""Columns of a terminal between two columns of a grid: a space of padding and the box's."""
+"""Characters between two columns: a space of padding and the space of the box."""
 STATUS, FOLDED = "Status", 10
-"""A column of statuses may be folded to this width."""
+"""Header of the statuses, whose column may be folded, and its least width."""
 WIDEST = 500
-"""A file or pipe gets lines as long as the grid needs, but no longer."""
+"""Maximum characters of a line in a file or pipe."""
 MAX_ROWS = 200
-"""Cells in the summary, more than anyone reads in a terminal; the files have all."""
+"""Maximum cells in the summary; the files have all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,8 @@ class Grid:
 
 
 def text(words: str, style: str = "") -> Text:
-    """Not markup: a label may hold brackets."""
+    """The words as they are."""
+    # rich takes brackets in a str, which a label may hold, for markup.
     return Text(words, style)
 
 
@@ -97,7 +98,7 @@ def print_grid(console: Console, grid: Grid) -> None:
 
 
 def _header(header: str) -> str:
-    """The unit stands below the name."""
+    """The header with its unit on a second line."""
     return header.replace(" (", "\n(")
 
 
@@ -110,8 +111,10 @@ def _stacked(grid: Grid, row: GridRow) -> Text:
 
 
 def print_summary(console: Console, table: Table, paths: Sequence[Path] = ()) -> None:
-    """Title, caption, cells without published values, footnotes, and the files written."""
-    grid = _summary(table)
+    """Print title, caption, cells without published values, footnotes, and the files written."""
+    metrics = [index for index, column in enumerate(table.columns) if column.metric]
+    headers = ["Cell", *(table.columns[index].header for index in metrics), *([STATUS] * table.with_status)]
+    grid = Grid(headers=headers, rows=[*_summary_rows(table, metrics)])
     fit(console, grid)
     console.print(Text.assemble((f"{table.tag}: " if table.tag else "", "bold yellow"), (table.title, "bold")))
     console.print(text(table.caption, "dim"))
@@ -125,30 +128,20 @@ def print_summary(console: Console, table: Table, paths: Sequence[Path] = ()) ->
         console.print(Text.assemble("Wrote ", (f"{folder}/", "bold"), f": {names}"), soft_wrap=True)
 
 
-def _summary(table: Table) -> Grid:
-    metrics = [index for index, column in enumerate(table.columns) if column.metric]
-    status = [STATUS] * table.with_status
-    return Grid(
-        headers=["Cell", *(table.columns[index].header for index in metrics), *status],
-        rows=[*_summary_rows(table, metrics)],
-    )
-
-
 def _summary_rows(table: Table, metrics: Sequence[int]) -> Iterator[GridRow]:
     rows = _shown(table)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         values = [row.values[index] for index in metrics]
         texts = [text(row.label), *(text(value.text, "bold green" if value.best else "") for value in values)]
         if table.with_status:
-            status = row.status or ("" if row.baseline else "ok")
-            texts.append(text(status, "red" if row.status else ""))
+            texts.append(text(row.status_text, "red" if row.status else ""))
         before_baselines = bool(following and following.baseline and not row.baseline)
         yield GridRow(texts=texts, style="dim" if row.baseline or row.stale else "", ends_section=before_baselines)
 
 
 def _shown(table: Table) -> list[TableRow]:
-    """All rows; of a table too long the best ones, then the first, in its order, and the baselines."""
+    """Rows in the order of the table; of a long table the best ones, then the first ones, and the baselines."""
     cells = [i for i, row in enumerate(table.rows) if not row.baseline]
-    best_first = sorted(cells, key=lambda i: not any(entry.best for entry in table.rows[i].values))
+    best_first = sorted(cells, key=lambda i: not any(value.best for value in table.rows[i].values))
     kept = set(best_first[:MAX_ROWS])
     return [row for i, row in enumerate(table.rows) if row.baseline or i in kept]

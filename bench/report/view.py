@@ -1,4 +1,4 @@
-"""Any view of a spec's table: its columns, rows in groups, rows and columns exchanged, significant digits."""
+"""Views of a spec's table: chosen columns, grouped rows, transposition, significant digits."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ Text = tuple[str, bool]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """What the user asked for."""
+    """Options of a view."""
 
     columns: Sequence[str] = ()
-    """Parts, axes, ``seed``, ``status`` and metrics; empty: as the spec says."""
+    """Parts, axes, ``seed``, ``status`` and metrics; empty: the columns of the spec."""
     group_by: str | None = None
     """A part or an axis."""
     transpose: bool = False
     digits: int | None = None
-    """Significant digits of every metric; null: as the metric prints."""
+    """Significant digits of every metric; null: the digits of the metric."""
     published: bool = False
-    """Whether published values stand in brackets."""
+    """Whether to add published values in brackets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """What the renderers print, not escaped yet."""
+class View:
+    """Texts of a view, not escaped yet."""
 
     of: Table
-    """What it is a view of."""
+    """The whole table."""
     headers: list[str]
     numeric: list[bool]
-    """Whether numbers stand in a column."""
+    """Whether each column holds numbers."""
     sections: dict[str, list[list[Text]]]
-    """Rows by their heading; without groups one section whose heading is empty."""
+    """Rows by heading; without groups one section with an empty heading."""
     notes: list[str]
 
 
@@ -62,8 +62,8 @@ def view(
     wanted: Wanted,
     examples: ExampleScores | None = None,
     stale: Mapping[str, str] | None = None,
-) -> Grid:
-    """The grid of a spec's cells. Raises SpecError for an unknown column or group."""
+) -> View:
+    """The view of a spec's table. Raises SpecError for an unknown column or group."""
     if wanted.digits is not None and not 1 <= wanted.digits <= MAX_DIGITS:
         raise SpecError(f"--digits {wanted.digits}: write how many significant digits, 1 to {MAX_DIGITS}")
     table = build_table(_with_columns(spec, wanted), scale, cells, records, examples, stale)
@@ -73,13 +73,13 @@ def view(
 
 
 def _with_columns(spec: Spec, wanted: Wanted) -> Spec:
-    """The spec with the columns asked for, under its own headers; the group's column first."""
+    """The spec with the wanted columns, under the spec's headers; the group's column first."""
     if not wanted.published:
         spec = spec.model_copy(update={"published": None})
     headers = {column.value: column for column in spec.columns}
     names = list(wanted.columns or headers)
     if not names or not (wanted.columns or wanted.group_by):
-        return spec  # without columns of its own it has the usual ones, parts and axes among them
+        return spec  # a spec without columns gets the usual ones, with parts and axes
     if wanted.group_by is not None:
         if wanted.group_by in metrics.names():
             raise SpecError(f"--group-by {wanted.group_by}: is a metric; name a part or an axis")
@@ -98,15 +98,15 @@ def _group_index(table: Table, wanted: Wanted) -> int | None:
     return labels[wanted.group_by]
 
 
-def _upright(table: Table, wanted: Wanted, group: int | None, notes: list[str]) -> Grid:
+def _upright(table: Table, wanted: Wanted, group: int | None, notes: list[str]) -> View:
     kept = [index for index in range(len(table.columns)) if index != group]
-    nameless = all(table.columns[index].metric for index in kept)  # the group's was the only column of labels
+    nameless = all(table.columns[index].metric for index in kept)  # the group's column was the only one of labels
     sections: dict[str, list[list[Text]]] = {}
     for row in table.rows:
         texts = _texts(table, row, kept, wanted)
         sections.setdefault(_heading(table, row, group), []).append([(row.label, False)] * nameless + texts)
     status = table.with_status
-    return Grid(
+    return View(
         of=table,
         headers=["Cell"] * nameless + [table.columns[i].header for i in kept] + ["Status"] * status,
         numeric=[False] * nameless + [table.columns[i].metric is not None for i in kept] + [False] * status,
@@ -115,14 +115,14 @@ def _upright(table: Table, wanted: Wanted, group: int | None, notes: list[str]) 
     )
 
 
-def _transposed(table: Table, wanted: Wanted, group: int | None, notes: list[str]) -> Grid:
-    """A column per cell, those of a group side by side; the first column of the table is the header."""
+def _transposed(table: Table, wanted: Wanted, group: int | None, notes: list[str]) -> View:
+    """A column per cell, sorted by group; the first column of the table becomes the header."""
     headings = list(dict.fromkeys(_heading(table, row, group) for row in table.rows))
     rows = sorted(table.rows, key=lambda row: headings.index(_heading(table, row, group)))
     columns = [_texts(table, row, range(len(table.columns)), wanted) for row in rows]
     headers = [*(column.header for column in table.columns), *(["Status"] * table.with_status)]
     first, *lines = [[(header, False), *(column[i] for column in columns)] for i, header in enumerate(headers)]
-    return Grid(
+    return View(
         of=table,
         headers=[words for words, _ in first],
         numeric=[False, *([True] * len(columns))],
@@ -138,7 +138,7 @@ def _heading(table: Table, row: TableRow, group: int | None) -> str:
 
 
 def _texts(table: Table, row: TableRow, indices: Sequence[int], wanted: Wanted) -> list[Text]:
-    """One row; a baseline's name stands in its first column."""
+    """Texts of a row; the name of a baseline is in the first column."""
     texts = [
         _text(row.values[index], wanted) if table.columns[index].metric else (row.values[index].text, False)
         for index in indices
@@ -157,7 +157,7 @@ def _text(value: Value, wanted: Wanted) -> Text:
 
 
 def _rounded(value: Value, known: float, digits: int) -> Value:
-    """With so many significant digits; deviation and published value get as many decimals."""
+    """The value with so many significant digits; deviation and published value get the same decimals."""
     decimals = digits - 1 - (math.floor(math.log10(abs(known))) if known else 0)
     if known and abs(round(known, decimals)) >= 10.0 ** (digits - decimals):  # 9.996 has become 10.00
         decimals -= 1
@@ -171,8 +171,8 @@ def _rounded(value: Value, known: float, digits: int) -> Value:
     )
 
 
-def markdown_text(grid: Grid) -> str:
-    """GitHub-flavoured; a group's heading is a row of its own."""
+def markdown_text(grid: View) -> str:
+    """GitHub-flavoured Markdown; the heading of a group is a row."""
 
     def text(words: str, bold: bool) -> str:
         return f"**{markdown.escape(words)}**" if bold else markdown.escape(words)
@@ -186,7 +186,7 @@ def markdown_text(grid: Grid) -> str:
     return markdown.page(grid.of, headers, rows, grid.notes)
 
 
-def latex_text(grid: Grid) -> str:
+def latex_text(grid: View) -> str:
     """A ``table`` with booktabs rules; a group's heading spans it."""
 
     def text(words: str, bold: bool) -> str:

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from bench.errors import SpecError
 from bench.records.record import CellRecord, Memory, Status, Time
-from bench.report.view import Grid, Wanted, latex_text, markdown_text, view
+from bench.report.view import View, Wanted, latex_text, markdown_text, view
 from bench.spec.cell import Cell
 from bench.spec.sections import Spec
 from tests.factories import failed_record, load_cells, make_estimate, make_record
@@ -35,11 +35,11 @@ def table1(root: Path) -> Loaded:
     return Loaded(spec, cells, records)
 
 
-def shown(grid: Grid) -> list[list[str]]:
+def shown(grid: View) -> list[list[str]]:
     return [[words for words, _ in row] for rows in grid.sections.values() for row in rows]
 
 
-def of(table1: Loaded, **wanted: Any) -> Grid:
+def of(table1: Loaded, **wanted: Any) -> View:
     return view(table1.spec, "paper", table1.cells, table1.records, Wanted(**wanted))
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML file per spec that opens offline: what people decide from."""
+"""One self-contained HTML page per spec, which opens offline."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
 SCRIPTS = ("common", "filter", "front", "sorting", "curves", "memory", "questions", "cells", "main")
 STATISTICS = ("best.py", "predictions.py", "statistics.py")
-"""Modules of ``bench.analysis`` that decide what the page says and are not part of its collected content."""
+"""Modules of ``bench.analysis`` behind the intervals and the summary, which the digest cannot take from the data."""
 _STAMP = re.compile(rb'<meta name="report" content="([0-9a-f]{64}) (with|without) its images">')
 
 
 def page(spec: Spec, table: Table, rows: Sequence[Row], examples: ExampleScores, kept: Path) -> bytes | None:
-    """The page, or null if the one at ``kept`` says the same already.
+    """The page; null if the file ``kept`` is up to date.
 
     ``rows``, ``table`` and ``examples`` are of the same spec, records and scale. Same input, same bytes; images are
     shown where the data set of the records is here.
@@ -70,12 +70,13 @@ def page(spec: Spec, table: Table, rows: Sequence[Row], examples: ExampleScores,
 
 
 def start_bundling() -> Callable[[], str]:
-    """Begin to bundle the plotting library; the returned function waits for its script."""
+    """Start bundling the plotting library; the returned function waits for the script."""
     return background.start("bundling the plotting library", background.vega_bundle)
 
 
 def collect(spec: Spec, rows: Sequence[Row], axes: Sequence[Axis], asked: Questions) -> dict[str, Any]:
-    """The data of the page's script but intervals and images: what is cheap, and tells whether the page is current."""
+    """Data of the page's script without intervals and images."""
+    # These take longest, and follow from the rest: whether a page is current is known without them.
     from bench.report.html import page_data
 
     return {
@@ -101,7 +102,7 @@ def _texts(table: Table) -> list[Any]:
 
 
 def _sizes(rows: Sequence[Row], examples: ExampleScores) -> str:
-    """Of the files of predictions, which intervals are taken from as a whole."""
+    """Sizes of the files of predictions, which the intervals are computed from."""
     from bench.analysis.predictions import predictions_path
 
     paths = [predictions_path(record, examples.folder) for row in rows for record in row.records if record]
@@ -109,7 +110,7 @@ def _sizes(rows: Sequence[Row], examples: ExampleScores) -> str:
 
 
 def _digest(content: list[Any], sizes: str) -> str:
-    """SHA-256 of all that determines the page but the images: content, code, version of the plotting library."""
+    """SHA-256 of content, code and version of the plotting library: all that determines the page but its images."""
     parts = [json.dumps(content), sizes, _code_digest(), _vega_version()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -130,7 +131,7 @@ def _vega_version() -> str:
 
 
 def _stamp(path: Path) -> tuple[str, bool] | None:
-    """Digest of the page there, and whether it shows what images it can; null if there is none."""
+    """Digest of a stored page, and whether it has its images; null without a page."""
     try:
         if not_regular(path):
             return None
@@ -142,7 +143,7 @@ def _stamp(path: Path) -> tuple[str, bool] | None:
 
 
 def _baseline_sources(rows: Sequence[Row]) -> list[str]:
-    """Of each baseline in the table's order: id of a cell whose record holds it."""
+    """For each baseline of the table, the id of a cell whose record holds it."""
     from bench.analysis.rows import baselines_of, eval_sets
 
     sources: list[str] = []
@@ -154,7 +155,7 @@ def _baseline_sources(rows: Sequence[Row]) -> list[str]:
 
 
 def _html(table: Table, content: Mapping[str, Any], data: Any, library: str, stamp: str) -> bytes:
-    """One template, escaped; styles, scripts and the plotting ``library`` inside; no network allowed."""
+    """The page from its template, with styles, scripts and the plotting ``library`` inline."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -167,7 +168,7 @@ def _html(table: Table, content: Mapping[str, Any], data: Any, library: str, sta
     own = [(ASSETS / f"{name}.js").read_text(encoding="utf-8").strip() for name in SCRIPTS]
     scripts = [library, "\n".join(['(() => {\n"use strict";', *own, "})();"])]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    policy = (  # nothing is loaded or sent, and no other script runs than these
+    policy = (  # nothing is loaded or sent, and no other script runs
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
@@ -185,6 +186,6 @@ def _html(table: Table, content: Mapping[str, Any], data: Any, library: str, sta
 
 
 def safe_json(value: Any) -> str:
-    """JSON in ASCII that can stand in a ``script`` element: nothing in it ends the element or begins a comment."""
+    """ASCII JSON for a ``script`` element, which nothing in it can end."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

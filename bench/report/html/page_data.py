@@ -1,4 +1,4 @@
-"""The data of the page's script: rows with their values by every metric, cells with curves and memory, every field."""
+"""Data of the page's script: rows with values by every metric, cells with curves and memory, and record fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench import format, metrics
 from bench.analysis.rows import EvalSet, Row, eval_sets, outcome
 from bench.format import visible
 from bench.metrics import Metric
-from bench.records.costs import MEMORY_KINDS, PredictedPhase
+from bench.records.costs import MEMORY_KINDS
 from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
 
@@ -24,9 +24,9 @@ LABEL_LENGTH, FIELD_LENGTH, LOG_LINES, LOG_LINE = 160, 300, 40, 400
 MAX_POINTS, MIN_POINTS = 24_000, 24
 """Points of all training curves together, and of one."""
 _ALIASES = ("score", "memory_predicted")
-"""Metrics that are others under a second name."""
+"""Second names of other metrics."""
 _SCORES = ("score", "over_prior", "loss")
-"""Metrics of what was gained, beside those of the tasks."""
+"""Scores beside those of the tasks."""
 _NO_BASELINE: dict[str, Any] = {"called": "the prior", "values": {}}
 _ELSEWHERE = {"loss_curve", "error", "cell_id", "label", "labels", "parts", "spec", "scale", "schema_version", "status"}
 _IDENTITY = ("cell_id", "spec", "scale", "label", "labels", "parts", "seed")
@@ -41,7 +41,7 @@ class Axis:
 
     @property
     def is_score(self) -> bool:
-        """Whether it says what was gained, not what it cost."""
+        """Whether the metric is a score, not a cost."""
         return self.metric.score is not None or self.metric.name in _SCORES
 
     @property
@@ -65,7 +65,7 @@ class Axis:
 
 
 def axes_of(rows: Sequence[Row]) -> list[Axis]:
-    """Those for which any row has a value, in the order of the metrics; measured before predicted."""
+    """Axes for which any row has a value, in the order of the metrics, measured before predicted."""
     several_tasks = len({cell.task.name for row in rows for cell in row.cells}) > 1
     named = [metrics.get(name) for name in metrics.names() if name not in _ALIASES or several_tasks]
     every = [Axis(metric=m, predicted=p) for m in named for p in (False, True) if not p or m.predicted]
@@ -73,7 +73,7 @@ def axes_of(rows: Sequence[Row]) -> list[Axis]:
 
 
 def first_axes(spec: Spec, axes: Sequence[Axis]) -> dict[str, str | None]:
-    """The cost ``x`` and the score ``y`` that the plot shows first: those of the spec, measured if they were."""
+    """Keys of the cost ``x`` and the score ``y`` that the plot shows first: those of the spec, else usual ones."""
     keys = {axis.key for axis in axes}
     wanted = [key for name in (*spec.pareto.costs, spec.pareto.cost) for key in (name, f"{name}:predicted")]
     scores = (*spec.pareto.scores, spec.pareto.score, metrics.main(spec.task.name))
@@ -84,7 +84,7 @@ def first_axes(spec: Spec, axes: Sequence[Axis]) -> dict[str, str | None]:
 
 
 def rows_json(rows: Sequence[Row], axes: Sequence[Axis]) -> list[dict[str, Any]]:
-    """One object per row; its cells by their places among those of all rows."""
+    """One object per row, with the indices of its cells among those of all rows."""
     of_row = {row: eval_set for eval_set in eval_sets(rows) for row in eval_set.rows}
     places = iter(range(sum(len(row.cells) for row in rows)))
     return [_row_json(row, of_row[row], axes, [next(places) for _ in row.cells]) for row in rows]
@@ -92,7 +92,7 @@ def rows_json(rows: Sequence[Row], axes: Sequence[Axis]) -> list[dict[str, Any]]
 
 def _row_json(row: Row, eval_set: EvalSet, axes: Sequence[Axis], places: Sequence[int]) -> dict[str, Any]:
     first, name = row.cells[0], eval_set.name
-    # To filter by where no label distinguishes the test sets.
+    # Where no label distinguishes the test sets, the filters need a key that does.
     unlabelled = {"test set": name} if name and not eval_set.distinguishing_labels else {}
     published = row.published.values if row.published else {}
     return {
@@ -116,7 +116,7 @@ def _status(row: Row, record: CellRecord | None) -> str:
 
 
 def short(value: float) -> float:
-    """Enough digits for any axis."""
+    """The value with seven significant digits, enough for any axis."""
     return float(f"{value:.7g}")
 
 
@@ -124,7 +124,7 @@ def short(value: float) -> float:
 
 
 def baselines(row: Row, metric: Metric) -> dict[str, float]:
-    """Title of a baseline -> its value in the metric's unit on the row's own examples; the first baseline first."""
+    """Title of a baseline -> its value in the metric's unit on the row's examples, in the order of the task."""
     record = next((record for record in row.ok if record.baseline_scores()), None)
     name = metrics.underlying_score(record, metric.name) if record else None
     if record is None or name is None:
@@ -146,11 +146,11 @@ def baselines_json(rows: Sequence[Row], axes: Sequence[Axis]) -> dict[str, Any]:
     known = {row: found for row in rows if (found := _first_baseline(row, axes))["values"]}
     of_row: dict[Row, dict[str, Any]] = {}
     for eval_set in eval_sets(rows):
-        theirs = [known[row] for row in eval_set.rows if row in known]
-        shared = theirs[0] if theirs and all(one == theirs[0] for one in theirs) else _NO_BASELINE
+        first, *others = [known[row] for row in eval_set.rows if row in known] or [_NO_BASELINE]
+        shared = first if all(other == first for other in others) else _NO_BASELINE
         of_row |= {row: known.get(row, shared) for row in eval_set.rows}
     first = next(iter(known.values()), _NO_BASELINE)
-    same = all(one == first for one in of_row.values())
+    same = all(baseline == first for baseline in of_row.values())
     return {
         "called": first["called"],
         "values": first["values"] if same else {},
@@ -193,7 +193,7 @@ def _curve(record: CellRecord, room: int) -> list[list[float]]:
 
 
 def _memory(record: CellRecord) -> dict[str, Any]:
-    """Bytes: the predicted kinds of each phase, and the measured peaks; what is not known is left out."""
+    """Bytes of the predicted kinds of each phase and of the measured peaks, without unknown ones."""
     predicted, measured = record.estimate.memory if record.estimate else None, record.memory
     phases = {"train": predicted.train, "eval": predicted.eval} if predicted else {}
     peaks = {name: getattr(measured, name).allocated_peak_bytes for name in ("load", "train", "eval")}
@@ -204,28 +204,28 @@ def _memory(record: CellRecord) -> dict[str, Any]:
         "needed": predicted.process_peak_bytes if predicted else None,
     }
     return {
-        "kinds": {name: _kinds(phase) for name, phase in phases.items() if phase},
+        # In the order of MEMORY_KINDS, then the reserved peak.
+        "kinds": {
+            name: [*(phase.by_kind.get(kind, 0) for kind in MEMORY_KINDS), phase.reserved_peak_bytes]
+            for name, phase in phases.items()
+            if phase
+        },
         "measured": {name: size for name, size in peaks.items() if size is not None},
         **{name: size for name, size in further.items() if size is not None},
     }
 
 
-def _kinds(phase: PredictedPhase) -> list[int]:
-    """In the order of ``MEMORY_KINDS``, then the reserved peak."""
-    return [*(phase.by_kind.get(kind, 0) for kind in MEMORY_KINDS), phase.reserved_peak_bytes]
-
-
 def fields_json(records: Sequence[CellRecord | None]) -> dict[str, Any]:
-    """``paths``, the ``common`` fields as [path, text], and each record's ``own`` as [place of path, text]."""
+    """``paths``, the ``common`` fields as [path, text], and each record's ``own`` as [index of path, text]."""
     flat = [dict(_fields(record)) if record else None for record in records]
-    known = [one for one in flat if one is not None]
-    paths = list(dict.fromkeys(path for one in known for path in one))
-    same = {path for path in paths if len({one.get(path) for one in known}) == 1} if len(known) > 1 else set()
+    known = [fields for fields in flat if fields is not None]
+    paths = list(dict.fromkeys(path for fields in known for path in fields))
+    same = {path for path in paths if len({fields.get(path) for fields in known}) == 1} if len(known) > 1 else set()
     differing = [path for path in paths if path not in same]
     return {
         "paths": differing,
         "common": [[path, known[0][path]] for path in paths if path in same],
-        "own": [[[i, one[p]] for i, p in enumerate(differing) if p in one] if one else [] for one in flat],
+        "own": [[[i, of[p]] for i, p in enumerate(differing) if p in of] if of else [] for of in flat],
     }
 
 
@@ -252,7 +252,7 @@ _cached_text = lru_cache(maxsize=10_000, typed=True)(_text)  # most fields are t
 
 
 def failures_json(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Every cell whose record says that it failed, with the end of its log."""
+    """Cells that failed, with the end of their logs."""
     pairs = [pair for row in rows for pair in zip(row.cells, row.records, strict=True)]
     return [_failure(cell, record) for cell, record in pairs if record and record.status is not Status.OK]
 

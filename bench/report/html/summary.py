@@ -1,4 +1,4 @@
-"""The summary in plain words, and the intervals behind it; everything computed from the records."""
+"""Summary of a report in sentences, and the intervals behind it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bench.report import captions
 from bench.report.html.page_data import Axis, baselines, short
 
 CARDS_GIB = (8, 12, 16, 24, 32, 40, 48, 80)
-"""Memory of GPUs that people have."""
+"""Memory sizes of common GPUs."""
 NEEDED = "memory_nvml"
-"""The metric that says what a process needs on a GPU."""
+"""Metric of the GPU memory that a process needs."""
 MAX_NAMED = 8
 NAME_WIDTH = 36
 """Characters of the name of a task and test set."""
@@ -42,13 +42,13 @@ class Statement:
     text: str
     named: Sequence[Named] = ()
     more: int = 0
-    """Rows that are meant, too, but not named."""
+    """Number of further rows."""
     source: str = ""
-    """Id of a cell whose record holds the baselines in the text."""
+    """Id of a cell whose record holds the baselines of the text."""
 
 
 class Cost(NamedTuple):
-    """What a row costs by a metric: measured, else predicted."""
+    """Cost of a row by a metric: measured, else predicted."""
 
     value: float
     predicted: bool
@@ -57,7 +57,7 @@ class Cost(NamedTuple):
 
 
 def intervals(row: Row, axes: Sequence[Axis], examples: ExampleScores) -> dict[str, Any]:
-    """Axis -> [low, high, standard deviation or null, kind], of every measured value that has an interval."""
+    """Axis -> [low, high, standard deviation or null, kind] of the measured values that have an interval."""
     found = {}
     for axis in axes:
         if axis.predicted or (not axis.is_score and len(row.ok) < 2):
@@ -70,7 +70,7 @@ def intervals(row: Row, axes: Sequence[Axis], examples: ExampleScores) -> dict[s
 
 
 def summary(rows: Sequence[Row], examples: ExampleScores) -> list[Statement]:
-    """In the order that a reader decides in; one test set after the other, as their scores cannot be compared."""
+    """Statements about each test set, then about how the cells ended."""
     statements = []
     for eval_set in eval_sets(rows):
         prefix = f"{format.clipped(eval_set.name, NAME_WIDTH)} · " if eval_set.name else ""
@@ -80,7 +80,7 @@ def summary(rows: Sequence[Row], examples: ExampleScores) -> list[Statement]:
 
 
 class _Scores:
-    """The statements about comparable rows."""
+    """Statements about the comparable rows of a test set."""
 
     def __init__(self, eval_set: EvalSet, examples: ExampleScores) -> None:
         self.rows, self.examples = eval_set.rows, examples
@@ -111,6 +111,7 @@ class _Scores:
         marked = {self.rows[place] for place in marks.best}
         ties = [row for row in self.ranked[1:] if not marked or row in marked]
         recommended, against = best in self.better, list(self.against_baselines())
+        # In the order of a reader's decisions: without a row above the baselines there is nothing to recommend.
         return [
             *([] if recommended else against),
             self.first(),
@@ -126,7 +127,7 @@ class _Scores:
         return Statement(kind=kind, title=title, text=text, named=named, more=more, source=source)
 
     def first(self) -> Statement:
-        """The best score, called the best only where it beats all baselines."""
+        """The best score; called the highest unless it beats all baselines."""
         best, digits = self.ranked[0], self.main.digits
         known = statistics.interval(best, self.main, self.examples)
         facts = [_value(best, self.main)]
@@ -165,16 +166,16 @@ class _Scores:
             yield self.statement("tie", f"{who} not told apart from the {best}", text, ties)
 
     def cheapest(self, candidates: Sequence[Row]) -> Iterator[Statement]:
-        """Of the best and its ties, by parameters and by memory."""
+        """The cheapest of the best row and its ties, by parameters and by memory."""
         clauses: list[str] = []
         cheapest: list[Row] = []
         shown: list[Cost] = []
-        for name, verb in (("params", "trains"), (NEEDED, "needs")):
+        for name, verb, what in (("params", "trains", "of the parameters"), (NEEDED, "needs", "of GPU memory")):
             costs = {row: cost for row in candidates if (cost := _cost(row, name)) is not None}
             if not costs:
                 continue
             row = min(costs, key=lambda row: costs[row].value)
-            cost, what = costs[row], _of_what(name)
+            cost = costs[row]
             shown.append(cost)
             if len({known.text for known in costs.values()}) == 1:
                 clauses.append(f"each {verb} {cost.text} {what}")
@@ -192,7 +193,7 @@ class _Scores:
             yield self.statement("cost", "Cheapest of these", text, rows)
 
     def under(self) -> Iterator[Statement]:
-        """The best that fits each size of GPU, where the answer changes."""
+        """The best row that fits each size of GPU at which it changes."""
         needs = {row: cost for row in self.better if (cost := _cost(row, NEEDED)) is not None}
         known = {row: cost for row in self.rows if (cost := _cost(row, NEEDED)) is not None}
         best_under: list[tuple[int, Row]] = []
@@ -203,11 +204,8 @@ class _Scores:
         largest = max(known, key=lambda row: known[row].value, default=None)
         all_fit = len(best_under) == 1 and largest is not None and known[largest].value <= best_under[0][0]
         for size, best in best_under:
-            cost, rows, text = (
-                needs[best],
-                [best],
-                f"{_value(best, self.main)}; needs {needs[best].text} of GPU memory.",
-            )
+            cost, rows = needs[best], [best]
+            text = f"{_value(best, self.main)}; needs {cost.text} of GPU memory."
             if all_fit and largest is not None:
                 cost, rows = known[largest], list(dict.fromkeys([best, largest]))
                 every = len(known) == len(self.rows)
@@ -216,7 +214,7 @@ class _Scores:
             yield self.statement("cost", f"Best under {size} GB: {best.label}", text + _about([cost], self.rows), rows)
 
     def against_baselines(self) -> Iterator[Statement]:
-        """Which rows are not better than an input-blind baseline, or than one answer to everything."""
+        """Rows not better than an input-blind baseline, or than a constant answer."""
         known = {row: found for row, found in self.baselines.items() if found}
         if not known:
             return
@@ -279,19 +277,15 @@ def _cost(row: Row, name: str) -> Cost | None:
     return None if predicted is None else Cost(predicted, True, format.predicted(_with_unit(predicted, metric)))
 
 
-def _of_what(name: str) -> str:
-    return "of the parameters" if name == "params" else "of GPU memory"
-
-
 def _about(costs: Sequence[Cost], rows: Sequence[Row]) -> str:
-    """What must be known to read these costs."""
+    """Caveats of these costs: predictions, and another model than the published one."""
     tag = "" if captions.is_published_setting(rows) else captions.scale_tag(rows[0].cells[0].scale)
     note = f" {format.PREDICTED}: predicted for a CUDA GPU, not measured." if any(c.predicted for c in costs) else ""
     return note + (f" This is the {tag.lower()}'s model, not the published one." if tag else "")
 
 
 def _state(rows: Sequence[Row]) -> Statement:
-    """How the cells ended."""
+    """Counts of how the cells ended."""
     ends: Mapping[str, int] = Counter(row.outcome(record) for row in rows for record in row.records)
     ok, total = ends.get("", 0), sum(ends.values())
     if ok == total:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 SIDE = 208
 """Longest side, pixels; smaller images stay as they are."""
 MAX_BYTES = 360_000
-"""Of all data URIs together."""
+"""Maximum length of all data URIs together."""
 QUALITY = 62
 """Of WebP, for images that had to be made smaller; others are stored without loss."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-"""What the Hub has is shown if it was downloaded before."""
+"""Environment in which data of the Hub are read only if they were downloaded before."""
 Wanted = Sequence[tuple[int, str | None, Example]]
-"""Place of a question, digest of its data set, and the example."""
+"""Index of a question, digest of its data set, and the example."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +38,13 @@ class Thumbnails:
     images: Sequence[str] = ()
     """Data URIs."""
     of: Mapping[int, int] = field(default_factory=dict)
-    """Place of a question -> place of its image."""
+    """Index of a question -> index of its image."""
     note: str = ""
-    """Why some or all are not shown; empty if all are."""
+    """Reason why images are missing; empty if none are."""
 
 
 def start(questions: Sequence[Question], cells: Mapping[str, Cell]) -> Callable[[], Thumbnails]:
-    """Begin to make the images of the first questions, up to ``MAX_BYTES``; the returned function waits for them.
+    """Start making the images of the first questions, up to ``MAX_BYTES``; the returned function waits for them.
 
     ``cells``, by id, have the settings of the data sets.
     """
@@ -96,15 +96,15 @@ def make(wanted: Wanted, sources: Mapping[str | None, Any]) -> Thumbnails:
     return Thumbnails(images=uris, of=of, note=note or problem)
 
 
-def _open(told: Any, digest: str | None) -> tuple[OpenedData | None, str]:
-    """The data set, if it is the one of the records, or why it is not opened."""
+def _open(dumped: Any, digest: str | None) -> tuple[OpenedData | None, str]:
+    """The data set, if it is that of the records, or the reason why not."""
     try:
-        plugin = registry.load("datasets", told["name"])
-        settings = plugin.Settings.model_validate(told)
+        plugin = registry.load("datasets", dumped["name"])
+        settings = plugin.Settings.model_validate(dumped)
         with files.limited_reading(patient=True):
             here = plugin.digest(settings)
         if here != digest:
-            name = one_line(told["name"])
+            name = one_line(dumped["name"])
             return None, f"No images are shown: the records were made with other data than {name} has here."
         opened: OpenedData = plugin.load(settings)
         for split in settings.test_split.split("+"):
