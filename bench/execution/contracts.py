@@ -1,4 +1,4 @@
-"""What executors and trackers offer, and what runner and worker tell each other through files of the job folder."""
+"""Contracts of executors and trackers, and what runner and worker exchange through files of the job folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EVENTS_FILE = "events.jsonl"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What a worker last wrote to ``progress.json`` in the cell's job folder."""
+    """Progress that a worker last wrote to ``progress.json`` in the job folder of its cell."""
 
     phase: str
-    """``setup``, ``load``, ``train`` or ``eval``; ``estimate`` once the record is there."""
+    """``setup``, ``load``, ``train`` or ``eval``; ``estimate`` after the record is written."""
     done: int = 0
     total: int = 0
-    """Steps in training, questions in evaluation; 0 where there is nothing to count."""
+    """Steps in training, questions in evaluation; 0 if nothing is counted."""
     note: str = ""
     """E.g. ``loss 0.412``."""
 
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseEnd:
-    """The end of a phase, also by a failure."""
+    """End of a phase, also by a failure."""
 
     phase: str
     """As in ``Progress``."""
@@ -60,16 +60,16 @@ class PhaseEnd:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessExit:
-    """How a cell's process ended; whether it left a result is another question."""
+    """How a cell's process ended, with or without a result."""
 
     returncode: int
-    """Exit code; minus the signal's number if a signal ended it."""
+    """Exit code, or minus the number of the signal that ended it."""
     passed_limit: Literal["wall_clock", "no_progress"] | None = None
-    """The limit for which the executor ended it."""
+    """Limit for which the executor ended it."""
     host_out_of_memory: bool = False
-    """Whether the kernel is known to have killed it for want of host memory."""
+    """Whether the kernel is known to have killed it because host memory was exhausted."""
     stuck_pid: int | None = None
-    """Id of a process that no signal ends, as one that waits in a driver; it still holds its device."""
+    """Id of a process that no signal ends, e.g. as it waits in a driver; it still holds its device."""
 
 
 class RunningCell(Protocol):
@@ -79,7 +79,7 @@ class RunningCell(Protocol):
     """``cpu`` or the GPU's name."""
 
     def poll(self) -> ProcessExit | None:
-        """How it ended, or None while it runs. Enforces the cell's limits; leaves no process behind."""
+        """Exit of the process, or None while it runs. Enforces the cell's limits; leaves no process behind."""
         ...
 
     def cancel(self, *, grace_s: float) -> None:
@@ -88,11 +88,11 @@ class RunningCell(Protocol):
 
 
 class Executor(Protocol):
-    """Gives cells a process. Whatever it starts writes ``result.json`` into the job folder."""
+    """Runs each cell in a process that writes ``result.json`` into the job folder."""
 
     @property
     def slots(self) -> int:
-        """How many cells it runs at a time; fewer (perhaps 0) while a stuck worker holds a device."""
+        """Number of cells that run at a time; lower, perhaps 0, while a stuck worker holds a device."""
         ...
 
     in_process: bool
@@ -113,25 +113,25 @@ class ExecutorPlugin(Protocol):
 
 
 class Tracker(Protocol):
-    """Where a run is logged to, beside its records.
+    """Logs a run beside its records.
 
     All calls come from one thread of the runner, none from a worker. Any exception turns the tracker off for the rest
-    of the run, with one warning. Several cells may be running at a time.
+    of the run, with a warning. Several cells may run at a time.
     """
 
     def start(self, cell: Cell) -> None:
-        """The cell starts, perhaps again: what an earlier attempt logged no longer counts."""
+        """The cell starts, perhaps again: logs of an earlier attempt no longer count."""
         ...
 
     def steps(self, cell: Cell, steps: Sequence[Step]) -> None:
-        """Steps since the last call; the same ones may come again after a run that was cut off."""
+        """Steps since the last call; steps may repeat after an interrupted run."""
         ...
 
     def phase_ended(self, cell: Cell, end: PhaseEnd) -> None: ...
 
     def end(self, cell: Cell, record: CellRecord, job: Path) -> None:
-        """The cell has its record, however it ended; its files are in the folder ``job``. Comes without ``start`` if
-        the cell was skipped or an earlier run was cut off."""
+        """The cell has its record, however it ended; its files are in the folder ``job``. Called without ``start`` if
+        the cell was skipped or its run was interrupted."""
         ...
 
     def close(self) -> None:
@@ -151,10 +151,10 @@ class TrackerPlugin(Protocol):
 
     @staticmethod
     def create(settings: Any, folder: Path) -> Tracker:
-        """Open the tracker. ``folder``: where to keep files unless the settings say otherwise; need not exist."""
+        """Open the tracker. ``folder``: default folder for its files, which need not exist."""
         ...
 
 
 def now() -> str:
-    """ISO 8601, UTC."""
+    """The time in ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,6 +1,6 @@
-"""What a cell's result depends on beside its settings, and whether a stored record is a result of today's inputs.
+"""Inputs of a cell beside its settings, and whether a stored record is a result of the present inputs.
 
-A cell's id leaves out where files lie, so that results are portable; digests say what lay there.
+Cell ids leave out the locations of files, so that results are portable; digests identify the contents.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from bench.records.record import CellRecord
 from bench.spec.cell import Cell
 
 UNKNOWN: Final = "unknown"
-"""In place of a digest that cannot be computed here; no record is stale because of it."""
+"""Stands for a digest that cannot be computed here; makes no record stale."""
 METHOD_FILES = re.compile(r"(_path|_file)$|^(adapters|shadow_model)$")
 """Fields of peft's methods that may name a file or folder: tokenizers, saved prompts, statistics, models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """What decides a cell's result beside its settings, as it is now."""
+    """Present inputs of a cell beside its settings."""
 
     data_digest: str | None
     weights_digest: str | None
     """Null for random initialisation."""
     devices: frozenset[str] = frozenset()
-    """Names of the devices that a run would use; empty where the device does not matter."""
+    """Names of the devices that a run would use; empty if the device does not matter."""
 
 
 def inputs_of(cells: Sequence[Cell]) -> dict[str, Inputs]:
-    """By ``cell_id``. Raises DataError or WeightsError if a cell's files are missing, SpecError for its device."""
+    """``cell_id`` -> inputs. Raises DataError or WeightsError for missing files, SpecError for a missing device."""
     return _inputs(cells, lambda digest: digest(), _devices)
 
 
 def inputs_known(cells: Sequence[Cell], *, any_device: bool) -> dict[str, Inputs]:
-    """Like ``inputs_of``, as far as known without reading much; with ``any_device``, results of all devices count."""
+    """Like ``inputs_of``, as far as known without reading much; with ``any_device``, for results of all devices."""
 
     def if_known(digest: Callable[[], str | None]) -> str | None:
         try:
@@ -74,7 +74,7 @@ def why_not_done(record: CellRecord | None, inputs: Inputs) -> str | None:
 
 
 def why_stale(record: CellRecord, inputs: Inputs) -> str | None:
-    """Why a result is not one of these inputs; None if it is, as far as known."""
+    """Why a result does not match these inputs; None if it does, as far as known."""
     if inputs.data_digest not in (UNKNOWN, record.data_digest):
         return "data changed" if record.data_digest is not None else "ended before its data were read"
     if inputs.weights_digest not in (UNKNOWN, record.weights_digest):
@@ -86,9 +86,9 @@ def why_stale(record: CellRecord, inputs: Inputs) -> str | None:
 
 
 def stale(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, str]:
-    """Results made from other data or model files than the cells have now, by ``cell_id``, with the reason.
+    """``cell_id`` -> why the result is stale, i.e. made from other data or model files than the cell has now.
 
-    Where a digest is unknown here, the newest result with the same settings decides.
+    In place of an unknown digest stands that of the newest result with the same settings.
     """
     results = [(cell, record) for cell in cells if (record := records.get(cell.cell_id)) and record.status.is_result]
     known = inputs_known([cell for cell, _ in results], any_device=True)
@@ -133,7 +133,7 @@ def _inputs(
     digested: Callable[[Callable[[], str | None]], str | None],
     devices_of: Callable[[Device], frozenset[str]],
 ) -> dict[str, Inputs]:
-    """Computes a digest once for all cells with the same settings."""
+    """``cell_id`` -> inputs; each digest is computed once for all cells with the same settings."""
     digests: dict[str, str | None] = {}
 
     def once(settings: str, digest: Callable[[], str | None]) -> str | None:
@@ -157,7 +157,7 @@ def _devices(device: Device) -> frozenset[str]:
 
 
 def _model_files(cell: Cell) -> str:
-    """Equal for cells whose model and methods name the same files, whether or not these are on this machine."""
+    """Key that is equal for cells whose model and methods name the same files, on this machine or not."""
     return f"{cell.model.model_dump_json()} {_method_paths(cell)}"
 
 

@@ -1,4 +1,4 @@
-"""A cell's job folder: what the runner puts in, what the worker left, and the record of a worker that left none."""
+"""Job folder of a cell: its files, the worker's result, and the record of a worker that left none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TAIL_BYTES = 16_384
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One cell and the folder of an attempt at it: ``results/<spec>/<scale>/<cell_id>``, or one beside it."""
+    """A cell and the folder of an attempt at it: ``results/<spec>/<scale>/<cell_id>``, or a folder beside it."""
 
     cell: Cell
     folder: Path
@@ -40,11 +40,11 @@ class Job:
     weights_digest: str | None
 
     def beside(self) -> Job:
-        """Another attempt in a folder of its own: the present result stays until the attempt has one."""
+        """Another attempt in its own folder; the present result stays until the attempt has a result."""
         return replace(self, folder=self.folder.with_name(self.folder.name + ATTEMPT))
 
     def prepare(self) -> None:
-        """Leave only a fresh ``cell.json``, so that nothing of an earlier attempt can pass for this one's."""
+        """Leave only a fresh ``cell.json``, so that no file of an earlier attempt is taken for one of this attempt."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "progress.json", "predictions.jsonl", "log.txt", EVENTS_FILE):
             (self.folder / name).unlink(missing_ok=True)
@@ -52,7 +52,7 @@ class Job:
         write_atomic(self.folder / "cell.json", self.cell.model_dump_json().encode())
 
     def take_over(self, attempt: Job) -> None:
-        """Replace this folder by the attempt's; ``settle`` finishes what a kill cuts off."""
+        """Replace this folder by the attempt's; ``settle`` finishes an exchange that a kill interrupted."""
         if attempt.folder == self.folder:
             return
         self.settle()
@@ -62,7 +62,7 @@ class Job:
         self.settle()
 
     def settle(self) -> None:
-        """Finish an exchange of folders that was cut off. Raises OSError if a folder cannot be renamed."""
+        """Finish an interrupted exchange of folders. Raises OSError if a folder cannot be renamed."""
         if not self._replaced.exists():
             return
         if not self.folder.exists():
@@ -86,7 +86,7 @@ class Job:
         return record if record.cell_id == self.cell.cell_id else None
 
     def progress(self) -> Progress | None:
-        """What the worker last reported."""
+        """Last progress of the worker."""
         try:
             return Progress(**json.loads(read_regular(self.folder / "progress.json")))
         except (OSError, ValueError, TypeError):
@@ -103,16 +103,19 @@ class Job:
         return "\n".join(lines[-_TAIL_LINES:])
 
     def ended(self, how: ProcessExit, *, device: str, started_at: str) -> CellRecord:
-        """The worker's record, or one made from how its process ended."""
-        if left := self.result():
-            return left
+        """The worker's record, or a record of how its process ended."""
+        if record := self.result():
+            return record
         if how.passed_limit is not None:
-            status, kind, message = Status.TIMEOUT, "Timeout", self._passed(how.passed_limit)
+            run, status, kind = self.cell.run, Status.TIMEOUT, "Timeout"
+            message = f"reported no progress for longer than run.no_progress_limit_s = {run.no_progress_limit_s:g}"
+            if how.passed_limit == "wall_clock":
+                message = f"ran longer than run.wall_clock_limit_s = {run.wall_clock_limit_s:g}"
         elif how.host_out_of_memory:
             message = "the kernel killed the worker for want of host memory"
             status, kind = Status.OOM, HOST_OUT_OF_MEMORY
-        elif -how.returncode not in (signal.SIGKILL, signal.SIGTERM) and (said := out_of_memory_line(self.log_tail())):
-            message = f"the worker ran out of host memory: {said}{address_space_limit()}"
+        elif -how.returncode not in (signal.SIGKILL, signal.SIGTERM) and (line := out_of_memory_line(self.log_tail())):
+            message = f"the worker ran out of host memory: {line}{address_space_limit()}"
             status, kind = Status.OOM, HOST_OUT_OF_MEMORY
         else:
             status, kind = Status.CRASHED, "Signal" if how.returncode < 0 else "NoResult"
@@ -120,9 +123,10 @@ class Job:
         return self._failed(status, kind, message, device, started_at)
 
     def interrupted(self, *, device: str, started_at: str) -> CellRecord:
-        """The worker's record, or one that says that the user stopped it."""
-        left = self.result()
-        return left or self._failed(Status.INTERRUPTED, "Interrupted", "stopped by the user", device, started_at)
+        """The worker's record, or a record of the interruption."""
+        return self.result() or self._failed(
+            Status.INTERRUPTED, "Interrupted", "stopped by the user", device, started_at
+        )
 
     def skipped(self, reason: str, estimate: Estimate) -> CellRecord:
         """The record of a cell that was not started because it cannot fit the budget."""
@@ -130,12 +134,6 @@ class Job:
         return self._record(
             status=Status.SKIPPED, error=failure, params=estimate.params, estimate=estimate, started_at=now()
         )
-
-    def _passed(self, limit: str) -> str:
-        run = self.cell.run
-        if limit == "wall_clock":
-            return f"ran longer than run.wall_clock_limit_s = {run.wall_clock_limit_s:g}"
-        return f"reported no progress for longer than run.no_progress_limit_s = {run.no_progress_limit_s:g}"
 
     def _crash(self, returncode: int) -> str:
         log = f"see {self.folder / 'log.txt'}"
@@ -179,7 +177,7 @@ class Forgotten:
     records: int
     folders: int
     cell_ids: frozenset[str] = frozenset()
-    """Cells that had any."""
+    """Cells that had records or folders."""
 
     def __str__(self) -> str:
         """``3 records and 1 job folder``."""
@@ -187,7 +185,7 @@ class Forgotten:
 
 
 def forget(cells: Sequence[Cell], *, results: Path, warn: Callable[[str], None]) -> Forgotten:
-    """Remove the cells' lines from ``<scale>.jsonl`` in ``results``, older ones too, and their folders beside it.
+    """Remove the cells' lines from ``<scale>.jsonl`` in ``results``, older lines too, and their folders beside it.
 
     Every other line stays as it is, even a damaged one. Raises RecordError (locked, not a records file, not writable).
     """
@@ -198,12 +196,14 @@ def forget(cells: Sequence[Cell], *, results: Path, warn: Callable[[str], None])
     with file.lock():
         file.history()  # a file that cannot be read raises before anything is removed
         end_leftovers(folder)  # of a killed runner: they would write into the folders
-        found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        gone = [path for path in found if path.name.partition(".")[0] in ids]
-        for path in gone:  # before the records: what is cut off can be repeated, and no folder brings a record back
+        folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        folders = [path for path in folders if path.name.partition(".")[0] in ids]
+        for path in folders:  # before the records: an interrupted call can be repeated, and no folder restores a record
             try:
                 shutil.rmtree(path)
-            except OSError as problem:
-                raise write_error(problem, path, "no record was removed") from problem
+            except OSError as error:
+                raise write_error(error, path, "no record was removed") from error
         removed = file.remove(ids)
-    return Forgotten(len(removed), len(gone), frozenset([*removed, *(path.name.partition(".")[0] for path in gone)]))
+    return Forgotten(
+        len(removed), len(folders), frozenset([*removed, *(path.name.partition(".")[0] for path in folders)])
+    )

@@ -29,12 +29,12 @@ def end_worker(pid: int, job: Path, *, grace_s: float) -> None:
 
 
 def end_leftovers(job: Path, *, grace_s: float = 0.5) -> int:
-    """End what still runs of a job, or of any job under a folder, whose worker is gone; returns how many."""
+    """End remaining processes of a job, or of all jobs under a folder, without their worker; returns their number."""
     return _end_all(lambda: marked(job), grace_s=grace_s)
 
 
 def marked(job: Path) -> set[psutil.Process]:
-    """Living processes whose environment names this job folder or one below it, without this one and its parents."""
+    """Living processes whose environment names this job folder or one below it, except this process and its parents."""
     folder = str(job.resolve())
     found = set()
     for process in psutil.process_iter():
@@ -49,8 +49,8 @@ def marked(job: Path) -> set[psutil.Process]:
 
 
 def oom_kills(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Processes that the kernel killed so far for want of host memory, in this control group (version 2) or else on
-    the whole machine; null if neither count can be read."""
+    """Processes that the kernel has killed because host memory was exhausted, in this control group (version 2) or
+    else on the whole machine; None if neither count can be read."""
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the user sees while cells run: bars on a terminal, plain lines elsewhere, always on stderr."""
+"""Progress display of running cells: bars on a terminal, plain lines elsewhere, always on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.format import counted, printable
 from bench.records.record import CellRecord, Status
 from bench.spec.cell import Cell
 
-if TYPE_CHECKING:  # rich takes its time to import
+if TYPE_CHECKING:  # rich is slow to import
     from rich.progress import TaskID
 
 Clock = Callable[[], float]
@@ -27,7 +27,7 @@ _PHASES = {
     "eval": (0.85, 1.0),
     "estimate": (1.0, 1.0),
 }
-"""Where in a cell's time a phase usually lies; only the time left depends on it."""
+"""Phase -> usual start and end as shares of the time of a cell; only the time left depends on it."""
 
 
 class _Screen:
@@ -61,7 +61,7 @@ class _Running:
     line_at: float
     phase: str = ""
     share: float = 0.0
-    """How much of the cell is done, 0 to 1, by its phase and steps."""
+    """Share of the cell that is done, 0 to 1, by its phase and steps."""
     task: TaskID | None = None
 
 
@@ -97,7 +97,7 @@ class Reporter:
             self._print(running, cell, "started")
 
     def cell_progress(self, cell: Cell, progress: Progress) -> None:
-        """How far the cell is; called several times a second."""
+        """Progress of the cell; called several times a second."""
         running, now = self._running[cell.cell_id], self._clock()
         low, high = _PHASES.get(progress.phase, (0.0, 0.0))
         running.share = low + (high - low) * (progress.done / progress.total if progress.total else 0.0)
@@ -127,11 +127,11 @@ class Reporter:
         self._show_all()
 
     def message(self, text: str) -> None:
-        """A warning or a hint, one or more lines; above the bars."""
+        """Show a warning or a hint of one or more lines above the bars."""
         self._screen.print(printable(text))
 
     def end(self) -> None:
-        """The run is over, however it ended; may be called without ``begin``. Gives the cursor back."""
+        """The run is over, however it ended; may be called without ``begin``. Restores the cursor."""
         if self._screen.bars:
             self._screen.bars.stop()
 
@@ -145,7 +145,7 @@ class Reporter:
             self._screen.bars.update(self._all, completed=self._done + shares, detail=detail)
 
     def _left_s(self) -> float | None:
-        """Seconds until all cells are done, from finished cells or else the running ones; null if unknown."""
+        """Seconds until all cells are done, from finished cells or else the running ones; None if unknown."""
         predicted = map(self._whole_s, self._running.values())
         known = self._durations or [time_s for time_s in predicted if time_s is not None]
         if not known:
@@ -157,12 +157,12 @@ class Reporter:
         return left / min(self._slots, max(self._cells - self._done, 1))
 
     def _whole_s(self, running: _Running) -> float | None:
-        """Predicted duration of a running cell, once it has done enough for that."""
+        """Predicted duration of a running cell; None until enough of it is done."""
         return (self._clock() - running.started) / running.share if running.share >= 0.06 else None
 
 
 class Count:
-    """Shows how many of many short jobs are done: a bar on a terminal, a line now and then elsewhere."""
+    """Progress of many short jobs: a bar on a terminal, an occasional line elsewhere."""
 
     def __init__(
         self, doing: str, done: str, *, total: int, stream: TextIO | None = None, clock: Clock = time.monotonic
@@ -185,7 +185,7 @@ class Count:
             self._screen.bars.stop()
 
     def step(self) -> None:
-        """One more is done."""
+        """A job is done."""
         self._done += 1
         if bars := self._screen.bars:
             bars.update(bars.task_ids[0], completed=self._done, detail=self._detail())
@@ -194,7 +194,7 @@ class Count:
             self._screen.print(f"{self._verb} {self._detail()}")
 
     def message(self, text: str) -> None:
-        """One or more lines above the bar."""
+        """Show one or more lines above the bar."""
         self._screen.print(printable(text))
 
     def _detail(self) -> str:
@@ -204,7 +204,7 @@ class Count:
 
 
 def outcome(record: CellRecord) -> str:
-    """Status, and why if it is not ``ok``."""
+    """Status, with the reason if it is not ``ok``."""
     if record.error is None:
         return str(record.status)
     first = (record.error.message.splitlines() or [""])[0]

@@ -46,16 +46,16 @@ CheckBudget = Callable[[Sequence[Cell]], Mapping[str, OverBudget]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """What has become of the cells of a run, in it or before."""
+    """Outcome of the cells of a run."""
 
     records: list[CellRecord]
-    """In the order of the cells; a cell that was not reached has none."""
+    """Records in the order of the cells; a cell that was not reached has none."""
     stored: Mapping[str, CellRecord] = field(default_factory=dict)
-    """The record that counts of every cell in the results file, by ``cell_id``."""
+    """``cell_id`` -> the record that counts, of every cell in the results file."""
     cells: int
     """Number of cells of the run."""
     finished_before: int
-    """How many of them earlier runs had finished."""
+    """Number of them that earlier runs had finished."""
     interrupted: bool = False
     """Whether Ctrl-C or SIGTERM ended the run before its last cell."""
 
@@ -64,8 +64,8 @@ class RunSummary:
         """0: all ok (out of memory is a result); 1: some cell failed or diverged; 130: interrupted."""
         if self.interrupted:
             return INTERRUPTED
-        fine = (Status.OK, Status.OOM, Status.SKIPPED)
-        return 0 if len(self.records) == self.cells and all(r.status in fine for r in self.records) else 1
+        successes = (Status.OK, Status.OOM, Status.SKIPPED)
+        return 0 if len(self.records) == self.cells and all(r.status in successes for r in self.records) else 1
 
     def __str__(self) -> str:
         """``10 cells: 8 ok, 1 crashed, 1 not run (4 finished before)``."""
@@ -97,7 +97,7 @@ def run(
     assert all((cell.spec, cell.scale) == (spec, scale) for cell in cells), "one results file per spec and scale"
     file = ResultsFile(results / f"{scale}.jsonl", warn=lambda text: reporter.message(f"warning: {text}"))
     with file.lock(), tracking(cells[0].run.trackers, results=results, say=reporter.message) as trackers:
-        end_leftovers(results / scale)  # of a killed runner; this is the only one now
+        end_leftovers(results / scale)  # of a killed runner: the lock says that no other runs
         inputs = inputs_of(cells)
         jobs = [
             Job(
@@ -109,7 +109,9 @@ def run(
             for key, cell in {cell.cell_id: cell for cell in cells}.items()
         ]
         stored = recover_results(file, jobs, reporter, trackers)
-        done = {} if fresh else {k: stored[k] for k, own in inputs.items() if why_not_done(stored.get(k), own) is None}
+        done = (
+            {} if fresh else {k: stored[k] for k, each in inputs.items() if why_not_done(stored.get(k), each) is None}
+        )
         todo = [job for job in jobs if job.cell.cell_id not in done]
         queue = _Queue(file=file, reporter=reporter, trackers=trackers, stored=stored, records=dict(done))
         if check_budget and todo:
@@ -132,27 +134,27 @@ def run(
 def recover_results(
     file: ResultsFile, jobs: Sequence[Job], reporter: Reporter, trackers: Tracking
 ) -> dict[str, CellRecord]:
-    """The stored records, and results whose runner was killed, or ran out of disk, before it appended them."""
+    """Stored records, with results that a killed runner, or one without disk space, did not append."""
     existed = file.path.exists()
     stored = file.read()
     for job in jobs:
         try:
             job.settle()
             for attempt in (job, job.beside()):
-                left, known = attempt.result(), stored.get(job.cell.cell_id)
-                if left is None or not left.is_final or left == known:
+                result, known = attempt.result(), stored.get(job.cell.cell_id)
+                if result is None or not result.is_final or result == known:
                     continue
-                if known is None or (left.finished_at or "") >= (known.finished_at or ""):
+                if known is None or (result.finished_at or "") >= (known.finished_at or ""):
                     job.take_over(attempt)
-                    file.append(left)
-                    stored[left.cell_id] = left
+                    file.append(result)
+                    stored[result.cell_id] = result
                     if known is not None and known.is_final:
-                        trackers.started(job)  # else they would add it to the result that they have
-                    trackers.ended(job, left)
+                        trackers.started(job)  # else they would add the result to the earlier one
+                    trackers.ended(job, result)
                     reporter.message(f"{job.cell.label}: took over the result of a run that was cut off")
-        except OSError as problem:
+        except OSError as error:
             kept = "a result of a run that was cut off cannot be put there; it is kept, and nothing was run"
-            raise write_error(problem, job.folder, kept) from problem
+            raise write_error(error, job.folder, kept) from error
     if stored and not existed:
         reporter.message(
             f"{file.path} was not there: its results come from the job folders beside it; --forget --scale "
@@ -162,7 +164,7 @@ def recover_results(
 
 
 def _warn_of_replaced(records: Sequence[CellRecord], inputs: Mapping[str, Inputs], reporter: Reporter) -> None:
-    """Say which results will be replaced and why: they may belong to another spec of this name."""
+    """Report results that will be replaced, and why: they may belong to another spec of this name."""
     stale = (why_stale(record, inputs[record.cell_id]) for record in records if record.status.is_result)
     if reasons := Counter(reason for reason in stale if reason is not None):
         counted = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
@@ -175,24 +177,24 @@ def _warn_of_replaced(records: Sequence[CellRecord], inputs: Mapping[str, Inputs
 @dataclass(kw_only=True, slots=True)
 class _Started:
     target: Job
-    """Where its result belongs."""
+    """Job folder for the result."""
     job: Job
-    """Where it runs: there, or beside an earlier result."""
+    """Job folder of the attempt: the target, or one beside an earlier result."""
     handle: RunningCell
     started_at: str
 
 
 @dataclass(kw_only=True)
 class _Queue:
-    """The cells on their way from waiting to a record in the file."""
+    """Runs the waiting cells and stores their records."""
 
     file: ResultsFile
     reporter: Reporter
     trackers: Tracking
     stored: dict[str, CellRecord]
-    """The record that counts of each cell in the file."""
+    """``cell_id`` -> the record that counts, of each cell in the file."""
     records: dict[str, CellRecord]
-    """Of the cells that are done, by this run or before it."""
+    """``cell_id`` -> record of each cell that is done, by this run or before it."""
     interrupted: bool = False
     running: list[_Started] = field(default_factory=list)
     shown_notes: set[str] = field(default_factory=set)
@@ -214,10 +216,10 @@ class _Queue:
             self.reporter.end()
 
     def skip(self, todo: Sequence[Job], over: Mapping[str, OverBudget]) -> list[Job]:
-        """Make records of the cells that cannot fit; returns the other jobs."""
+        """Store records of the cells that cannot fit; returns the other jobs."""
         for job in todo:
-            if found := over.get(job.cell.cell_id):
-                record = job.skipped(found.reason, found.estimate)
+            if excess := over.get(job.cell.cell_id):
+                record = job.skipped(excess.reason, excess.estimate)
                 self._store(job, record)
                 self.reporter.message(f"{job.cell.label}: {outcome(record)}")
         return [job for job in todo if job.cell.cell_id not in over]
@@ -253,8 +255,8 @@ class _Queue:
                 self.trackers.started(job)
             self.reporter.cell_started(job.cell)
             handle = executor.start(job.cell, job.folder)
-        except OSError as problem:
-            raise write_error(problem, job.folder, kept) from problem
+        except OSError as error:
+            raise write_error(error, job.folder, kept) from error
         self.running.append(_Started(target=target, job=job, handle=handle, started_at=started_at))
 
     def _poll(self) -> None:
@@ -283,9 +285,9 @@ class _Queue:
         if record.is_final:
             try:
                 started.target.take_over(job)
-            except OSError as problem:
+            except OSError as error:
                 kept = f"the cell's result stays in {job.folder}; the same command takes it over"
-                raise write_error(problem, started.target.folder, kept) from problem
+                raise write_error(error, started.target.folder, kept) from error
             job = started.target
         kept_earlier = self._keeps_earlier_result(job, record)
         self._store(job, record)
@@ -297,10 +299,10 @@ class _Queue:
         self._warn(job.cell, record, expected_device=started.handle.device)
 
     def _store(self, job: Job, record: CellRecord) -> None:
-        """Append the record, then pass it on to the trackers: it is worth more than its copy there."""
+        """Append the record, then pass it to the trackers, whose copy is worth less."""
         self.file.append(record)
         self.records[record.cell_id] = record
-        if self._keeps_earlier_result(job, record):  # so do the trackers
+        if self._keeps_earlier_result(job, record):  # and so do the trackers
             return
         if self._has_result(job):
             self.trackers.started(job)
@@ -330,7 +332,7 @@ class _Queue:
         return known is not None and known.is_final
 
     def _keeps_earlier_result(self, job: Job, record: CellRecord) -> bool:
-        """Whether the cell has a result that this record, of a failed attempt, must not hide or delete."""
+        """Whether the cell has a result that this record of a failed attempt must not replace."""
         return self._has_result(job) and not record.is_final
 
 
@@ -357,8 +359,8 @@ def _stop_signals(*, at_once: bool) -> Iterator[list[int]]:
         yield stop
         return
     # A shell ignores SIGINT for what it starts in the background.
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heard}
+    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop
     finally:

@@ -1,8 +1,7 @@
-"""Passes a run on to trackers without any effect on its cells.
+"""Forwards a run to its trackers without any effect on its cells.
 
 A worker only appends small lines to its job folder (``EVENTS_FILE``); each tracker follows these files from a thread of
 the runner. A slow server, a heavy import or a failure costs the cells nothing, and cluster nodes need no network.
-Records are complete without any tracker.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from bench.records.record import CellRecord
 
 POLL_S = 1.0
 WAIT_S, WAIT_INTERRUPTED_S, SILENT_S = 60.0, 1.0, 2.0
-"""How long the end of a run, or its interruption, waits for trackers; how long without a message."""
+"""Seconds that the end of a run, or its interruption, waits for trackers; seconds until a message about it."""
 Say = Callable[[str], None]
 
 
@@ -74,7 +73,7 @@ class Tracking:
 
 
 class _Follower:
-    """One tracker in a thread, which starts with the first call."""
+    """A tracker in a thread, which starts with the first call."""
 
     def __init__(self, settings: TrackerSettings, folder: Path, say: Say) -> None:
         self.name = settings.name
@@ -115,8 +114,8 @@ class _Follower:
 
     def end(self, job: Job, record: CellRecord) -> None:
         started = self._running.pop(job.cell.cell_id, None)
-        if started or record.steps:  # without a start of a run that was cut off: forward all its events again
-            self._forward(job)  # not the started one: an attempt beside a result has moved
+        if started or record.steps:  # after an interrupted run, without a start: forward all its events again
+            self._forward(job)  # not ``started``: the folder of an attempt beside a result has moved
         self._offsets.pop(job.cell.cell_id, None)
         self._tracker.end(job.cell, record, job.folder)
 
@@ -154,7 +153,7 @@ class _Follower:
 
 
 def read_events(path: Path, offset: int) -> tuple[list[Step | PhaseEnd], int]:
-    """Whole lines of ``EVENTS_FILE`` from a byte on, and where they end; a worker may be writing right now."""
+    """Events in the whole lines of ``EVENTS_FILE`` from ``offset`` on, and their end; a worker may be writing."""
     try:
         with path.open("rb") as file:
             file.seek(offset)

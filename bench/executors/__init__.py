@@ -1,1 +1,1 @@
-"""Executors: how a cell gets its process. One file each, named as ``--executor`` names it."""
+"""Executors, which start the processes of cells: a file each, named as in ``--executor``."""

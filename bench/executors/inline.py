@@ -23,7 +23,7 @@ class InlineExecutor:
 
     def start(self, cell: Cell, job: Path) -> FinishedCell:
         """Run the cell to its end."""
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # NVML's, as in a worker; CUDA reads it when it starts
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # NVML's order, as in a worker; CUDA reads it when it starts
         from bench.worker.run import run_and_estimate  # the only place where the runner's process imports torch
 
         record = run_and_estimate(cell, job, job / "result.json")

@@ -1,5 +1,4 @@
-"""Local executor: one worker process per cell; with several GPUs one cell per GPU at a time, on a CPU as many as
-``run.parallel`` says."""
+"""Local executor: a worker process per cell; runs a cell per GPU at a time, or ``run.parallel`` cells on a CPU."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ class LocalExecutor:
 
     @property
     def slots(self) -> int:
-        """Devices, or cells at a time on a CPU, without those that a stuck worker holds."""
+        """Devices, or cells at a time on a CPU, except those that a stuck worker holds."""
         for each in [(process, slot) for process, slot in self._stuck if process.poll() is not None]:
             self._stuck.remove(each)
             self._free.append(each[1])
@@ -140,7 +139,7 @@ class LocalCell:
 
 
 def _worker_environment(cell: Cell, job: Path, gpu: Gpu | None) -> dict[str, str]:
-    """This process's environment, with what decides about results and ownership set."""
+    """Environment variables of a worker; fixes those that affect results and mark its processes."""
     threads = {} if cell.run.threads is None else {"OMP_NUM_THREADS": str(cell.run.threads)}
     return child_environ() | threads | {
         "CUDA_VISIBLE_DEVICES": gpu.token if gpu else "",

@@ -64,12 +64,12 @@ class Cell(BaseModel):
     run: RunSettings
 
     def identity(self) -> dict[str, Any]:
-        """The fields of a record that say which cell it is of."""
-        same = ("cell_id", "spec", "scale", "label", "labels", "parts", "seed")
-        return {name: getattr(self, name) for name in same} | {"settings": self.model_dump(mode="json")}
+        """Fields of a record that identify its cell."""
+        shared = ("cell_id", "spec", "scale", "label", "labels", "parts", "seed")
+        return {name: getattr(self, name) for name in shared} | {"settings": self.model_dump(mode="json")}
 
     def matches(self, glob: str) -> bool:
-        """Whether ``--only GLOB`` means this cell: by its whole label or by its pattern of parts."""
+        """Whether ``--only GLOB`` selects this cell, by its label or by its pattern of parts."""
         return fnmatchcase(self.label, glob) or fnmatchcase(pattern(self.parts), glob)
 
 
@@ -97,9 +97,8 @@ def expand(resolved: ResolvedSpec) -> list[Cell]:
 
 
 def _distinguished(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells that differ only in where their data or model lie get the labels by which they differ into their ids.
-
-    The ids of all others have nothing local in them.
+    """The cells with distinct ids: those that differ only in the location of their data or model get ids that include
+    the labels that differ. All other ids depend on nothing local.
     """
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -110,18 +109,18 @@ def _distinguished(cells: Sequence[Cell]) -> list[Cell]:
 def _by_labels(cell: Cell, alike: Sequence[Cell]) -> Cell:
     if len({_where(other) for other in alike}) == 1:
         return cell
-    labels = next(other.labels for other in alike if _where(other) == _where(cell))  # of the same run the first's
+    labels = next(other.labels for other in alike if _where(other) == _where(cell))  # the first of the same run
     differing = {name: value for name, value in labels.items() if any(o.labels.get(name) != value for o in alike)}
     return cell.model_copy(update={"cell_id": cell_id({"cell": cell.cell_id, "labels": differing})})
 
 
 def _where(cell: Cell) -> str:
-    """Where data and model lie, as a comparable text."""
+    """Locations of data and model as a comparable text."""
     return f"{cell.data.model_dump_json()} {cell.model.model_dump_json()}"
 
 
 def select(cells: Sequence[Cell], globs: Sequence[str]) -> list[Cell]:
-    """The cells that any of the globs means, all without globs. Raises SpecError for a glob that means none."""
+    """Cells that any of the globs selects, or all without globs. Raises SpecError for a glob that selects none."""
     for glob in globs:
         if not any(cell.matches(glob) for cell in cells):
             known = ", ".join(repr(cell.label) for cell in cells[:12]) + (", ..." if len(cells) > 12 else "")
@@ -163,10 +162,8 @@ def _cell(resolved: ResolvedSpec, checked: Checked, label: str, seed: int) -> Ce
 
 
 def _content(cell: Cell) -> dict[str, Any]:
-    """What determines the result: not where files lie, which their digests in the record answer for.
-
-    Defaults are left out, so that a field added later, whose default is what was done before, changes no id.
-    """
+    """Fields that determine the result, without the locations of files, whose digests are in the record."""
+    # Without defaults, so that a field added later, whose default keeps the old behaviour, changes no id.
     content = cell.model_dump(mode="json", include=set(DETERMINING), exclude_defaults=True)
     for root, *path, last in local_path_fields(cell):
         below = content.get(root)
@@ -178,12 +175,17 @@ def _content(cell: Cell) -> dict[str, Any]:
 
 
 def _labels(points: Sequence[Checked]) -> list[str]:
-    """Unique readable names: pattern of parts and axis values. The patterns of one model are about the same parts: a
-    part that only other cells name is frozen in this one, and has its F."""
+    """Unique readable labels: pattern of parts and axis values. All patterns of a model have the same parts: F for a
+    part that only other cells name."""
     named: dict[tuple[Any, ...], set[str]] = {}
     for checked in points:
         named.setdefault(_model(checked), set()).update(checked.settings.parts)
-    labels = [_label(checked, named[_model(checked)]) for checked in points]
+    labels: list[str] = []
+    for checked in points:
+        shown = [part for part in checked.parts if part in named[_model(checked)]]
+        parts = {part: checked.settings.parts.get(part, FROZEN) for part in shown}
+        values = (f"{name}={_text(value)}" for name, value in checked.point.labels.items())
+        labels.append(" ".join([pattern(parts), *values]))
     counts, seen = Counter(labels), Counter[str]()
     for i, label in enumerate(labels):
         seen[label] += 1
@@ -196,11 +198,6 @@ def _model(checked: Checked) -> tuple[Any, ...]:
     return checked.settings.model.family, checked.point.labels.get(VARIANT_AXIS), checked.parts
 
 
-def _label(checked: Checked, named: set[str]) -> str:
-    parts = {part: checked.settings.parts.get(part, FROZEN) for part in checked.parts if part in named}
-    return " ".join([pattern(parts), *(f"{name}={_text(value)}" for name, value in checked.point.labels.items())])
-
-
 def _text(value: Any) -> str:
     """An axis value in a label: a mapping by its plugin's name, other values as JSON on one line."""
     if isinstance(value, dict):
@@ -209,8 +206,8 @@ def _text(value: Any) -> str:
 
 
 def target_lines(cells: Sequence[Cell]) -> list[str]:
-    """A line per variant, part and source of default target modules, with the methods that take them; none where the
-    spec names all of them. Imports no torch."""
+    """Lines that name the source of default target modules by variant and part, with the methods that use it; empty if
+    the spec names all targets. Imports no torch."""
     known: dict[str, Mapping[str, PartFacts]] = {}
     lines: dict[tuple[str, str], dict[str, None]] = {}  # where, source -> methods in their order
     for cell in cells:

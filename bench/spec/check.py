@@ -1,4 +1,4 @@
-"""What validation field by field cannot see: names that must be known, and freeze patterns that can be run."""
+"""Checks of a spec beyond single fields: names must be known, and freeze patterns must be runnable."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bench.spec.yaml_tree import Node, Path
 
 FROZEN_OR_TRAINED = ("F", "T")
 RECORD_COLUMNS = ("seed", "status")
-"""Columns that are neither part, axis nor metric."""
+"""Columns that are not a part, an axis or a metric."""
 MAX_CELLS = 10_000
 MAX_HINTS, MAX_OPTIONS = 40, 1000
-"""Diagnostics of a variant that get the nearest known name, and names it is looked up among: both for speed."""
+"""Diagnostics of a variant that suggest the nearest name, and names searched for it: limits for speed."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,31}")
 _SCALE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NOT_IN_CELLS = ("matrix", "columns", "published", "pareto", "scales", "variants")
@@ -35,27 +35,27 @@ class Checked:
     point: Point
     settings: Spec
     parts: tuple[str, ...]
-    """Parts in the model family's order."""
+    """Parts in the order of the model family."""
 
 
 def check(tree: Node, diagnostics: Diagnostics) -> tuple[Spec | None, list[Checked]]:
-    """The validated spec (of several variants the first) and its points, one variant's after the other.
+    """The validated spec (of the first variant) and its points, variant by variant.
 
-    Adds every problem, and leaves out what it makes unusable.
+    Adds every problem to ``diagnostics`` and leaves out the points that it makes unusable.
     """
-    # What _parts finds wrong is reported for each point, not here.
+    # Problems of _parts are reported for each point, not here.
     variants = [dataclasses.replace(m, parts=tuple(_parts(m.tree, Diagnostics()))) for m in matrices(tree, diagnostics)]
     cells = sum(matrix.size() for matrix in variants) * max(1, len(tree.elements("seeds")))
     if cells > MAX_CELLS:
         location = (tree.get("matrix") or tree).key_location
         diagnostics.add(location, "matrix", f"makes {cells:,} cells; at most {MAX_CELLS:,} are allowed")
-    own = {matrix.variant: Diagnostics() for matrix in variants}
-    specs = [validate(Spec, matrix.tree, own[matrix.variant]) for matrix in variants]
+    by_variant = {matrix.variant: Diagnostics() for matrix in variants}
+    specs = [validate(Spec, matrix.tree, by_variant[matrix.variant]) for matrix in variants]
     points: list[Checked] = []
     for matrix, spec in zip(variants, specs, strict=True):
-        _NameCheck(matrix, variants, own[matrix.variant]).run()
-        points += _check_points(matrix, own[matrix.variant], spec is not None) if cells <= MAX_CELLS else []
-    diagnostics.add_of_variants(own)
+        _NameCheck(matrix, variants, by_variant[matrix.variant]).run()
+        points += _check_points(matrix, by_variant[matrix.variant], spec is not None) if cells <= MAX_CELLS else []
+    diagnostics.add_of_variants(by_variant)
     return specs[0], points
 
 
@@ -70,7 +70,7 @@ def _check_points(matrix: MatrixTree, diagnostics: Diagnostics, valid: bool) -> 
 
 
 def _parts(tree: Node, diagnostics: Diagnostics) -> dict[str, PartFacts]:
-    """Parts of the model; of a model with wrong settings, or one that cannot do the task, those of its family."""
+    """Parts of the model; those of its family if its settings are wrong or it does not support the task."""
     family = tree.get("model", "family")
     if family is None or family.value not in registry.names("models"):
         return {}
@@ -86,13 +86,13 @@ def _parts(tree: Node, diagnostics: Diagnostics) -> dict[str, PartFacts]:
 
 
 def _task(tree: Node) -> str:
-    """Name of the task, as far as it is well formed."""
+    """Name of the task as written."""
     task = tree.get("task")
     return str((task.get("name") or task).value) if task else DEFAULT_TASK.name
 
 
 def _check_point(point: Point, diagnostics: Diagnostics, valid: bool) -> Checked | None:
-    """Pattern first (it is readable even where the rest is broken), then the settings."""
+    """The point with its settings; None if pattern or settings are wrong. Both are checked."""
     refused = Diagnostics()
     facts = _parts(point.tree, refused)
     if refused:  # without parts there is no pattern to check
@@ -131,7 +131,7 @@ def _check_search(tree: Node, settings: Spec, diagnostics: Diagnostics) -> None:
 
 
 def _check_pattern(point: Point, facts: dict[str, PartFacts], diagnostics: Diagnostics) -> bool:
-    """Whether every part, and no other, has a known action, and something is trained."""
+    """Whether exactly the parts of the model have actions, all known, and something is trained."""
     actions = point.actions()
     known = [*FROZEN_OR_TRAINED, *dict(point.tree.items("methods"))]
     unknown = {part: action for part, action in actions.items() if facts and part not in facts}
@@ -158,8 +158,8 @@ def _check_pattern(point: Point, facts: dict[str, PartFacts], diagnostics: Diagn
 def _axes(matrix: MatrixTree) -> list[str]:
     """Short names of the axes, then their dotted keys; without parts."""
     short = short_names(matrix.varied_keys(), matrix.names())
-    own = {key: name for key, name in short.items() if split_key(key)[0] != "parts"}
-    return list(dict.fromkeys([*own.values(), *matrix.names().values(), *own]))
+    axes = {key: name for key, name in short.items() if split_key(key)[0] != "parts"}
+    return list(dict.fromkeys([*axes.values(), *matrix.names().values(), *axes]))
 
 
 class _NameCheck:
@@ -196,7 +196,7 @@ class _NameCheck:
             self.diagnostics.add(location, path, f"no {what} {quoted(word)}{self._hint(word, options)}")
 
     def _hint(self, word: str, options: list[str]) -> str:
-        """The nearest name; of hundreds of mistakes, which are no typing errors, only of the first."""
+        """The nearest name; only for the first mistakes, as hundreds of them are not typing errors."""
         return did_you_mean(word, options[:MAX_OPTIONS]) if len(self.diagnostics) < MAX_HINTS else ""
 
     def _check_defined(self) -> None:
@@ -250,7 +250,7 @@ class _NameCheck:
                 self.diagnostics.add(node.location, ("matrix", "names", key), message)
 
     def _check_axis(self, key: str, node: Node, path: Path) -> None:
-        """Whether an axis varies something that determines a result; unknown fields are found by validation."""
+        """Check that an axis varies something that determines a result; validation finds unknown fields."""
         root, *rest = split_key(key)
         if root not in AXIS_ROOTS:
             roots = ", ".join(f"{known}..." for known in AXIS_ROOTS)
@@ -310,7 +310,7 @@ class _NameCheck:
                     self._check_metric(named, ("pareto", key), named.value)
 
     def _check_metric(self, node: Node, path: Path, metric: str) -> None:
-        """A metric of tasks that no cell has would be a column of dashes."""
+        """Refuse a metric that the task of no cell has: its column would be empty."""
         having = metrics.tasks_with(metric)
         if having and not set(having) & set(self.tasks) and all(task in registry.names("tasks") for task in self.tasks):
             ours = " or ".join(f"{task} ({', '.join(metrics.of_task(task))})" for task in self.tasks)

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a spec, collected and shown on one screen: location, what is wrong, what to do."""
+"""Problems of a spec, collected and shown on one screen: location, problem and remedy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_LINES = 20
 
 @dataclass
 class Diagnostics:
-    """Collects diagnostics, each once."""
+    """Distinct diagnostics in the order in which they were added."""
 
     messages: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Location and text."""
+    """Location and text of each."""
 
     def add(self, location: str, path: tuple[str | int, ...] | str, message: str) -> None:
         """``location``: ``file:line:col`` or the option; ``path``: key in the spec."""
@@ -28,9 +28,9 @@ class Diagnostics:
         self.messages.setdefault((location, f"{where}: {message}" if where else message))
 
     def add_of_variants(self, variants: Mapping[str, Diagnostics]) -> None:
-        """Add the messages of each variant; one of some variants only names them."""
-        for location, text in dict.fromkeys(key for own in variants.values() for key in own.messages):
-            named = [name for name, own in variants.items() if (location, text) in own.messages]
+        """Add the messages of all variants; a message of some of them names these."""
+        for location, text in dict.fromkeys(key for each in variants.values() for key in each.messages):
+            named = [name for name, each in variants.items() if (location, text) in each.messages]
             where = "" if len(named) == len(variants) else f" (in variant {', '.join(named)})"
             self.add(location, "", f"{text}{where}")
 
@@ -45,16 +45,16 @@ class Diagnostics:
 
 
 def _line_and_column(location: str) -> tuple[int, int]:
-    """For sorting: options, which have no line, come first."""
+    """Sort key; options, which have no line, come first."""
     numbers = re.search(r":(\d+):(\d+)$", location)
     return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
 def one_screen(diagnostics: list[str]) -> str:
-    """All diagnostics wrapped to 120 columns, at most 20 lines: the rest is counted."""
+    """Diagnostics wrapped to 120 columns and cut to 20 lines; the others are counted."""
     lines: list[str] = []
-    for shown, problem in enumerate(diagnostics):
-        wrapped = textwrap.wrap(printable(problem), WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+    for shown, diagnostic in enumerate(diagnostics):
+        wrapped = textwrap.wrap(printable(diagnostic), WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
         if len(lines) + len(wrapped) > MAX_LINES and shown:
             lines.append(f"... and {len(diagnostics) - shown} more")
             break
@@ -63,7 +63,7 @@ def one_screen(diagnostics: list[str]) -> str:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """``("matrix", "axes", 0)`` -> ``matrix.axes[0]``; a key that is no plain word is quoted."""
+    """``("matrix", "axes", 0)`` -> ``matrix.axes[0]``; a key that is not a plain word is quoted."""
     text = ""
     for step in path:
         if isinstance(step, int):

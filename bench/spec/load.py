@@ -39,7 +39,7 @@ class SpecSource:
 
     @property
     def name(self) -> str:
-        """The spec's name as written, or the file's."""
+        """Name of the spec as written, or of its file."""
         node = self.tree.get("name")
         return str(node.value) if node else self.path.stem
 
@@ -58,8 +58,8 @@ class SpecSource:
     ) -> ResolvedSpec:
         """The spec at ``scale`` with ``--set`` and ``--seeds`` applied.
 
-        Raises SpecError with every problem of every scale, also of those that do not run today; with ``--set``, or
-        ``alone`` (for looking at what has run), of the chosen one only.
+        Raises SpecError with the problems of all scales; with ``--set`` or ``alone`` (to read results), of the chosen
+        scale only.
         """
         diagnostics = Diagnostics()
         if scale not in self.scales:
@@ -101,7 +101,7 @@ class SpecSource:
 
 
 def read_spec(path: Path) -> SpecSource:
-    """Read a spec file. Raises SpecError if it cannot be read or is no YAML mapping of plain values."""
+    """Read a spec file. Raises SpecError if it cannot be read or is not a YAML mapping of plain values."""
     diagnostics = Diagnostics()
     tree = parse(_read_text(path), str(path), diagnostics)
     diagnostics.raise_if_any()
@@ -142,7 +142,7 @@ def _read_text(path: Path) -> str:
 
 
 def _files_beside(folder: Path, wanted: str) -> str:
-    """The spec files that may be meant."""
+    """A hint at spec files that may be meant."""
     folders = dict.fromkeys([folder, Path("specs")])
     files = {str(file): file.name for f in folders if f.is_dir() for file in sorted(f.glob("[!.]*.yaml"))}
     if not files:
@@ -164,7 +164,7 @@ def _parse_set(text: str, diagnostics: Diagnostics) -> tuple[str, tuple[str, ...
 
 
 def _check_set(tree: Node, location: str, path: tuple[str, ...], diagnostics: Diagnostics) -> None:
-    """What would silently do nothing or make up a name; unknown fields are found by validation."""
+    """Refuse a ``--set`` without effect or with an unknown name; validation finds unknown fields."""
     key = ".".join(path)
     if path[0] == "scales":
         message = "a scale is chosen with --scale; set the field itself, e.g. --set train.batch_size=8"

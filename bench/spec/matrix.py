@@ -18,7 +18,7 @@ from bench.spec.yaml_tree import Node, merge
 AXIS_ROOTS = ("parts", "methods", "model", "task", "data", "train", "evaluate")
 """Fields of a spec that an axis may vary: those that determine a result."""
 VARIANT_AXIS = "variant"
-"""Name of the axis of variants, the slowest one."""
+"""Name of the axis of variants, the slowest axis."""
 MAX_VARIANTS = 200
 FIXED_IN_VARIANTS = ("name", "title", "seeds", "columns", "published", "pareto", "scales", "variants")
 """Fields that are the same for every variant."""
@@ -41,7 +41,7 @@ class Point:
 
 
 def short_names(keys: Iterable[str], names: dict[str, str]) -> dict[str, str]:
-    """Dotted key -> name in labels and columns: the given one, else its last word, else (not unique) the key."""
+    """Dotted key -> name in labels and columns: as in ``names``, else its last word if that is unique, else the key."""
     last = {key: key.rsplit(".", 1)[-1] for key in keys}
     counts = Counter(last.values())
     return {key: names.get(key, word if counts[word] == 1 else key) for key, word in last.items()}
@@ -56,7 +56,7 @@ def split_key(key: str) -> tuple[str, ...]:
 
 
 def matrices(tree: Node, diagnostics: Diagnostics) -> list[MatrixTree]:
-    """The matrix of each variant in the order written, merged as scales are; that of the spec if it has none."""
+    """Matrix of each variant in the order written, merged like scales; that of the spec without variants."""
     written = tree.items("variants")
     if len(written) > MAX_VARIANTS:
         message = f"has {len(written):,} variants; at most {MAX_VARIANTS} are allowed"
@@ -81,10 +81,10 @@ def matrices(tree: Node, diagnostics: Diagnostics) -> list[MatrixTree]:
 
 @dataclass(frozen=True, slots=True)
 class MatrixTree:
-    """The matrix of a spec as it was written; tolerant of mistakes, which ``check`` reports."""
+    """Matrix of a spec as written; tolerates mistakes, which ``check`` reports."""
 
     tree: Node
-    """The spec, of a variant the merged one."""
+    """The spec, merged with its variant."""
     parts: tuple[str, ...] = ()
     """Parts of the model family."""
     variant: str = ""
@@ -98,7 +98,7 @@ class MatrixTree:
         }
 
     def _values(self, key: str) -> list[Node]:
-        """As written, but a part's action with wildcards stands for all methods it matches and the list lacks."""
+        """Values as written; a part's action with wildcards stands for all matching methods that the list lacks."""
         values = self.tree.elements("matrix", "axes", key)
         if split_key(key)[0] != "parts":
             return values
@@ -116,8 +116,8 @@ class MatrixTree:
         entries = dict(enumerate(self.tree.elements("matrix", kind)))
         if not self.variant:
             return entries
-        own = {i: e for i, e in entries.items() if (v := e.get(VARIANT_AXIS)) is None or v.value == self.variant}
-        return {i: entry.without(VARIANT_AXIS) for i, entry in own.items()}
+        kept = {i: e for i, e in entries.items() if (v := e.get(VARIANT_AXIS)) is None or v.value == self.variant}
+        return {i: entry.without(VARIANT_AXIS) for i, entry in kept.items()}
 
     def names(self) -> dict[str, str]:
         """``matrix.names`` as far as it is well formed."""
@@ -135,7 +135,7 @@ class MatrixTree:
         return axes | {name: key for key, name in self.names().items()} | {p: f"parts.{p}" for p in self.parts}
 
     def size(self) -> int:
-        """Number of points before ``exclude``, for refusing what nobody can run."""
+        """Number of points before ``exclude``."""
         return math.prod(len(values) for values in self.axes().values()) + len(self.entries("include"))
 
     def points(self) -> list[Point]:
@@ -159,17 +159,14 @@ class MatrixTree:
     def _point(self, chosen: dict[str, Node], short: dict[str, str], location: str = "") -> Point:
         tree = self.tree
         for key, value in chosen.items():
-            if self._exists(key):
+            root, *rest = split_key(key)
+            # Validation finds unknown fields, but would take an unknown method or root for a new one.
+            if root in AXIS_ROOTS and not (root == "methods" and rest and self.tree.get(root, rest[0]) is None):
                 tree = tree.put(split_key(key), value)
         labels: dict[str, Any] = {VARIANT_AXIS: self.variant} if self.variant else {}
         labels |= {short[key]: value.plain() for key, value in chosen.items() if split_key(key)[0] != "parts"}
         locations = [location, *(value.location for value in chosen.values()), self.tree.location]
         return Point(tree, labels, next(each for each in locations if each))
-
-    def _exists(self, key: str) -> bool:
-        """Whether a cell can differ there; an unknown field is only found by validation."""
-        root, *rest = split_key(key)
-        return root in AXIS_ROOTS and not (root == "methods" and rest and self.tree.get(root, rest[0]) is None)
 
 
 def _agrees(point: Point, entry: Node, long: dict[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""JSON schemas, generated from the models: of a spec, for editors; of a record, for programs that read results."""
+"""JSON schemas of a spec, for editors, and of a record, for programs that read results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections and fields of a spec; a plugin declares its own fields in its own file."""
+"""Sections and fields of a spec; plugins declare their fields in their own modules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ else:
         return Annotated[Union[classes], Field(discriminator=discriminator)]  # noqa: UP007
 
     def _with_type(value: Any) -> Any:
-        """A method that has a field of which only one plugin makes use needs no ``type``."""
+        """Add the ``type`` of a method whose fields imply it."""
         if isinstance(value, dict) and "type" not in value:
             for name in registry.names("methods"):
                 if any(field in value for field in getattr(registry.load("methods", name), "IMPLIED_BY", ())):
@@ -41,7 +41,7 @@ else:
         return value
 
     def _or_name(kind: registry.Kind, word: str) -> Any:
-        """What may be written as its name if nothing of it is set."""
+        """Settings that may be written as a bare name."""
 
         def with_name(value: Any) -> Any:
             if isinstance(value, str) and value not in (known := registry.names(kind)):
@@ -60,17 +60,17 @@ else:
 
 class OptimizerSettings(Settings):
     name: Literal["adamw", "adamw_8bit", "sgd"] = "adamw"
-    """``adamw_8bit`` is that of bitsandbytes (``[8bit]`` extra): moments of one byte each."""
+    """``adamw_8bit``: AdamW of bitsandbytes (``[8bit]`` extra), with moments of 8 bits."""
     lr: float = Field(gt=0)
     """Peak learning rate, the same for all trained tensors."""
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """Of ``sgd``."""
+    """Momentum of ``sgd``."""
     implementation: Literal["auto", "foreach", "fused", "for_loop"] = "auto"
-    """Which kernels update the weights, as torch offers them; ``auto``: its default, ``foreach`` on CUDA and
-    ``for_loop`` on a CPU. ``foreach`` is faster than a loop and needs memory for a copy of the trained tensors. Not of
-    ``adamw_8bit``, which has its own."""
+    """Kernels of torch that update the weights; ``auto``: torch's default, ``foreach`` on CUDA and ``for_loop`` on a
+    CPU. ``foreach`` is faster than a loop and needs memory for a copy of the trained tensors. Not for ``adamw_8bit``,
+    which has its own kernels."""
 
     @model_validator(mode="after")
     def _belongs(self) -> OptimizerSettings:
@@ -88,12 +88,12 @@ class TrainSettings(Settings):
     steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Optimizer steps."""
     batch_size: int = Field(ge=1, le=1_000_000)
-    """Examples that go through the model at once."""
+    """Examples per forward pass."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=1_000_000)
-    """Batches whose gradients one optimizer step takes together, so that it sees ``batch_size`` times as many examples;
-    fewer at the end of an epoch. ``steps``, ``warmup_steps`` and the like count optimizer steps."""
+    """Batches whose gradients are added up for an optimizer step; fewer at the end of an epoch. ``steps``,
+    ``warmup_steps`` and the like count optimizer steps."""
     shuffle: bool = True
-    """Whether each epoch takes the examples in a new random order; if not, in the data set's own."""
+    """Whether each epoch takes the examples in a new random order, or else in that of the data set."""
     optimizer: OptimizerSettings
     schedule: Literal["constant", "cosine", "cosine_per_epoch", "one_cycle", "polynomial"] = "cosine"
     """``cosine_per_epoch`` changes the rate once an epoch, as the released MISS code does. ``polynomial`` is fairseq's
@@ -102,15 +102,15 @@ class TrainSettings(Settings):
     warmup_steps: int = Field(default=0, ge=0, le=1_000_000_000)
     """Linear warm-up of the learning rate, steps."""
     gradient_clip: float | None = Field(default=None, gt=0)
-    """Largest norm of all gradients together; null for no clipping."""
+    """Maximum global norm of the gradients; null: no clipping."""
     precision: Literal["fp32", "bf16", "fp16", "bf16_autocast", "fp16_autocast"] = "fp32"
-    """Weights in that type, or fp32 weights under autocast."""
+    """Type of the weights; ``*_autocast``: fp32 weights under autocast of this type."""
     gradient_checkpointing: bool = False
-    """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
     zero_grad: Literal["before_forward", "before_backward"] = "before_forward"
     """``before_backward`` keeps the last step's gradients alive during the forward pass, as the released code does."""
     timing_warmup_steps: int = Field(default=3, ge=0, le=1_000_000_000)
-    """Steps at the start that are not timed."""
+    """Initial steps that are not timed."""
     log_every: int = Field(default=10, ge=1, le=1_000_000_000)
     """Steps per point of the loss curve."""
     save_adapter: bool = False
@@ -132,16 +132,17 @@ class EvaluateSettings(Settings):
     num_beams: int = Field(default=3, ge=1, le=1000)
     max_new_tokens: int = Field(default=10, ge=1, le=1_000_000)
     length_denominator: Literal["generated", "as_transformers_4"] = "generated"
-    """What beam search divides the log-likelihood of an answer by: ``generated``, its tokens; ``as_transformers_4``,
-    one more for an answer that is cut by ``max_new_tokens``, as the library did in 2024. Of ``miss`` only."""
+    """Length by which beam search divides the log-likelihood of an answer: ``generated``, its tokens;
+    ``as_transformers_4``, one more for an answer cut off by ``max_new_tokens``, as the library did in 2024. For
+    ``miss`` only."""
     attend_padding: bool = False
     """Whether the decoder attends to the padding of shorter questions while it generates, as BLIP's and the released
-    MISS code does: an answer then depends on the other questions of its batch. Of ``miss`` only."""
+    MISS code does: an answer then depends on the other questions of its batch. For ``miss`` only."""
     closed: Literal["yes_no", "answer_type"] = "answer_type"
-    """Which questions count as closed: gold answer is yes or no, or as the data set's annotation says."""
+    """Closed questions: ``yes_no``, those with gold answer yes or no; ``answer_type``, those annotated as closed."""
 
     def options(self) -> GenerateOptions:
-        """The options that a model gets."""
+        """Generation options for a model."""
         return GenerateOptions(
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,
@@ -151,28 +152,28 @@ class EvaluateSettings(Settings):
 
 
 OPTIONAL_SEARCH = ("length_denominator", "attend_padding")
-"""Fields of ``EvaluateSettings`` that only some families heed."""
+"""Fields of ``EvaluateSettings`` that only some families support."""
 
 
 class RunSettings(Settings):
-    """How a cell is run; nothing here changes its result, so nothing here is part of ``cell_id``."""
+    """How a cell is run; changes no result and is not part of ``cell_id``."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of a worker; null for all cores."""
     parallel: int = Field(default=1, ge=1, le=1024)
-    """Cells that run at a time on a CPU, each with ``threads``: a few for small models, whose times are then not to be
-    compared with those of a run of other settings. On GPUs it is one a GPU."""
+    """Cells run in parallel on a CPU, each with ``threads``: a few for small models. Their times are comparable only
+    within a setting. On GPUs it is one cell per GPU."""
     wall_clock_limit_s: float = Field(default=24 * 3600, gt=0, le=1e9)
-    """A cell that takes longer is ended as ``timeout``."""
+    """Duration after which a cell ends as ``timeout``."""
     no_progress_limit_s: float = Field(default=1800, gt=0, le=1e9)
-    """A cell that reports no progress for so long is ended as ``timeout``."""
+    """Duration without progress after which a cell ends as ``timeout``."""
     trackers: list[AnyTracker] = []
-    """Where runs are logged to beside their records; a bare name is short for ``{name: ...}``."""
+    """Trackers that log a run beside its records; a bare name is short for ``{name: ...}``."""
 
 
 DEFAULT_TASK: TaskSettings = registry.load("tasks", tasks.DEFAULT).Settings(name=tasks.DEFAULT)
-"""Not in a cell's id, as all defaults are."""
+"""Left out of cell ids, like all defaults."""
 
 
 class Matrix(Settings):
@@ -181,8 +182,8 @@ class Matrix(Settings):
     Without axes: the cells of ``include``, or the spec itself as one cell if there is no ``include`` either."""
 
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """Dotted key of the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``. Of
-    the actions of one part, a text with ``*`` stands for all methods of such a name: ``parts.vit: [F, "*"]``."""
+    """Dotted key of the spec -> values, e.g. ``parts``, ``parts.vit``, ``methods.LoRA.r``, ``train.optimizer.lr``. In
+    the actions of a part, a text with ``*`` stands for all methods that it matches: ``parts.vit: [F, "*"]``."""
     names: dict[str, str] = {}
     """Dotted key -> short name for labels, columns and published rows (``methods.LoRA.r: rank``)."""
     exclude: list[dict[str, Any]] = []
@@ -197,7 +198,7 @@ class Column(Settings):
     value: str
     """A part, an axis (its key or name), ``seed``, ``status`` or a metric."""
     header: str | None = None
-    """Without it, the part's, axis's or metric's own."""
+    """Null: the default header of the part, axis or metric."""
 
 
 def _column(value: Any) -> Any:
@@ -206,59 +207,59 @@ def _column(value: Any) -> Any:
 
 class Published(Settings):
     source: str
-    """What the numbers were taken from."""
+    """Source of the numbers."""
     rows: list[dict[str, Any]]
-    """Each: parts and axes (which cell) and metrics (what was printed), e.g.
+    """Parts and axes, which select a cell, and metrics as printed, e.g.
     ``{vit: F, jtm: LoRA, dec: LoRA, rank: 4, params: 0.163, memory: 5.19, open: 3.57, closed: 50.7, global: 20.3}``."""
     counts: dict[Literal["open", "closed"], Annotated[list[int], Field(min_length=1)]] | None = None
     """Plausible numbers of open and of closed questions, e.g. ``{open: [703, 704, 705, 706], closed: [355]}``: a row
     whose ``global`` is not the mean of its ``open`` and ``closed`` weighted by any of them gets a footnote."""
     scales: list[str] = []
-    """Scales that may be the published setting, too, beside the spec as it stands: their numbers are compared."""
+    """Scales, beside the spec as it stands, that may be the published setting: their numbers are compared, too."""
 
 
 class ParetoSettings(Settings):
-    """What the Pareto front weighs against each other; each a metric."""
+    """Metrics of the Pareto front."""
 
     cost: str = "memory"
     score: str | None = None
-    """Null: the metric by which the task ranks methods."""
+    """Null: the main metric of the task."""
     costs: list[str] = []
-    """Several instead of ``cost``: the front is taken over all costs and scores at once, and the plot has a panel for
-    each pair of them, e.g. ``costs: [memory, step_time]``."""
+    """Several costs in place of ``cost``: the front is taken over all costs and scores together, and the plot has a
+    panel for each pair, e.g. ``costs: [memory, step_time]``."""
     scores: list[str] = []
-    """Several instead of ``score``, e.g. ``scores: [open, closed]``."""
+    """Several scores in place of ``score``, e.g. ``scores: [open, closed]``."""
 
 
 class Spec(Settings):
-    """One YAML file."""
+    """A spec file."""
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    """Folder under ``results`` and ``reports``; without it the file's name."""
+    """Folder under ``results`` and ``reports``; default: the name of the file."""
     title: str = ""
     """Caption of the tables."""
     model: AnyModel
     task: AnyTask = DEFAULT_TASK
-    """What is asked of the model; a bare name is short for ``{name: ...}``."""
+    """Task of the model; a bare name is short for ``{name: ...}``."""
     data: AnyData
     train: TrainSettings
     evaluate: EvaluateSettings
     run: RunSettings = RunSettings()
     methods: dict[str, AnyMethod] = {}
-    """Name -> PEFT configuration; ``F`` and ``T`` are taken."""
+    """Name -> PEFT configuration; ``F`` and ``T`` are reserved."""
     parts: dict[str, str] = {}
     """Part -> ``F`` (frozen), ``T`` (trained) or a method's name; usually an axis."""
     matrix: Matrix = Matrix()
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[42], min_length=1)
-    """Every cell is run once with each."""
+    """Every cell is run once with each seed."""
     columns: list[Annotated[Column, BeforeValidator(_column, json_schema_input_type=str | Column)]] = []
-    """Of the tables, in this order; without them, the parts, the axes and the usual metrics."""
+    """Columns of the tables in order; default: the parts, the axes and the usual metrics."""
     published: Published | None = None
     pareto: ParetoSettings = ParetoSettings()
     variants: dict[str, dict[str, Any]] = {}
-    """Name -> overrides of this spec, merged as those of a scale: several models, data sets or tasks in one table. Each
-    has its own matrix of this spec and its overrides; the table has a column ``variant``, which ``exclude``,
-    ``include`` and published rows may name. What all variants set need not stand above."""
+    """Name -> overrides of this spec, merged like those of a scale: several models, data sets or tasks in one table.
+    Each variant has its own matrix; the table has a column ``variant``, which ``exclude``, ``include`` and published
+    rows may name. A field that all variants set may be left out of the spec itself."""
     scales: dict[str, dict[str, Any]] = {}
     """Name -> overrides of this spec, merged mapping by mapping; a mapping that names another plugin or variant
     (``family``, ``name``, ``type``, ``peft_type``, ``kind``, ``model_type``) replaces the whole mapping. The spec as it

@@ -1,4 +1,4 @@
-"""pydantic's validation errors in a spec's own terms: location in the file, what is wrong, what would be right."""
+"""pydantic's validation errors in terms of the spec: location, problem and remedy."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ EXPECTED = {
     "too_long": "takes at most {max_length}",
     "string_pattern_mismatch": "must match {pattern}",
 }
-"""What is accepted, by pydantic's type of error; other errors keep pydantic's words."""
+"""pydantic's type of error -> message; other errors keep pydantic's message."""
 
 
-MOST_UNKNOWN = 30
-"""Unknown fields of a mapping that are reported one by one: more than a screen shows are no typing errors."""
-MOST_ERRORS = 300
+MAX_UNKNOWN = 30
+"""Unknown fields of a mapping that are reported one by one; more than fit on a screen are not typing errors."""
+MAX_ERRORS = 300
 """Errors that are reported one by one."""
 
 
 def validate(model: type[Model], tree: Node, diagnostics: Diagnostics) -> Model | None:
-    """``tree`` as a ``model``, or None with every problem added.
+    """``tree`` as a ``model``, or None with every problem added to ``diagnostics``.
 
-    Strict, as JSON: ``"4"`` and ``true`` are no numbers, while a list may become a tuple and a text a path.
+    Strict as for JSON: ``"4"`` and ``true`` are not numbers, while a list may become a tuple and a text a path.
     """
     try:
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         merged: dict[tuple[str, str], list[tuple[str, str]]] = {}
         errors, many = _few_unknown(error.errors(include_url=False))
-        for details in _without_misspelt(errors[:MOST_ERRORS]):
+        for details in _without_misspelt(errors[:MAX_ERRORS]):
             location, path, expected, found = _explain(model, tree, details)
             merged.setdefault((location, path), []).append((expected, found))
         for (location, path), branches in merged.items():  # several: those of a plain union
             expected = " or ".join(dict.fromkeys(expected for expected, _ in branches))
             diagnostics.add(location, path, expected + branches[-1][1])
-        for details in errors[MOST_ERRORS : MOST_ERRORS + 1]:
+        for details in errors[MAX_ERRORS : MAX_ERRORS + 1]:
             location, path, _, _ = _explain(model, tree, details)
             diagnostics.add(
-                location, path, f"is wrong, too, and so are {len(errors) - MOST_ERRORS - 1:,} further values"
+                location, path, f"is wrong, too, and so are {len(errors) - MAX_ERRORS - 1:,} further values"
             )
         for details, count in many:
             location, path, _, _ = _explain(model, tree, details)
@@ -74,7 +74,7 @@ def validate(model: type[Model], tree: Node, diagnostics: Diagnostics) -> Model 
 
 
 def _few_unknown(errors: list[ErrorDetails]) -> tuple[list[ErrorDetails], list[tuple[ErrorDetails, int]]]:
-    """At most ``MOST_UNKNOWN`` unknown fields of a mapping; of one that has more, the next and how many follow it."""
+    """Errors with at most ``MAX_UNKNOWN`` unknown fields per mapping; the next such field, and how many follow it."""
     kept: list[ErrorDetails] = []
     found: dict[tuple[int | str, ...], int] = {}
     next_one: dict[tuple[int | str, ...], ErrorDetails] = {}
@@ -82,15 +82,15 @@ def _few_unknown(errors: list[ErrorDetails]) -> tuple[list[ErrorDetails], list[t
         where = details["loc"][:-1]
         if details["type"] == "extra_forbidden":
             found[where] = found.get(where, 0) + 1
-        if details["type"] != "extra_forbidden" or found[where] <= MOST_UNKNOWN:
+        if details["type"] != "extra_forbidden" or found[where] <= MAX_UNKNOWN:
             kept.append(details)
         else:
             next_one.setdefault(where, details)
-    return kept, [(details, found[where] - MOST_UNKNOWN - 1) for where, details in next_one.items()]
+    return kept, [(details, found[where] - MAX_UNKNOWN - 1) for where, details in next_one.items()]
 
 
 def _without_misspelt(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without the "missing" of a field whose misspelt name stands in the same mapping: that is said once."""
+    """Errors, without the "missing" of a field whose misspelt name is in the same mapping."""
     extra = [details["loc"] for details in errors if details["type"] == "extra_forbidden"]
 
     def misspelt(loc: tuple[int | str, ...]) -> bool:
@@ -101,7 +101,7 @@ def _without_misspelt(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _explain(model: type[BaseModel], tree: Node, details: ErrorDetails) -> tuple[str, str, str, str]:
-    """Location, dotted path, what is expected and what stands there instead, of one of pydantic's errors."""
+    """Location, dotted path, expected value and actual value of an error."""
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
     path, known = _path_of(model, details["loc"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -143,7 +143,7 @@ def _quotes_remedy(kind: str, value: Any) -> str:
 
 
 def _nearest(tree: Node, path: Path) -> str:
-    """Mark of the key of the innermost mapping that exists on the way to ``path``."""
+    """Location of the key of the innermost existing mapping on the way to ``path``."""
     for length in range(len(path), 0, -1):
         node = tree.get(*path[:length])
         if node is not None:
@@ -156,7 +156,7 @@ def _options(expected: str) -> list[str]:
 
 
 def _path_of(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, list[str]]:
-    """pydantic's ``loc`` without the tags of unions, and the fields known where its last step stands."""
+    """pydantic's ``loc`` without the tags of unions, and the fields known at its last step."""
     here: list[Any] = [model]
     path: list[int | str] = []
     known: list[str] = []
@@ -176,7 +176,7 @@ def _path_of(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, 
 
 
 def _below(annotation: Any, step: int | str) -> list[Any]:
-    """What may stand under ``step`` of a value of this type."""
+    """Types under ``step`` of a value of this type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(step))
         return _flat(field.annotation) if field else []

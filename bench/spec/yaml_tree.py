@@ -1,7 +1,7 @@
-"""YAML text as a tree that knows where each of its values was written, and merging of such trees.
+"""YAML text as a tree whose values know their locations, and merging of such trees.
 
-Only what a spec needs is accepted: one document of mappings, lists and plain values. Anchors, aliases, tags,
-duplicate keys and excessive size or depth are refused, so a spec means what it looks like and cannot explode.
+Only what a spec needs is accepted: one document of mappings, lists and plain values. Anchors, aliases, tags, duplicate
+keys and excessive size or depth are refused, so that a spec holds no surprises and cannot explode in size.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")}
 PLUGIN_KEYS = ("family", "name", "peft_type", "type", "kind", "model_type")
-"""Keys that name the plugin (or variant) a mapping belongs to, the more telling of two first."""
+"""Keys that name the plugin (or variant) of a mapping, the more specific first."""
 METHOD_KEYS = ("type", "peft_type", "adapter_config")
-"""Keys of which any one names a PEFT method."""
+"""Keys that each name a PEFT method."""
 
 Path = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
@@ -50,28 +50,28 @@ class Node:
         """The node at ``path``, or None."""
         node = self
         for step in path:
-            found: Node | None = None
+            child: Node | None = None
             if isinstance(node.value, dict):
-                found = node.value.get(step) if isinstance(step, str) else None
+                child = node.value.get(step) if isinstance(step, str) else None
             elif isinstance(node.value, list) and isinstance(step, int) and 0 <= step < len(node.value):
-                found = node.value[step]
-            if found is None:
+                child = node.value[step]
+            if child is None:
                 return None
-            node = found
+            node = child
         return node
 
     def items(self, *path: str | int) -> list[tuple[str, Node]]:
-        """Key and value of the mapping at ``path``; nothing if there is none."""
+        """Key and value pairs of the mapping at ``path``; empty without a mapping."""
         node = self.get(*path) if path else self
         return list(node.value.items()) if node is not None and isinstance(node.value, dict) else []
 
     def elements(self, *path: str | int) -> list[Node]:
-        """Elements of the list at ``path``; nothing if there is none."""
+        """Elements of the list at ``path``; empty without a list."""
         node = self.get(*path)
         return list(node.value) if node is not None and isinstance(node.value, list) else []
 
     def without(self, *keys: str) -> Node:
-        """A copy of a mapping without these keys; another value itself."""
+        """A copy of a mapping without these keys; any other value as it is."""
         if not isinstance(self.value, dict):
             return self
         return Node(
@@ -79,7 +79,7 @@ class Node:
         )
 
     def put(self, path: tuple[str, ...], leaf: Node) -> Node:
-        """A copy with ``leaf`` merged in at ``path``; mappings on the way are made where they are missing."""
+        """A copy with ``leaf`` merged in at ``path``; missing mappings on the way are created."""
         if not path:
             return merge(self, leaf)
         if not isinstance(self.value, dict):
@@ -91,7 +91,7 @@ class Node:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """``over`` on ``base``, mapping by mapping; a mapping that names another plugin replaces the whole of it."""
+    """``over`` merged into ``base`` mapping by mapping; one that names another plugin replaces the whole mapping."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)) or _other_plugin(base, over):
         return over
     merged = dict(base.value)
@@ -101,7 +101,7 @@ def merge(base: Node, over: Node) -> Node:
 
 
 def _other_plugin(base: Node, over: Node) -> bool:
-    """Whether a key that both have names different things, or they name methods by different keys."""
+    """Whether the mappings name different plugins, or name methods by different keys."""
     ours, theirs = _names(base), _names(over)
     if any(ours[key] != theirs[key] for key in ours.keys() & theirs.keys()):
         return True
@@ -110,9 +110,9 @@ def _other_plugin(base: Node, over: Node) -> bool:
 
 
 def _names(mapping: Node) -> dict[str, str]:
-    """What the mapping is, by key; peft's types may be written in upper or lower case."""
-    found = {key: node.value for key, node in mapping.items() if key in (*PLUGIN_KEYS, *METHOD_KEYS)}
-    return {key: name.lower() if key == "peft_type" else name for key, name in found.items() if isinstance(name, str)}
+    """Key -> name of the plugin; peft types may be in upper or lower case."""
+    names = {key: node.value for key, node in mapping.items() if key in (*PLUGIN_KEYS, *METHOD_KEYS)}
+    return {key: name.lower() if key == "peft_type" else name for key, name in names.items() if isinstance(name, str)}
 
 
 # --- reading -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def parse(text: str, source: str, diagnostics: Diagnostics, *, is_file: bool = T
 
 
 class _Reader:
-    """Turns ruamel's nodes into ours, refusing what a spec cannot hold."""
+    """Turns ruamel's nodes into ``Node``, refusing what a spec cannot hold."""
 
     def __init__(self, source: str, is_file: bool, diagnostics: Diagnostics) -> None:
         self.source, self.is_file, self.diagnostics = source, is_file, diagnostics
@@ -149,7 +149,7 @@ class _Reader:
         return self.at(node.start_mark.line, node.start_mark.column)
 
     def compose(self, text: str) -> YamlNode | None:
-        """ruamel's nodes; None for an empty document, or with a diagnostic added for what is no YAML."""
+        """ruamel's nodes; None for an empty document, or with a diagnostic for invalid YAML."""
         for number, line in enumerate(text.splitlines()):
             if line.startswith("%"):
                 message = f"a line {quoted(line)} is not allowed; remove it: specs are plain YAML 1.2"
@@ -178,7 +178,7 @@ class _Reader:
     def build(self, node: YamlNode, key_location: str, path: Path) -> Node:
         here = self.location(node)
         if refused := _refused(node, path):
-            if id(node) not in self.refused:  # an alias is its anchor's node once more
+            if id(node) not in self.refused:  # an alias is the node of its anchor
                 self.diagnostics.add(here, path, refused)
             self.refused.add(id(node))
             return Node(None, here, key_location)
@@ -209,7 +209,7 @@ class _Reader:
 
 
 def _refused(node: YamlNode, path: Path) -> str | None:
-    """Why this node cannot be part of a spec. An alias needs an anchor, so refusing anchors refuses both."""
+    """Why a spec cannot have this node; None if it can. Refusing anchors refuses aliases, too."""
     if node.anchor is not None:
         return f"anchor &{node.anchor} is not allowed, nor aliases of it; remove it and repeat the value"
     if str(node.tag) not in _TAGS:
@@ -223,7 +223,7 @@ def _key(node: YamlNode) -> str | None:
 
 
 def _paired(text: str) -> str:
-    """A character that JSON's escapes write as two halves is one; a half alone stays one."""
+    """The text with surrogate pairs, as JSON escapes write them, joined; a lone surrogate stays."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
@@ -235,7 +235,7 @@ def _scalar(node: ScalarNode) -> Scalar:
     """A plain value as YAML 1.2 reads it (``no`` is a text, ``1e-5`` a number). Raises ValueError."""
     kind, text = str(node.tag).rsplit(":", 1)[-1], _paired(str(node.value))
     if not _encodable(text):
-        raise ValueError("holds half a surrogate pair, which is no character; remove the \\ud8.. escape")
+        raise ValueError("holds half a surrogate pair, which is not a character; remove the \\ud8.. escape")
     if kind == "null":
         return None
     if kind == "bool":

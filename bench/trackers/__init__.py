@@ -1,6 +1,6 @@
-"""Trackers: where a run is logged to beside its records. One module each, named as ``run.trackers`` names it.
+"""Trackers, which log a run beside its records: a module each, named as in ``run.trackers``.
 
-Here is what all of them log, under the same names.
+All of them log the values of this module, under the same names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import SpecError
 
-if TYPE_CHECKING:  # a spec loads trackers for their settings
+if TYPE_CHECKING:  # a spec imports trackers for their settings, so they stay light
     from bench.execution.contracts import PhaseEnd, Step
     from bench.records.record import CellRecord
     from bench.spec.cell import Cell
@@ -38,9 +38,9 @@ def run_name(cell: Cell) -> str:
 
 
 def main_settings(cell: Cell) -> dict[str, Plain]:
-    """What distinguishes a cell within its spec, and the settings people look for first."""
+    """Settings that distinguish a cell within its spec, and the most important other settings."""
     train = cell.train
-    found = {
+    settings = {
         "spec": cell.spec,
         "scale": cell.scale,
         "model": cell.model.describe(),
@@ -53,11 +53,11 @@ def main_settings(cell: Cell) -> dict[str, Plain]:
         "lr": train.optimizer.lr,
         "precision": train.precision,
     }
-    return dict(_flat(found, nested=False))
+    return dict(_flat(settings, nested=False))
 
 
 def all_settings(cell: Cell) -> dict[str, Plain]:
-    """Every setting that determines the cell's result, by its dotted key in a spec, and its values of the axes."""
+    """Every setting that determines the cell's result, by its dotted key, and the values of its axes."""
     from bench.spec.cell import DETERMINING
 
     return dict(_flat(cell.model_dump(mode="json", include=set(DETERMINING)) | cell.labels))
@@ -70,7 +70,7 @@ def step_values(step: Step) -> dict[str, float]:
 
 
 def phase_values(end: PhaseEnd) -> dict[str, float]:
-    """Seconds, and peaks in GiB where there is a GPU."""
+    """Seconds and, on a GPU, peaks in GiB."""
     peaks = {"allocated": end.allocated_peak_bytes, "reserved": end.reserved_peak_bytes}
     memory = {f"{end.phase}/{name}_peak_gib": peak / 2**30 for name, peak in peaks.items() if peak is not None}
     return {f"{end.phase}/seconds": end.seconds, **memory}

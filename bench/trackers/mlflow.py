@@ -38,7 +38,7 @@ class Settings(TrackerSettings):
     tracking_uri: str | None = None
     """E.g. ``http://localhost:5000``; null: the file ``mlflow/mlflow.db`` in the results folder of the spec."""
     experiment: str | None = None
-    """Name of the experiment; null: the spec's."""
+    """Name of the experiment; null: that of the spec."""
     artifacts: list[Literal["predictions", "log", "adapter"]] = ["predictions", "log"]
     """Files of a cell that are stored with its run; ``adapter``: if ``train.save_adapter`` keeps one."""
 
@@ -143,7 +143,7 @@ class MLflow:
         return run
 
     def _left_open(self, cell: Cell) -> str | None:
-        """The open run of a killed runner."""
+        """Run that a killed runner left open."""
         experiment = self._client.get_experiment_by_name(self._settings.experiment or cell.spec)
         if experiment is None:
             return None

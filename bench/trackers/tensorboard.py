@@ -25,7 +25,7 @@ class Settings(TrackerSettings):
 
     name: Literal["tensorboard"]
     folder: LocalPath | None = None
-    """Where the event files go, a folder per cell; null: ``tensorboard`` in the results folder of the spec."""
+    """Folder of the event files of all cells; null: ``tensorboard`` in the results folder of the spec."""
 
 
 def check(settings: Settings) -> None:  # noqa: ARG001
@@ -115,7 +115,7 @@ class TensorBoard:
 
 
 def _summary(tag: str, data: Any) -> Any:
-    """A summary as the HParams tab's plugin reads it (``tensorboard.plugins.hparams.metadata``)."""
+    """Summary for the HParams plugin (``tensorboard.plugins.hparams.metadata``)."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import metadata
 

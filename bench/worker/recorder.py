@@ -88,7 +88,7 @@ class Recorder:
         self.data_digest: str | None = None
         self.weights_digest: str | None = None
         self.notes: list[Callable[[], Sequence[str]]] = []
-        """Asked when the cell ends for what a reader of the scores must know."""
+        """Called when the cell ends; return notes for readers of the scores."""
         self.host = HostMemory()
         self.gpu: GpuMeter = open_gpu_meter(torch.device("cpu"))
         self._events = EventLog(job / EVENTS_FILE) if cell.run.trackers else None

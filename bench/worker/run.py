@@ -1,4 +1,4 @@
-"""The whole life of a cell, in order; called by ``python -m bench.worker`` and by the inline executor."""
+"""A cell from set-up to record; called by ``python -m bench.worker`` and by the inline executor."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _run(cell: Cell, job: Path, recorder: Recorder) -> None:
 
 
 def _store(run: Run, job: Path, recorder: Recorder) -> None:
-    """Write the tensors one must keep per task, to know their size; keep them if the cell asks for it."""
+    """Write the tensors stored per task, to measure their size; keep the file if the cell asks for it."""
     train = run.cell.train
     tensors = stored_tensors(run.model, run.cell.parts, run.adapters)
     recorder.host.note()  # writing copies the tensors, which is not part of the cell's memory
