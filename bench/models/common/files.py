@@ -16,8 +16,8 @@ from bench.registry import did_you_mean
 CONFIG = "config.json"
 _TENSORS = ("model.safetensors", "pytorch_model.bin")
 _QUANTISED_FIELDS = ("quantization_config", "compression_config")
+# Prefixes of the safetensors dtypes of eight bits or fewer.
 _QUANTISED_DTYPES = ("I8", "U8", "F8", "F4", "F6", "I4", "U4")
-"""Prefixes of the safetensors dtypes of eight bits or fewer."""
 _MAX_HEADER_BYTES = 100 << 20
 _REMEDY = "quantised weights are not supported; give the unquantised model"
 

@@ -14,8 +14,8 @@ _LISTED = 8
 # A prefix of a class name, and the numbers in it; a minus sign belongs to a number at the start of a word only.
 _PREFIX = re.compile(r"^(?:label|class)[\W_]+", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![^\W_])-?\d+|\d+")
+# Letters of an abbreviation: ``neg`` for ``NEGATIVE``.
 _MIN_ABBREVIATION = 3
-"""Letters of an abbreviation: ``neg`` for ``NEGATIVE``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

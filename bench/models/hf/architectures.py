@@ -10,6 +10,8 @@ from bench.registry import did_you_mean
 CAUSAL, SEQ2SEQ, MASKED = "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM"
 LABELS, IMAGES = "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION"
 VISION_TEXT, VQA = "IMAGE_TEXT_TO_TEXT", "VISUAL_QUESTION_ANSWERING"
+# Inputs and output of a task -> the library's lists of classes (``MODEL_FOR_..._MAPPING_NAMES``); the first list with
+# the architecture decides.
 _KINDS: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {
     (("text",), "label"): (LABELS,),
     (("image",), "label"): (IMAGES,),
@@ -17,10 +19,8 @@ _KINDS: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {
     (("image", "text"), "text"): (VQA, VISION_TEXT),
     (("image",), "text"): (VISION_TEXT,),
 }
-"""Inputs and output of a task -> the library's lists of classes (``MODEL_FOR_..._MAPPING_NAMES``); the first list with
-the architecture decides."""
+# peft's wrapper of a whole model: none for images, and none for images in texts, whose positions its prompts hide.
 _TASK_TYPES = {LABELS: "SEQ_CLS", CAUSAL: "CAUSAL_LM", SEQ2SEQ: "SEQ_2_SEQ_LM"}
-"""peft's wrapper of a whole model: none for images, and none for images in texts, whose positions its prompts hide."""
 
 
 def kinds(task: TaskFacts) -> tuple[str, ...]:

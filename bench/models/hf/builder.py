@@ -34,10 +34,10 @@ _KINDS: dict[str, tuple[str, type[HfModel], Callable[[Any], None]]] = {
     architectures.VQA: ("VisualQuestionAnswering", BlipVqa, checks.check_generative_model),
 }
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
+# Fields of a configuration file that its class may lack.
 _OPTIONAL_FIELDS = frozenset(
     ("model_type", "architectures", "torch_dtype", "dtype", "_name_or_path", "auto_map", *_LABEL_FIELDS)
 )
-"""Fields of a configuration file that its class may lack."""
 _LISTED = 5
 
 

@@ -23,11 +23,11 @@ from bench.models.hf.text import GenerativeModel, SequenceClassifier
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Type of device -> share of the range of the logits: above the effect of another order of summation (4e-7 in fp32, 1e-3
+# in TF32), below that of a token (1e-3 in an untrained model of two layers).
 _TOLERANCE = {"cpu": 2e-4, "cuda": 5e-3}
-"""Type of device -> share of the range of the logits: above the effect of another order of summation (4e-7 in fp32,
-1e-3 in TF32), below that of a token (1e-3 in an untrained model of two layers)."""
+# Numbers of words: of three texts, and of the answer.
 _SHORT, _MIDDLE, _LONG, _ANSWER = 2, 5, 9, 2
-"""Numbers of words: of three texts, and of the answer."""
 _WORDS = _MIDDLE + _LONG + _ANSWER + 1
 _BLUE, _RED = (90, 120, 150), (220, 40, 10)
 

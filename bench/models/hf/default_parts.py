@@ -28,10 +28,10 @@ EMBEDDINGS, ENCODER, CONNECTOR, DECODER, HEAD = NAMES = ("embeddings", "encoder"
 _EMBEDDING = re.compile(r".*embed(ding|der|s$|_|$).*|w[tp]e|shared|project_in|patch_embed.*|rel_embeddings")
 _HEAD = re.compile(r".*pooler.*|cls|.*classifier|classification_head|score|lm_head|head|qa_outputs|embed_out")
 _DECODER = re.compile(r".*decoder.*")
+# Names of the library's configurations of towers.
 _TOWER = re.compile(r"(.*_)?(vision|image|video|audio|speech)_config")
-"""Names of the library's configurations of towers."""
+# Names of the library's inputs of a tower.
 _RAW = ("pixel_values", "flattened_patches", "input_features", "input_values", "audio_mel")
-"""Names of the library's inputs of a tower."""
 
 
 def default_parts(model: Any, *, decoder_only: bool) -> Paths:

@@ -19,19 +19,19 @@ from bench.models.common.files import (
 from bench.models.hf.settings import Settings, read_config
 from bench.registry import did_you_mean
 
+# Patterns of weight files, the preferred format first: one file, shards, and the index of the shards.
 _WEIGHTS = (
     ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
 )
-"""Patterns of weight files, the preferred format first: one file, shards, and the index of the shards."""
+# Downloaded files of configuration, tokenizer and processor.
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.spm", "*.codes", "*.tokenizer", "*.tiktoken", "*.bpe")
-"""Downloaded files of configuration, tokenizer and processor."""
+# Files of a folder that no model is built from, such as other formats of its weights.
 _NOT_READ = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf", "*.npz"),
     *("*.index.json", "training_args*", "trainer_state.json", "optimizer*", "scheduler*", "rng_state*", "events.out.*"),
     *("README*", "LICENSE*", "*.md", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.log", "*.py", ".*"),
 )
-"""Files of a folder that no model is built from, such as other formats of its weights."""
 
 
 def digest(settings: Settings) -> str | None:

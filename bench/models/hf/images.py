@@ -17,8 +17,8 @@ from bench.models.hf.model import Batch, Built, HfModel
 from bench.models.hf.settings import ImageSettings
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
+# Default edge: that of most ImageNet models.
 _SIZE = 224
-"""Default edge: that of most ImageNet models."""
 
 
 def set_image_size(config: Any, edge: int) -> None:

@@ -20,8 +20,8 @@ from bench.models.hf.tokens import Tokens
 from bench.plugins.contracts import PartFacts, TaskFacts
 
 Batch = dict[str, Tensor]
+# Methods of peft that put keys and values in front of every layer, as a cache.
 _PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
-"""Methods of peft that put keys and values in front of every layer, as a cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

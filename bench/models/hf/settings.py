@@ -18,13 +18,13 @@ PARTS = {
     name: PartFacts(name=name, task_type=None, targets={}, optional=True)
     for name in ("embeddings", "encoder", "connector", "decoder", "head")
 }
-"""Default parts, disjoint, and together the whole model; a model may lack some. Targets are chosen in the built model.
+"""Default parts, disjoint, together the whole model; a model may lack some. The built model has the targets.
 
-``embeddings``: of tokens, positions and patches, a tied output layer included. ``encoder`` and ``decoder``: blocks with
-the normalisation behind them; a model that only decodes has a ``decoder``; a vision-language model has its vision tower
-as ``encoder``, with the projections that the library builds into it, and its text model's blocks as ``decoder``.
-``connector``: what lies between vision tower and text model, such as projections, resamplers, a Q-Former with its
-queries. ``head``: what is outside the base model, and poolers."""
+``embeddings``: of tokens, positions and patches, with a tied output layer. ``encoder`` and ``decoder``: blocks with the
+normalisation behind them; a decoder-only model has a ``decoder``; in a vision-language model, ``encoder`` is the vision
+tower, with the projections that the library builds into it, and ``decoder`` the text model's blocks. ``connector``:
+layers between vision tower and text model, such as projections, resamplers, a Q-Former with its queries. ``head``:
+layers outside the base model, and poolers."""
 
 
 class ImageSettings(Base):
@@ -117,7 +117,7 @@ class Settings(ModelSettings):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Content of a ``config.json``. Raises SpecError if it is none, or one of quantised weights."""
+    """Content of a ``config.json``. Raises SpecError for another file, and for quantised weights."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -19,8 +19,8 @@ from bench.plugins.contracts import CutTexts, GenerateOptions, InputLengths
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Default of ``question_max_tokens``.
 _MAX_QUESTION = 128
-"""Default of ``question_max_tokens``."""
 
 
 class TextReader(HfModel):

@@ -17,14 +17,14 @@ from bench.models.hf.settings import Settings
 
 _SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
+# A new line, marks at the end of a word, and the word before them, which may have marks inside: ``3.5``, ``(a)``.
 _WORD = r"\n|[?!.,;:]+(?=\s|$)|\S+?(?=[?!.,;:]*(?:\s|$))"
-"""A new line, marks at the end of a word, and the word before them, which may have marks inside: ``3.5``, ``(a)``."""
+# Names of the library's embeddings of text positions.
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
-"""Names of the library's embeddings of text positions."""
+# Rows in front of a text's first position in some tables, such as RoBERTa's and OPT's.
 _RESERVED_POSITIONS = 2
-"""Rows in front of a text's first position in some tables, such as RoBERTa's and OPT's."""
+# A text that others stand behind: some tokenizers put a space in front of the first word.
 _LETTER = "a"
-"""A text that others stand behind: some tokenizers put a space in front of the first word."""
 _USER = "what-a-user-says"
 
 

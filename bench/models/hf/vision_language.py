@@ -26,12 +26,12 @@ from bench.models.hf.model import Batch, Built
 from bench.models.hf.text import GenerativeModel
 from bench.plugins.contracts import GenerateOptions, InputLengths
 
+# Size of the image for shapes on meta; a processor that keeps proportions makes more or fewer tokens of others.
 _SIZE = (224, 224)
-"""Size of the image for shapes on meta; a processor that keeps proportions makes more or fewer tokens of others."""
+# Number of tokens around a question of BLIP: ``[CLS]`` and ``[SEP]``.
 _AROUND_BLIP = 2
-"""Number of tokens around a question of BLIP: ``[CLS]`` and ``[SEP]``."""
+# Model type -> ``token_type_ids`` of an answer, if not 0: PaliGemma reads a prompt in both directions.
 _ANSWER_TYPE = {"paligemma": 1}
-"""Model type -> ``token_type_ids`` of an answer, if not 0: PaliGemma reads a prompt in both directions."""
 
 
 class ImageTextToText(GenerativeModel):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
 
 _NEW = re.compile(r"\.crossattention\.|^text_decoder\.cls\.predictions\.(transform\.|bias$)")
+# ``[CLS]`` of BERT's vocabulary; ``[ENC]`` and ``[DEC]`` replace it in texts, so they start as its copies.
 _CLS = 101
-"""``[CLS]`` of BERT's vocabulary; ``[ENC]`` and ``[DEC]`` replace it in texts, so they start as its copies."""
 
 
 def load(model: BlipForQuestionAnswering) -> None:

@@ -26,8 +26,8 @@ from bench.plugins.contracts import BenchModel, GenerateOptions, InputLengths
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Fields taken from the weights' ``config.json``; its others, except ``_MAY_DIFFER``, must be as in the spec.
 _FIXED_BY_WEIGHTS = ("layer_norm_eps", "hidden_act")
-"""Fields taken from the weights' ``config.json``, where every other field must be as in the spec."""
 _MAY_DIFFER = {"image_size", "initializer_range", "hidden_dropout_prob", "attention_probs_dropout_prob"}
 
 

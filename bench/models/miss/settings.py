@@ -26,10 +26,10 @@ PARTS = {
     "jtm": PartFacts(name="jtm", task_type="FEATURE_EXTRACTION", targets=_TEXT_TARGETS),
     "dec": PartFacts(name="dec", task_type="CAUSAL_LM", targets=_TEXT_TARGETS),
 }
-"""The targets under which the trainable shares of the MILE paper's Tables 1, 3 come out to the last digit."""
+"""Targets that give the trainable shares of the MILE paper's Tables 1 and 3 to the last digit."""
 
 SEARCH = ("length_denominator", "attend_padding")
-"""Switches of ``evaluate`` that ``generate`` heeds."""
+"""Switches of ``evaluate`` that this family supports."""
 
 
 class VisionSettings(Base):

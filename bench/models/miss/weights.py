@@ -30,6 +30,7 @@ _VOCABULARY = ("vocab.txt", "tokenizer.json")
 _ADAPTER_CONFIG, _ADAPTER_TENSORS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
 _POSITIONS = "vision_model.embeddings.position_embedding"
+# BLIP's original names (those of MISS and MILE) -> the library's; the text models' names are the same.
 _ORIGINAL = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
     (r"^visual_encoder\.pos_embed$", _POSITIONS),
@@ -40,13 +41,12 @@ _ORIGINAL = (
     (r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
     (r"^visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision_model.encoder.layers.\1.mlp."),
 )
-"""BLIP's original names (those of MISS and MILE) -> the library's; the text models' names are the same."""
+# Known extras: momentum copies, contrastive queues and heads of pre-training, and buffers older libraries saved.
 _DROPPED = re.compile(
     r"(visual_encoder_m|text_encoder_m|vision_proj_m|text_proj_m|vision_proj|text_proj|itm_head)\..*"
     r"|image_queue|text_queue|queue_ptr|idx_queue|ptr_queue|temp"
     r"|(text_encoder|text_decoder\.bert)\.embeddings\.position_ids"
 )
-"""Known extras: momentum copies, contrastive queues and heads of pre-training, and buffers older libraries saved."""
 _WRAPPED = re.compile(
     r"(visual_encoder|vision_model|text_encoder|text_decoder)\.(base_model\.(model\.)?|prompt_encoder\.)"
 )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 TENSORS, WORDS = "model.safetensors", "words.txt"
 _BPE = ("encoder.json", "vocab.bpe", "dict.txt")
 _EMBEDDING = "embed_tokens.weight"
+# Names of the token embedding in a released checkpoint.
 _ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
-"""Names of the token embedding in a released checkpoint."""
+# Buffers that follow from the sizes, and heads for other tasks.
 _DERIVED = re.compile(
     r"(encoder|decoder)\.(version|token_rp_bucket|image_rp_bucket)|decoder\.image_position_idx|classification_heads\..*"
 )
-"""Buffers that follow from the sizes, and heads for other tasks."""
 
 
 def digest(weights: Weights | None) -> str | None:

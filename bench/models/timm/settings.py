@@ -17,9 +17,10 @@ from bench.plugins.settings import ModelSettings
 from bench.plugins.settings import Settings as Base
 
 PARTS = {name: PartFacts(name=name, task_type=None, targets={}) for name in ("stem", "blocks", "head")}
-"""As timm itself groups a model's layers. The layers between the blocks and the classifier, such as the final norm,
-belong to ``blocks``, so that training ``head`` alone is linear probing. Targets are found in the built model."""
+"""Groups of layers as in timm. Layers between blocks and classifier, such as the final norm, belong to ``blocks``, so
+that training ``head`` alone is linear probing. The built model has the targets."""
 
+# Arguments of ``timm.create_model`` that a spec cannot set, and why.
 _FIXED = {
     "num_classes": "the data set says how many classes there are",
     "in_chans": "images are RGB",
@@ -30,7 +31,6 @@ _FIXED = {
     "features_only": "a classifier is built",
     "cache_dir": "the Hub's own cache is used; set HF_HOME",
 }
-"""Arguments of ``timm.create_model`` that a spec cannot set, and why."""
 
 
 class ImageSettings(Base):
