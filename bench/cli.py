@@ -52,7 +52,7 @@ what is done, twice stops at once.
 \b
 --estimate needs no GPU, data or weights. It is for the spec as it stands (scale paper) unless --scale is given, and
 for the GPU generation of --gpu, else of the visible GPU, else Ampere. Sizes have a unit: 24GiB, 24GB, 512MiB
-(GiB = 2^30 bytes, GB = 10^9). Cells that a --budget kept from running run as soon as the budget allows.
+(GiB = 2^30 bytes, GB = 10^9). Cells that a --budget kept from running run as soon as it allows, or without it.
 
 \b
 --json prints {"spec", "scale", "records": [...]}, for several specs a list of these; with --list, "cells"
@@ -94,6 +94,10 @@ What counts as a change:
   memory, times, energy      more than the tolerance (memory 1 %, reserved 2 %, host and energy 10 %, others 5 %); and
                              for step_time more than the spread of single steps; with seeds, than theirs
   scores                     a test paired over questions (and seeds), p < --alpha, corrected for the number of tests
+  --tolerance METRIC=SIZE    with % a share of the value, else in the metric's unit: step_time=10%, global=1.5
+
+\b
+--results, --scale, --set and --seeds say which records of specs are meant: with --published, as in the run.
 
 \b
 Exit codes:
@@ -142,7 +146,7 @@ Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Only c
 Sets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the spec; repeatable.")]
 Seeds = Annotated[Text, Option("--seeds", metavar="1,2,3", help="Every cell once with each of these seeds.")]
 Results = Annotated[Path, Option("--results", metavar="DIR", help="Folder of the records of specs.")]
-AsJson = Annotated[bool, Option("--json", help="Print a machine-readable result, complete.")]
+AsJson = Annotated[bool, Option("--json", help="Print a machine-readable result.")]
 RecordsScale = Annotated[
     Text, Option("--scale", metavar="NAME", help="Of a spec; without it the paper's, unless only another has records.")
 ]

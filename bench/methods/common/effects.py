@@ -98,10 +98,6 @@ def _refuse_without_targets(fields: Fields) -> None:
             raise SpecError(f"{name} says something about target_modules, and there are none; set them")
 
 
-def _names(module: torch.nn.Module) -> list[str]:
-    return [name for name, _ in module.named_modules() if name]
-
-
 def _targeted(targets: Sequence[str] | str, module: torch.nn.Module) -> list[str]:
     """Names of the modules that the library would put an adapter on."""
     if _is_all_linear(targets):
