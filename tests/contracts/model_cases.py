@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from bench import registry
+from bench.models.hf.model import HfModel
 from bench.plugins.contracts import TaskFacts
 from bench.plugins.settings import ModelSettings
 from tests.models.hf import models as hf_models
@@ -140,3 +142,22 @@ def family(name: str, folder: Path) -> Family:
     given = case.settings(folder)
     plugin = registry.load("models", given["family"])
     return Family(plugin=plugin, settings=plugin.Settings.model_validate(given), case=case)
+
+
+@torch.no_grad()
+def next_scores(model: Any, batch: dict[str, torch.Tensor], texts: torch.Tensor) -> torch.Tensor:
+    """Scores (rows, vocabulary) behind the texts, by a whole forward pass without generation's cache."""
+    scores: torch.Tensor = model.forward_scores(batch, torch.nn.functional.pad(texts, (0, 1)))
+    return scores[:, -1]
+
+
+def greedy(model: Any, batch: dict[str, torch.Tensor], steps: int) -> list[str]:
+    """Answers of the likeliest tokens, each by a whole forward pass."""
+    rows = len(batch["attention_mask"] if "attention_mask" in batch else batch["question_mask"])
+    answers = torch.zeros(rows, 0, dtype=torch.long)
+    for _ in range(steps):
+        answers = torch.cat([answers, next_scores(model, batch, answers).argmax(-1)[:, None]], dim=1)
+    ended = [list(itertools.takewhile(lambda token: token not in model.ends, row)) for row in answers.tolist()]
+    if isinstance(model, HfModel):
+        return [model.tokens.decode(torch.tensor([row]))[0] for row in ended]  # type: ignore[attr-defined]
+    return [model.tokens.decode(row) for row in ended]

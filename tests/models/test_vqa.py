@@ -12,6 +12,7 @@ from PIL import Image
 from bench.models import miss, ofa
 from bench.models.ofa.search import beam_search
 from bench.models.ofa.tokens import EOS, PAD
+from tests.contracts.model_cases import greedy, next_scores
 from tests.models.vqa import (
     BEAMS,
     GREEDY,
@@ -21,10 +22,8 @@ from tests.models.vqa import (
     assert_trained,
     batch_of,
     disturb,
-    greedy,
     images,
     micro_ofa,
-    next_scores,
     put,
     tiny_miss,
 )
@@ -64,7 +63,7 @@ def test_method_on_part_trains_and_generates(family: str, part: str, method: str
     before = next_scores(model, batch, texts)
     disturb(trained, 0.5)
     assert (next_scores(model, batch, texts) - before).abs().max() > 1e-4
-    assert model.generate(batch, GREEDY) == greedy(model, batch)
+    assert model.generate(batch, GREEDY) == greedy(model, batch, GREEDY.max_new_tokens)
     together = model.generate(batch, BEAMS)
     assert together == answers_alone(model)
     if family == "ofa":

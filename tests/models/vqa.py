@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from bench import registry
 from bench.models import miss, ofa
@@ -94,17 +93,3 @@ def answers_alone(model: MissModel | OfaModel) -> list[str]:
     """Each question answered in a batch of its own."""
     pairs = zip(images(), QUESTIONS, strict=True)
     return [model.generate(model.collate([image], [question], []), BEAMS)[0] for image, question in pairs]
-
-
-@torch.no_grad()
-def next_scores(model: Any, batch: Batch, texts: torch.Tensor) -> torch.Tensor:
-    """Scores (rows, vocabulary) behind the texts, by a whole forward pass without generation's cache."""
-    scores: torch.Tensor = model.forward_scores(batch, functional.pad(texts, (0, 1)))
-    return scores[:, -1]
-
-
-def greedy(model: Any, batch: Batch) -> list[str]:
-    answers = torch.zeros(len(QUESTIONS), 0, dtype=torch.long)
-    for _ in range(GREEDY.max_new_tokens):
-        answers = torch.cat([answers, next_scores(model, batch, answers).argmax(-1)[:, None]], dim=1)
-    return [model.tokens.decode(row) for row in answers.tolist()]

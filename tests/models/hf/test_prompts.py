@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,6 +9,7 @@ from bench.errors import BenchError
 from bench.models import hf
 from bench.plugins.contracts import TaskFacts
 from bench.training.params import count_params
+from tests.contracts.model_cases import greedy
 from tests.models.hf import models as tiny
 from tests.models.hf.models import ASK, GREEDY, LABEL, LOOK, QUESTIONS, WHOLE, WRITE
 
@@ -19,21 +18,6 @@ MODELS = [
     *((name, WRITE, "SEQ_2_SEQ_LM") for name in ("t5", "bart")),
     *((name, LABEL, "SEQ_CLS") for name in ("bert", "gpt2", "llama")),
 ]
-
-
-@torch.no_grad()
-def greedy(model: Any, question: str) -> str:
-    """Token by token by whole forward passes, whose virtual tokens the loss knows."""
-    batch = model.collate([], [question], [])
-    twofold = model.base.config.is_encoder_decoder
-    ids = torch.tensor([[model.base.config.decoder_start_token_id]]) if twofold else batch["input_ids"]
-    read = ids.shape[1]
-    for _ in range(GREEDY.max_new_tokens):
-        given = batch | {"decoder_input_ids": ids} if twofold else {"input_ids": ids, "attention_mask": ids * 0 + 1}
-        ids = torch.cat([ids, model.model(**given).logits[:, -1:].argmax(-1)], dim=1)
-        if ids[0, -1] == model.tokens.end:
-            break
-    return str(model.tokens.decode(ids[:, read:])[0])
 
 
 @pytest.mark.parametrize("name", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
@@ -58,8 +42,9 @@ def test_virtual_tokens_train_and_reach_every_answer(
     assert abs(tiny.loss(model, task).item() - before) > 1e-6
     together = tiny.predict(model, task, QUESTIONS)
     assert tiny.same(together, [tiny.predict(model, task, [question])[0] for question in QUESTIONS])
-    for question in QUESTIONS if task.output == "text" else ():
-        assert [greedy(model, question)] == model.generate(model.collate([], [question], []), GREEDY)
+    if task.output == "text":
+        batch = model.collate([], QUESTIONS, [])
+        assert model.generate(batch, GREEDY) == greedy(model, batch, GREEDY.max_new_tokens)
     counted = count_params(model, {"model": "P"}, done)
     on_meta = tiny.make(model_type, task, parts=WHOLE, device="meta")
     assert count_params(on_meta, {"model": "P"}, tiny.put(on_meta, {"model": "P"}, P=method)) == counted

@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.models import ofa
 from bench.models.ofa.model import OfaModel
 from bench.plugins.contracts import GenerateOptions, InputLengths
+from tests.contracts.model_cases import greedy
 from tests.models.vqa import (
     ANSWERS,
     BEAMS,
@@ -20,7 +21,6 @@ from tests.models.vqa import (
     assert_trained,
     batch_of,
     gradients,
-    greedy,
     images,
     micro_ofa,
     put,
@@ -59,7 +59,7 @@ def test_prompts_of_embeddings_find_the_token_embedding(model: OfaModel, batch: 
     trained = [p for n, p in model.module.named_parameters() if "prompt_encoder" in n]
     assert len(trained) == 2
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
-    assert model.generate(batch, GREEDY) == greedy(model, batch)
+    assert model.generate(batch, GREEDY) == greedy(model, batch, GREEDY.max_new_tokens)
 
 
 def test_loss_is_the_released_codes_and_padding_changes_nothing(model: OfaModel, batch: Batch) -> None:
