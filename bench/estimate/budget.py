@@ -24,7 +24,7 @@ class AssumedGpu:
 
     name: str
     reason: str
-    """Why this one, in words."""
+    """Reason for the choice, for a caption."""
 
     def __str__(self) -> str:
         """``an ampere GPU``."""
@@ -40,10 +40,10 @@ def assumed_gpu(named: str | None) -> AssumedGpu:
     gpus = environment.visible_gpus()
     if not gpus:
         return AssumedGpu(name=DEFAULT, reason="the default, since no NVIDIA GPU is visible; see --gpu")
-    found = generation(gpus[0].capability) if gpus[0].capability else None
-    if found is None:
+    name = generation(gpus[0].capability) if gpus[0].capability else None
+    if name is None:
         return AssumedGpu(name=DEFAULT, reason=f"the default, since that of {gpus[0].name} is not known; see --gpu")
-    return AssumedGpu(name=found, reason=f"as the {gpus[0].name} that is visible")
+    return AssumedGpu(name=name, reason=f"as the {gpus[0].name} that is visible")
 
 
 def estimate(
@@ -51,14 +51,14 @@ def estimate(
 ) -> tuple[dict[str, Estimate], set[str]]:
     """Estimate the cells in processes side by side, with progress on stderr.
 
-    Returns estimates by ``cell_id``, and the ids of cells whose estimate failed through a fault of ours.
+    Returns estimates by ``cell_id``, and the ids of cells whose estimate failed by an internal error.
     """
     with Count("estimating", "estimated", total=len(cells)) as count:
         return _estimate(cells, count, gpu=gpu.name, max_batch_bytes=max_batch_bytes)
 
 
 def count_parameters(cells: Sequence[Cell]) -> dict[str, Estimate]:
-    """Estimates of parameters and adapter size only, by ``cell_id``."""
+    """``cell_id`` -> estimate of parameters and adapter size alone."""
     with Count("counting parameters", "counted", total=len(cells)) as count:
         return _estimate(cells, count, gpu=DEFAULT, counts_only=True)[0]
 
@@ -67,16 +67,16 @@ def check_budget(
     cells: Sequence[Cell], *, gpu: AssumedGpu, budget_bytes: int, warn: Callable[[str], None]
 ) -> dict[str, OverBudget]:
     """Cells whose process needs more than the budget, by ``cell_id``; warns of each whose memory is unknown."""
-    found, _ = estimate(cells, gpu=gpu)
+    estimates, _ = estimate(cells, gpu=gpu)
     over = {}
     for cell in cells:
-        memory = found[cell.cell_id].memory
+        memory = estimates[cell.cell_id].memory
         if memory is None:
-            why = "; ".join(found[cell.cell_id].refused) or "no reason given"
-            warn(f"warning: {cell.label}: runs without a look at the budget, since its memory is not known ({why})")
+            why = "; ".join(estimates[cell.cell_id].refused) or "no reason given"
+            warn(f"warning: {cell.label}: runs without a check of the budget, since its memory is unknown ({why})")
         elif memory.process_peak_bytes > budget_bytes:
             reason = _does_not_fit(memory, gpu, budget_bytes)
-            over[cell.cell_id] = OverBudget(reason=reason, estimate=found[cell.cell_id])
+            over[cell.cell_id] = OverBudget(reason=reason, estimate=estimates[cell.cell_id])
     return over
 
 

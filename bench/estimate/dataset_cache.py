@@ -17,10 +17,9 @@ from bench.training.data import LoadedData, load_data, pairs_of
 _VARIED_BATCHES = 3
 _LENGTH_SHARES = (0.5, 0.25, 0.75)  # of the longest, for these batches where there are no annotations
 _MIN_TOKENS = 3  # two special ones and a word
-# Of a data set at least twice as large, this many examples or more, evenly spread, are looked at: the longest may be
-# missed.
+# A data set at least twice as large is sampled: at least so many evenly spaced examples, perhaps without the longest.
 _MAX_EXAMPLES = 20_000
-_SEED = 0  # of the order: the same for all seeds of a cell, whose costs are the same
+_SEED = 0  # of the order: the same for all seeds of a cell, which share their costs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,18 +29,18 @@ class BatchLengths:
     train: tuple[InputLengths, ...]
     test: tuple[InputLengths, ...]
     source: str
-    """``annotations``, or ``spec`` and why."""
+    """``annotations``, or ``spec`` with the reason."""
 
 
 class DatasetCache:
     """Opens each data set once, for all the cells that use it."""
 
     def __init__(self) -> None:
-        self._data: dict[str, LoadedData | str] = {}  # settings -> data, or why there are none
+        self._data: dict[str, LoadedData | str] = {}  # settings -> data, or why they are missing
         self._lengths: dict[tuple[object, ...], BatchLengths] = {}
 
     def data(self, cell: Cell) -> LoadedData | None:
-        """The cell's data without images; null if they are not here."""
+        """Data of the cell without images; None if they are missing."""
         loaded = self._load(cell)
         return None if isinstance(loaded, str) else loaded
 

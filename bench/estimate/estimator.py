@@ -26,7 +26,7 @@ from bench.spec.cell import Cell
 from bench.training.params import count_params
 
 MAX_BATCH = 1 << 16
-"""No larger batch is tried."""
+"""Largest batch that is tried."""
 _INTERPOLATIONS = 12  # predictions after which bisection replaces interpolation
 _MEMORY_VARIABLES = (
     "PYTORCH_ALLOC_CONF",
@@ -49,7 +49,7 @@ def estimate(cell: Cell, *, gpu: str = DEFAULT, max_batch_bytes: int | None = No
 
 
 class Estimator:
-    """Estimates cells for one generation of GPUs; what it learns from one serves the next."""
+    """Estimates cells for a generation of GPUs; results of operations and data sets are shared by all cells."""
 
     def __init__(self, gpu: str = DEFAULT) -> None:
         self._name = gpu

@@ -26,7 +26,7 @@ class Gpu:
 
     compute_major: int
     context_bytes: int = _AMPERE_CONTEXT
-    """CUDA context and loaded kernels: what a process takes on the GPU beside what PyTorch's allocator reserves."""
+    """CUDA context and loaded kernels: GPU memory of a process outside PyTorch's allocator."""
     source: str = _NONE_PUBLISHED
     """Source of ``context_bytes``."""
 
@@ -39,7 +39,7 @@ class Cublas:
     lt_workspace_bytes: int
     """Workspace of cuBLASLt, which computes matrix products with a bias; 0 where it shares cuBLAS's."""
     lt_also_takes_workspace: bool
-    """Whether a call of cuBLASLt makes cuBLAS's workspace as well."""
+    """Whether a call of cuBLASLt allocates the workspace of cuBLAS, too."""
     kept: bool
     """Whether each thread that multiplies (the program's and, in training, autograd's) keeps its workspace for good;
     else it lasts for one call."""
@@ -54,7 +54,7 @@ GPUS: dict[str, Gpu] = {
     "blackwell": Gpu(compute_major=10),
 }
 DEFAULT = "ampere"
-"""Assumed where no NVIDIA GPU is visible and none is named."""
+"""Generation that is assumed if no NVIDIA GPU is visible and none is named."""
 _MIN_CAPABILITY = {  # newest first
     (10, 0): "blackwell",
     (9, 0): "hopper",
@@ -66,7 +66,7 @@ _MIN_CAPABILITY = {  # newest first
 
 
 def generation(capability: tuple[int, int]) -> str | None:
-    """The key in ``GPUS`` of GPUs of this compute capability; null for those older than all of them."""
+    """Key in ``GPUS`` for this compute capability; None for older GPUs."""
     return next((name for lowest, name in _MIN_CAPABILITY.items() if capability >= lowest), None)
 
 

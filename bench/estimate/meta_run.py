@@ -1,4 +1,4 @@
-"""One cell's model, training steps and evaluation on the meta device, by the code of a run."""
+"""Model, training steps and evaluation of a cell on the meta device, by the code of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RANDOM_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _MetaPrecision(Precision):
-    """Counts what is placed on the device as inputs."""
+    """Registers what is placed on the device as inputs."""
 
     tracker: Tracker
 
@@ -46,7 +46,7 @@ class MetaRun:
 
     model: BenchModel
     adapters: dict[str, AppliedMethod]
-    """What the methods did, by part."""
+    """Part -> the method on it."""
 
     def __init__(
         self, cell: Cell, operations: Operations, datasets: DatasetCache, tracker: Tracker | None = None
@@ -88,14 +88,14 @@ class MetaRun:
         return adapt(self.model, self.model.part_facts, self._cell.parts, self._cell.methods)
 
     def stored(self) -> dict[str, torch.Tensor]:
-        """Tensors that one must keep per task."""
+        """Tensors stored per task."""
         with self.tracker, allow_reads(self._operations):  # peft copies prompts to the CPU
             return stored_tensors(self.model, self._cell.parts, self.adapters)
 
     def train(self) -> tuple[PredictedPhase | None, tuple[int, int] | None]:
         """Steps of the run's own trainer, and the FLOPs (forward, backward) of a micro-batch of the longest batch.
 
-        Null where nothing is trained. Raises EstimateError where the program asks for data.
+        None if nothing is trained. Raises EstimateError if the program reads data.
         """
         module, settings = self.model.module, self._cell.train
         trained = [p for p in module.parameters() if p.requires_grad]

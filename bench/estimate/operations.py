@@ -1,7 +1,7 @@
-"""Run PyTorch operations on the meta device: their results, FLOPs and kernel scratch memory, remembered by shape.
+"""PyTorch operations on the meta device: results, FLOPs and kernel scratch memory, cached by shape.
 
-Shape inference in Python takes longer than many a real kernel, and a model repeats the same few hundred calls (layers,
-steps, cells); so the results of a call are made again from its shapes.
+Shape inference in Python takes longer than many real kernels, and a model repeats the same few hundred calls (layers,
+steps, cells), so the results of a repeated call are made from its cached shapes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -34,11 +35,11 @@ class KernelMemory(NamedTuple):
     scratch: tuple[int, ...] = ()
     """Freed when the kernel ends."""
     workspaces: tuple[tuple[str, int], ...] = ()
-    """Library -> workspace that it keeps from its first call in a thread on."""
+    """Library and bytes of the workspace that it keeps from its first call in a thread on."""
 
 
 class OpResult(NamedTuple):
-    """What an operation returned, and its costs."""
+    """Results and costs of an operation."""
 
     out: Any
     made: tuple[torch.Tensor, ...] = ()
@@ -68,7 +69,7 @@ class _CachedCall:
 
 
 class Operations:
-    """Runs operations; several trackers may share one, and so what it remembers."""
+    """Runs operations; trackers may share an instance and so its cache."""
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         """Without a GPU, kernels take no memory beside their results."""
@@ -83,7 +84,7 @@ class Operations:
         """
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> OpResult:
-        """Raises EstimateError where the program asks for data that a meta tensor does not have."""
+        """Run an operation. Raises EstimateError if the program reads data, which a meta tensor does not have."""
         if (answer := self._answer(func, args, kwargs)) is not None:
             return answer
         if func in self._views:
@@ -107,7 +108,7 @@ class Operations:
         flops = flop_registry[packet](*args, **kwargs, out_val=out) if packet in flop_registry else 0
         results = None if key is None else self._cacheable_results(func, args, kwargs, out)
         if results is not None:
-            wrap = type(out) if isinstance(out, tuple | list) else _single
+            wrap = type(out) if isinstance(out, tuple | list) else itemgetter(0)
             self._calls[key] = _CachedCall(results, wrap, flops, memory)
         return OpResult(out, tuple(_tensors(out)), flops, memory)
 
@@ -133,7 +134,7 @@ class Operations:
         return tuple(results)
 
     def _answer(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> OpResult | None:
-        """The result where a real run would read data."""
+        """Result of an operation by which a real run reads data; None for any other operation."""
         if func is aten._local_scalar_dense.default and args[0].is_meta:
             return OpResult(self._scalar(args[0]))
         if func is aten._to_copy.default and args[0].is_meta and _leaves_meta(kwargs):
@@ -210,10 +211,6 @@ def _embedding_backward(grad: torch.Tensor, indices: torch.Tensor, rows: int) ->
     return (tokens * _INT64_BYTES,) * 4 + (segments * grad.size(-1) * _FP32_BYTES,)
 
 
-def _single(out: list[Any]) -> Any:
-    return out[0]
-
-
 def _returns_views(func: Any) -> bool:
     """Whether, by its schema, all results share storage with arguments."""
     returns = func._schema.returns
@@ -233,7 +230,7 @@ def _leaves_meta(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _key(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What the results' shapes depend on; null if some tensor is not on meta."""
+    """What the results' shapes depend on; None if some tensor is not on meta."""
     key: list[Any] = [func]
     if not _collect(key, args) or (kwargs and not _collect(key, sorted(kwargs.items()))):
         return None

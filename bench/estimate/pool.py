@@ -22,12 +22,13 @@ from bench.spec.cell import Cell
 ESTIMATOR = (sys.executable, "-P", "-m", "bench.estimate")
 NEEDED_BYTES = 2**30
 """Host memory of one process; no more are started than fit into what is free."""
+_WITHOUT_COSTS = {"cell_id", "spec", "scale", "label", "labels", "seed", "run"}
+"""Fields of a cell that do not affect its costs."""
 _TAIL_BYTES = 4096
 _TAIL_LINES = 15
 
 OnDone = Callable[[Cell, Estimate, str | None], None]
-"""Called for every cell with its estimate and, if that failed through a fault of ours, the reason and the end of the
-process's log."""
+"""Called for every cell with its estimate and, after an internal error, the reason and the end of the process's log."""
 
 
 def estimate_all(
@@ -39,16 +40,15 @@ def estimate_all(
     on_done: OnDone = lambda *_: None,
     estimator: Sequence[str] | None = None,
 ) -> dict[str, Estimate]:
-    """The estimate of each cell by its ``cell_id``; cells that differ in their seeds only share one.
+    """``cell_id`` -> estimate; cells that differ only in their seeds share an estimate.
 
     ``gpu``: a key of ``bench.estimate.gpus.GPUS``. With ``max_batch_bytes`` the largest batch that fits is searched
-    for; with ``counts_only`` only parameters and the adapter's size are counted.
-    A process that dies costs its cell the estimate (``Estimate.refused`` says why) and is replaced. However this
-    function ends, also by KeyboardInterrupt, no process is left.
+    for; with ``counts_only`` only parameters and the adapter's size are counted. A process that dies leaves its cell
+    without an estimate (``Estimate.refused`` says why) and is replaced. No process outlives this function.
     """
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
-        alike.setdefault(_costs_key(cell), []).append(cell)
+        alike.setdefault(cell.model_dump_json(exclude=_WITHOUT_COSTS), []).append(cell)
     options: dict[str, object] = {"gpu": gpu, "max_batch_bytes": max_batch_bytes, "counts_only": counts_only}
     pool = _Pool(alike, options, on_done, estimator or ESTIMATOR)
     try:
@@ -58,13 +58,8 @@ def estimate_all(
     return pool.estimates
 
 
-def _costs_key(cell: Cell) -> str:
-    """Equal for cells whose costs are equal: a cell's names, its seed and how it is run decide nothing."""
-    return cell.model_dump_json(exclude={"cell_id", "spec", "scale", "label", "labels", "seed", "run"})
-
-
 class _Process:
-    """One estimator and the cells it works on."""
+    """An estimator process and its present cells."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.cells: list[Cell] = []
@@ -76,7 +71,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=child_environ() | {"BENCH_PARENT": str(os.getpid())},
-            start_new_session=True,  # Ctrl-C in the terminal is ours to handle
+            start_new_session=True,  # this process handles Ctrl-C in the terminal
         )
         self._stdin, self.stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
 
@@ -91,7 +86,7 @@ class _Process:
             self._stdin.flush()
 
     def receive(self) -> tuple[Estimate, str | None, bool]:
-        """The estimate, what failed if it failed, and whether the process lives; called once stdout has something."""
+        """Estimate, reason of a failure, and whether the process lives; called when stdout is readable."""
         line = self.stdout.readline()
         if not line.endswith(b"\n"):
             code = self._process.wait()

@@ -27,12 +27,12 @@ WEIGHTS, GRADIENTS, OPTIMIZER_STATE, ACTIVATIONS, INPUTS, TEMPORARY = MEMORY_KIN
 
 @dataclass(eq=False, slots=True)
 class _Allocation:
-    """One allocation, from the event that made it to the event that freed it."""
+    """An allocation, from the event that made it to the event that freed it."""
 
     kind: str
     block: Block
     size: int
-    """Of the block when it was made: a freed block is merged with its neighbours."""
+    """Size of the block when it was made: a freed block is merged with its neighbours."""
     born: int
     node: int
     """Number of the backward graph's node that made it."""
@@ -56,7 +56,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         allocator: CachingAllocator | None = None,
         sums_in_place: bool = True,
     ) -> None:
-        """``sums_in_place=False``: gradients are summed as under any other mode, for comparison with such."""
+        """``sums_in_place=False``: gradients are summed as under other modes, to compare with them."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.allocator = allocator or CachingAllocator()
         self.forward_flops = 0
@@ -121,8 +121,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def training(self, parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-        """Inside, the ``grad`` of these parameters counts as gradients, an optimizer's state as such, and what else its
-        step makes as temporary.
+        """Inside, the ``grad`` of these parameters counts as gradients, the state of an optimizer as such, and all else
+        that its step makes as temporary.
         """
 
         def before(*_: Any) -> None:

@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 FROZEN, TRAINED = "F", "T"
-"""The two actions that are not the name of a method."""
+"""The two actions that are not names of methods."""
 _REMEDY = "correct its settings, or choose another method for this part (--methods lists them all)"
 _SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedMethod:
-    """What a method did to a part."""
+    """A method applied to a part."""
 
     names: frozenset[str]
     """Tensors that it trains, by name in the adapted part."""
     peft: PeftModel | None
     """peft's wrapper with the adapter; null if the method trains tensors of the part itself."""
     note: str
-    """What the method chose, for a log or an estimate."""
+    """Choices of the method, for a log or an estimate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A cell's adapted model on its device, with the data and the task."""
+    """Adapted model of a cell on its device, with data and task."""
 
     cell: Cell
     data: LoadedData
@@ -101,19 +101,14 @@ def apply_method(model: BenchModel, part: PartFacts, method: MethodSettings) -> 
     model.replace_part(part.name, wrapper)
     if finish := getattr(plugin, "finish", None):
         finish(method, wrapper)
-    _freeze_constants(wrapper)
-    check_tied(model.module, tied)
-    trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
-    return AppliedMethod(names=frozenset(trained), peft=wrapper, note=_adapter_note(wrapper, sizes, source))
-
-
-def _freeze_constants(wrapper: PeftModel) -> None:
-    # peft moves numbers such as AdaLoRA's rank to the layer's device, after which they are trainable; on the CPU it
-    # moves nothing, and they stay frozen.
+    # peft moves numbers such as AdaLoRA's rank to the layer's device, which makes them trainable, except on the CPU.
     for layer in wrapper.modules():
         for name in getattr(layer, "other_param_names", ()):
             if isinstance(constants := getattr(layer, name, None), torch.nn.ParameterDict):
                 constants.requires_grad_(False)
+    check_tied(model.module, tied)
+    trained = {name for name, p in wrapper.named_parameters() if p.requires_grad and p not in before}
+    return AppliedMethod(names=frozenset(trained), peft=wrapper, note=_adapter_note(wrapper, sizes, source))
 
 
 def needs_values(error: Exception) -> bool:
@@ -128,7 +123,7 @@ def check_on_meta(cell: Cell) -> None:
     that compute from weights or name tokens are left to the run.
     """
     plugin = registry.load("models", cell.model.family)
-    # Any text will do: no method asks how large the vocabulary is.
+    # Any text will do, as no method depends on the size of the vocabulary.
     model: BenchModel = plugin.build(cell.model, texts=("?",), device="meta", task=task_of(cell).facts)
     try:
         adapt(model, model.part_facts, cell.parts, cell.methods)

@@ -1,7 +1,7 @@
 """Checks that a cell trains what its freeze pattern says, and that its evaluation sees what was trained.
 
-Two libraries that do not fit together can train well and answer as if untrained: peft 0.21 with transformers 5.24 put
-a prefix where ``generate`` never looked. Such a cell must fail, not print a number.
+With libraries that do not fit together, a model can train well and answer as if untrained: peft 0.21 with transformers
+5.24 put a prefix where ``generate`` never looked. Such a cell must fail and not print a number.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from bench.training.device import Precision
 from bench.training.failure import memory_error
 
 EXAMPLES = 2
-"""Test examples that an audit of the evaluation takes; it costs a few tokens for each."""
+"""Test examples for the audit of the evaluation, which generates a few tokens for each."""
 _TOKENS = 4
 _SHOWN = 5
 # Strengths of the noise. The first changes any score, unless the method scales it down (FourierFT) or it lies below the
 # rounding of bf16.
 _STRENGTHS = (1.0, 1e3, 1e6)
 _LEAST_SPREAD = 0.02  # noise on tensors whose elements are all equal, such as those that start at 0 or 1
-_MOST_ELEMENTS = 4_000_000  # changed at a time in a part, so that no copy of a whole model is needed
+_MAX_ELEMENTS = 4_000_000  # changed at a time in a part, so that no copy of a whole model is needed
 _TOKENS_DELTA = "trainable_tokens_delta"  # peft's name for trained rows of an embedding
 # peft's names for tensors that reach the evaluation in their own way, whatever else the method trains.
 _KINDS = ("prompt_encoder", "modules_to_save", _TOKENS_DELTA)
@@ -204,22 +204,22 @@ def _has_effect(
             except (ArithmeticError, RuntimeError, ValueError) as error:
                 if memory_error(error) is not None:
                     raise
-                return True  # it sees the noise, and cannot compute with it
+                return True  # the evaluation sees the noise and cannot compute with it
         if differ(before, after):
             return True
     return False
 
 
 def _trained(run: Run, part: str, action: str) -> dict[str, list[torch.nn.Parameter]]:
-    """Kind -> trained tensors of the part, at most ``_MOST_ELEMENTS`` elements evenly chosen, at least one tensor."""
+    """Kind -> trained tensors of the part, at most ``_MAX_ELEMENTS`` elements evenly chosen, at least one tensor."""
     kinds: dict[str, list[torch.nn.Parameter]] = {}
     for name, parameter in run.model.part(part).named_parameters() if action != FROZEN else ():
         if parameter.requires_grad:
             kind = next((k for k in _KINDS if k in name and part in run.adapters), "trained tensors")
             kinds.setdefault(kind, []).append(parameter)
     for kind, parameters in kinds.items():
-        every = max(1, -(-sum(p.numel() for p in parameters) // _MOST_ELEMENTS))
-        small = [p for p in parameters[::every] if p.numel() <= _MOST_ELEMENTS]
+        every = max(1, -(-sum(p.numel() for p in parameters) // _MAX_ELEMENTS))
+        small = [p for p in parameters[::every] if p.numel() <= _MAX_ELEMENTS]
         kinds[kind] = small or [min(parameters, key=lambda p: p.numel())]
     return kinds
 
@@ -330,7 +330,7 @@ class Observer(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call the function, and keep its scores if it decides."""
+        """Call the function, and keep its scores if it is one of ``_DECIDING``."""
         kwargs = kwargs or {}
         if self._depth == 0 and getattr(func, "__name__", "") in _DECIDING:
             self.decisions += _scores_of(args[0] if args else kwargs.get("input"))
@@ -354,7 +354,7 @@ def _scores_of(value: Any) -> list[torch.Tensor]:
 
 
 def differ(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> bool:
-    """Whether two runs computed different scores, beyond rounding."""
+    """Whether two runs computed scores that differ by more than rounding."""
     return len(before) != len(after) or any(map(_differ, before, after))
 
 
@@ -369,7 +369,7 @@ def _differ(before: torch.Tensor, after: torch.Tensor) -> bool:
 
 @contextmanager
 def disturbed(tensors: Sequence[torch.Tensor], strength: float) -> Iterator[None]:
-    """Inside, noise of ``strength`` times their spread lies on the tensors; afterwards they hold the same bits."""
+    """Inside, noise of ``strength`` times their spread is added to the tensors; afterwards they hold the same bits."""
     kept = [tensor.detach().clone() for tensor in tensors]
     try:
         with torch.no_grad():
@@ -381,5 +381,5 @@ def disturbed(tensors: Sequence[torch.Tensor], strength: float) -> Iterator[None
         yield
     finally:
         with torch.no_grad():
-            for tensor, own in zip(tensors, kept, strict=True):
-                tensor.copy_(own)
+            for tensor, original in zip(tensors, kept, strict=True):
+                tensor.copy_(original)

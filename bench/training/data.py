@@ -1,4 +1,4 @@
-"""From a data set to batches of tensors; what a record says of the examples before training."""
+"""From a data set to batches of tensors, and the facts about its examples in a record."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from bench.spec.sections import TrainSettings
 _Item = TypeVar("_Item")
 _CACHE_BYTES = 512 * 2**20
 """Limit for decoded images in memory: all of a small data set, part of a large one."""
-_MOST_TEXTS = 20_000
-"""Examples of a split whose texts are checked for length; of a larger split, evenly spaced ones."""
-_MOST_IMAGES = 5_000
+_MAX_TEXTS = 20_000
+"""Examples of a split whose texts are checked for length; of a larger split, evenly spaced examples."""
+_MAX_IMAGES = 5_000
 """Limit for images that are decoded to compare their contents."""
 
 
@@ -70,7 +70,7 @@ class LoadedData:
         return Batch(examples=examples, tensors=tensors | task.targets(answers))
 
     def test_batch(self, model: BenchModel, task: Task, examples: Sequence[Example]) -> Batch:
-        """Inputs alone on the CPU, each with the first question of its pool."""
+        """Inputs on the CPU, each with the first question of its pool."""
         return Batch(examples=examples, tensors=self._collate(model, task, examples, ()))
 
     def _collate(
@@ -174,7 +174,7 @@ def evaluation_batches(data: LoadedData, model: BenchModel, task: Task, *, batch
 
 
 def prefetched(batches: Iterator[_Item]) -> Iterator[_Item]:
-    """The same batches; a thread makes the next one while this one is used."""
+    """The same batches; a thread prepares the next batch while the caller uses the present one."""
     # One thread and one batch ahead: the order stays fixed, and decoding hides behind a GPU's work.
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
         ahead = thread.submit(next, batches, None)
@@ -184,7 +184,7 @@ def prefetched(batches: Iterator[_Item]) -> Iterator[_Item]:
 
 
 def count_cut(data: LoadedData, model: BenchModel, task: Task) -> dict[str, CutCount]:
-    """Cut questions and answers by split; empty if the task has no text or the model does not count them."""
+    """Truncated questions and answers by split; empty if the task has no text or the model does not count them."""
     if "text" not in task.facts.inputs:
         return {}
     pairs_of(model, [*data.train[:1], *data.test[:1]])
@@ -192,7 +192,7 @@ def count_cut(data: LoadedData, model: BenchModel, task: Task) -> dict[str, CutC
         return {}
     counts = {}
     for split, examples in (("train", data.train), ("test", data.test)):
-        checked = [examples[i] for i in range(0, len(examples), max(1, len(examples) // _MOST_TEXTS))]
+        checked = [examples[i] for i in range(0, len(examples), max(1, len(examples) // _MAX_TEXTS))]
         questions = [text for e in checked for text in e.questions]
         answers = [e.answer for e in checked] if split == "train" and task.facts.output == "text" else []
         pairs = pairs_of(model, [e for e in checked for _ in e.questions])
@@ -227,12 +227,12 @@ def overlap(data: LoadedData, task: Task, settings: DataSettings) -> Overlap:
         by_content = _same_contents(data, [(tests, trained[key].values()) for key, tests in other_name.items()])
         images = "names" if by_content is None else "contents"
         same += by_content or 0
-    found = Overlap(splits=settings.trained_and_scored(), same=same, n=len(data.test), images=images)
-    if found.splits:
-        print(f"scored on the training split: {', '.join(found.splits)}")
-    if found.same:
-        print(f"overlap: {found.same:,} of {found.n:,} test examples are in training, too")
-    return found
+    result = Overlap(splits=settings.trained_and_scored(), same=same, n=len(data.test), images=images)
+    if result.splits:
+        print(f"scored on the training split: {', '.join(result.splits)}")
+    if result.same:
+        print(f"overlap: {result.same:,} of {result.n:,} test examples are in training, too")
+    return result
 
 
 def _text_key(question: str, example: Example) -> tuple[str, ...]:
@@ -241,19 +241,19 @@ def _text_key(question: str, example: Example) -> tuple[str, ...]:
 
 
 def _same_contents(data: LoadedData, by_text: Sequence[tuple[Sequence[Example], Iterable[Example]]]) -> int | None:
-    """Test examples whose image has the content of a training image; null if there are too many images to compare.
+    """Number of test examples whose image has the content of a training image; None if there are too many to compare.
 
     ``by_text``: test and training examples with the same text.
     """
     images = {e.image_name: e for tests, trained in by_text for e in (*tests, *trained)}
     if (digests_of := getattr(data.source, "image_digests", None)) is not None:
         digests = dict(zip(images, digests_of(list(images)), strict=True))
-    elif len(images) > _MOST_IMAGES:
+    elif len(images) > _MAX_IMAGES:
         return None
     else:
         digests = {}
         for name, example in images.items():
-            image = data.source.image(example)  # past the cache, whose state is part of the training's time
+            image = data.source.image(example)  # not through the cache, whose state affects the time of the training
             digests[name] = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
     same = 0
     for tests, trained in by_text:

@@ -1,4 +1,4 @@
-"""The device of a cell, and torch's settings on it: precision, TF32, seeds, and what a record says of them."""
+"""Device of a cell, and settings of torch on it: precision, TF32 and seeds, with their description in a record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Precision:
     device: torch.device
     weights: torch.dtype
     compute: torch.dtype | None
-    """Type under autocast; null without."""
+    """Type under autocast; None without autocast."""
 
     @property
     def scales_loss(self) -> bool:
@@ -60,7 +60,7 @@ def make_precision(name: str, device: torch.device) -> Precision:
 
 
 def forbid_tf32(device: torch.device) -> None:
-    """Compute fp32 in fp32. Raises BenchError if the environment forces TF32 on."""
+    """Turn TF32 off. Raises BenchError if the environment forces it on."""
     # PyTorch leaves TF32, with 10 of fp32's 23 bits of mantissa, on for cuDNN's convolutions. The older names of the
     # switches: once they are set by the newer (``fp32_precision``), PyTorch refuses to read the older, as
     # ``torch.backends.cudnn.flags`` does.

@@ -1,4 +1,4 @@
-"""Answers to the test examples, and one line about each in ``predictions.jsonl``."""
+"""Answers to the test examples, and a line for each in ``predictions.jsonl``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.training.data import evaluation_batches
 
 
 def predict(run: Run, beat: Callable[[Progress], None]) -> list[str]:
-    """One answer per test example, in order."""
+    """An answer per test example, in order."""
     settings, answers = run.cell.evaluate, list[str]()
     run.model.module.eval()
     for batch in evaluation_batches(run.data, run.model, run.task, batch_size=settings.batch_size):
@@ -27,7 +27,7 @@ def predict(run: Run, beat: Callable[[Progress], None]) -> list[str]:
 
 
 def write_predictions(path: Path, task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> None:
-    """One JSON object per example, in order; the fields of the task come last."""
+    """Write a JSON object per example, in order, with the fields of the task last."""
     lines = [
         {
             "question_id": example.question_id,

@@ -46,7 +46,7 @@ def status_of(error: BaseException) -> Status:
 
 
 def memory_error(error: BaseException) -> BaseException | None:
-    """The exception for want of GPU or host memory: ``error`` or one that led to it; null if there is none."""
+    """The out-of-memory exception (GPU or host): ``error`` or an exception that led to it; None if there is none."""
     return next((each for each in _chain(error) if _lacks_memory(each)), None)
 
 

@@ -118,7 +118,7 @@ def cuda_peaks(device: torch.device, peaks: dict[str, PhaseMemory], phase: str) 
 
 
 class HostMemory:
-    """Peak resident set of this process since ``restart``; without Linux or the right to, since its start."""
+    """Peak resident set of this process since ``restart``, or since its start if it cannot be reset."""
 
     def __init__(self) -> None:
         self._peak = 0
@@ -178,9 +178,9 @@ class GpuMeter:
             self._nvml.nvmlShutdown()
 
     def bytes_in_use(self) -> int | None:
-        """Memory in use on the device without what the driver reserves; null if the driver does not tell them apart.
+        """Memory in use on the device, without the driver's reserve; None if the driver does not report it apart.
 
-        Before this process has a CUDA context, that is the memory of others.
+        Before this process has a CUDA context, all of it belongs to other processes.
         """
         # The first version of the call counts reserved memory as in use.
         memory = self._ask("nvmlDeviceGetMemoryInfo", version=getattr(self._nvml, "nvmlMemory_v2", None))
@@ -198,7 +198,7 @@ class GpuMeter:
         return None if start is None or end is None else (end - start) / 1000
 
     def process_peak_bytes(self, *, at_least: int) -> int | None:
-        """Highest sample of this process's memory; null if it is below ``at_least``, what torch itself reserved."""
+        """Highest sample of this process's memory; None if it is below ``at_least``, the memory that torch reserved."""
         # Inside a container NVML may list processes by the host's ids: an entry with our id and less memory than
         # torch reserved is another process.
         return self._peak if self._peak is not None and self._peak >= at_least else None
@@ -224,7 +224,7 @@ class GpuMeter:
             self.sample()
 
     def _ask(self, function: str, **options: Any) -> Any:
-        """Answer of an NVML function of the device; null if NVML cannot say."""
+        """Answer of an NVML function for the device; None if NVML has none."""
         if self._handle is not None:
             with suppress(self._nvml.NVMLError):
                 return getattr(self._nvml, function)(self._handle, **options)

@@ -32,7 +32,7 @@ _KERNEL_SUPPORT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """Number of optimizer steps, and the learning rate of each."""
+    """Number of optimizer steps and learning rate of each."""
 
     settings: TrainSettings
     steps: int
@@ -127,7 +127,7 @@ def _bitsandbytes() -> Any:
 @contextmanager
 def cuda_optimizer_kernels(device: torch.device) -> Iterator[None]:
     """On meta, torch's optimizers and clipping take the foreach and fused kernels of CUDA; no effect elsewhere."""
-    # Left alone they loop over meta tensors one by one, which allocates something else.
+    # Unpatched, they loop over meta tensors one by one, with other allocations.
     with ExitStack() as stack:
         for module, name in _KERNEL_SUPPORT if device.type == "meta" else ():
             stack.enter_context(mock.patch.object(module, name, return_value=["meta"]))

@@ -1,4 +1,4 @@
-"""Parameter counts of an adapted model, and the tensors one must keep per task."""
+"""Parameter counts of an adapted model, and the tensors stored per task."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def trained_tensors(
 def stored_tensors(
     model: BenchModel, parts: Mapping[str, str], adapters: Mapping[str, AppliedMethod]
 ) -> dict[str, torch.Tensor]:
-    """Tensors one must keep per task: adapters as peft saves them, and ``trained_tensors``. Not on the meta device."""
+    """Tensors stored per task: adapters as peft saves them, and ``trained_tensors``. Not for the meta device."""
     tensors = trained_tensors(model, parts, adapters)
     for part, adapter in adapters.items():
         if adapter.peft is not None:

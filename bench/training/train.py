@@ -28,7 +28,7 @@ from bench.training.optimizer import (
 )
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
-"""From a batch to its mean loss, shape ()."""
+"""Batch -> mean loss, shape ()."""
 # A method of peft's AdaLoRA and AdaMSS, to be called after each step: it moves their rank to where it matters.
 _REALLOCATE = "update_and_allocate"
 
@@ -133,7 +133,7 @@ class Trainer:
         if self._settings.gradient_clip is not None:
             self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self._trained, self._settings.gradient_clip)
-        # On meta the scaler must be told of 0 infinite gradients (float), else it skips the update.
+        # On meta the scaler must read 0 infinite gradients, else it skips the update.
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._rates.step()

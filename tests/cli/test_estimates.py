@@ -140,7 +140,7 @@ def test_a_cell_whose_memory_is_not_known_runs_with_a_warning(acts: Callable[...
     arguments = ("s.yaml", "--only", "F-LoRA-LoRA", "--budget", "1GiB", "--executor", "inline", "--json")
     result = bench(*arguments)
     assert [one["status"] for one in json.loads(result.stdout)["records"]] == ["ok"]
-    assert "warning: F-LoRA-LoRA: runs without a look at the budget" in result.stderr
+    assert "warning: F-LoRA-LoRA: runs without a check of the budget" in result.stderr
 
 
 def test_without_a_gpu_the_default_is_assumed() -> None:

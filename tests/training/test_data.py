@@ -212,7 +212,7 @@ def test_images_are_the_same_by_name_or_content(monkeypatch: pytest.MonkeyPatch)
     train = [example(image="red/1"), example(image="blue/1")]
     test = [example(image="red/1"), example(image="blue/2"), example(image="green/1")]
     assert overlap(loaded(train, test), task("image"), SETTINGS) == Overlap(same=2, n=3, images="contents")
-    monkeypatch.setattr("bench.training.data._MOST_IMAGES", 1)
+    monkeypatch.setattr("bench.training.data._MAX_IMAGES", 1)
     assert overlap(loaded(train, test), task("image"), SETTINGS) == Overlap(same=1, n=3, images="names")
 
 

@@ -25,7 +25,7 @@ _NO_DATA = "data.root=no-such-folder"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 1 if a comparison does not hold; 2 for a wrong argument or something missing."""
+    """Exit code: 0, or 1 if a comparison does not hold; 2 for a wrong argument or a missing input."""
     parser = argparse.ArgumentParser(prog="python -m bench.estimate.validation", description=__doc__)
     parser.add_argument("what", choices=["cpu", "paper", "gpu", "all"])
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the results (default: %(default)s)")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def on_cpu(out: Path) -> bool:
-    """Whether all cases hold."""
+    """Validate on a CPU; returns whether all cases hold."""
     lines = []
     for case in (*cases.cells(), *cases.plain_models()):
         lines.append(cpu.compare(case).line(case))
@@ -62,7 +62,7 @@ def on_cpu(out: Path) -> bool:
 
 
 def against_paper(out: Path, specs: Path, sets: Sequence[str]) -> bool:
-    """Whether the mean and the worst error hold. Raises BenchError without annotations: the paper had their lengths."""
+    """Compare with the paper; returns whether mean and worst error hold. Raises BenchError without annotations."""
     rows = paper.read_rows(specs, sets)
     estimates = paper.predict(rows, DEFAULT)
     source = estimates[0].assumed["lengths_from"]
@@ -83,7 +83,7 @@ def against_paper(out: Path, specs: Path, sets: Sequence[str]) -> bool:
 
 
 def on_gpu(out: Path, specs: Path, sets: Sequence[str]) -> bool:
-    """Whether every cell ended as a cell may and every measured peak holds; written down after each cell."""
+    """Validate on a GPU, writing after each cell; returns whether all cells end as they may and all peaks hold."""
     gpu.require_gpu()
     rows = paper.read_rows(specs, sets)
     environment = gpu.measured_environment()

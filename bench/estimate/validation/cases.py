@@ -1,5 +1,5 @@
-"""Trainings that are run on a real CPU and predicted: cells of ``cells.yaml``, and plain models of ``transformers``,
-since what is followed is PyTorch and not one family of models.
+"""Trainings that are measured on a CPU and predicted: cells of ``cells.yaml``, and plain models of ``transformers``, as
+the tracker follows PyTorch and not a family of models.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Case:
     build: Callable[[str], TextModel]
     """Builds the adapted model, its weights in the settings' precision, on ``cpu`` or ``meta``."""
     cell: Cell | None = None
-    """The cell whose estimate is compared; null: steps of the run's trainer on meta are."""
+    """Cell whose estimate is compared; None: compare steps of the run's trainer on meta."""
 
 
 class FixedLengths(DatasetCache):
@@ -104,7 +104,7 @@ def cells() -> list[Case]:
 
 
 def case_of(cell: Cell) -> Case:
-    """Builds what a run of the cell would train."""
+    """The case of a cell: the training of its run."""
 
     def build(device: str) -> TextModel:
         return build_model(cell, device, texts=DatasetCache().texts(cell))
@@ -176,7 +176,7 @@ def _transformer(model_type: str, attention: str | None) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratedInputs(Precision):
-    """Makes inputs of the asked shapes on the device, as a run's arrive there; only their shapes matter."""
+    """Makes inputs of the given shapes on the device, where the inputs of a run arrive; only their shapes matter."""
 
     on_made: Callable[[list[torch.Tensor]], None]
 

@@ -1,6 +1,6 @@
 """Steps of training on a real CPU, recorded by PyTorch's profiler, beside the prediction of their peak.
 
-Two independent judges: the profiler's record of every allocation that the CPU's allocator made, and
+Two independent references: the profiler's record of every allocation that the CPU's allocator made, and
 ``torch.distributed._tools.mem_tracker.MemTracker``. All sides take the steps of the run's own ``Trainer``.
 """
 
@@ -40,13 +40,13 @@ class Compared:
     measured: int
     """By the CPU's allocator, as the profiler recorded it."""
     predicted: PredictedPhase
-    """On the meta device: what the estimate would say if a CPU were a GPU to predict."""
+    """On the meta device: the estimate with a CPU in place of the GPU."""
     followed: int
-    """By the tracker that predicts, on the very CPU run."""
+    """By the estimate's tracker on the CPU run."""
     mem_tracker: int
     """By MemTracker on meta."""
     out_of_place: int
-    """Predicted, but with gradients summed as they are under MemTracker: to be compared with that."""
+    """Predicted with gradients summed as under MemTracker, to compare with it."""
 
     @property
     def error(self) -> float:
@@ -55,7 +55,7 @@ class Compared:
 
     @property
     def holds(self) -> bool:
-        """Whether both judges agree with the prediction."""
+        """Whether both references agree with the prediction."""
         return abs(self.error) <= LIMIT and self.mem_tracker == self.out_of_place
 
     def line(self, case: Case) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def compare(case: Case) -> Compared:
 
 
 def measure(case: Case) -> int:
-    """Peak of what the CPU's allocator handed out while the steps were taken, the model's weights included."""
+    """Peak of the CPU's allocator during the steps, weights of the model included."""
     gc.collect()  # else the profiler sees tensors of other cases die
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         model = case.build("cpu")
@@ -137,7 +137,7 @@ def with_mem_tracker(case: Case) -> int:
     tracker.track_external(model.module)
     answers = _ConstantAnswers()  # type: ignore[no-untyped-call]
     with _like_a_cpu(), answers, tracker, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of modules that did not live to see the backward pass
+        warnings.simplefilter("ignore", UserWarning)  # of modules freed before the backward pass
         take_steps(model, case.settings, LENGTHS, generated_inputs(case.settings.precision, "meta"))
     totals = {device.type: parts["Total"] for device, parts in tracker.get_tracker_snapshot("peak").items()}
     return int(totals["meta"])
@@ -190,7 +190,7 @@ class ByteCounter(CachingAllocator):
 
 
 class _NoHandle:
-    """In place of the hook that a frozen parameter cannot have."""
+    """Stands for the hook that a frozen parameter cannot have."""
 
     def remove(self) -> None:
         """There is nothing to remove."""
@@ -225,7 +225,7 @@ class PatchedMemTracker(MemTracker):
 class _ConstantAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers "no" when a training reads a boolean of meta: whether the loss is infinite, or a mask trivial.
 
-    ``Operations`` does so, too, but this judge shares no code with it.
+    ``Operations`` does so, too, but this reference shares no code with it.
     """
 
     def __torch_dispatch__(

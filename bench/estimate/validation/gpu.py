@@ -43,9 +43,8 @@ def require_gpu() -> None:
 
 
 def measured_environment() -> dict[str, Any]:
-    """The environment as a run records it, and the GPU's ``capability``; found in a process that ends, since it opens a
-    context on the GPU.
-    """
+    """The environment as a run records it, with the GPU's ``capability``."""
+    # In its own process, as it opens a context on the GPU.
     return _in_process(_environment)
 
 
@@ -140,7 +139,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _context_bytes(device: torch.device) -> int | None:
-    """What the process takes on the GPU beside what torch reserved; null where NVML does not know the process."""
+    """GPU memory of the process outside torch's allocator; None if NVML does not list the process."""
     _synchronize(device)
     reserved = torch.cuda.memory_reserved(device)
     meter = open_gpu_meter(device)
@@ -184,5 +183,5 @@ def verdicts(line: Mapping[str, Any]) -> list[bool]:
 
 
 def holds(line: Mapping[str, Any]) -> bool:
-    """Whether the cell ended as a cell may, and all of its peaks are within their limits."""
+    """Whether the cell ended in an allowed way and all its peaks are within their limits."""
     return line["measured"]["status"] in ("ok", "oom") and all(verdicts(line))

@@ -1,4 +1,4 @@
-"""The files that a validation leaves behind: JSON lines, the environment first, and a Markdown page from them."""
+"""Files of a validation: JSON lines, the environment first, and a Markdown page made from them."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ FRAGMENTED = ("F-T-LoRA rank=4", "T-T-LoRA rank=4")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of the paper."""
+    """A row of the paper."""
 
     table: str
     cell: Cell
     printed: float
-    """Its Memory column."""
+    """Value of its Memory column."""
 
 
 def read_rows(specs: Path, sets: Sequence[str]) -> list[Row]:
@@ -84,7 +84,7 @@ def mean_and_worst(row_errors: Sequence[float]) -> dict[str, float]:
 def readings(
     rows: Sequence[Row], estimates: Sequence[Estimate], from_spec: Sequence[Estimate]
 ) -> dict[str, list[float]]:
-    """Errors by what the column could mean and how the prediction could be made; ours first."""
+    """Errors by the possible meanings of the column and ways of prediction; those of an estimate first."""
     memories = [memory_of(estimate) for estimate in estimates]
     process = [memory.process_peak_bytes for memory, _ in memories]
     with_longest = [memory_of(estimate)[0].process_peak_bytes for estimate in from_spec]
@@ -131,7 +131,7 @@ def lines(
     by_reading: Mapping[str, Sequence[float]],
     fragmented: Mapping[str, Mapping[str, PredictedPhase]],
 ) -> list[dict[str, Any]]:
-    """The lines of ``paper.jsonl``: one a row, and at the end a summary."""
+    """The lines of ``paper.jsonl``: a line per row, and a summary at the end."""
     ours = next(iter(by_reading.values()))
     per_row: list[dict[str, Any]] = [
         {
