@@ -144,3 +144,14 @@ def test_the_flow_of_the_map_is_that_of_the_code() -> None:
     assert len(names) > 10
     for name in names:
         assert pkgutil.resolve_name(name), name
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """Outside plugins, whose ``Settings`` and kinds of weights have the same names in each."""
+    homes: dict[str, list[str]] = {}
+    for path in SOURCES:
+        plugin = path.relative_to(BENCH).parts[0] in PLUGIN_FOLDERS
+        for node in () if plugin else ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(str(path.relative_to(BENCH)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from bench.datasets import slake, vqa_rad
 from bench.datasets.common.dataset import DataSet, split_by_image
 from bench.datasets.common.images import FolderSettings, first_existing, open_folder
-from bench.datasets.common.rows import Row, read_records, unique
+from bench.datasets.common.rows import SourceRow, read_records, unique
 from bench.errors import DataError
 from bench.plugins import Example, LocalPath
 
@@ -115,7 +115,7 @@ def _read(path: Path, images: Path) -> Sequence[Example]:
     return unique(((row, _example(row, images, by_folder=by_folder)) for row in rows), "qid")
 
 
-def _example(row: Row, images: Path, *, by_folder: bool) -> Example:
+def _example(row: SourceRow, images: Path, *, by_folder: bool) -> Example:
     name, pool = row.words("img_name"), row.fields.get("question_pool")
     if not isinstance(pool, list) or not pool or not all(isinstance(prompt, str) for prompt in pool):
         raise row.error("question_pool", f"must be a list of texts, found {pool!r:.80}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from bench.datasets.common.dataset import DataSet, Notes
 from bench.datasets.common.images import FolderSettings, first_existing, image_path, open_folder
-from bench.datasets.common.rows import Row, read_records, unique
+from bench.datasets.common.rows import SourceRow, read_records, unique
 from bench.errors import DataError
 from bench.plugins import Example, LocalPath
 from bench.plugins.settings import LocalPathMark
@@ -103,7 +103,7 @@ def _read(path: Path, language: Language, notes: Notes) -> Sequence[Example]:
     return examples_of(str(path), rows, language)
 
 
-def examples_of(source: str, rows: Sequence[Row], language: Language) -> Sequence[Example]:
+def examples_of(source: str, rows: Sequence[SourceRow], language: Language) -> Sequence[Example]:
     """Questions in a language. Raises DataError if there are none."""
     chosen = [row for row in rows if language in ("all", _language(row))]
     if not chosen:
@@ -111,7 +111,7 @@ def examples_of(source: str, rows: Sequence[Row], language: Language) -> Sequenc
     return unique(((row, _example(row)) for row in chosen), "qid")
 
 
-def _example(row: Row) -> Example:
+def _example(row: SourceRow) -> Example:
     return Example(
         question_id=row.words("qid"),
         image=row.words("img_name"),
@@ -122,7 +122,7 @@ def _example(row: Row) -> Example:
     )
 
 
-def _language(row: Row) -> str:
+def _language(row: SourceRow) -> str:
     if "q_lang" in row.fields:
         return row.words("q_lang")
     return "zh" if _CHINESE.search(row.words("question")) else "en"

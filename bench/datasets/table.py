@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from bench.datasets.common.columns import Columns, ColumnSettings, Mapper
 from bench.datasets.common.dataset import DataSet, Notes, draw_split, splits_in_use
 from bench.datasets.common.images import DrawnSplitSettings, check_image_name, files_digest, open_folder
-from bench.datasets.common.rows import Row, read_rows
+from bench.datasets.common.rows import SourceRow, read_rows
 from bench.errors import DataError
 from bench.plugins import Example, LocalPath
 from bench.registry import did_you_mean
@@ -119,12 +119,12 @@ def _image_root(settings: TableSettings, paths: Sequence[Path]) -> Path:
     return folders.pop() if len(folders) == 1 else Path(os.path.commonpath([path.absolute() for path in folders]))
 
 
-def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[Row, Any], str]:
+def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[SourceRow, Any], str]:
     """Function from a row and the name of a file to the path of the image below ``root``."""
     column = str(settings.columns.image)
     above = path.parent.absolute().relative_to(root.absolute()) if settings.image_root is None else Path()
 
-    def image(row: Row, value: Any) -> str:
+    def image(row: SourceRow, value: Any) -> str:
         if not isinstance(value, str):
             hint = "; a table that holds the images themselves is read by `data: {name: hub}`"
             raise row.error(column, f"must be the name of a file{hint if isinstance(value, Mapping) else ''}")
@@ -137,10 +137,10 @@ def _image_names(settings: TableSettings, path: Path, root: Path) -> Callable[[R
     return image
 
 
-def _by_split(settings: TableSettings, path: Path, rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
+def _by_split(settings: TableSettings, path: Path, rows: Sequence[SourceRow]) -> Mapping[str, Sequence[SourceRow]]:
     """The rows of each split in use, by ``columns.split``."""
     column = str(settings.columns.split)
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[SourceRow]] = {}
     for row in rows:
         groups.setdefault(str(row.fields.get(column)).strip(), []).append(row)
     for split in splits_in_use(settings):

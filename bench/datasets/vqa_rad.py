@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from bench.datasets.common.dataset import DataSet, split_by_image
 from bench.datasets.common.images import FolderSettings, first_existing, open_folder
-from bench.datasets.common.rows import Row, read_records, unique
+from bench.datasets.common.rows import SourceRow, read_records, unique
 from bench.errors import DataError
 from bench.plugins import Example, LocalPath
 
@@ -85,17 +85,17 @@ def _annotation(settings: VqaRadSettings, split: str) -> Path:
 def _split_public(path: Path) -> dict[str, Sequence[Example]]:
     """The official splits of the public JSON."""
     # ``phrase_type`` is freeform or para in training, and test_freeform or test_para in the test set.
-    parts: dict[bool, list[Row]] = {False: [], True: []}
+    parts: dict[bool, list[SourceRow]] = {False: [], True: []}
     for row in read_records(path):
         parts[row.words("phrase_type").startswith("test")].append(row)
     return {"train": _examples(parts[False]), "test": _examples(parts[True])}
 
 
-def _examples(rows: Sequence[Row]) -> Sequence[Example]:
+def _examples(rows: Sequence[SourceRow]) -> Sequence[Example]:
     return unique(((row, _example(row)) for row in rows), "qid")
 
 
-def _example(row: Row) -> Example:
+def _example(row: SourceRow) -> Example:
     return Example(
         question_id=row.words("qid"),
         image=row.words("image_name"),

@@ -21,7 +21,7 @@ _LT_WORKSPACE = MIB  # its default for cuBLASLt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gpu:
+class GpuGeneration:
     """A generation of NVIDIA GPUs."""
 
     compute_major: int
@@ -45,13 +45,13 @@ class Cublas:
     else it lasts for one call."""
 
 
-GPUS: dict[str, Gpu] = {
-    "volta": Gpu(compute_major=7),
-    "turing": Gpu(compute_major=7),
-    "ampere": Gpu(compute_major=8, source=_AMPERE_SOURCE),
-    "ada": Gpu(compute_major=8),
-    "hopper": Gpu(compute_major=9),
-    "blackwell": Gpu(compute_major=10),
+GPUS: dict[str, GpuGeneration] = {
+    "volta": GpuGeneration(compute_major=7),
+    "turing": GpuGeneration(compute_major=7),
+    "ampere": GpuGeneration(compute_major=8, source=_AMPERE_SOURCE),
+    "ada": GpuGeneration(compute_major=8),
+    "hopper": GpuGeneration(compute_major=9),
+    "blackwell": GpuGeneration(compute_major=10),
 }
 DEFAULT = "ampere"
 """Generation that is assumed if no NVIDIA GPU is visible and none is named."""
@@ -70,7 +70,7 @@ def generation(capability: tuple[int, int]) -> str | None:
     return next((name for lowest, name in _MIN_CAPABILITY.items() if capability >= lowest), None)
 
 
-def cublas_of(gpu: Gpu, torch: str, *, cache: str | None = None) -> Cublas:
+def cublas_of(gpu: GpuGeneration, torch: str, *, cache: str | None = None) -> Cublas:
     """Workspaces under PyTorch version ``torch``; ``cache``: ``TORCH_CUBLAS_WORKSPACE_CACHE`` of the environment.
 
     Read in the sources, and in the binaries of 2.11.0 and 2.14.1; never measured. 2.12 and 2.13 are assumed to be as

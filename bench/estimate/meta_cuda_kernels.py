@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.errors import EstimateError
-from bench.estimate.gpus import Gpu
+from bench.estimate.gpus import GpuGeneration
 
 aten = torch.ops.aten
 _FLASH_MIN_COMPUTE_MAJOR = 8
@@ -23,7 +23,7 @@ _MASK_ALIGNMENT = 8  # elements; memory-efficient attention pads a mask's rows t
 
 
 @contextmanager
-def cuda_kernels(gpu: Gpu) -> Iterator[None]:
+def cuda_kernels(gpu: GpuGeneration) -> Iterator[None]:
     """Inside, attention, dropout and softmax of meta tensors keep what CUDA's kernels keep."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     # a run on a CPU turns them on, and PyTorch decomposes upsampling for them

@@ -14,7 +14,7 @@ from bench import registry
 from bench.errors import EstimateError
 from bench.estimate.dataset_cache import DatasetCache
 from bench.estimate.operations import Operations
-from bench.estimate.tracker import INPUTS, WEIGHTS, Tracker
+from bench.estimate.tracker import INPUTS, WEIGHTS, StorageTracker
 from bench.plugins.contracts import BenchModel, InputLengths
 from bench.records.costs import PredictedPhase
 from bench.spec.cell import Cell
@@ -33,7 +33,7 @@ _RANDOM_STD = 0.02
 class _MetaPrecision(Precision):
     """Registers what is placed on the device as inputs."""
 
-    tracker: Tracker
+    tracker: StorageTracker
 
     def to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         placed = Precision.to_device(self, tensors)
@@ -49,10 +49,10 @@ class MetaRun:
     """Part -> the method on it."""
 
     def __init__(
-        self, cell: Cell, operations: Operations, datasets: DatasetCache, tracker: Tracker | None = None
+        self, cell: Cell, operations: Operations, datasets: DatasetCache, tracker: StorageTracker | None = None
     ) -> None:
         """Build the model. Raises BenchError if the cell itself is wrong."""
-        self.tracker = tracker or Tracker(operations=operations)
+        self.tracker = tracker or StorageTracker(operations=operations)
         self._cell = cell
         self._operations = operations
         base = make_precision(cell.train.precision, _META)

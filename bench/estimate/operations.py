@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.errors import EstimateError
 from bench.estimate.allocator import round_up
-from bench.estimate.gpus import Cublas, Gpu, cublas_of
+from bench.estimate.gpus import Cublas, GpuGeneration, cublas_of
 
 aten = torch.ops.aten
 _CHANGE_STORAGES = {aten.set_, aten.resize_, aten.resize_as_}
@@ -71,7 +71,7 @@ class _CachedCall:
 class Operations:
     """Runs operations; trackers may share an instance and so its cache."""
 
-    def __init__(self, gpu: Gpu | None = None) -> None:
+    def __init__(self, gpu: GpuGeneration | None = None) -> None:
         """Without a GPU, kernels take no memory beside their results."""
         cache = os.environ.get("TORCH_CUBLAS_WORKSPACE_CACHE")
         self._cublas = None if gpu is None else cublas_of(gpu, torch.__version__, cache=cache)

@@ -41,7 +41,7 @@ class _Allocation:
     """Weak reference to the storage."""
 
 
-class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Allocations, their kinds, their peak and the FLOPs of what runs inside ``with tracker:``.
 
     A storage's kind may become known after it was made (a gradient, an optimizer's state); a peak is split by the kinds

@@ -84,7 +84,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class RecordColumn:
     """A column; a name with ``<key>`` stands for a column per key."""
 
     name: str
@@ -109,7 +109,7 @@ class Column:
         return "<" not in self.name
 
 
-STALE = Column(
+STALE = RecordColumn(
     "stale",
     "text",
     "",
@@ -122,13 +122,13 @@ STALE = Column(
 
 
 @cache
-def columns() -> tuple[Column, ...]:
+def columns() -> tuple[RecordColumn, ...]:
     """All columns in table order."""
     return (*_of_model(CellRecord, "", ()), STALE)
 
 
 @cache
-def describe(name: str) -> Column:
+def describe(name: str) -> RecordColumn:
     """The column, or pattern of columns, of this name. Raises KeyError if there is none."""
     for column in columns():
         pattern = ".+".join(re.escape(piece) for piece in re.split(r"<\w+>", column.name))
@@ -137,21 +137,21 @@ def describe(name: str) -> Column:
     raise KeyError(name)
 
 
-def _of_model(model: type[BaseModel], prefix: str, about: tuple[str, ...]) -> Iterator[Column]:
+def _of_model(model: type[BaseModel], prefix: str, about: tuple[str, ...]) -> Iterator[RecordColumn]:
     for field, info in model.model_fields.items():
         name = f"{prefix}{info.serialization_alias or field}"
         if name == "settings":
-            yield Column("settings.<key>", "any", "", (_sentence(SETTINGS),))
+            yield RecordColumn("settings.<key>", "any", "", (_sentence(SETTINGS),))
         elif name == "environment":
             outer = _sentence(info.description)
             for key, (kind, meaning) in ENVIRONMENT.items():
-                yield Column(f"{name}.{key}", kind, _unit(f"{name}.{key}"), (outer, _sentence(meaning)))
-            yield Column(f"{name}.<key>", "any", "", (outer, "Any other key of the environment."))
+                yield RecordColumn(f"{name}.{key}", kind, _unit(f"{name}.{key}"), (outer, _sentence(meaning)))
+            yield RecordColumn(f"{name}.<key>", "any", "", (outer, "Any other key of the environment."))
         elif name not in LEFT_OUT:
             yield from _of_type(info.annotation, name, (*about, _sentence(info.description)))
 
 
-def _of_type(annotation: Any, name: str, about: tuple[str, ...]) -> Iterator[Column]:
+def _of_type(annotation: Any, name: str, about: tuple[str, ...]) -> Iterator[RecordColumn]:
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (option for option in get_args(annotation) if option is not type(None))
     if get_origin(annotation) is Annotated:
@@ -159,14 +159,14 @@ def _of_type(annotation: Any, name: str, about: tuple[str, ...]) -> Iterator[Col
     if get_origin(annotation) is dict:
         yield from _of_type(get_args(annotation)[1], f"{name}.<{KEYS[name]}>", about)
     elif get_origin(annotation) is list:
-        yield Column(name, "json", _unit(name), about)
+        yield RecordColumn(name, "json", _unit(name), about)
     elif annotation is Any:
-        yield Column(name, "any", _unit(name), about)
+        yield RecordColumn(name, "any", _unit(name), about)
     elif issubclass(annotation, BaseModel):
         yield from _of_model(annotation, f"{name}.", about)
     else:
         kind = next(kind for known, kind in _KINDS.items() if issubclass(annotation, known))
-        yield Column(name, kind, _unit(name), about)
+        yield RecordColumn(name, kind, _unit(name), about)
 
 
 def _unit(name: str) -> str:

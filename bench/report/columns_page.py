@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 
-from bench.records.columns import Column, columns
+from bench.records.columns import RecordColumn, columns
 from bench.report.markdown import escape
 
 HEAD = """\
@@ -35,7 +35,7 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(members: Sequence[tuple[Column, Sequence[str]]]) -> list[str]:
+def _table(members: Sequence[tuple[RecordColumn, Sequence[str]]]) -> list[str]:
     """Columns with their meanings."""
     lines = ["", "| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
     for column, about in members:

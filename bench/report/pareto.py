@@ -12,7 +12,7 @@ from bench.analysis.rows import Row
 from bench.analysis.statistics import Interval, interval
 from bench.metrics import Metric
 from bench.report import captions
-from bench.report.pareto_plot import Panel, Plot, Point
+from bench.report.pareto_plot import Panel, Plot, PlotPoint
 from bench.spec.sections import Spec
 
 LABEL_WIDTH = 36
@@ -66,13 +66,13 @@ def _panel(front: ParetoFront, series: Mapping[str, Sequence[Candidate]], cost: 
     )
 
 
-def _point(front: ParetoFront, candidate: Candidate, cost: Metric, score: Metric, series: str) -> Point:
+def _point(front: ParetoFront, candidate: Candidate, cost: Metric, score: Metric, series: str) -> PlotPoint:
     def known(metric: Metric) -> Interval | None:
         exact = series == "published" or metric.deterministic
         return None if exact else interval(candidate.row, metric, front.examples)
 
     x, y = known(cost), known(score)
-    return Point(
+    return PlotPoint(
         label=format.clipped(front.eval_set.short(candidate.row.label), LABEL_WIDTH),
         x=candidate.values[front.objectives.index(cost)],
         y=candidate.values[front.objectives.index(score)],
@@ -85,7 +85,7 @@ def _point(front: ParetoFront, candidate: Candidate, cost: Metric, score: Metric
     )
 
 
-def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[Point], predicted: Sequence[Point]) -> str:
+def _about_cost(wanted: Metric, cost: Metric, measured: Sequence[PlotPoint], predicted: Sequence[PlotPoint]) -> str:
     """Note after the cost's name on its axis."""
     if cost is not wanted:
         return f" ({wanted.header.lower()} was not measured)"

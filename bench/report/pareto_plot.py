@@ -74,7 +74,7 @@ COLUMN = Style(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
+class PlotPoint:
     label: str
     x: float
     y: float
@@ -98,16 +98,16 @@ class Panel:
     lower_cost_is_better: bool
     front_line: bool = True
     """Whether the front is over this cost and score alone, so that a line can show it."""
-    measured: list[Point]
-    predicted: list[Point]
+    measured: list[PlotPoint]
+    predicted: list[PlotPoint]
     """Measured score, predicted cost."""
-    published: list[Point]
+    published: list[PlotPoint]
     baseline: float | None
     """Score of the task's baseline: nothing below it is on a front."""
     baseline_label: str
 
     @property
-    def ours(self) -> list[Point]:
+    def ours(self) -> list[PlotPoint]:
         """Points of the spec's cells."""
         return self.measured + self.predicted
 
@@ -206,7 +206,7 @@ def _series(axes: Axes, plot: Plot, panel: Panel, style: Style) -> None:
 
 
 def _points(
-    axes: Axes, panel: Panel, points: list[Point], name: str, color: str, front: str = "-", **style: Any
+    axes: Axes, panel: Panel, points: list[PlotPoint], name: str, color: str, front: str = "-", **style: Any
 ) -> None:
     """Draw points, faint where significantly dominated, with error bars, and their front."""
     bright = [p for p in points if p.on_front or p.within_noise]
@@ -291,7 +291,7 @@ def _labels(axes: Axes, plot: Plot, panel: Panel, style: Style, occupied: list[T
             labels.place(point.label, (point.x, point.y), PUBLISHED_TEXT, style.label - 1, must=False)
 
 
-def _ends(point: Point) -> tuple[tuple[float, float], ...]:
+def _ends(point: PlotPoint) -> tuple[tuple[float, float], ...]:
     """Ends of the error bars; the point itself where an interval is unknown."""
     left, right = (point.x if x is None else x for x in (point.x_low, point.x_high))
     low, high = (point.y if y is None else y for y in (point.y_low, point.y_high))

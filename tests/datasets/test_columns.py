@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from bench.datasets.common.columns import Columns, ColumnSettings, Mapper
 from bench.datasets.common.dataset import Notes, encode_examples
-from bench.datasets.common.rows import Row
+from bench.datasets.common.rows import SourceRow
 from bench.errors import DataError
 from bench.plugins.contracts import Example
 
@@ -25,16 +25,16 @@ def mapper(columns: dict[str, str], notes: Notes | None = None, **changes: Any) 
 
 
 def examples(
-    columns: dict[str, str], rows: list[Row], class_names: list[str] | None = None, **changes: Any
+    columns: dict[str, str], rows: list[SourceRow], class_names: list[str] | None = None, **changes: Any
 ) -> list[Example]:
-    def image(_row: Row, value: Any) -> str:
+    def image(_row: SourceRow, value: Any) -> str:
         return str(value)
 
     return mapper(columns, **changes).examples("a.csv", rows, image=image, class_names=class_names)
 
 
 def example(columns: dict[str, str], fields: dict[str, Any], **changes: Any) -> Example:
-    (made,) = examples(columns, [Row("a.csv:2", fields, 0)], **changes)
+    (made,) = examples(columns, [SourceRow("a.csv:2", fields, 0)], **changes)
     return made
 
 
@@ -147,7 +147,7 @@ def test_a_wrong_value_names_row_and_column(columns: Any, fields: Any, changes: 
 
 
 def test_the_datas_own_class_names_and_their_sign_for_no_label() -> None:
-    rows = [Row(f"row {n}", {"t": "a", "y": label}, n) for n, label in enumerate([1, 0, -1])]
+    rows = [SourceRow(f"row {n}", {"t": "a", "y": label}, n) for n, label in enumerate([1, 0, -1])]
     own = ["neg", "pos"]
     for names, expected in ((None, ["pos", "neg"]), (["bad", "good"], ["good", "bad"])):
         made = examples(LABELLED, rows, own, missing="drop", label_names=names)
@@ -169,7 +169,7 @@ def test_the_datas_own_class_names_and_their_sign_for_no_label() -> None:
 )
 def test_missing_values_are_errors_or_dropped(columns: dict[str, str], column: str, value: Any) -> None:
     fields = {"t": "a", "u": "b", "y": "c", "i": "1", "k": "open"} | {column: value}
-    rows = [Row("a.csv:2", fields, 0), Row("a.csv:3", {**fields, column: "open"}, 1)]
+    rows = [SourceRow("a.csv:2", fields, 0), SourceRow("a.csv:3", {**fields, column: "open"}, 1)]
     problem = "must be text" if value == [] and column not in ("t", "y") else "is empty"
     with pytest.raises(DataError, match=rf"^a\.csv:2: column '{column}': {problem}"):
         examples(columns, rows)
@@ -186,7 +186,7 @@ def test_a_text_may_be_blank() -> None:
 
 
 def test_rows_that_are_left_out_are_counted() -> None:
-    rows = [Row(f"a.csv:{n + 2}", {"t": "a", "y": label}, n) for n, label in enumerate(["b", None, "", "c"])]
+    rows = [SourceRow(f"a.csv:{n + 2}", {"t": "a", "y": label}, n) for n, label in enumerate(["b", None, "", "c"])]
     notes = Notes()
     assert len(examples(LABELLED, rows, notes=notes, missing="drop")) == 2
     reason = "as a value is missing (data.missing: drop)"
@@ -214,7 +214,7 @@ def test_a_column_that_is_not_there_gets_the_nearest_name(columns: Any, known: A
 
 
 def test_two_rows_with_one_id() -> None:
-    rows = [Row(f"a.csv:{n}", {"t": "a", "y": "b", "i": "same"}, n) for n in (2, 3)]
+    rows = [SourceRow(f"a.csv:{n}", {"t": "a", "y": "b", "i": "same"}, n) for n in (2, 3)]
     with pytest.raises(DataError, match=r"^a\.csv:3: column 'i': 'same' is also the id at a\.csv:2"):
         examples({**LABELLED, "id": "i"}, rows)
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.errors import EstimateError
 from bench.estimate.gpus import GPUS, MIB, cublas_of
 from bench.estimate.operations import KernelMemory, Operations, kernel_memory
-from bench.estimate.tracker import Tracker
+from bench.estimate.tracker import StorageTracker
 
 aten = torch.ops.aten
 SMALL, LARGE = 8_519_680, 32 * MIB
@@ -122,7 +122,7 @@ def test_a_scalar_is_zero_no_longer_than_it_lives() -> None:
 def test_no_gradient_overflows() -> None:
     weight = torch.nn.Parameter(tensor(2))
     updates: list[int] = []
-    with Tracker():
+    with StorageTracker():
         optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, foreach=True)
         optimizer.register_step_post_hook(lambda *_: updates.append(1))
         scaler = torch.amp.GradScaler("meta")

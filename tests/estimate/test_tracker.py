@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from bench.estimate import operations
 from bench.estimate.gpus import GPUS, MIB, cublas_of
 from bench.estimate.operations import Operations, OpResult
-from bench.estimate.tracker import ACTIVATIONS, GRADIENTS, INPUTS, OPTIMIZER_STATE, TEMPORARY, WEIGHTS, Tracker
+from bench.estimate.tracker import ACTIVATIONS, GRADIENTS, INPUTS, OPTIMIZER_STATE, TEMPORARY, WEIGHTS, StorageTracker
 
 PAGE = 4096
 """Bytes of a tensor of 1024 elements."""
@@ -25,7 +25,7 @@ def tensor(elements: int = 1024, *, device: str = "meta") -> torch.Tensor:
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_a_storage_lives_until_its_last_view_dies(device: str) -> None:
-    tracker = Tracker(device=device)
+    tracker = StorageTracker(device=device)
     with tracker:
         x = tensor(device=device)
         x.add_(1).view(-1, 2).mul_(2).t_()
@@ -43,14 +43,14 @@ def test_a_storage_lives_until_its_last_view_dies(device: str) -> None:
 
 
 def test_what_is_not_on_the_device_does_not_count() -> None:
-    with Tracker() as tracker:
+    with StorageTracker() as tracker:
         kept = torch.ones(1024)
     assert tracker.allocator.allocated == 0
     assert kept.device.type == "cpu"
 
 
 def test_a_phase_begins_with_what_is_alive() -> None:
-    tracker = Tracker()
+    tracker = StorageTracker()
     with tracker:
         kept, gone = tensor(), tensor(16 * 1024)
         del gone
@@ -65,7 +65,7 @@ def test_a_step_is_split_by_kinds(device: str) -> None:
     """At its peak an update by momentum: weight, gradient, momentum, and foreach's temporary."""
     weight = torch.nn.Parameter(tensor(device=device))
     batch = tensor(device=device)
-    tracker = Tracker(device=device)
+    tracker = StorageTracker(device=device)
     tracker.register([weight], WEIGHTS)
     tracker.register([batch], INPUTS)
     tracker.begin_phase()
@@ -82,14 +82,14 @@ def test_a_step_is_split_by_kinds(device: str) -> None:
 
 def test_a_shared_storage_counts_once() -> None:
     weight = tensor()
-    tracker = Tracker()
+    tracker = StorageTracker()
     tracker.register([weight, weight.view(32, 32), torch.nn.Parameter(weight)], WEIGHTS)
     assert tracker.allocator.allocated == PAGE
 
 
 def test_flops_are_counted_in_repeated_calls_too() -> None:
     x, w = torch.empty(3, 4, device="meta"), torch.nn.Parameter(torch.empty(4, 5, device="meta"))
-    with Tracker() as tracker:
+    with StorageTracker() as tracker:
         for _ in range(2):
             torch.mm(x, w).sum().backward()  # type: ignore[no-untyped-call]
     assert tracker.forward_flops == 2 * (2 * 3 * 4 * 5)
@@ -105,7 +105,7 @@ def test_training_keeps_a_workspace_for_each_of_its_two_threads(
     large = 32 * MIB
     forward, backward = (0, 0) if lt is None else (large + lt, large)
     monkeypatch.setattr(operations, "cublas_of", lambda gpu, _, cache: cublas_of(gpu, torch_version, cache=cache))
-    tracker = Tracker(operations=Operations(GPUS["hopper"]))
+    tracker = StorageTracker(operations=Operations(GPUS["hopper"]))
     layer = torch.nn.Linear(64, 64, device="meta")
     x = torch.empty(8, 64, device="meta")
     tracker.register([x, *layer.parameters()], WEIGHTS)
@@ -219,7 +219,7 @@ def alone(case: Callable[[], torch.Tensor]) -> dict[str, int]:
 
 def followed(case: Callable[[], torch.Tensor], **options: bool) -> dict[str, int]:
     counting = Counting()
-    with Tracker(device="cpu", operations=counting, **options):  # type: ignore[arg-type]
+    with StorageTracker(device="cpu", operations=counting, **options):  # type: ignore[arg-type]
         loss = case().sum()
         counting.sums.clear()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ import pytest
 from bench.errors import OutputError, SpecError
 from bench.records.record import Status
 from bench.report import background, check_folder, pareto_plot, warmed_up, write_report
-from bench.report.pareto_plot import PICTURES, Panel, Plot, Point, draw
+from bench.report.pareto_plot import PICTURES, Panel, Plot, PlotPoint, draw
 from tests.factories import failed_record, make_record
 from tests.report.conftest import Case
 
@@ -158,7 +158,7 @@ def test_no_label_covers_another() -> None:
         (27.6, 79),
         (28, 79),
     ]
-    points = [Point(label=f"LoRA-LoRA-LoRA rank={i}", x=x, y=y) for i, (x, y) in enumerate(places)]
+    points = [PlotPoint(label=f"LoRA-LoRA-LoRA rank={i}", x=x, y=y) for i, (x, y) in enumerate(places)]
     panel = Panel(
         x_label="x", y_label="y", x_log=False, lower_cost_is_better=True, measured=points, predicted=[], published=[],
         baseline=54.0, baseline_label="Question only",

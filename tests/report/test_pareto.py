@@ -12,7 +12,7 @@ from bench.analysis.predictions import ExampleScores
 from bench.analysis.rows import rows_of
 from bench.records.record import Status, Time
 from bench.report.pareto import build_plot
-from bench.report.pareto_plot import COLUMN, MEASURED, Panel, Plot, Point, draw
+from bench.report.pareto_plot import COLUMN, MEASURED, Panel, Plot, PlotPoint, draw
 from bench.spec.sections import ParetoSettings
 from tests.factories import accuracy, failed_record, load_cells, make_estimate, make_record
 from tests.report.answers import answered
@@ -33,7 +33,7 @@ def test_measured_and_published_points(paper: Case) -> None:
     drawn = plot(paper.fill())
     assert (drawn.x_label, drawn.y_label) == ("Memory (GiB)", "Global accuracy (%)")
     assert len(drawn.measured) == len(drawn.published) == 10
-    assert drawn.published[0] == Point(label="F-LoRA-LoRA rank=4", x=5.19, y=20.34)
+    assert drawn.published[0] == PlotPoint(label="F-LoRA-LoRA rank=4", x=5.19, y=20.34)
     assert {p.label for p in drawn.published if not p.on_front} == {
         "F-LoRA-LoRA rank=4", "F-LoRA-LoRA rank=8", "LoRA-LoRA-LoRA rank=4", "LoRA-LoRA-LoRA rank=8",
     }, "the first two are no better than the question alone"  # fmt: skip

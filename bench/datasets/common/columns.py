@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from bench.datasets.common.dataset import Notes, note_classes
-from bench.datasets.common.rows import MissingValueError, Row, column_names, delimiter_in, unique
+from bench.datasets.common.rows import MissingValueError, SourceRow, column_names, delimiter_in, unique
 from bench.errors import DataError
 from bench.plugins import DataSettings, Example, Settings
 from bench.registry import did_you_mean
@@ -111,9 +111,9 @@ class Mapper:
     def examples(
         self,
         source: str,
-        rows: Iterable[Row],
+        rows: Iterable[SourceRow],
         *,
-        image: Callable[[Row, Any], str],
+        image: Callable[[SourceRow, Any], str],
         class_names: Sequence[str] | None = None,
     ) -> list[Example]:
         """Examples in the order of the rows.
@@ -123,7 +123,7 @@ class Mapper:
         """
         dropped: list[str] = []
 
-        def made() -> Iterable[tuple[Row, Example]]:
+        def made() -> Iterable[tuple[SourceRow, Example]]:
             for row in rows:
                 try:
                     yield row, self._example(row, image, class_names)
@@ -157,7 +157,9 @@ class Mapper:
         if self._columns.label is not None:
             note_classes(splits.values(), self._notes)
 
-    def _example(self, row: Row, image: Callable[[Row, Any], str], class_names: Sequence[str] | None) -> Example:
+    def _example(
+        self, row: SourceRow, image: Callable[[SourceRow, Any], str], class_names: Sequence[str] | None
+    ) -> Example:
         columns = self._columns
         return Example(
             question_id=str(row.number) if columns.id is None else row.text(columns.id),
@@ -168,7 +170,7 @@ class Mapper:
             answer_type=None if columns.answer_type is None else row.answer_type(columns.answer_type),
         )
 
-    def _texts(self, row: Row, template: str) -> tuple[str, ...]:
+    def _texts(self, row: SourceRow, template: str) -> tuple[str, ...]:
         required = self._settings.missing != "blank"
         if template not in row.fields and "{" in template:
             parts = string.Formatter().parse(template)  # not str.format, which takes a dot for an attribute
@@ -181,13 +183,13 @@ class Mapper:
             raise MissingValueError(row, template)
         return texts
 
-    def _second_text(self, row: Row, template: str) -> str:
+    def _second_text(self, row: SourceRow, template: str) -> str:
         texts = self._texts(row, template)
         if len(texts) > 1:
             raise row.error(template, f"must be one text, found {len(texts)}; only `text` may be a pool")
         return texts[0]
 
-    def _answer(self, row: Row) -> str:
+    def _answer(self, row: SourceRow) -> str:
         name = str(self._columns.answer)
         value = row.value(name)
         text = row.as_text(name, next(iter(value), None) if isinstance(value, list) else value)
@@ -195,7 +197,7 @@ class Mapper:
             raise MissingValueError(row, name)
         return text
 
-    def _label(self, row: Row, name: str, class_names: Sequence[str] | None) -> str:
+    def _label(self, row: SourceRow, name: str, class_names: Sequence[str] | None) -> str:
         names = self._settings.label_names or class_names
         value = row.value(name)
         if isinstance(value, float) and value.is_integer():  # a column with missing values holds floats

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bench.datasets.common import images
 from bench.datasets.common.dataset import DataSet, Notes, encode_examples
-from bench.datasets.common.rows import Row
+from bench.datasets.common.rows import SourceRow
 from bench.errors import DataError
 from bench.files import refuse_if_limited
 from bench.plugins import DataSettings, Example
@@ -150,15 +150,15 @@ class HubTables:
         wanted = {name if name in known else name.partition(".")[0] for name in names}
         self.tables[split] = self.tables[split].select_columns([column for column in known if column in wanted])
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Rows of a split, read in batches."""
         # As Arrow, since rows in the library's default format decode images, sounds and videos.
         batches = self.tables[split].with_format("arrow").iter(_BATCH)
         for number, fields in enumerate(fields for batch in batches for fields in batch.to_pylist()):
             yield self._row(split, number, fields)
 
-    def _row(self, split: str, number: int, fields: Mapping[str, Any]) -> Row:
-        return Row(f"{self.source(split)}: record {number}", fields, number)
+    def _row(self, split: str, number: int, fields: Mapping[str, Any]) -> SourceRow:
+        return SourceRow(f"{self.source(split)}: record {number}", fields, number)
 
     def class_names(self, split: str, column: str) -> list[str] | None:
         """Names of the classes 0, 1, ... in a column; null if it holds no classes. Raises DataError if files of the
@@ -178,7 +178,7 @@ class HubTables:
             )
         return list(*stated) if stated else names
 
-    def image_name(self, split: str, column: str, row: Row, value: Any) -> str:
+    def image_name(self, split: str, column: str, row: SourceRow, value: Any) -> str:
         """SHA-256 of the image file in a row, by which it is opened. Raises DataError if there is not exactly one."""
         name = hashlib.sha256(self._content(column, row, value)).hexdigest()
         self._stored.setdefault(name, (split, row.number, column))
@@ -198,7 +198,7 @@ class HubTables:
 
         return DataSet(splits=splits, image=image, digest=digest, image_digests=list, kept_notes=self.notes)
 
-    def _content(self, column: str, row: Row, value: Any) -> bytes:
+    def _content(self, column: str, row: SourceRow, value: Any) -> bytes:
         """Bytes of an image in any form that the library or a plain table stores."""
         match value:
             case bytes():

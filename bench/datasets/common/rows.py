@@ -24,13 +24,13 @@ _INDEX = re.compile(r"-?[0-9]{1,6}")
 class MissingValueError(DataError):
     """A row lacks a value."""
 
-    def __init__(self, row: Row, column: str, hint: str = "") -> None:
+    def __init__(self, row: SourceRow, column: str, hint: str = "") -> None:
         super().__init__(f"{row.where}: column {column!r}: is empty{hint}")
         self.place = f"{row.where}, column {column!r}"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """A row of a table, or a record of an annotation file."""
 
     where: str
@@ -115,7 +115,7 @@ class Row:
                 raise self.error(name, f"must be open or closed, found {other!r:.80}")
 
 
-def unique(made: Iterable[tuple[Row, Example]], column: str) -> list[Example]:
+def unique(made: Iterable[tuple[SourceRow, Example]], column: str) -> list[Example]:
     """The examples. Raises DataError if two have the same id, which stands in ``column``."""
     examples: list[Example] = []
     seen: dict[str, str] = {}
@@ -127,7 +127,7 @@ def unique(made: Iterable[tuple[Row, Example]], column: str) -> list[Example]:
     return examples
 
 
-def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> list[Row]:
+def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> list[SourceRow]:
     """All rows of a file, read by its suffix; ``encoding`` and ``delimiter``: of CSV and TSV files.
 
     Raises DataError that names file and, where it has any, line: absent, malformed, of another kind, or empty.
@@ -147,18 +147,18 @@ def read_rows(path: Path, *, encoding: str = "utf-8", delimiter: str | None = No
     return rows
 
 
-def to_rows(source: str, records: Iterable[Any]) -> list[Row]:
+def to_rows(source: str, records: Iterable[Any]) -> list[SourceRow]:
     """Rows of records. Raises DataError for a record that is not a mapping."""
     rows = []
     for number, record in enumerate(records):
         where = f"{source}: record {number}"
         if not isinstance(record, Mapping):
             raise DataError(f"{where}: must be an object with names of columns, found {record!r:.80}")
-        rows.append(Row(f"{where} (qid {record['qid']!r})" if "qid" in record else where, record, number))
+        rows.append(SourceRow(f"{where} (qid {record['qid']!r})" if "qid" in record else where, record, number))
     return rows
 
 
-def read_records(path: Path) -> list[Row]:
+def read_records(path: Path) -> list[SourceRow]:
     """The records of a JSON array, or of a file with one JSON value per line, whatever the suffix."""
     return to_rows(str(path), read_json(path))
 
@@ -205,7 +205,7 @@ def _read_parquet(path: Path) -> list[Any]:
     return values
 
 
-def _read_csv(path: Path, encoding: str, delimiter: str) -> list[Row]:
+def _read_csv(path: Path, encoding: str, delimiter: str) -> list[SourceRow]:
     # Not pandas: it fills short rows, and says no line of a row that spans several. Values stay texts as they are
     # written, so that ``NA``, ``007`` and ``1e3`` mean what they look like.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -221,9 +221,9 @@ def _read_csv(path: Path, encoding: str, delimiter: str) -> list[Row]:
         csv.field_size_limit(limit)
 
 
-def _csv_rows(path: Path, file: TextIO, delimiter: str) -> list[Row]:
+def _csv_rows(path: Path, file: TextIO, delimiter: str) -> list[SourceRow]:
     reader = csv.reader(file, delimiter=delimiter, strict=True)
-    rows: list[Row] = []
+    rows: list[SourceRow] = []
     header: list[str] = []
     start = 1
     try:
@@ -239,7 +239,7 @@ def _csv_rows(path: Path, file: TextIO, delimiter: str) -> list[Row]:
                     f"{delimiter!r}, or a line break must stand in quotes; another one is set by data.delimiter"
                 )
             else:
-                rows.append(Row(where, dict(zip(header, cells, strict=True)), len(rows)))
+                rows.append(SourceRow(where, dict(zip(header, cells, strict=True)), len(rows)))
     except csv.Error as error:
         if not header:
             file.seek(0)

@@ -23,7 +23,7 @@ from bench.estimate.autocast import CPU, autocast_on_meta
 from bench.estimate.meta_cuda_kernels import additive_mask, kernels_on_meta
 from bench.estimate.meta_run import MetaRun
 from bench.estimate.operations import Operations
-from bench.estimate.tracker import INPUTS, WEIGHTS, Tracker
+from bench.estimate.tracker import INPUTS, WEIGHTS, StorageTracker
 from bench.estimate.validation.cases import LENGTHS, Case, FixedLengths, generated_inputs, take_steps
 from bench.records.costs import PredictedPhase
 
@@ -79,9 +79,9 @@ class Compared:
 def compare(case: Case) -> Compared:
     """Run the case on the CPU and on meta."""
     measured, predicted = measure(case), predict(case)
-    followed = _track(case, Tracker(device="cpu", allocator=ByteCounter()), "cpu")
+    followed = _track(case, StorageTracker(device="cpu", allocator=ByteCounter()), "cpu")
     with _like_a_cpu():
-        out_of_place = _track(case, Tracker(allocator=ByteCounter(), sums_in_place=False), "meta")
+        out_of_place = _track(case, StorageTracker(allocator=ByteCounter(), sums_in_place=False), "meta")
     return Compared(
         measured=measured,
         predicted=predicted,
@@ -111,7 +111,7 @@ def measure(case: Case) -> int:
 
 def predict(case: Case) -> PredictedPhase:
     """The estimate on meta, but with the CPU's kernels, autocast and allocator in place of CUDA's."""
-    tracker = Tracker(allocator=ByteCounter())
+    tracker = StorageTracker(allocator=ByteCounter())
     with _like_a_cpu():
         if case.cell is None:
             return _track(case, tracker, "meta")
@@ -120,7 +120,7 @@ def predict(case: Case) -> PredictedPhase:
     return phase
 
 
-def _track(case: Case, tracker: Tracker, device: str) -> PredictedPhase:
+def _track(case: Case, tracker: StorageTracker, device: str) -> PredictedPhase:
     model = case.build(device)
     tracker.register((*model.module.parameters(), *model.module.buffers()), WEIGHTS)
     precision = generated_inputs(case.settings.precision, device, lambda inputs: tracker.register(inputs, INPUTS))

@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.estimate.gpus import DEFAULT, generation
 from bench.estimate.meta_run import generate_to_max_length
 from bench.estimate.validation.cases import build_model, generated_inputs, meta_batch, take_steps
-from bench.estimate.validation.paper import Row, lengths_of, memory_of
+from bench.estimate.validation.paper import PaperRow, lengths_of, memory_of
 from bench.records.costs import Estimate, PredictedPhase
 from bench.records.record import PhaseMemory
 from bench.spec.cell import Cell
@@ -148,7 +148,7 @@ def _context_bytes(device: torch.device) -> int | None:
     return None if total is None else total - reserved
 
 
-def compare(row: Row, estimate: Estimate, measured: Mapping[str, Any]) -> dict[str, Any]:
+def compare(row: PaperRow, estimate: Estimate, measured: Mapping[str, Any]) -> dict[str, Any]:
     """A line of ``gpu.jsonl``: predicted, measured, errors and verdicts of each phase that was measured."""
     memory, _ = memory_of(estimate)
     phases = {}

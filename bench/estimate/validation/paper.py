@@ -31,7 +31,7 @@ FRAGMENTED = ("F-T-LoRA rank=4", "T-T-LoRA rank=4")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PaperRow:
     """A row of the paper."""
 
     table: str
@@ -40,7 +40,7 @@ class Row:
     """Value of its Memory column."""
 
 
-def read_rows(specs: Path, sets: Sequence[str]) -> list[Row]:
+def read_rows(specs: Path, sets: Sequence[str]) -> list[PaperRow]:
     """All rows with a printed memory. Raises SpecError for a spec or ``--set`` that is wrong."""
     rows = []
     for table in TABLES:
@@ -51,7 +51,7 @@ def read_rows(specs: Path, sets: Sequence[str]) -> list[Row]:
             line = next(line for line in (published.rows if published else ()) if key <= line.items())
             printed = metrics.get("memory").published(line["memory"])
             assert printed is not None
-            rows.append(Row(table=table, cell=cell, printed=printed))
+            rows.append(PaperRow(table=table, cell=cell, printed=printed))
     return rows
 
 
@@ -62,7 +62,7 @@ def memory_of(estimate: Estimate) -> tuple[PredictedMemory, PredictedPhase]:
     return estimate.memory, estimate.memory.train
 
 
-def predict(rows: Sequence[Row], gpu: str) -> list[Estimate]:
+def predict(rows: Sequence[PaperRow], gpu: str) -> list[Estimate]:
     """The estimate of each row, by the processes that ``--estimate`` uses. Raises BenchError if one fails."""
     estimates = estimate_all([row.cell for row in rows], gpu=gpu)
     in_order = [estimates[row.cell.cell_id] for row in rows]
@@ -71,7 +71,7 @@ def predict(rows: Sequence[Row], gpu: str) -> list[Estimate]:
     return in_order
 
 
-def errors(rows: Sequence[Row], predicted: Sequence[int], unit: str = "GiB") -> list[float]:
+def errors(rows: Sequence[PaperRow], predicted: Sequence[int], unit: str = "GiB") -> list[float]:
     """Relative errors of predicted bytes against the column, read in that unit."""
     return [nbytes / UNITS[unit] / row.printed - 1 for row, nbytes in zip(rows, predicted, strict=True)]
 
@@ -82,7 +82,7 @@ def mean_and_worst(row_errors: Sequence[float]) -> dict[str, float]:
 
 
 def readings(
-    rows: Sequence[Row], estimates: Sequence[Estimate], from_spec: Sequence[Estimate]
+    rows: Sequence[PaperRow], estimates: Sequence[Estimate], from_spec: Sequence[Estimate]
 ) -> dict[str, list[float]]:
     """Errors by the possible meanings of the column and ways of prediction; those of an estimate first."""
     memories = [memory_of(estimate) for estimate in estimates]
@@ -126,7 +126,7 @@ def lengths_of(assumed: Mapping[str, Any]) -> tuple[tuple[InputLengths, ...], In
 
 
 def lines(
-    rows: Sequence[Row],
+    rows: Sequence[PaperRow],
     estimates: Sequence[Estimate],
     by_reading: Mapping[str, Sequence[float]],
     fragmented: Mapping[str, Mapping[str, PredictedPhase]],

@@ -16,7 +16,7 @@ from bench.models.common.parts import PartitionedModel, architecture, default_ta
 from bench.models.hf import architectures
 from bench.models.hf.default_parts import default_parts
 from bench.models.hf.settings import Settings
-from bench.models.hf.tokens import Tokens
+from bench.models.hf.tokens import HfTokens
 from bench.plugins.contracts import PartFacts, TaskFacts
 
 Batch = dict[str, Tensor]
@@ -33,7 +33,7 @@ class Built:
     kind: str
     """The library's list of classes with this model."""
     module: Any
-    tokens: Tokens | None
+    tokens: HfTokens | None
     """Null for a task without text."""
     folder: Path | None
     """Folder of weights or tokenizer on this machine, which may have a processor."""

@@ -13,7 +13,7 @@ import torch
 from bench.errors import SpecError
 from bench.models.common.tokens import IGNORED, meta_ids, pad
 from bench.models.hf.model import Batch, Built, HfModel
-from bench.models.hf.tokens import PromptTemplate, Tokens, max_positions, max_question_length
+from bench.models.hf.tokens import HfTokens, PromptTemplate, max_positions, max_question_length
 from bench.plugins.contracts import CutTexts, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class TextReader(HfModel):
     def __init__(self, built: Built) -> None:
         super().__init__(built)
         assert built.tokens is not None
-        self.tokens: Tokens = built.tokens
+        self.tokens: HfTokens = built.tokens
         others = self._template_length() + self._answer_room()
         self._longest_question = self.settings.question_max_tokens or min(
             _MAX_QUESTION, max_question_length(self.base.config, others)
@@ -309,7 +309,7 @@ def _has_token_types(model: Any, tokenizer: Any) -> bool:
     return size > 1 if isinstance(size, int) else "token_type_ids" in tokenizer.model_input_names
 
 
-def configure_generation(model: Any, tokens: Tokens) -> None:
+def configure_generation(model: Any, tokens: HfTokens) -> None:
     """Set plain beam search, with the special tokens of the weights."""
     # Their other settings (sampling, a least length, ...) are for the texts that they were published for.
     from transformers import GenerationConfig

@@ -40,7 +40,7 @@ class PromptTemplate:
     """Whether a token for the end of a text stays; false for a prompt to be continued."""
 
 
-class Tokens:
+class HfTokens:
     """Texts to token ids and back."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -145,7 +145,7 @@ class Tokens:
         return [text.strip() for text in self.tokenizer.batch_decode(rows.tolist(), skip_special_tokens=True)]
 
 
-def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Tokens, bool]:
+def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[HfTokens, bool]:
     """The tokenizer, and whether a run uses the same: on meta it may be missing, and nothing is downloaded.
 
     Raises WeightsError if the weights have none.
@@ -155,14 +155,14 @@ def load(settings: Settings, texts: Sequence[str], *, meta: bool) -> tuple[Token
     folder = folder_of(settings, meta=meta)
     if folder is not None and any(True for pattern in _FILES for _ in folder.glob(pattern)):
         try:
-            return Tokens(AutoTokenizer.from_pretrained(folder, local_files_only=True)), True
+            return HfTokens(AutoTokenizer.from_pretrained(folder, local_files_only=True)), True
         except SpecError:
             raise
         except Exception as error:  # the tokenizer libraries raise their own kinds
             if not meta:
                 reason = str(error).splitlines()[0]
                 raise WeightsError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
-    words = Tokens(build_word_tokenizer(texts))
+    words = HfTokens(build_word_tokenizer(texts))
     if settings.is_untrained and settings.tokenizer is None:
         return words, bool(texts)
     if meta:
@@ -194,7 +194,7 @@ def build_word_tokenizer(texts: Iterable[str]) -> Any:
     return word_tokenizer(["\n", *words], splitter, _SPECIAL)
 
 
-def align_special_tokens(config: Any, tokens: Tokens, *, untrained: bool) -> None:
+def align_special_tokens(config: Any, tokens: HfTokens, *, untrained: bool) -> None:
     """Set special tokens of the configuration to the tokenizer's: all for ``untrained`` weights, else missing padding.
 
     Raises SpecError if the tokenizer has more tokens than the model.

@@ -19,7 +19,7 @@ from bench.models.common.tokens import IGNORED, pad
 from bench.models.common.vqa import Batch, VqaModel, meta_inputs, save_tensors
 from bench.models.miss import dinov2_minilm, patches, weights
 from bench.models.miss.settings import PARTS, Settings
-from bench.models.miss.tokens import Tokens, build_vocabulary, words_of_weights, words_without_weights
+from bench.models.miss.tokens import MissTokens, build_vocabulary, words_of_weights, words_without_weights
 from bench.patches.transformers import length_as_transformers_4, patch_blip_text
 from bench.plugins.contracts import BenchModel, GenerateOptions, InputLengths
 
@@ -34,10 +34,10 @@ _MAY_DIFFER = {"image_size", "initializer_range", "hidden_dropout_prob", "attent
 class MissModel(VqaModel):
     """A built MISS; see ``bench.plugins.contracts.TextModel``."""
 
-    tokens: Tokens
+    tokens: MissTokens
 
     def __init__(
-        self, settings: Settings, module: BlipForQuestionAnswering, tokens: Tokens, *, has_vocabulary: bool
+        self, settings: Settings, module: BlipForQuestionAnswering, tokens: MissTokens, *, has_vocabulary: bool
     ) -> None:
         limits = InputLengths(question_tokens=settings.question_max_tokens, answer_tokens=settings.answer_max_tokens)
         super().__init__(module, weights.MODULES, tokens, PARTS, max_lengths=limits, has_vocabulary=has_vocabulary)
@@ -153,7 +153,7 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> MissModel
             "the vocabulary, and so the size of the embedding, comes from the data set's texts, which are not here; "
             "without them set model.text.vocab_size"
         )
-    tokens = Tokens(words)
+    tokens = MissTokens(words)
     config = _config(settings, tokens, device)
     with torch.device("meta" if device == "meta" else "cpu"):  # random numbers are the CPU's on every device
         module = BlipForQuestionAnswering(config)
@@ -182,7 +182,7 @@ def _words(settings: Settings, texts: Sequence[str], device: str) -> tuple[list[
     return (words, True) if words else (build_vocabulary(texts), False)
 
 
-def _config(settings: Settings, tokens: Tokens, device: str) -> BlipConfig:
+def _config(settings: Settings, tokens: MissTokens, device: str) -> BlipConfig:
     vision, text = settings.vision_config(), settings.text_config()
     vision.pop("drop_path")
     text["vocab_size"] = text["vocab_size"] or tokens.size

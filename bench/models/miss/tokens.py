@@ -18,7 +18,7 @@ PAD, UNK, SEP, DEC, ENC = "[PAD]", "[UNK]", "[SEP]", "[DEC]", "[ENC]"
 SPECIAL = (PAD, UNK, "[CLS]", SEP, "[MASK]", DEC, ENC)
 
 
-class Tokens(VqaTokens):
+class MissTokens(VqaTokens):
     """A question is ``[ENC] ... [SEP]``, an answer ``[DEC] ... [SEP]``: the released code replaces BERT's ``[CLS]``."""
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from bench.models.ofa import weights
 from bench.models.ofa.network import Decoded, Decoder, Encoded, Network, Stack
 from bench.models.ofa.search import Trie, beam_search
 from bench.models.ofa.settings import PARTS, Settings, Sizes
-from bench.models.ofa.tokens import EOS, PAD, Tokens, build_word_tokens, read
+from bench.models.ofa.tokens import EOS, PAD, OfaTokens, build_word_tokens, read
 from bench.plugins.contracts import BenchModel, GenerateOptions, InputLengths
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OfaModel(VqaModel):
     """A built OFA; see ``bench.plugins.contracts.TextModel``."""
 
     def __init__(
-        self, settings: Settings, module: Network, sizes: Sizes, tokens: Tokens, *, has_vocabulary: bool
+        self, settings: Settings, module: Network, sizes: Sizes, tokens: OfaTokens, *, has_vocabulary: bool
     ) -> None:
         limits = InputLengths(question_tokens=settings.question_max_tokens, answer_tokens=settings.answer_max_tokens)
         names = {part: part for part in PARTS}
@@ -207,7 +207,7 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
     return model
 
 
-def _tokens(settings: Settings, texts: Sequence[str], device: str) -> tuple[Tokens, bool]:
+def _tokens(settings: Settings, texts: Sequence[str], device: str) -> tuple[OfaTokens, bool]:
     """The weights' tokenizer, or that of the texts' words; and whether a run uses the same."""
     words = settings.question_max_words
     if settings.weights is None:

@@ -19,7 +19,7 @@ CODES, BINS = 8192, 1000
 """Tokens for pieces of images and for coordinates, behind the words and ``<mask>``."""
 
 
-class Tokens(VqaTokens):
+class OfaTokens(VqaTokens):
     """A question is ``<s> ... </s>``, an answer ``... </s>``."""
 
     def __init__(self, tokenizer: Any, size: int, files: Mapping[str, bytes], *, prefix: str, max_words: int) -> None:
@@ -42,7 +42,7 @@ class Tokens(VqaTokens):
         return [i if i < self.size else UNK for i in super().pieces(f"{self._prefix}{text}")]
 
 
-def read(files: Sequence[Path], max_words: int) -> Tokens:
+def read(files: Sequence[Path], max_words: int) -> OfaTokens:
     """The tokenizer of ``words.txt``, or of ``encoder.json``, ``vocab.bpe`` (GPT-2's) and ``dict.txt``."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -65,16 +65,16 @@ def read(files: Sequence[Path], max_words: int) -> Tokens:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     contents = {path.name: path.read_bytes() for path in files}
-    return Tokens(tokenizer, size, contents, prefix=" ", max_words=max_words)  # all words of a sentence have a space
+    return OfaTokens(tokenizer, size, contents, prefix=" ", max_words=max_words)  # all words of a sentence have a space
 
 
-def build_word_tokens(texts: Iterable[str], max_words: int) -> Tokens:
+def build_word_tokens(texts: Iterable[str], max_words: int) -> OfaTokens:
     """A tokenizer of the words of texts, and of the same texts cleaned as questions."""
     both = (form for text in set(texts) for form in (text.lower(), clean_question(text)))
     return _word_tokens(words_in(both, _splitter()), max_words)
 
 
-def _word_tokens(words: Sequence[str], max_words: int) -> Tokens:
+def _word_tokens(words: Sequence[str], max_words: int) -> OfaTokens:
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
@@ -83,7 +83,7 @@ def _word_tokens(words: Sequence[str], max_words: int) -> Tokens:
     tokenizer.pre_tokenizer = _splitter()
     tokenizer.decoder = decoders.WordPiece(prefix="\0", cleanup=False)  # joins words by spaces
     content = "".join(f"{word}\n" for word in words).encode()
-    return Tokens(tokenizer, len(vocabulary), {WORDS: content}, prefix="", max_words=max_words)
+    return OfaTokens(tokenizer, len(vocabulary), {WORDS: content}, prefix="", max_words=max_words)
 
 
 def _splitter() -> Any:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.estimate.gpus import DEFAULT, GPUS, cublas_of
-from bench.estimate.tracker import Tracker
+from bench.estimate.tracker import StorageTracker
 from bench.estimate.validation import __main__ as command
 from bench.estimate.validation import gpu, paper
 from bench.records.costs import MEMORY_KINDS, PredictedPhase
@@ -30,7 +30,7 @@ class FakeCuda:
     """What torch and NVML would say of a GPU on which the CPU's tensors lie."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.tracker = Tracker(device="cpu")
+        self.tracker = StorageTracker(device="cpu")
         self.phases: list[str] = []
         patch.setattr(gpu, "cuda_peaks", self.peaks)
         patch.setattr(gpu, "open_gpu_meter", lambda _: self)

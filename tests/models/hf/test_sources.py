@@ -161,10 +161,10 @@ def test_special_tokens_of_a_new_model_are_those_of_its_words(model_type: str, t
 
 
 def test_words_are_read_and_written_back() -> None:
-    from bench.models.hf.tokens import Tokens, build_word_tokenizer
+    from bench.models.hf.tokens import HfTokens, build_word_tokenizer
 
     texts = ["Is 3.5 (mm) enough? Yes, it's so.", "line\nline"]
-    tokens = Tokens(build_word_tokenizer(texts))
+    tokens = HfTokens(build_word_tokenizer(texts))
     assert [tokens.tokenizer.decode(tokens.encode(text), skip_special_tokens=True) for text in texts] == [
         texts[0],
         "line \n line",
@@ -176,14 +176,14 @@ def test_a_text_cut_within_a_character_is_no_longer_than_asked_for() -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from bench.models.hf.tokens import Tokens
+    from bench.models.hf.tokens import HfTokens
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer: Any = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     wrap: Any = PreTrainedTokenizerFast
-    tokens = Tokens(wrap(tokenizer_object=tokenizer, eos_token="!"))
+    tokens = HfTokens(wrap(tokenizer_object=tokenizer, eos_token="!"))
     assert len(tokens.encode("日本")) == 6
     assert [tokens.cut("日本", longest) for longest in (6, 5, 4, 3)] == ["日本", "日", "日", "日"]
 

@@ -15,7 +15,7 @@ from bench.errors import WeightsError
 from bench.models import miss
 from bench.models.miss import weights as miss_weights
 from bench.models.miss.model import MissModel
-from bench.models.miss.tokens import SPECIAL, Tokens, read_words
+from bench.models.miss.tokens import SPECIAL, MissTokens, read_words
 from bench.plugins.contracts import InputLengths
 from tests.models.miss.conftest import original, with_weights
 from tests.models.vqa import ANSWERS, MISS, QUESTIONS, tiny_miss
@@ -161,7 +161,7 @@ def test_vocabulary_of_a_fast_tokenizer_is_read(tmp_path: Path) -> None:
     added = [{"id": 4, "content": "[DEC]"}]
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": content, "added_tokens": added}))
     assert read_words(tmp_path) == ["[PAD]", "[UNK]", "lung", "[SEP]", "[DEC]"]
-    tokens = Tokens(read_words(tmp_path) or [])
+    tokens = MissTokens(read_words(tmp_path) or [])
     assert (tokens.dec, tokens.enc) == (4, 5), "[ENC] is appended"
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": content | {"type": "BPE"}}))
     with pytest.raises(WeightsError, match="BPE"):
