@@ -132,7 +132,7 @@ Exit codes: 0 written; 2 the arguments are wrong, records cannot be read, or the
 
 
 class _RunByDefault(TyperGroup):
-    """Runs specs unless the first argument is a command's name; a spec file of such a name is ``./compare``."""
+    """Group whose command ``run`` may be left out; a spec file called ``compare`` is ``./compare``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
@@ -144,18 +144,21 @@ _command = partial(app.command, context_settings={"help_option_names": ["-h", "-
 Text = str | None
 Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Only cells whose label matches; repeatable.")]
 Sets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the spec; repeatable.")]
-Seeds = Annotated[Text, Option("--seeds", metavar="1,2,3", help="Every cell once with each of these seeds.")]
+Seeds = Annotated[Text, Option("--seeds", metavar="1,2,3", help="Run every cell with each of these seeds.")]
 Results = Annotated[Path, Option("--results", metavar="DIR", help="Folder of the records of specs.")]
 AsJson = Annotated[bool, Option("--json", help="Print a machine-readable result.")]
 RecordsScale = Annotated[
-    Text, Option("--scale", metavar="NAME", help="Of a spec; without it the paper's, unless only another has records.")
+    Text,
+    Option("--scale", metavar="NAME", help="Scale of a spec; default: paper, unless only another one has records."),
 ]
 
 
 @_command("run", epilog=RUN_EPILOG)
 def run(
     specs: Annotated[list[str] | None, Argument(metavar="SPEC", help="Spec files, e.g. specs/table1.yaml.")] = None,
-    scale: Annotated[Text, Option(metavar="NAME", help="Such as paper or demo; without it, see below.")] = None,
+    scale: Annotated[
+        Text, Option(metavar="NAME", help="Scale of the specs, e.g. paper or demo; default: see below.")
+    ] = None,
     only: Only = None,
     sets: Sets = None,
     seeds: Seeds = None,
@@ -165,7 +168,7 @@ def run(
     results: Results = Path("results"),
     reports: Annotated[Path, Option(metavar="DIR", help="Folder of tables and plots.")] = Path("reports"),
     report_only: Annotated[
-        bool, Option("--report-only", help="Run nothing; write the report from the records that are there.")
+        bool, Option("--report-only", help="Run nothing; write the report of the stored records.")
     ] = False,
     list_only: Annotated[
         bool, Option("--list", help="Run nothing; list the cells and the status of their records.")
@@ -175,13 +178,15 @@ def run(
         Option("--estimate", help="Run nothing; show parameters, GPU memory, FLOPs and adapter size of all cells."),
     ] = False,
     budget: Annotated[
-        Text, Option(metavar="SIZE", help="GPU memory there is, e.g. 24GiB: skip (--estimate: mark) what cannot fit.")
+        Text,
+        Option(metavar="SIZE", help="Available GPU memory, e.g. 24GiB: skip (--estimate: mark) cells that cannot fit."),
     ] = None,
     max_batch: Annotated[
         Text, Option(metavar="SIZE", help="With --estimate: find the largest training batch that fits this memory.")
     ] = None,
     gpu: Annotated[
-        Text, Option(metavar="NAME", help="Of estimates: volta, turing, ampere, ada, hopper or blackwell.")
+        Text,
+        Option(metavar="NAME", help="GPU generation of estimates: volta, turing, ampere, ada, hopper or blackwell."),
     ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Run finished cells again.")] = False,
     forget: Annotated[
@@ -227,35 +232,33 @@ def compare(
         list[str] | None, Argument(metavar="A B", help="Two sets of records; with --published, spec files.")
     ] = None,
     published: Annotated[
-        bool, Option("--published", help="Compare the records of specs with the numbers they say were published.")
+        bool, Option("--published", help="Compare the records of specs with the published numbers in them.")
     ] = False,
     against: Annotated[
         Text, Option(metavar="LABEL", help="Compare the cells of one set, A, with its cell of this label.")
     ] = None,
     tolerance: Annotated[
         list[str] | None,
-        Option(metavar="METRIC=SIZE", help="Largest change that means nothing: step_time=10%, global=1.5; repeatable."),
+        Option(metavar="METRIC=SIZE", help="Largest change within noise, e.g. step_time=10%, global=1.5; repeatable."),
     ] = None,
     alpha: Annotated[float, Option(metavar="P", help="Significance level of the tests on scores.")] = 0.05,
     metrics: Annotated[
-        Text, Option(metavar="A,B,C", help="Compare these metrics; without it, costs and the scores of the task.")
+        Text, Option(metavar="A,B,C", help="Metrics to compare; default: costs and the scores of the task.")
     ] = None,
     only: Only = None,
     allow_missing: Annotated[
         bool, Option("--allow-missing", help="Cells that B lacks do not make the exit code 1.")
     ] = False,
-    everything: Annotated[
-        bool, Option("--all", help="Show every metric of every cell, not only what changed.")
-    ] = False,
+    everything: Annotated[bool, Option("--all", help="Show every metric of every cell, not only changes.")] = False,
     as_json: AsJson = False,
     results: Results = Path("results"),
     scale: RecordsScale = None,
     sets: Sets = None,
     seeds: Seeds = None,
 ) -> None:
-    """What changed between two sets of records beyond noise: in cost, in score, in how cells ended.
+    """Compare two sets of records: changes beyond noise in costs, scores and statuses.
 
-    With --published: a verdict per cell and column on the numbers of a paper, and where these contradict each other.
+    With --published: a verdict on each number of a paper, and contradictions between these numbers.
     """
     with endings(OTHER_CODES):
         from bench import commands
@@ -289,22 +292,23 @@ def export(
     ] = None,
     columns: Annotated[
         Text,
-        Option(metavar="A,B,C", help="Only these: parts, axes, seed, status, metrics of a table; globs of records."),
+        Option(
+            metavar="A,B,C",
+            help="Columns: parts, axes, seed, status and metrics of a table; globs of names for records.",
+        ),
     ] = None,
     group_by: Annotated[
-        Text, Option(metavar="NAME", help="Of a table: rows of the same part or axis under a heading.")
+        Text, Option(metavar="NAME", help="Table: group rows by a part or an axis, under headings.")
     ] = None,
-    transpose: Annotated[
-        bool, Option("--transpose", help="Of a table: a column per cell, a row per quantity.")
-    ] = False,
-    digits: Annotated[int | None, Option(metavar="N", help="Of a table: significant digits of every number.")] = None,
-    published: Annotated[bool, Option("--published", help="Of a table: published values in brackets.")] = False,
+    transpose: Annotated[bool, Option("--transpose", help="Table: a column per cell, a row per quantity.")] = False,
+    digits: Annotated[int | None, Option(metavar="N", help="Table: significant digits of every number.")] = None,
+    published: Annotated[bool, Option("--published", help="Table: add published values in brackets.")] = False,
     results: Results = Path("results"),
     scale: RecordsScale = None,
     sets: Sets = None,
     seeds: Seeds = None,
 ) -> None:
-    """Records as Parquet or CSV for your own analysis; a spec's table as LaTeX or Markdown in the view you need."""
+    """Export records as Parquet or CSV for analysis, or a spec's table as LaTeX or Markdown."""
     with endings(OTHER_CODES):
         from bench import commands
 

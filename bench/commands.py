@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bench.analysis.tolerances import CompareOptions
 
 Load = Callable[[Path, Purpose], Sweep]
-"""Loads a spec file with the options of the command line."""
+"""Function that loads a spec file with the options of the command line."""
 RECORD_FORMATS = ("csv", "parquet")
 TABLE_FORMATS = ("md", "tex")
 _CONFLICTS = {
@@ -40,7 +40,7 @@ _CONFLICTS = {
     "--budget": (("--report-only", "--list"), "nothing is run or estimated"),
     "--forget": (("--report-only", "--list", "--fresh", "--estimate", "--budget"), "--forget only removes"),
 }
-"""Options, those that do not go with them, and why."""
+"""Option -> options that it excludes, and the reason."""
 _PURPOSES: Mapping[str, Purpose] = {
     "--forget": "forget",
     "--list": "list",
@@ -54,20 +54,20 @@ _CATALOGUE_TITLES = {
 
 
 def loader(scale: str | None, sets: Sequence[str] | None, seeds: str | None, results: Path, **others: Any) -> Load:
-    """Loads sweeps with these options of the command line. Raises SpecError for seeds that are no numbers."""
+    """The function that loads sweeps with these options. Raises SpecError for seeds that are no numbers."""
     numbers = None
     if seeds is not None:
-        found = [word.strip() for word in seeds.split(",")]
-        if not all(word.isascii() and word.isdigit() for word in found):
+        listed = [word.strip() for word in seeds.split(",")]
+        if not all(word.isascii() and word.isdigit() for word in listed):
             raise SpecError(f"--seeds {seeds!r}: write whole numbers with commas between, e.g. --seeds 1,2,3")
-        numbers = [int(word) for word in found]
+        numbers = [int(word) for word in listed]
     return partial(Sweep.load, scale=scale, sets=sets or (), seeds=numbers, results=results, **others)
 
 
 def bench(
     specs: Sequence[str], load: Load, given: Mapping[str, Any], *, scale: str | None, executor: str, as_json: bool
 ) -> int:
-    """Run, list, report, estimate or forget the cells of specs, as the given options say; the exit code.
+    """Run, list, report, estimate or forget the cells of specs, by the given options; the exit code.
 
     Raises BenchError before anything runs if an option or a spec is wrong.
     """
@@ -108,7 +108,7 @@ def bench(
 
 
 def compare_rules(alpha: float, tolerances: Sequence[str], shown: Sequence[str]) -> CompareOptions:
-    """What counts as a change, and which metrics are compared. Raises SpecError for what is not known."""
+    """Options of a comparison. Raises SpecError for a wrong level, an unknown metric or a wrong tolerance."""
     from bench.analysis.tolerances import CompareOptions, parse
 
     if not 0 < alpha < 1:
@@ -149,14 +149,14 @@ def compare_records(
     with ExitStack() as stack:
         sources = [stack.enter_context(open_records(name)) for name in names]
         if against is not None:
-            found = compare_with_cell(sources[0], against, rules, only=only)
+            comparison = compare_with_cell(sources[0], against, rules, only=only)
         else:
-            found = compare(sources[0], sources[1], rules, only=only, allow_missing=allow_missing)
+            comparison = compare(sources[0], sources[1], rules, only=only, allow_missing=allow_missing)
         if as_json:
-            print_json([comparison_json(found)], names=["A B"])
+            print_json([comparison_json(comparison)], names=["A B"])
         else:
-            print_comparison(Console(), found, everything=everything)
-    return found.exit_code
+            print_comparison(Console(), comparison, everything=everything)
+    return comparison.exit_code
 
 
 def compare_published(names: Sequence[str], load: Load, rules: CompareOptions, *, as_json: bool) -> int:
@@ -170,7 +170,7 @@ def compare_published(names: Sequence[str], load: Load, rules: CompareOptions, *
 
     if not names:
         raise SpecError("--published: name a spec that has published numbers, e.g. specs/table1.yaml")
-    found = []
+    reproductions = []
     for name in names:
         sweep = load(Path(name), "published")
         if sweep.spec.published is None:
@@ -180,19 +180,19 @@ def compare_published(names: Sequence[str], load: Load, rules: CompareOptions, *
         uncounted = without_counts(rows_of(sweep.spec, sweep.cells, records, stale))
         counted = _counted(uncounted, {key: record for key, record in records.items() if key not in stale})
         stale = {key: why for key, why in stale.items() if key not in counted}
-        groups = rows_of(sweep.spec, sweep.cells, {**records, **counted}, stale)
-        examples = ExampleScores(sweep.results)
-        found.append(reproduce(sweep.spec, sweep.scale, groups, examples, rules.tolerances, counted=len(uncounted)))
+        rows = rows_of(sweep.spec, sweep.cells, {**records, **counted}, stale)
+        examples, count = ExampleScores(sweep.results), len(uncounted)
+        reproductions.append(reproduce(sweep.spec, sweep.scale, rows, examples, rules.tolerances, counted=count))
     if as_json:
-        print_json([reproduction_json(one) for one in found], names=names)
+        print_json([reproduction_json(reproduction) for reproduction in reproductions], names=names)
     else:
-        for one in found:
-            print_reproduction(Console(), one)
-    return max(one.exit_code for one in found)
+        for reproduction in reproductions:
+            print_reproduction(Console(), reproduction)
+    return max(reproduction.exit_code for reproduction in reproductions)
 
 
 def export_format(names: Sequence[str], output: Path | None, named: str | None) -> str:
-    """The format: the named one, or the file's suffix. Raises SpecError if there is none such for these names."""
+    """The format by its name, else by the file's suffix. Raises SpecError for one that does not suit the names."""
     known = (*RECORD_FORMATS, *TABLE_FORMATS)
     chosen = named or (output.suffix.lstrip(".").lower() if output else "")
     if not chosen:
@@ -243,12 +243,12 @@ def frame_of(names: Sequence[str], load: Load, columns: Sequence[str] = ()) -> D
     from bench.analysis.frame import to_frame
 
     with ExitStack() as stack:
-        read = [found for name in names for found in _records_of(name, load, stack)]
+        read = [pair for name in names for pair in _records_of(name, load, stack)]
         return to_frame([record for record, _ in read], columns, [why for _, why in read])
 
 
 def write_output(content: bytes, output: Path | None) -> None:
-    """Write the file, or print the text. Raises SpecError if the file cannot be written."""
+    """Write the file, or print the text without one. Raises SpecError if the file cannot be written."""
     if output is None:
         sys.stdout.write(content.decode())
         return
@@ -261,7 +261,7 @@ def write_output(content: bytes, output: Path | None) -> None:
 
 
 def refuse(given: Mapping[str, object], why: str) -> None:
-    """Raise SpecError for the first option that was given; ``why`` follows its name."""
+    """Raise SpecError, the option's name and ``why``, for the first option that is set."""
     for option, value in given.items():
         if value:
             raise SpecError(f"{option} {why}")
@@ -314,7 +314,7 @@ def print_methods(*, as_json: bool) -> None:
 
 
 def version_text(*, as_json: bool) -> str:
-    """This version, the installed libraries and those that were tested."""
+    """This version, and the installed and tested versions of libraries."""
     installed = environment.versions()
     if as_json:
         return json.dumps({"version": __version__, "installed": installed, "tested": versions.describe()}, indent=2)
@@ -327,7 +327,7 @@ def version_text(*, as_json: bool) -> str:
 
 
 def _purpose(given: Mapping[str, Any], *, scale: str | None, executor: str) -> Purpose:
-    """Raises SpecError for options that do not go together."""
+    """The purpose by the options. Raises SpecError for options that exclude each other."""
     if executor not in registry.names("executors"):
         raise SpecError(f"--executor {executor!r} is not known{did_you_mean(executor, registry.names('executors'))}")
     for option, (others, why) in _CONFLICTS.items():
@@ -347,10 +347,10 @@ def _purpose(given: Mapping[str, Any], *, scale: str | None, executor: str) -> P
 
 
 def _load_sweeps(specs: Sequence[str], for_: Purpose, load: Load) -> list[Sweep]:
-    if for_ not in ("list", "report"):
+    if for_ not in ("list", "report"):  # stored records can be read with any version of the libraries
         versions.check()
     if for_ == "report":
-        gc.disable()  # over soon, with little garbage; looking for it takes a tenth of the time
+        gc.disable()  # a report ends soon, with little garbage; collecting it takes a tenth of the time
     if not specs:
         known = ", ".join(str(path) for path in sorted(Path("specs").glob("*.yaml"))) or "none under specs/"
         raise SpecError(f"name a spec to run, e.g. run_bench.py specs/table1.yaml (known: {known}); see --help")
@@ -360,29 +360,26 @@ def _load_sweeps(specs: Sequence[str], for_: Purpose, load: Load) -> list[Sweep]
         if (name := sweep.spec.name) in first:
             raise SpecError(f"{path} and {first[name]} are both named {name!r}; give one another `name:`")
         first[name] = path
-    if for_ in ("run", "report"):
+    if for_ in ("run", "report"):  # an unwritable folder is known now, not after hours of training
         for sweep in sweeps:
             check_folder(sweep.reports)
     return sweeps
 
 
 def _counted(cells: Sequence[Cell], records: Mapping[str, CellRecord]) -> dict[str, CellRecord]:
-    """The records of these cells with the parameters of their estimates, or a record that has nothing else.
-
-    ``records``: those that count. Starts no process without cells.
-    """
-    counts = count_parameters(cells) if cells else {}
-    found = {}
+    """Records of these cells, by id, with the parameters of estimates; ``records``: those that are not stale."""
+    counts = count_parameters(cells) if cells else {}  # even without cells it would start a process
+    counted = {}
     for cell in cells:
         record = records.get(cell.cell_id) or CellRecord(
             **cell.identity(), status=Status.SKIPPED, environment={}, started_at="", finished_at=""
         )
-        found[cell.cell_id] = record.model_copy(update={"estimate": counts[cell.cell_id]})
-    return found
+        counted[cell.cell_id] = record.model_copy(update={"estimate": counts[cell.cell_id]})
+    return counted
 
 
 def _records_of(name: str, load: Load, stack: ExitStack) -> Iterator[tuple[CellRecord, str | None]]:
-    """Records, each with why it is stale; null where there is no spec to compare it with."""
+    """Records, each with the reason why it is stale; null if it is not, or if the source is no spec."""
     from bench.sources import open_records
 
     if not is_spec(name):

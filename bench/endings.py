@@ -1,4 +1,4 @@
-"""How a command ends: an error, an interrupt or a closed stdout is one line and an exit code."""
+"""Ends of a command: an error, an interrupt or a closed stdout becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRONG_ARGUMENTS = 2
 RUN_CODES: Mapping[type[BenchError], int] = {RecordError: 1, OutputError: 1}
 """Exit codes of errors in a run, where they are not ``WRONG_ARGUMENTS``."""
 OTHER_CODES: Mapping[type[BenchError], int] = {}
-"""Of other commands, where 1 says that a comparison found something worse."""
+"""Exit codes of errors in other commands, where 1 means that something got worse."""
 
 
 @contextmanager
@@ -50,7 +50,9 @@ def say(text: str) -> None:
 
 
 class Stdout:
-    """stdout that raises OutputError for a failed write: an OSError would not name stdout."""
+    """stdout that raises OutputError for a failed write."""
+
+    # An OSError would not say that it was stdout.
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -84,13 +86,14 @@ class Stdout:
 
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, also where a library turned it into another exception."""
+    """Let SIGINT raise KeyboardInterrupt, even if a library turns it into another exception."""
     seen: list[int] = []  # no threading.Event: a second signal while its lock is held would wait for itself
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         seen.append(number)
         raise KeyboardInterrupt
 
+    # Handlers can be set in the main thread alone; a shell's background job ignores SIGINT, and so do its children.
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return

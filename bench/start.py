@@ -1,7 +1,6 @@
-"""Entry point: until a command runs, and after it, an interrupt ends the program at once and with one line.
+"""Entry point: before and after a command, an interrupt ends the program at once with one line."""
 
-Only built-in modules are imported at the top: Ctrl-C may come during an import.
-"""
+# Only built-in modules are imported here: Ctrl-C may come during an import.
 
 from __future__ import annotations
 
@@ -31,7 +30,8 @@ def _end_at_once(number: int, frame: object) -> None:  # noqa: ARG001
 
 
 def _leave() -> None:
-    """Exit without Python's shutdown, which waits for threads that the interrupt may have left in any state."""
+    """Exit without the shutdown of Python."""
+    # It waits for threads, which an interrupt may leave in any state.
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -41,7 +41,8 @@ def _leave() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Open a closed stream on the null device, before a file gets its number and libraries print into it."""
+    """Open the null device in place of a closed stream."""
+    # Else the next file opened gets the number of the stream, and libraries print into it.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115

@@ -1,4 +1,4 @@
-"""A sweep: a spec at one scale, with its cells, folders and records; what one command lists, runs or reports."""
+"""A sweep: a spec at one scale with its cells, folders and records, which commands list, run or report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bench.spec.sections import Spec
 from bench.units import size_text
 
 Purpose = Literal["run", "list", "forget", "report", "estimate", "export", "published"]
-"""What a sweep is loaded for; ``published``: to compare its records with published numbers."""
+"""Purpose of loading a sweep; ``published``: to compare its records with published numbers."""
 DEMO = "demo"
 
 
@@ -73,7 +73,7 @@ class Sweep:
         )
 
     def introduce(self) -> None:
-        """Print the scale, and whose default target modules methods use where the spec names none."""
+        """Print the scale, and the default target modules of methods for which the spec names none."""
         say(f"{self.spec.name}: scale {self.scale} ({self.reason})")
         for line in target_lines(self.selected):
             say(f"{self.spec.name}: {line}")
@@ -91,8 +91,7 @@ class Sweep:
         return {"spec": self.spec.name, "scale": self.scale, key: value}
 
     def list_cells(self, *, show: bool) -> dict[str, Any]:
-        """The selected cells, the status of their records, and why a run would execute them again; as JSON, and
-        printed with ``show``."""
+        """Selected cells as JSON, each with its status and why a run would execute it again; printed with ``show``."""
         records = self.records()
         known = inputs.inputs_known([cell for cell in self.selected if cell.cell_id in records], any_device=False)
         width = max(len(cell.label) for cell in self.selected)
@@ -108,7 +107,7 @@ class Sweep:
         return self.as_json("cells", listed)
 
     def forget(self) -> dict[str, Any]:
-        """Remove what is stored of the selected cells; as JSON, those that had anything."""
+        """Remove records and job folders of the selected cells; the cells that had any, as JSON."""
         gone = jobs.forget(self.selected, results=self.results, warn=lambda text: say(f"warning: {text}"))
         cells = f"{len(self.selected)} cells under {self.results}"
         say(f"{self.spec.name}: removed {gone} of {cells}; reports stay as they are")
@@ -118,7 +117,7 @@ class Sweep:
     def run(
         self, *, executor: str, fresh: bool, budget: tuple[AssumedGpu, int] | None, show: bool
     ) -> tuple[int, dict[str, Any]]:
-        """Run the selected cells that are not done, then report; the exit code, and records as JSON.
+        """Run the selected cells that are not done, then report; the exit code, and the records as JSON.
 
         ``budget``: the GPU and its memory in bytes; cells that cannot fit are skipped.
         """
@@ -177,23 +176,23 @@ class Sweep:
         return {cell.cell_id: stored[cell.cell_id] for cell in self.cells if cell.cell_id in stored}
 
     def _records_as_json(self, records: Mapping[str, CellRecord], stale: Mapping[str, str]) -> dict[str, Any]:
-        """Each record, and under ``stale`` why it is not one of today's inputs; null if it is."""
-        found = [records[cell.cell_id] for cell in self.selected if cell.cell_id in records]
-        shown = [
-            record.model_dump(mode="json", by_alias=True) | {"stale": stale.get(record.cell_id)} for record in found
-        ]
+        """Selected records, each with ``stale``: the reason why its inputs are not the current ones, or null."""
+        selected = [records[cell.cell_id] for cell in self.selected if cell.cell_id in records]
+        shown = [record.model_dump(mode="json", by_alias=True) | {"stale": stale.get(record.cell_id)}
+                 for record in selected]  # fmt: skip
         return self.as_json("records", shown)
 
 
 def estimate_costs(
     sweeps: Sequence[Sweep], gpu: AssumedGpu, *, budget_bytes: int | None, max_batch_bytes: int | None, show: bool
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Costs of the selected cells, with one pool of processes for all sweeps; the exit code and JSON objects."""
+    """Print costs of the selected cells with ``show``; the exit code and JSON objects."""
     from bench.analysis.costs import compare
 
     for sweep in sweeps:
         sweep.introduce()
     cells = [cell for sweep in sweeps for cell in sweep.selected]
+    # One call for all sweeps, as its pool of processes takes seconds to start.
     estimates, failed = estimate(cells, gpu=gpu, max_batch_bytes=max_batch_bytes)
     shown: list[dict[str, Any]] = []
     for sweep in sweeps:
@@ -211,17 +210,17 @@ def estimate_costs(
                 about += f"; largest training batch within {size_text(max_batch_bytes)}"
             print("\n" * bool(shown), end="")  # between two specs
             print_costs(Console(), sweep.spec.title or sweep.spec.name, sweep.scale, about, costs)
-        shown.append(sweep.as_json("records", [one.as_json() for one in costs]))
+        shown.append(sweep.as_json("records", [cost.as_json() for cost in costs]))
     return int(bool(failed)), shown
 
 
 def resolve_scale(
     source: SpecSource, named: str | None, *, for_: Purpose, sets: Sequence[str] = (), results: Path
 ) -> tuple[str, str]:
-    """The scale and, in words, why: the named one, else what the purpose needs.
+    """The named scale, else one for the purpose, and the reason in words.
 
     A run takes the spec as it stands if a CUDA device, its data and weights are there, else ``demo``. An estimate needs
-    none of them. What looks at records prefers a scale that has some under ``results``, the spec's results folder.
+    none of them. Purposes that read records prefer a scale with some under ``results``, the folder of the spec.
     """
     base = source.base_scale
     if named not in (None, "auto"):
@@ -249,21 +248,22 @@ def resolve_scale(
 
 
 def _missing(resolved: ResolvedSpec, *, weights: bool) -> str | None:
-    """First line of the error about the first missing data set or weights, or None."""
+    """First line of the error about missing data or weights; null if all are there."""
     if resolved.spec.run.device == "cpu":
         return "run.device is cpu"
+    # Most cells share data and model: each is looked for once.
     needed: dict[str, DataSettings | ModelSettings] = {}
     for checked in resolved.points:
         for settings in (checked.settings.data, checked.settings.model):
             needed[repr(settings)] = settings
     for settings in needed.values():
         try:
-            with files.limited_reading(0, patient=True):  # to know that they are there, nothing need be read
+            with files.limited_reading(0, patient=True):  # nothing is read: whether it is there is all that counts
                 if isinstance(settings, DataSettings):
                     registry.load("datasets", settings.name).digest(settings)
                 elif weights:
                     registry.load("models", settings.family).weights_digest(settings)
-        except files.UnreadError:
+        except files.UnreadError:  # it is there
             continue
         except BenchError as error:
             return str(error).splitlines()[0]

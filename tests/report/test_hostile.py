@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench.report import csv_file, latex, markdown, write_report
 from bench.report.terminal import print_summary
+from bench.report.view import View, Wanted, latex_text, markdown_text, view
 from bench.spec.sections import Column
 from tests.factories import make_record
 from tests.report.conftest import Case
@@ -33,6 +34,7 @@ LABELS = [
     "@SUM(1+1)|cmd",
     "-1+2 \t tab \r\n newline [red]markup[/red]",
 ]
+FORMS = ["table", "view", "transposed"]
 SAFE_PLACES = {"title": "# =cmd|' /C calc'!A0 $\\frac{$ <b>t</b>", "source": r"A \& B, [1](javascript:alert(1)) 50%"}
 
 
@@ -62,11 +64,22 @@ def walk(tokens: list[Token]) -> list[Token]:
     return [inner for token in tokens for inner in (token, *(token.children or []))]
 
 
-def test_markdown_shows_every_label_as_it_is(hostile: Case) -> None:
+def view_of(case: Case, metrics: list[str], *, transpose: bool) -> View:
+    """Rows in groups by a hostile part; a hostile axis labels them."""
+    wanted = Wanted(columns=["rank", *metrics], group_by="vit", transpose=transpose, published=True)
+    return view(case.spec, case.scale, case.cells, case.records, wanted)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_markdown_shows_every_label_as_it_is(hostile: Case, form: str) -> None:
     table = hostile.table()
-    tokens = walk(MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown.render(table)))
-    cells = [token for token in tokens if token.type in ("td_open", "th_open")]
-    assert len(cells) == (len(table.rows) + 1) * (len(table.columns) + 2 * sum(c.published for c in table.columns))
+    text = markdown.render(table)
+    if form != "table":
+        text = markdown_text(view_of(hostile, ["global"], transpose=form == "transposed"))
+    tokens = walk(MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text))
+    if form == "table":
+        cells = [token for token in tokens if token.type in ("td_open", "th_open")]
+        assert len(cells) == (len(table.rows) + 1) * (len(table.columns) + 2 * sum(c.published for c in table.columns))
     allowed = {"text", "strong_open", "strong_close", "em_open", "em_close", "softbreak", "hardbreak", "html_inline"}
     inline = [child for token in tokens if token.type == "inline" for child in token.children or []]
     assert {child.type for child in inline} <= allowed
@@ -75,7 +88,6 @@ def test_markdown_shows_every_label_as_it_is(hostile: Case) -> None:
     shown = ["".join(c.content for c in token.children or [] if c.type == "text") for token in tokens]
     for label in LABELS:
         assert one_line(label) in shown
-    text = markdown.render(table)
     assert "://" not in text.replace("\\://", "")
     assert "www." not in text
 
@@ -127,13 +139,20 @@ def compile_tex(folder: Path) -> tuple[str, str]:
     return done.stdout, (folder / "main.txt").read_text()
 
 
-def test_latex_compiles_and_runs_nothing(hostile: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_latex_compiles_and_runs_nothing(hostile: Case, tmp_path: Path, form: str) -> None:
+    text = latex.render(hostile.table())
+    if form != "table":
+        text = latex_text(view_of(hostile, ["memory", "global"], transpose=form == "transposed"))
     (tmp_path / "secret.tex").write_text("CANARY")
-    (tmp_path / "table.tex").write_text(latex.render(hostile.table()))
+    (tmp_path / "table.tex").write_text(text)
     log, page = compile_tex(tmp_path)
     assert "CANARY" not in page
     assert "Overfull" not in log
     assert not (tmp_path / "pwned").exists()
+    if form != "table":
+        assert form == "transposed" or r"\input{secret}" in page, "ten such columns are too narrow to read"
+        return
     for words in (r"\input{secret}", r"\immediate\write18{touch", "$x^2$ & 100%", "{brace}", "--dash--", "**bold**"):
         assert words in page.replace("ˆ", "^").replace("˜", "~"), words
 
