@@ -10,16 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from bench import metrics
 from bench.files import read_regular
 from bench.plugins.contracts import ScoreFacts
 from bench.records.record import CellRecord
 from bench.records.scores import Score
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TOLERANCE = 1e-6
 """By how much the mean over the examples may differ from the recorded raw score."""
@@ -88,6 +89,8 @@ class ExampleScores:
                     [str(line["answer"]) for line in lines], [line["prediction"] for line in lines]
                 )
             elif facts.outcome is not None:
+                import numpy as np
+
                 values = np.array([line[facts.outcome] for line in lines], dtype=np.float64)
             else:
                 return None
@@ -99,6 +102,8 @@ class ExampleScores:
     def _sorted(self, ids: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
         """The ids sorted, and the positions they come from; cells of a data set mostly share an order."""
         if ids not in self._orders:
+            import numpy as np
+
             order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.intp)
             sorted_ids = tuple(ids[index] for index in order)
             self._orders[ids] = (self._ids.setdefault(sorted_ids, sorted_ids), order)

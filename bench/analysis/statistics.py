@@ -11,6 +11,7 @@ freedom of Welch and Satterthwaite; Holm (1979) for many tests.
 """
 
 # scipy.stats takes more than a second to import, so its formulas stand here; tests compare the two on random input.
+# numpy is imported where it is used, as a report without predictions does without it.
 
 from __future__ import annotations
 
@@ -20,10 +21,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from bench import metrics
 from bench.analysis.predictions import ExampleScores
@@ -31,7 +29,12 @@ from bench.analysis.rows import Row
 from bench.metrics import Metric
 from bench.records.scores import Score
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
 ALPHA = 0.05
 Z = statistics.NormalDist().inv_cdf(1 - ALPHA / 2)
 RESAMPLES = 2000
@@ -160,7 +163,11 @@ def _observe(row: Row, metric: Metric, examples: ExampleScores) -> Observations 
     facts = metrics.task_scores()[name] if name else None
     scores = [score for record in records if name and (score := record.score(name)) is not None]
     samples = [sample for record in records if (sample := examples.sample(record, metric.name)) is not None]
-    same = len(samples) == len(records) and all(sample.ids is samples[0].ids for sample in samples)
+    matrix = None
+    if len(samples) == len(records) and all(sample.ids is samples[0].ids for sample in samples):
+        import numpy as np
+
+        matrix = np.stack([sample.values for sample in samples])
     return Observations(
         values=[value for record in records if (value := metric.value(record)) is not None],
         seeds=[record.seed for record in records],
@@ -168,8 +175,8 @@ def _observe(row: Row, metric: Metric, examples: ExampleScores) -> Observations 
         scores=scores if len(scores) == len(records) else [],
         factor=facts.factor if facts else 0.0,
         bounds=(facts.factor * facts.lowest, facts.factor) if facts and name == metric.name else None,
-        ids=samples[0].ids if same else (),
-        matrix=np.stack([sample.values for sample in samples]) if same else None,
+        ids=() if matrix is None else samples[0].ids,
+        matrix=matrix,
     )
 
 
@@ -303,6 +310,8 @@ def bootstrap(
     ``by_example``: (examples,), means over the seeds; ``by_seed``: values of independent sets of seeds, each resampled
     by itself; a set of one seed has the noise of the largest set.
     """
+    import numpy as np
+
     largest = max(by_seed, key=len)
     drawn = _resampled_means(by_example, ids)
     terms = [VarianceTerm.of_mean(by_example)]
@@ -320,6 +329,8 @@ def bootstrap(
 
 def _resampled_means(values: Array, ids: tuple[str, ...]) -> Array:
     """(resamples,): how far the mean of resampled examples is from that of all."""
+    import numpy as np
+
     if len(values) > MAX_RESAMPLED:
         error = math.sqrt(VarianceTerm.of_mean(values).variance)
         return np.random.default_rng(_seed(ids)).normal(0.0, error, RESAMPLES)
@@ -330,6 +341,8 @@ def _resampled_means(values: Array, ids: tuple[str, ...]) -> Array:
 @lru_cache(maxsize=6)
 def _draw_counts(ids: tuple[str, ...]) -> Array:
     """(resamples, examples): how often each example is drawn; the same for all cells that share the examples."""
+    import numpy as np
+
     n = len(ids)
     random = np.random.default_rng(_seed(ids))
     return np.stack([np.bincount(random.integers(0, n, n), minlength=n) for _ in range(RESAMPLES)]).astype(np.float32)
