@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bench.errors import WeightsError
 from bench.models.common.tokens import meta_ids
 from bench.plugins.contracts import CutTexts, InputLengths, PartFacts
 
@@ -36,6 +37,12 @@ class VqaTokens:
         self._starts = question_start, answer_start
         self._special = frozenset(special)
         self._pieces: dict[str, list[int]] = {}
+
+    def embedding_rows(self, wanted: int | None) -> int:
+        """Rows of an embedding: ``wanted``, or one per token for null and 0. Raises WeightsError for too few."""
+        if wanted and self.size > wanted:
+            raise WeightsError(f"the tokenizer has {self.size} tokens, the model only vocab_size {wanted}")
+        return wanted or self.size
 
     def question(self, text: str, max_tokens: int | None = None) -> list[int]:
         """Ids of a question between its special tokens, cut to ``max_tokens``; null: uncut."""

@@ -134,23 +134,23 @@ def merge_tied(state: State, tied: Mapping[str, str], source: object) -> State:
 
 
 def load_strict(
-    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: object, remedy: str
+    expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: object, remedy: str
 ) -> None:
-    """Copy ``state`` into a model's tensors ``own``, name by name.
+    """Copy ``state`` into a model's tensors ``expected``, name by name.
 
     Raises WeightsError, ending in ``remedy``, with tensors that are missing, unexpected or of another shape.
     """
-    misshapen = (name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    misshapen = (name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
     raise_misfit(
         source,
         "the model",
         remedy,
-        missing=own.keys() - state.keys(),
-        unexpected=state.keys() - own.keys(),
-        misshapen=[f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}" for name in misshapen],
+        missing=expected.keys() - state.keys(),
+        unexpected=state.keys() - expected.keys(),
+        misshapen=[f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}" for name in misshapen],
     )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in expected.items():
             tensor.copy_(state[name])
 
 

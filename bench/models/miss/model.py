@@ -185,9 +185,7 @@ def _words(settings: Settings, texts: Sequence[str], device: str) -> tuple[list[
 def _config(settings: Settings, tokens: MissTokens, device: str) -> BlipConfig:
     vision, text = settings.vision_config(), settings.text_config()
     vision.pop("drop_path")
-    text["vocab_size"] = text["vocab_size"] or tokens.size
-    if tokens.size > text["vocab_size"]:
-        raise WeightsError(f"the tokenizer has {tokens.size} tokens, the model only vocab_size {text['vocab_size']}")
+    text["vocab_size"] = tokens.embedding_rows(text["vocab_size"])
     if device != "meta" and settings.weights is not None and settings.weights.kind in ("hub", "folder", "bundled"):
         path = weights.files(settings.weights)[1]
         stored = read_json(path)

@@ -192,9 +192,7 @@ def build(settings: Settings, *, texts: Sequence[str], device: str) -> OfaModel:
     """Build with weights loaded. Raises WeightsError."""
     tokens, has_vocabulary = _tokens(settings, texts, device)
     sizes = settings.sizes()
-    sizes = replace(sizes, vocab_size=sizes.vocab_size or tokens.size)
-    if tokens.size > sizes.vocab_size:
-        raise WeightsError(f"the tokenizer has {tokens.size} tokens, the model only vocab_size {sizes.vocab_size}")
+    sizes = replace(sizes, vocab_size=tokens.embedding_rows(sizes.vocab_size))
     with torch.device("meta" if device == "meta" else "cpu"):
         module = Network(sizes, embedding=settings.embedding, initializer_range=settings.initializer_range, pad=PAD)
     model = OfaModel(settings, module, sizes, tokens, has_vocabulary=has_vocabulary)
