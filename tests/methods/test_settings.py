@@ -1,4 +1,7 @@
-"""Any method of peft by its own field names: checked like every field of a spec, and handed to the library as given."""
+"""A method's fields reach the library's configuration as given; what cannot be put on a part is refused by name.
+
+Methods of our own, and any type of peft by its own field names.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,24 @@ from typing import Any
 import peft
 import pytest
 import torch
+from peft import IA3Config, LoraConfig, PrefixTuningConfig
 from pydantic import TypeAdapter, ValidationError
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import BertConfig, BertModel, BlipTextConfig, GPT2Config, GPT2Model
+from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from bench.errors import SpecError
 from bench.methods import peft_config
 from bench.models.miss import PARTS
 from bench.plugins.contracts import PartFacts
+from bench.plugins.settings import MethodSettings
 from bench.spec.cell import Cell, cell_id
 from bench.spec.sections import AnyMethod
+from tests import factories
 from tests.factories import load_cells
 
 BARE = PartFacts(name="neck", task_type=None, targets={})
+OTHERS = PartFacts(name="neck", task_type="FEATURE_EXTRACTION", targets={"other": ["layer"]})
+"""With targets of other methods alone."""
 
 
 def settings(**fields: Any) -> peft_config.Settings:
@@ -29,16 +38,126 @@ def settings(**fields: Any) -> peft_config.Settings:
     return made
 
 
-def config(method: peft_config.Settings, part: PartFacts) -> Any:
+def method(fields: dict[str, Any]) -> MethodSettings:
+    made: MethodSettings = TypeAdapter(AnyMethod).validate_json(json.dumps(fields), strict=True)
+    return made
+
+
+def check(fields: dict[str, Any], part: PartFacts) -> None:
+    made = method(fields)
+    factories.plugin("methods", made.type).check(made, part)
+
+
+def of_blip(part: str, **fields: Any) -> Any:
+    """The configuration of a method on a text model's layers."""
+    with torch.device("meta"):
+        module = BlipTextModel(BlipTextConfig(hidden_size=48, num_hidden_layers=1))
+    made = method(fields)
+    return factories.plugin("methods", made.type).config(made, PARTS[part], module)
+
+
+def config(made: peft_config.Settings, part: PartFacts) -> Any:
     layers = {name: torch.nn.Linear(2, 2) for name in ("query", "key", "value", "qkv", "dense")}
     module = torch.nn.ModuleDict({**layers, "patch_embedding": torch.nn.Conv2d(3, 2, 1)})
-    return peft_config.config(method, part, module)
+    return peft_config.config(made, part, module)
 
 
 def errors(**fields: Any) -> dict[str, str]:
     with pytest.raises(ValidationError) as raised:
         settings(**fields)
     return {str(line["loc"][-1]): line["msg"] for line in raised.value.errors()}
+
+
+# --- methods of our own ----------------------------------------------------------------------------------------------
+
+
+def test_lora_takes_the_papers_defaults_and_the_parts_targets() -> None:
+    made = of_blip("vit", type="lora")
+    assert isinstance(made, LoraConfig)
+    assert (made.r, made.lora_alpha, made.lora_dropout, made.bias) == (8, 32, 0.1, "none")
+    assert set(made.target_modules or ()) == {"qkv", "projection", "fc1", "fc2", "patch_embedding"}
+    assert made.task_type is None
+    made = of_blip("dec", type="lora", r=4, use_dora=True, targets={"dec": ["query"]})
+    assert (made.r, made.use_dora, made.target_modules, made.task_type) == (4, True, {"query"}, "CAUSAL_LM")
+    made = of_blip("dec", type="lora", modules_to_save={"dec": ["crossattention"]})
+    assert made.modules_to_save == ["crossattention"]
+    assert of_blip("dec", type="lora", targets={"dec": "all-linear"}).target_modules == "all-linear"
+
+
+def test_ia3_rescales_the_input_of_feed_forward_layers() -> None:
+    made = of_blip("jtm", type="ia3")
+    assert isinstance(made, IA3Config)
+    assert set(made.target_modules or ()) == {"key", "value", "output.dense"}
+    assert set(made.feedforward_modules or ()) == {"output.dense"}
+    assert of_blip("jtm", type="ia3", targets={"jtm": ["key", "value"]}).feedforward_modules == set()
+
+
+def test_prefix_and_ptuning_differ_in_the_projection() -> None:
+    made = of_blip("dec", type="prefix")
+    assert isinstance(made, PrefixTuningConfig)
+    assert (made.num_virtual_tokens, made.prefix_projection, made.encoder_hidden_size) == (10, True, 48)
+    assert of_blip("dec", type="prefix", encoder_hidden_size=7).encoder_hidden_size == 7
+    made = of_blip("jtm", type="ptuning_v2", num_virtual_tokens=3)
+    assert (made.num_virtual_tokens, made.prefix_projection, made.task_type) == (3, False, "FEATURE_EXTRACTION")
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+PROMPTS = [{"type": "prefix"}, {"type": "ptuning_v2"}]
+PROMPTS += [{"peft_type": name} for name in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "CPT")]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda fields: next(iter(fields.values())))
+def test_virtual_tokens_need_a_text_model(prompt: dict[str, Any]) -> None:
+    check(prompt, PARTS["jtm"])
+    with pytest.raises(SpecError, match="'vit' takes no virtual tokens: choose another"):
+        check(prompt, PARTS["vit"])
+    with pytest.raises(SpecError, match="no target modules"):
+        check({**prompt, "targets": {"dec": ["query"]}}, PARTS["dec"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "part", "words"),
+    [
+        ({"type": "ia3", "feedforward_modules": {"jtm": ["query"]}}, PARTS["jtm"], "query"),
+        ({"peft_type": "XLORA", "adapters": {"a": "b"}, "targets": {"dec": ["query"]}}, PARTS["dec"], "no target mod"),
+        ({"peft_type": "XLORA"}, PARTS["vit"], r"XLORA mixes LoRA adapters .* adapters: \{one: FOLDER"),
+    ],
+)
+def test_what_a_part_cannot_take_is_refused(fields: dict[str, Any], part: PartFacts, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        check(fields, part)
+
+
+@pytest.mark.parametrize("type_", ["lora", "ia3"])
+def test_targets_may_come_from_the_spec_or_from_what_the_part_is(type_: str) -> None:
+    with pytest.raises(SpecError, match=r"targets: \{neck: \[...\]\}"):
+        check({"type": type_}, OTHERS)
+    check({"type": type_, "targets": {"neck": ["query"]}}, OTHERS)
+    check({"type": type_}, BARE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"type": "lora", "targets": {"dec": ["query", "valeu"]}}, "'valeu' names no module of part 'dec'; nearest: v"),
+        (
+            {"type": "ia3", "targets": {"dec": ["key", "valeu"]}},
+            "'valeu' names no module of part 'dec'; nearest: value",
+        ),
+        ({"type": "lora", "targets": {"dec": ".*quary"}}, "quary' names no module of part 'dec'"),
+        ({"type": "lora", "modules_to_save": {"dec": ["crosattention"]}}, "modules_to_save.*nearest: crossattention"),
+        ({"peft_type": "LOHA", "targets": {"dec": ["query", "valeu"]}}, "'valeu' names no module of part 'dec'; near"),
+        ({"peft_type": "LOHA", "modules_to_save": ["denze"]}, r"modules_to_save\); nearest: dense"),
+    ],
+)
+def test_a_name_that_means_nothing_beside_others_is_refused(fields: dict[str, Any], words: str) -> None:
+    """The library would pass over it, and train less than was asked for."""
+    with pytest.raises(SpecError, match=words):
+        of_blip("dec", **fields)
+
+
+# --- types of peft ---------------------------------------------------------------------------------------------------
 
 
 def test_fields_reach_the_library() -> None:
@@ -48,13 +167,9 @@ def test_fields_reach_the_library() -> None:
     assert made.target_modules == {"query", "value"}, "the model family's for LoRA"
 
 
-def test_a_name_that_means_nothing_is_refused_but_not_what_the_library_writes_into_every_file() -> None:
-    with pytest.raises(SpecError, match="'valeu' names no module of part 'dec'; nearest: value"):
-        config(settings(peft_type="LOHA", targets={"dec": ["query", "valeu"]}), PARTS["dec"])
-    with pytest.raises(SpecError, match=r"modules_to_save\); nearest: dense"):
-        config(settings(peft_type="LOHA", modules_to_save=["denze"]), PARTS["dec"])
-    of_labels = config(settings(peft_type="LOHA", modules_to_save=["classifier", "score"]), PARTS["dec"])
-    assert of_labels.modules_to_save == ["classifier", "score"]
+def test_heads_that_the_library_writes_into_every_file_may_be_absent() -> None:
+    made = config(settings(peft_type="LOHA", modules_to_save=["classifier", "score"]), PARTS["dec"])
+    assert made.modules_to_save == ["classifier", "score"]
 
 
 def test_targets_come_from_the_spec_then_the_fields_then_the_family() -> None:
@@ -105,20 +220,6 @@ def test_wrong_fields_are_refused_at_their_place() -> None:
 def test_what_the_default_is_changes_no_id() -> None:
     """A field added by a newer library must not change the ids of cells that say nothing about it."""
     assert settings(peft_type="VERA", r=256, modules_to_save=None) == settings(peft_type="vera")
-
-
-def test_prompts_need_a_text_model() -> None:
-    for name in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "CPT"):
-        peft_config.check(settings(peft_type=name), PARTS["jtm"])
-        with pytest.raises(SpecError, match="takes no virtual tokens"):
-            peft_config.check(settings(peft_type=name), PARTS["vit"])
-    with pytest.raises(SpecError, match="no target modules"):
-        peft_config.check(settings(peft_type="XLORA", adapters={"a": "b"}, targets={"dec": ["query"]}), PARTS["dec"])
-
-
-def test_a_mixture_needs_adapters() -> None:
-    with pytest.raises(SpecError, match=r"XLORA mixes LoRA adapters .* adapters: \{one: FOLDER"):
-        peft_config.check(settings(peft_type="XLORA"), PARTS["vit"])
 
 
 def test_layer_norms_are_found_where_the_library_does_not_know_their_names() -> None:
