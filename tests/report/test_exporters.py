@@ -66,16 +66,6 @@ def test_csv_is_raw(table: Table) -> None:
     assert "Opened (%) std" not in last
 
 
-def test_csv_has_the_spread_of_several_seeds(root: Path) -> None:
-    spec, cells = load_cells(root / "specs" / "table2.yaml", seeds=[1, 2])
-    case = Case(spec, cells)
-    for i, cell in enumerate(cells):
-        case.put(i, make_record(cell, i))
-    row = rows_of(case.table())[0]
-    assert float(row["Opened (%) std"]) > 0
-    assert row["seeds"] == "2"
-
-
 def shown(table: Table, width: int) -> str:
     out = io.StringIO()
     print_summary(
@@ -129,6 +119,7 @@ def test_predictions_are_marked(predicted: Table) -> None:
     for words in ("| 5.20 | 5.19 | +0.01 |", "| ≈ 5.00 | 5.21 | ≈ −0.21 |", "≈ Predicted for a CUDA GPU, not measured"):
         assert words in text
     assert "**≈" not in text
+    assert "≈ 5.00" in shown(predicted, 100)
     text = latex.render(predicted)
     assert r"& $\approx$ 5.00 &" in text
     assert r"5.21 ($\approx$ \ensuremath{-}0.21)" in text
@@ -152,11 +143,7 @@ def test_without_estimates_nothing_changes(table: Table) -> None:
         assert "redicted" not in text
 
 
-def test_the_terminal_marks_predictions(predicted: Table) -> None:
-    assert "≈ 5.00" in shown(predicted, 100)
-
-
-def test_latex_prints_the_deviation_over_the_seeds_small(root: Path) -> None:
+def test_the_deviation_over_the_seeds_is_printed(root: Path) -> None:
     spec, cells = load_cells(root / "specs" / "table1.yaml", seeds=[1, 2, 3])
     case = Case(spec, cells)
     for i, correct in enumerate((351, 353, 358, 101, 102, 103)):
@@ -165,3 +152,5 @@ def test_latex_prints_the_deviation_over_the_seeds_small(root: Path) -> None:
     assert r"\textbf{50.14}\,{\scriptsize\ensuremath{\pm}0.51}" in printed
     assert r" & 14.45\,{\scriptsize\ensuremath{\pm}0.14}" in printed
     assert "**50.14 ± 0.51**" in markdown.render(case.table())
+    row = rows_of(case.table())[0]
+    assert (row["Opened (%) std"][:4], row["seeds"]) == ("0.51", "3")

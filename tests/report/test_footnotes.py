@@ -1,4 +1,4 @@
-"""Scores on training data, and cut texts, are told wherever a table is printed."""
+"""Warnings of scores on training data and of cut texts, wherever a table is printed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_scores_on_the_training_split_say_so_everywhere(paper: Case) -> None:
     assert "not held-out scores" in plot.subtitle
 
 
-def test_an_overlap_is_told_with_its_counts(paper: Case) -> None:
+def test_an_overlap_has_counts(paper: Case) -> None:
     paper.fill()
     for place in (0, 1):
         record = make_record(paper.cells[place], place, overlap=Overlap(same=12, n=1061, images="contents"))
@@ -57,13 +57,10 @@ def test_an_overlap_is_told_with_its_counts(paper: Case) -> None:
     assert said == [True, True] + [False] * (len(said) - 2)
 
 
-def test_cut_texts_are_told_with_their_counts(paper: Case) -> None:
-    cut = {"train_questions": CutCount(cut=560, n=1000), "test_questions": CutCount(cut=0, n=10)}
-    notes = paper.fill(texts_cut=cut).table().footnotes
-    assert "Longer than the model takes, and cut: 560 of 1,000 training texts." in notes
-
-
-def test_nothing_is_told_of_held_out_data(paper: Case) -> None:
+def test_cut_texts_have_counts_and_held_out_data_no_note(paper: Case) -> None:
     table = paper.fill().table()
     assert captions.tag(paper.scale, groups_of(paper)) == ""
     assert not any("training" in note for note in table.footnotes)
+    cut = {"train_questions": CutCount(cut=560, n=1000), "test_questions": CutCount(cut=0, n=10)}
+    notes = paper.fill(texts_cut=cut).table().footnotes
+    assert "Longer than the model takes, and cut: 560 of 1,000 training texts." in notes

@@ -69,13 +69,10 @@ def test_cells_that_failed_or_do_not_fit_are_listed_not_drawn(paper: Case) -> No
     assert (len(drawn.measured), len(drawn.published), drawn.predicted) == (7, 10, [])
 
 
-def test_nothing_measured_shows_the_paper_alone(paper: Case) -> None:
+def test_nothing_measured_shows_the_paper_alone_and_a_score_of_zero_is_drawn(paper: Case) -> None:
     drawn = plot(paper)
     assert drawn.measured == []
     assert (drawn.x_label, len(drawn.published), drawn.baseline) == ("Memory (GiB)", 10, None)
-
-
-def test_a_score_of_zero_is_drawn(paper: Case) -> None:
     paper.put(0, make_record(paper.cells[0], accuracy=accuracy(0, 0)))
     assert plot(paper).measured[0].y == 0.0
 
@@ -100,10 +97,6 @@ def test_measured_and_predicted_costs_are_different_series(paper: Case) -> None:
     assert (len(drawn.measured), len(drawn.predicted)) == (9, 1)
     assert drawn.predicted[0].x == 1.0
     assert drawn.measured[6].on_front, "a prediction beats no measurement"
-
-
-def test_predicted_costs_have_hollow_markers(paper: Case) -> None:
-    paper.fill(estimate=make_estimate(5.0)).put(9, make_record(paper.cells[9], cuda=False, estimate=make_estimate(1.0)))
     axes = draw(drawn_of(paper)).axes[0]
     style = {line.get_label(): line for line in axes.get_lines()}
     measured, predicted = style["Measured"], style["Cost predicted"]

@@ -19,7 +19,6 @@ from bench.execution import inputs
 from bench.records.record import CellRecord, Overlap
 from bench.report import build_table, csv_file, html, latex, markdown
 from bench.report.pareto import build_plot
-from bench.report.table import Table
 from bench.report.terminal import print_summary
 from tests.factories import accuracy
 from tests.report.conftest import Case
@@ -70,35 +69,19 @@ def test_a_stale_row_counts_nowhere(stale: tuple[Case, dict[str, str]]) -> None:
     assert any("stale (data changed)" in failure for failure in plot.failures)
 
 
-def test_baselines_are_of_current_records(stale: tuple[Case, dict[str, str]]) -> None:
-    case, reasons = stale
-    other = accuracy(20, 30, n_open=50, n_closed=50)
-    case.put(BEST, case.records[case.cells[BEST].cell_id].model_copy(update={"accuracy": other}))
-    assert len(baselines_of(rows_of(case.spec, case.cells, case.records))) == 2
-    assert len(baselines_of(rows_of(case.spec, case.cells, case.records, reasons))) == 1
-
-
-def test_what_a_stale_record_says_of_its_data_is_not_told_of_the_current_ones(
+def test_a_stale_record_has_no_say_in_baselines_and_notes_but_keeps_its_warning(
     stale: tuple[Case, dict[str, str]],
 ) -> None:
     case, reasons = stale
-    old = case.records[case.cells[BEST].cell_id].model_copy(update={"notes": ["3 files left out"]})
-    case.put(BEST, old)
-    told = [any("3 files left out" in note for note in table_of(case, why).footnotes) for why in ({}, reasons)]
-    assert told == [True, False]
-
-
-def table_of(case: Case, reasons: dict[str, str]) -> Table:
-    return build_table(case.spec, case.scale, case.cells, case.records, None, reasons)
-
-
-def test_a_stale_row_keeps_the_warning_of_its_scores(stale: tuple[Case, dict[str, str]]) -> None:
-    case, reasons = stale
+    other = accuracy(20, 30, n_open=50, n_closed=50)
     overlap = Overlap(same=12, n=1061, images="contents")
-    case.put(BEST, case.records[case.cells[BEST].cell_id].model_copy(update={"overlap": overlap}))
-    row = table_of(case, reasons).rows[BEST]
-    assert row.stale
-    assert row.warning == "12 of 1,061 test examples are also in training"
+    changes = {"accuracy": other, "notes": ["3 files left out"], "overlap": overlap}
+    case.put(BEST, case.records[case.cells[BEST].cell_id].model_copy(update=changes))
+    for why, baselines, noted in (({}, 2, True), (reasons, 1, False)):
+        assert len(baselines_of(rows_of(case.spec, case.cells, case.records, why))) == baselines
+        table = build_table(case.spec, case.scale, case.cells, case.records, None, why)
+        assert any("3 files left out" in note for note in table.footnotes) == noted
+        assert table.rows[BEST].warning == "12 of 1,061 test examples are also in training"
 
 
 def with_environment(record: CellRecord, **changes: Any) -> CellRecord:
