@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +18,7 @@ from typing import Any
 
 from bench.environment import child_environ
 from bench.errors import BenchError, SpecError
-from bench.files import cache_folder, sha256_of, write_atomic
+from bench.files import cache_folder, write_atomic
 
 _READER = "bench.library_facts"
 _LIMIT_S = 300
@@ -31,28 +34,45 @@ def facts() -> dict[str, Any]:
 
     Raises SpecError if a library is missing, LibraryError if one cannot be imported.
     """
-    path = cache_folder() / "libraries" / f"{_key()}.json"
-    with suppress(OSError, ValueError):
-        remembered: dict[str, Any] = json.loads(path.read_bytes())
-        return remembered
+    name = f"{_key()}.json"
+    # The second where the user's cache cannot be written, as in a container: reading takes seconds of every command.
+    folders = (cache_folder() / "libraries", Path(tempfile.gettempdir()) / f"peft-freeze-bench-{getpass.getuser()}")
+    for folder in folders:
+        with suppress(OSError, ValueError):
+            if _is_ours(folder):
+                remembered: dict[str, Any] = json.loads((folder / name).read_bytes())
+                return remembered
     content = _read()
-    with suppress(OSError):  # a cache that cannot be kept costs time only
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
+    for folder in folders:
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_ours(folder):
+                write_atomic(folder / name, content)
+                break
     read: dict[str, Any] = json.loads(content)
     return read
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else may have written there; a folder of temporary files is everyone's."""
+    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+
+
 def _key() -> str:
-    """Versions of the libraries, and of the reader."""
-    try:
-        versions = [f"{package}-{version(package)}" for package in ("peft", "transformers")]
-    except PackageNotFoundError as error:
-        raise SpecError(f"the package {error.name} is not installed: pip install {error.name}") from None
-    spec = importlib.util.find_spec(_READER)
-    assert spec is not None
-    assert spec.origin is not None
-    return "-".join([*versions, sha256_of(Path(spec.origin))[:12]])
+    """Versions and files of the libraries, and the reader; a library that is being edited changes its ``__init__``."""
+    words = []
+    for package in ("peft", "transformers"):
+        try:
+            words.append(f"{package}-{version(package)}")
+        except PackageNotFoundError:
+            raise SpecError(f"the package {package} is not installed: pip install {package}") from None
+    digest = hashlib.sha256()
+    for module in ("peft", "transformers", _READER):
+        spec = importlib.util.find_spec(module)  # locates it, without running it
+        assert spec is not None
+        assert spec.origin is not None
+        digest.update(f"{spec.origin} {os.stat(spec.origin).st_mtime_ns}\n".encode())  # noqa: PTH116
+    return "-".join([*words, digest.hexdigest()[:12]])
 
 
 def _read() -> bytes:

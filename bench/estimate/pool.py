@@ -63,6 +63,7 @@ class _Process:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.cells: list[Cell] = []
+        self._received = b""
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
         self._log_start = 0
         self._process = subprocess.Popen(
@@ -85,10 +86,18 @@ class _Process:
             self._stdin.write(request.encode())
             self._stdin.flush()
 
-    def receive(self) -> tuple[Estimate, str | None, bool]:
-        """Estimate, reason of a failure, and whether the process lives; called when stdout is readable."""
-        line = self.stdout.readline()
-        if not line.endswith(b"\n"):
+    def receive(self) -> tuple[Estimate, str | None, bool] | None:
+        """Estimate, reason of a failure, and whether the process lives; None until the answer is whole.
+
+        Called when stdout is readable; never waits, since a process may stop in the middle of a line.
+        """
+        read = os.read(self.stdout.fileno(), 1 << 16)
+        self._received += read
+        line, newline, rest = self._received.partition(b"\n")
+        if not newline and read:
+            return None
+        self._received = rest
+        if not newline:
             code = self._process.wait()
             ending = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
             return *self._failure(f"the process that estimated it ended ({ending})"), False
@@ -147,7 +156,10 @@ class _Pool:
         process.ask(self._waiting.popleft(), self._options)
 
     def _take_answer(self, process: _Process) -> None:
-        estimate, failure, lives = process.receive()
+        answer = process.receive()
+        if answer is None:
+            return
+        estimate, failure, lives = answer
         for cell in process.cells:
             self.estimates[cell.cell_id] = estimate
             self._on_done(cell, estimate, failure)

@@ -182,8 +182,9 @@ class GpuMeter:
 
         Before this process has a CUDA context, all of it belongs to other processes.
         """
-        # The first version of the call counts reserved memory as in use.
-        memory = self._ask("nvmlDeviceGetMemoryInfo", version=getattr(self._nvml, "nvmlMemory_v2", None))
+        # The first version of the call counts reserved memory as in use: another quantity, so it is not asked.
+        version = getattr(self._nvml, "nvmlMemory_v2", None)
+        memory = self._ask("nvmlDeviceGetMemoryInfo", version=version) if version is not None else None
         return None if memory is None else int(memory.used)
 
     def mark_energy(self, mark: Literal["start", "end"]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import getpass
 import inspect
 import itertools
 import json
 import os
+import tempfile
 import types
 import typing
 from pathlib import Path
@@ -109,21 +111,32 @@ def test_an_unknown_type_names_the_nearest() -> None:
         library.method("verra")
 
 
-def test_a_library_is_read_once_and_again_where_nothing_can_be_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = libraries.facts()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_library_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the user's cache cannot be written, and again where what was kept is torn."""
     calls = itertools.count(1)
     monkeypatch.setattr(libraries, "_read", lambda: json.dumps({"calls": next(calls)}).encode())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fresh = libraries.facts.__wrapped__
     assert [fresh(), fresh()] == [{"calls": 1}, {"calls": 1}]
     (kept,) = (tmp_path / "cache").rglob("libraries/*.json")
     kept.write_text("{torn")
     assert fresh() == {"calls": 2}
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
-    assert [fresh(), fresh()] == [{"calls": 3}, {"calls": 4}]
-    assert "peft" in known
+    assert [fresh(), fresh()] == [{"calls": 3}, {"calls": 3}]
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/none")
+    assert [fresh(), fresh()] == [{"calls": 4}, {"calls": 5}]
+
+
+def test_another_users_folder_of_temporary_files_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "_read", lambda: b'{"mine": true}')
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
+    planted = tmp_path / f"peft-freeze-bench-{getpass.getuser()}"
+    planted.mkdir()
+    (planted / f"{libraries._key()}.json").write_text('{"mine": false}')
+    monkeypatch.setattr(os, "getuid", lambda: planted.stat().st_uid + 1)
+    assert libraries.facts.__wrapped__() == {"mine": True}
 
 
 def test_a_library_that_cannot_be_imported_is_an_error(

@@ -96,7 +96,10 @@ class Run:
         self._wait(lambda: False, draw.uniform(0, 2.5))
         target, number = draw.choice(("runner", "runner", "group", "worker", "orphan")), draw.choice(SIGNALS)
         with suppress(ProcessLookupError, psutil.Error):
-            workers = psutil.Process(self.process.pid).children()
+            # Python's own tracker of semaphores is no worker: killed, it is started again and complains of the first.
+            workers = [
+                c for c in psutil.Process(self.process.pid).children() if "resource_tracker" not in str(c.cmdline())
+            ]
             orphans = [one for one in of_a_job(self.mark) if one not in workers]
             hit = {"worker": workers, "orphan": orphans}.get(target) or [psutil.Process(self.process.pid)]
             if target == "group":
