@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.versions import __version__
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def load(source: str | Path, *, scale: str | None = None, results: str | Path = "results") -> DataFrame:

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import __version__, environment, metrics, registry, versions
+from bench import environment, metrics, registry, versions
 from bench.endings import say
 from bench.errors import INTERRUPTED, SpecError
 from bench.estimate.budget import assumed_gpu, count_parameters
@@ -317,13 +317,15 @@ def version_text(*, as_json: bool) -> str:
     """This version, and the installed and tested versions of libraries."""
     installed = environment.versions()
     if as_json:
-        return json.dumps({"version": __version__, "installed": installed, "tested": versions.describe()}, indent=2)
+        return json.dumps(
+            {"version": versions.__version__, "installed": installed, "tested": versions.describe()}, indent=2
+        )
     lines = [
         f"  {package} {installed.get(package, 'not installed')} (tested: {oldest} to {versions.NEWEST[package]})"
         for package, oldest in versions.OLDEST.items()
     ]
     python = f"  python {installed['python']} (tested: {', '.join(versions.PYTHON)})"
-    return "\n".join([f"peft-freeze-bench {__version__}", python, *lines])
+    return "\n".join([f"peft-freeze-bench {versions.__version__}", python, *lines])
 
 
 def _purpose(given: Mapping[str, Any], *, scale: str | None, executor: str) -> Purpose:

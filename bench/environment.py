@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import psutil
 
-from bench import __version__, nvml
+from bench import nvml
 from bench import versions as tested
 from bench.errors import SpecError
 from bench.units import size_text
@@ -198,7 +198,7 @@ def _driver() -> str | None:
 @cache
 def versions() -> dict[str, str]:
     """Installed versions of this package, Python and the libraries that may affect a result."""
-    installed = {"peft-freeze-bench": __version__, "python": platform.python_version()}
+    installed = {"peft-freeze-bench": tested.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             installed[package] = version(package)

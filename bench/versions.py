@@ -1,4 +1,4 @@
-"""Tested versions of Python and of the libraries that determine a result, and the check of the installed versions.
+"""Version of this package, tested versions of Python and of the libraries that determine a result, and the check of the installed versions.
 
 ``.ci/run`` runs the whole suite with the newest allowed release of each library and a fast part with the oldest. A test
 compares these bounds with those in ``pyproject.toml``.
@@ -14,6 +14,8 @@ from typing import Any
 
 from bench.errors import LibraryMismatchError
 
+__version__ = "0.1.0"
+"""Version of this package."""
 PYTHON = ("3.11", "3.12", "3.13")
 OLDEST = {"torch": "2.11.0", "transformers": "5.17.0", "peft": "0.21.0", "timm": "1.0.26"}
 NEWEST = {"torch": "2.14.1", "transformers": "5.24.0", "peft": "0.21.2", "timm": "1.0.31"}
