@@ -1,4 +1,4 @@
-"""Version of this package, tested versions of Python and of the libraries that determine a result, and the check of the installed versions.
+"""Version of this package, tested versions of Python and the libraries that determine a result, and their check.
 
 ``.ci/run`` runs the whole suite with the newest allowed release of each library and a fast part with the oldest. A test
 compares these bounds with those in ``pyproject.toml``.
