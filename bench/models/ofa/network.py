@@ -183,8 +183,13 @@ class Encoder(Stack):
         assert attention_mask is not None
         allowed = functional.pad(attention_mask[:, -n_text:].bool(), (n_image, 0), value=True)
         states = torch.cat([patches, text], dim=1) * allowed[:, :, None].to(patches.dtype)
-        image_positions = self.image_pos_ln(self.embed_image_positions(self.image_places))
-        positions = torch.cat([image_positions, self.pos_ln(self.embed_positions.weight[:n_text])])
+        # No name for the first: a tensor that lives on to the end of the call counts in the peak of memory.
+        positions = torch.cat(
+            [
+                self.image_pos_ln(self.embed_image_positions(self.image_places)),
+                self.pos_ln(self.embed_positions.weight[:n_text]),
+            ]
+        )
         shared = _layers.absolute_bias(self.pos_q_linear(positions), self.pos_k_linear(positions), self.sizes)
         for i, (layer, prefix) in enumerate(
             zip(self.layers, _prefixes(past_key_values, len(self.layers)), strict=True)
