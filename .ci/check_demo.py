@@ -1,4 +1,4 @@
-"""Checks the demo of Table 1 by its records: ten cells, the paper's order, more than a language prior."""
+"""Checks the demo of Table 1 by its records: ten cells, the paper's order, more than a language baseline."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def main() -> int:
     if len(records) != 10:
         failures.append(f"{len(records)} records, not 10")
     score = {r.label: 100 * r.accuracy.overall.correct / r.accuracy.overall.n for r in records if r.accuracy}
-    prior = {
+    baseline = {
         100 * b.overall.correct / b.overall.n
         for r in records
         if r.accuracy
         for b in [r.accuracy.baselines["question_only"]]
     }
-    if len(prior) != 1:
-        failures.append(f"the question-only baseline differs between cells: {sorted(prior)}")
-    question_only = max(prior, default=0.0)
+    if len(baseline) != 1:
+        failures.append(f"the question-only baseline differs between cells: {sorted(baseline)}")
+    question_only = max(baseline, default=0.0)
     best = max(score.values(), default=0.0)
     frozen = [value for label, value in score.items() if label.startswith("F-LoRA-LoRA")]
     if best < question_only + MARGIN_POINTS:
