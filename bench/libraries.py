@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import importlib.util
 import json
@@ -10,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -35,27 +35,30 @@ def facts() -> dict[str, Any]:
     Raises SpecError if a library is missing, LibraryError if one cannot be imported.
     """
     name = f"{_key()}.json"
-    # The second where the user's cache cannot be written, as in a container: reading takes seconds of every command.
-    folders = (cache_folder() / "libraries", Path(tempfile.gettempdir()) / f"peft-freeze-bench-{getpass.getuser()}")
-    for folder in folders:
+    for folder in _folders():
         with suppress(OSError, ValueError):
-            if _is_ours(folder):
-                remembered: dict[str, Any] = json.loads((folder / name).read_bytes())
-                return remembered
+            remembered: dict[str, Any] = json.loads((folder / name).read_bytes())
+            return remembered
     content = _read()
-    for folder in folders:
+    for folder in _folders():
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_ours(folder):
-                write_atomic(folder / name, content)
-                break
+            write_atomic(folder / name, content)
+            break
     read: dict[str, Any] = json.loads(content)
     return read
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether nobody else may have written there; a folder of temporary files is everyone's."""
-    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+def _folders() -> Iterator[Path]:
+    """The user's cache, then a folder of temporary files for where that cannot be written, as in a container."""
+    yield cache_folder() / "libraries"
+    # By number: a user of a container may have no name. Others can make this folder first, and theirs is not read.
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    with suppress(OSError):
+        folder = Path(tempfile.gettempdir()) / f"peft-freeze-bench-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid == user or user == "user":
+            yield folder
 
 
 def _key() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import getpass
 import inspect
 import itertools
 import json
@@ -115,6 +114,7 @@ def test_a_library_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Also where the user's cache cannot be written, and again where what was kept is torn."""
     calls = itertools.count(1)
     monkeypatch.setattr(libraries, "_read", lambda: json.dumps({"calls": next(calls)}).encode())
+    (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fresh = libraries.facts.__wrapped__
@@ -132,10 +132,11 @@ def test_another_users_folder_of_temporary_files_is_not_read(tmp_path: Path, mon
     monkeypatch.setattr(libraries, "_read", lambda: b'{"mine": true}')
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
-    planted = tmp_path / f"peft-freeze-bench-{getpass.getuser()}"
+    planted = tmp_path / f"peft-freeze-bench-{os.getuid() + 1}"
     planted.mkdir()
     (planted / f"{libraries._key()}.json").write_text('{"mine": false}')
-    monkeypatch.setattr(os, "getuid", lambda: planted.stat().st_uid + 1)
+    me = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: me)
     assert libraries.facts.__wrapped__() == {"mine": True}
 
 
