@@ -52,12 +52,11 @@ def facts() -> dict[str, Any]:
 def _folders() -> Iterator[Path]:
     """The user's cache, then a folder of temporary files for where that cannot be written, as in a container."""
     yield cache_folder() / "libraries"
-    # By number: a user of a container may have no name. Others can make this folder first, and theirs is not read.
-    user = os.getuid() if hasattr(os, "getuid") else "user"
+    # By number: a user of a container may have no name. Others can make this folder first, and theirs is not used.
+    user = os.getuid() if hasattr(os, "getuid") else None
     with suppress(OSError):
         folder = Path(tempfile.gettempdir()) / f"peft-freeze-bench-{user}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.lstat().st_uid == user or user == "user":
+        if user is None or not os.path.lexists(folder) or folder.lstat().st_uid == user:
             yield folder
 
 
